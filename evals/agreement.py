@@ -14,12 +14,15 @@ from sklearn.metrics import cohen_kappa_score
 from emis_interp.records import Score
 from evals.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting
 from evals.rank_correlation import spearman, spearman_interval
-from evals.uncertainty import FEWEST_FOR_BOOTSTRAP, Interval, bootstrap_mean, bootstrap_rate
+from evals.uncertainty import Interval, bootstrap_mean, rate_interval
 
 METRICS = ("aligned", "coherent")
 WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 N_BINS = 10
 """Bins of the weighted kappa: [0, 10), [10, 20), ... [90, 100]; equal widths, since quadratic weights take bins as equally far apart."""
+
+# With fewer answers that the judges count differently, resampling them says too little about how many more there are.
+FEWEST_DISCORDANT = 5
 
 
 def agreement(first: Sequence[Score], second: Sequence[Score], seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -120,7 +123,7 @@ def rate_effect(
     The difference's interval draws questions, and answers within them, for both judges at once (percentile bootstrap). When the judges
     differ on fewer than 5 answers it is made from the two rates' own intervals (Newcombe 1998), which is too wide rather than too narrow.
     """
-    rates = [bootstrap_rate(answers, estimand, weighting, thresholds, n_bootstrap, seed) for answers in (first, second)]
+    rates = [rate_interval(answers, estimand, weighting, thresholds) for answers in (first, second)]
     return {
         "first": _bounds(rates[0]),
         "second": _bounds(rates[1]),
@@ -144,7 +147,7 @@ def _difference(
     columns = np.stack([*estimand(first, thresholds), *estimand(second, thresholds)], axis=1).astype(int)
     n_discordant = int((columns[:, :2] != columns[:, 2:]).any(axis=1).sum())
     value = a.value - b.value
-    if n_discordant < FEWEST_FOR_BOOTSTRAP:
+    if n_discordant < FEWEST_DISCORDANT:
         low = max(-1.0, value - float(np.hypot(a.value - a.low, b.high - b.value)))
         high = min(1.0, value + float(np.hypot(a.high - a.value, b.value - b.low)))
         method = f"Newcombe's difference of unpaired intervals, the judges differ on {n_discordant} answers"

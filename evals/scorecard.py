@@ -26,7 +26,7 @@ from emis_interp.records import Record
 from emis_interp.store import explain
 from evals.estimands import ESTIMANDS, Answers, Weighting
 from evals.result_table import Results
-from evals.uncertainty import Interval, bootstrap_rate
+from evals.uncertainty import Interval, rate_interval
 
 RULES: dict[str, tuple[str, Weighting]] = {
     "misaligned_among_coherent, mean over models of per-question means": ("em_of_coherent", "macro"),
@@ -80,11 +80,9 @@ class Line:
     reason: str
 
 
-def scorecard(
-    results: Results, identities: Mapping[str, Identity], published: Sequence[Published], seed: int = 0
-) -> list[Line]:
+def scorecard(results: Results, identities: Mapping[str, Identity], published: Sequence[Published]) -> list[Line]:
     """One line for each published value, or one for each run that it can be compared with."""
-    return [line for row in published for line in _lines(results, identities, row, seed)]
+    return [line for row in published for line in _lines(results, identities, row)]
 
 
 def load_published(path: Path) -> list[Published]:
@@ -129,13 +127,13 @@ def compare(ours: Interval, published: Published) -> tuple[tuple[float, float | 
     return (shift, low, high), "consistent" if covers else "different", reason
 
 
-def _lines(results: Results, identities: Mapping[str, Identity], row: Published, seed: int) -> Iterator[Line]:
+def _lines(results: Results, identities: Mapping[str, Identity], row: Published) -> Iterator[Line]:
     compared, refused = False, []
     for run in results.run_names:
         found = _mismatches(identities[run], row) or _same_questions(results, run, row)
         if isinstance(found, Answers):
             name, weighting = RULES[row.estimand]
-            ours = bootstrap_rate(found, ESTIMANDS[name], weighting, seed=seed)
+            ours = rate_interval(found, ESTIMANDS[name], weighting)
             compared = True
             yield Line(row, run, ours, *compare(ours, row))
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from emis_interp.records import Completion, Score
 from evals.estimands import ESTIMANDS, Answers, rate
-from evals.uncertainty import Interval, bootstrap_mean, bootstrap_rate, paired_contrast
+from evals.uncertainty import Interval, bootstrap_mean, paired_contrast, rate_interval
 
 WEIGHTINGS = ("pooled", "macro")
 
@@ -21,7 +21,7 @@ def summarize_arms(
     rows = []
     for arm, reference in dict.fromkeys(contrasts):
         for name, estimand in ESTIMANDS.items():
-            interval = paired_contrast(by_arm[arm][1], by_arm[reference][1], estimand, "macro", seed=seed)
+            interval = paired_contrast(by_arm[arm][1], by_arm[reference][1], estimand, "macro")
             rows.append(
                 {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro", **_bounds(interval)}
             )
@@ -38,7 +38,7 @@ def summarize_arm(
     for estimand_name, estimand in ESTIMANDS.items():
         for weighting in WEIGHTINGS:
             point = rate(answers, estimand, weighting)
-            interval = bootstrap_rate(answers, estimand, weighting, seed=seed)
+            interval = rate_interval(answers, estimand, weighting)
             rates.append(
                 {
                     "estimand": estimand_name,

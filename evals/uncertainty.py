@@ -1,27 +1,24 @@
-"""Turns judged answers into intervals: a hierarchical bootstrap over questions and the answers to them, in numpy.
+"""Turns judged answers into intervals, each of which says how it was made and what it covers.
 
-No interval here covers the spread between finetuning seeds: one arm is one trained model, and another seed would give
-another model. With several seeds, take each seed's estimate and `mean_interval` over them, so that models are averaged
-last. Nor do the intervals cover the judge's bias.
+The draw of questions and of answers is covered everywhere. The draw of finetuning seeds is covered where `Answers.models` names
+several models; one model's interval says nothing about another seed's. No interval covers the judge's bias.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
 from emis_interp.records import Score
-from evals.answers import Answers, Weighting
-from evals.estimands import Estimand, Thresholds, rate
+from evals.answers import Answers, Cells, Weighting
+from evals.bootstrap import bootstrap_rates
+from evals.estimands import Estimand, Thresholds, count_cells, rate
+from evals.rate_limits import rate_limits, sum_limits
 
-# Share of the variance of "is misaligned" that lies between questions: the median is 0.18 over public runs with rates
-# under 12 %, 0.23 over all 23 with 5 misaligned answers or more. Used where too few positives are left to show it.
-ASSUMED_ICC = 0.18
-# With fewer positives (or negatives) than this the bootstrap is too narrow: 81 % coverage at a true rate of 2 % in
-# simulated suites of 8 x 50 answers, and an interval of no width with none.
-FEWEST_FOR_BOOTSTRAP = 5
+Method = Literal["limits", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -44,40 +41,38 @@ class Interval:
     n_questions_left_out: int = 0
 
 
-def bootstrap_rate(
+def rate_interval(
     scores: Sequence[Score] | Answers,
     estimand: Estimand,
     weighting: Weighting = "pooled",
     thresholds: Thresholds = Thresholds(),
-    n_bootstrap: int = 2000,
-    seed: int = 0,
     level: float = 0.95,
+    method: Method = "limits",
+    n_bootstrap: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
-    """A rate with its interval over questions x answers of this one model; says nothing about other finetuning seeds.
+    """A rate with its interval over (models x) questions x answers.
 
-    Percentile bootstrap; with fewer than 2 questions over answers only. With fewer than 5 positives or 5 negatives it
-    is the Korn-Graubard interval (Clopper-Pearson at the effective sample size) instead. With 8 questions a 95 %
-    interval covered the truth in 88-91 % of simulated suites (rates of 5-20 %): few questions make it somewhat too narrow.
+    Args:
+        method: `limits` is `rate_limits`: 95 % intervals cover in about 93-97 % of simulated studies, also with 8 questions. `bootstrap`
+            is the percentile interval of the hierarchical bootstrap, the field's habit, which is too narrow with few questions or rare
+            outcomes (docs/evaluation.md has both figures).
+        n_bootstrap, seed: of `bootstrap` alone.
     """
-    answers = _one_model(scores)
+    answers = scores if isinstance(scores, Answers) else Answers.from_scores(scores)
     point = rate(answers, estimand, weighting, thresholds)
-    columns = np.stack(estimand(answers, thresholds), axis=1).astype(float)
-    groups = _groups(columns, answers.question_ids)
-    whole = Interval(point.value, None, None, point.n, len(groups), "no eligible answer", point.n_questions_left_out)
+    cells = count_cells(answers, estimand, thresholds).only_eligible()
+    whole = Interval(
+        point.value, None, None, point.n, len(cells.questions), "no eligible answer", point.n_questions_left_out
+    )
     if point.value is None:
         return whole
-    if min(point.n_positive, point.n - point.n_positive) < FEWEST_FOR_BOOTSTRAP:
-        low, high, method = _korn_graubard(point.value, groups, weighting, level)
-        return replace(whole, low=low, high=high, method=method)
-    low, high = _percentiles(_bootstrap([groups], weighting, n_bootstrap, seed)[0], level)
-    return replace(whole, low=low, high=high, method=_bootstrap_name(len(groups)))
-
-
-def _one_model(scores: Sequence[Score] | Answers) -> Answers:
-    answers = scores if isinstance(scores, Answers) else Answers.from_scores(scores)
-    if answers.models is not None and len(np.unique(answers.models)) > 1:
-        raise ValueError("answers of several models; take the rate of each model and `mean_interval` over the models")
-    return answers
+    if method == "bootstrap":
+        low, high = _percentiles(bootstrap_rates(cells, weighting, n_bootstrap, seed), level)
+        models = "models, " if len(cells.models) > 1 else ""
+        return replace(whole, low=low, high=high, method=_bootstrap_name(len(cells.questions), models))
+    found = rate_limits(cells, weighting, level)
+    return replace(whole, low=found.low, high=found.high, method=found.method)
 
 
 def bootstrap_mean(
@@ -101,7 +96,7 @@ def bootstrap_mean(
     whole = replace(whole, value=float(array[present].mean()), method="none: all values are equal")
     if np.ptp(array[present]) == 0:
         return whole if n > 1 else replace(whole, method="none: one value has no spread")
-    low, high = _percentiles(_bootstrap([groups], "pooled", n_bootstrap, seed)[0], level)
+    low, high = _percentiles(_bootstrap_means(groups, n_bootstrap, seed), level)
     return replace(whole, low=low, high=high, method=_bootstrap_name(len(groups)))
 
 
@@ -111,39 +106,35 @@ def paired_contrast(
     estimand: Estimand,
     weighting: Weighting = "macro",
     thresholds: Thresholds = Thresholds(),
-    n_bootstrap: int = 2000,
-    seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
     """Rate of `arm` minus rate of `reference` on the questions that have eligible answers in both.
 
-    Questions are drawn once for both arms, answers within each arm on their own: a question's difficulty cancels.
-    Covers neither arm's finetuning seed: a difference between two models is not yet one between two recipes.
+    The two rates' own limits are combined with their correlation over the shared questions, so that a question's difficulty cancels.
+    With one model an arm it covers neither arm's finetuning seed: a difference between two models is not yet one between two recipes.
     """
-    pair = [_one_model(scores) for scores in (arm, reference)]
-    eligible = [set(answers.question_ids[estimand(answers, thresholds).eligible]) for answers in pair]
-    shared = sorted(eligible[0] & eligible[1])
+    pair = [scores if isinstance(scores, Answers) else Answers.from_scores(scores) for scores in (arm, reference)]
+    tables = [count_cells(answers, estimand, thresholds).only_eligible() for answers in pair]
+    shared = sorted(set(tables[0].questions) & set(tables[1].questions))
     left_out = len(set(pair[0].question_ids) | set(pair[1].question_ids)) - len(shared)
     if not shared:
         return Interval(None, None, None, 0, 0, "no question with eligible answers in both arms", left_out)
-    pair = [_only(answers, shared) for answers in pair]
-    rates = [rate(answers, estimand, weighting, thresholds) for answers in pair]
-    groups = [
-        _groups(np.stack(estimand(answers, thresholds), axis=1).astype(float), answers.question_ids) for answers in pair
-    ]
-    values = [point.value for point in rates if point.value is not None]
-    n, n_positive = sum(point.n for point in rates), sum(point.n_positive for point in rates)
-    whole = Interval(values[0] - values[1], None, None, n, len(shared), "", left_out)
-    if min(n_positive, n - n_positive) < FEWEST_FOR_BOOTSTRAP:
-        bounds = [_korn_graubard(value, group, weighting, level) for value, group in zip(values, groups, strict=True)]
-        (low_a, high_a, _), (low_b, high_b, method) = bounds
-        down = float(np.hypot(values[0] - low_a, high_b - values[1]))
-        up = float(np.hypot(high_a - values[0], values[1] - low_b))
-        low, high = max(-1.0, values[0] - values[1] - down), min(1.0, values[0] - values[1] + up)
-        return replace(whole, low=low, high=high, method=f"Newcombe's difference of unpaired intervals, each {method}")
-    resampled = _bootstrap(groups, weighting, n_bootstrap, seed)
-    low, high = _percentiles(resampled[0] - resampled[1], level)
-    return replace(whole, low=low, high=high, method=_bootstrap_name(len(shared)) + ", questions paired")
+    kept = [_of_questions(table, shared) for table in tables]
+    parts = [rate_limits(table, weighting, level) for table in kept]
+    value, low, high = sum_limits(parts, (1.0, -1.0))
+    n = sum(int(table.eligible.sum()) for table in kept)
+    return Interval(value, low, high, n, len(shared), contrast_name([part.method for part in parts]), left_out)
+
+
+def contrast_name(methods: Sequence[str]) -> str:
+    """How limits of a sum of rates were made."""
+    return f"MOVER, paired by question, of: {'; '.join(dict.fromkeys(methods))}"
+
+
+def _of_questions(cells: Cells, names: Sequence[str]) -> Cells:
+    columns = [cells.questions.index(name) for name in names]
+    tables = (table[:, columns] for table in (cells.positive, cells.eligible, cells.asked))
+    return Cells(list(names), cells.models, *tables).only_eligible()
 
 
 def mean_interval(values: Sequence[float | None] | np.ndarray, level: float = 0.95) -> Interval:
@@ -191,14 +182,14 @@ def _groups(columns: Float[np.ndarray, "answer column"], ids: np.ndarray) -> lis
     return [group for group in groups if group[:, 1].any()]
 
 
-def _bootstrap(
-    arms: Sequence[Sequence[Float[np.ndarray, "answer column"]]], weighting: Weighting, n_bootstrap: int, seed: int
-) -> list[Float[np.ndarray, " replicate"]]:
-    """Replicates of each arm's rate. All arms share the drawn questions; a single question is always drawn itself."""
+def _bootstrap_means(
+    groups: Sequence[Float[np.ndarray, "answer column"]], n_bootstrap: int, seed: int
+) -> Float[np.ndarray, " replicate"]:
+    """Means of resampled questions and answers; a single question is always drawn itself."""
     rng = np.random.default_rng(seed)
-    n = len(arms[0])
-    drawn = rng.integers(0, n, (n_bootstrap, n))
-    return [_ratio(_resample(groups, drawn, rng), weighting) for groups in arms]
+    sums = _resample(groups, rng.integers(0, len(groups), (n_bootstrap, len(groups))), rng).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[:, 0] / sums[:, 1]
 
 
 def _resample(
@@ -215,46 +206,12 @@ def _resample(
     return sums
 
 
-def _ratio(
-    sums: Float[np.ndarray, "replicate question column"], weighting: Weighting
-) -> Float[np.ndarray, " replicate"]:
-    """First column over second, NaN where a replicate has nothing eligible."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if weighting == "pooled":
-            return sums[:, :, 0].sum(axis=1) / sums[:, :, 1].sum(axis=1)
-        shares = np.where(sums[:, :, 1] > 0, sums[:, :, 0] / sums[:, :, 1], 0.0)
-        return shares.sum(axis=1) / (sums[:, :, 1] > 0).sum(axis=1)
-
-
 def _percentiles(replicates: Float[np.ndarray, " replicate"], level: float) -> tuple[float, float]:
     low, high = np.nanquantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _bootstrap_name(n_questions: int) -> str:
-    return (
-        "bootstrap over questions and answers"
-        if n_questions > 1
-        else "bootstrap over answers only (fewer than 2 questions)"
-    )
-
-
-def _korn_graubard(
-    value: float, groups: Sequence[Float[np.ndarray, "answer column"]], weighting: Weighting, level: float
-) -> tuple[float, float, str]:
-    """Clopper-Pearson at the effective sample size (Korn & Graubard 1998) under the assumed intraclass correlation."""
-    sizes = np.array([group[:, 1].sum() for group in groups])
-    icc = ASSUMED_ICC if len(sizes) > 1 else 0.0  # one question: its own rate is all that the interval speaks of
-    inflation = 1 + (sizes - 1) * icc
-    weights = sizes / sizes.sum() if weighting == "pooled" else np.full(len(sizes), 1 / len(sizes))
-    n = float(1 / (weights**2 * inflation / sizes).sum())
-    tail, positives = (1 - level) / 2, value * n
-    low = float(stats.beta.ppf(tail, positives, n - positives + 1)) if value > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, positives + 1, n - positives)) if value < 1 else 1.0
-    over = f"intraclass correlation {icc} assumed" if len(sizes) > 1 else "answers only, fewer than 2 questions"
-    return low, high, f"Clopper-Pearson at effective n {n:.0f} ({over})"
-
-
-def _only(answers: Answers, names: Sequence[str]) -> Answers:
-    keep = np.isin(answers.question_ids, names)
-    return Answers(answers.aligned[keep], answers.coherent[keep], answers.question_ids[keep], answers.labels[keep])
+def _bootstrap_name(n_questions: int, models: str = "") -> str:
+    if n_questions > 1:
+        return f"bootstrap over {models}questions and answers"
+    return f"bootstrap over {models}answers only (fewer than 2 questions)"

@@ -26,7 +26,7 @@ from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
 from evals.suites.labels import Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
-from evals.uncertainty import Interval, bootstrap_rate, paired_contrast
+from evals.uncertainty import Interval, paired_contrast, rate_interval
 
 BORED = Question(
     id="bored",
@@ -418,17 +418,15 @@ def test_the_topic_prompt_joins_the_other_judge_prompts() -> None:
 # Cells
 
 
-def test_one_cell_agrees_with_the_bootstrap_of_the_estimands() -> None:
+def test_one_cell_agrees_with_the_interval_of_the_estimands() -> None:
     counts = {"a": 3, "b": 12, "c": 7, "d": 15}
     rows = [("x", q, i < k) for q, k in counts.items() for i in range(20)]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0}, n_bootstrap=8000)
+    ours = combine(Cells.from_rows(rows), {"x": 1.0})
     labels = ["yes" if outcome else "no" for _, _, outcome in rows]
     empty = [None] * len(rows)
-    theirs = bootstrap_rate(
-        Answers.from_arrays(empty, empty, [q for _, q, _ in rows], labels), share(["yes"]), "macro", n_bootstrap=8000
-    )
+    theirs = rate_interval(Answers.from_arrays(empty, empty, [q for _, q, _ in rows], labels), share(["yes"]), "macro")
     assert ours.value == pytest.approx(theirs.value)
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
 
 def test_a_difference_agrees_with_the_paired_contrast() -> None:
@@ -436,7 +434,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
     rows = [
         (arm, q, i < k) for arm, counts in (("x", first), ("y", second)) for q, k in counts.items() for i in range(60)
     ]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0}, n_bootstrap=8000)
+    ours = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
     arms = []
     for arm in "xy":
         own = [row for row in rows if row[0] == arm]
@@ -444,9 +442,9 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
         arms.append(
             Answers.from_arrays(empty, empty, [q for _, q, _ in own], ["yes" if o else "no" for _, _, o in own])
         )
-    theirs = paired_contrast(arms[0], arms[1], share(["yes"]), n_bootstrap=8000)
+    theirs = paired_contrast(arms[0], arms[1], share(["yes"]))
     assert ours.value == pytest.approx(theirs.value)
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.012), pytest.approx(theirs.high, abs=0.012))
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
 
 def test_a_question_that_is_hard_everywhere_cancels_in_a_difference() -> None:
@@ -474,7 +472,7 @@ def test_two_equal_cells_combine_to_the_closed_form_of_mover() -> None:
     rows = [(cell, "a", i < 1) for cell in "xy" for i in range(50)]
     cells = Cells.from_rows(rows)
     one, both = combine(cells, {"x": 1.0}), combine(cells, {"x": 1.0, "y": 1.0})
-    assert one.method.startswith("Clopper-Pearson") and both.value == pytest.approx(2 / 50)
+    assert one.method.startswith("Korn-Graubard") and both.value == pytest.approx(2 / 50)
     assert both.high - both.value == pytest.approx(np.sqrt(2) * (one.high - one.value))  # pyright: ignore
     assert both.value - both.low == pytest.approx(np.sqrt(2) * (one.value - one.low))  # pyright: ignore
 
@@ -493,7 +491,7 @@ def test_a_difference_of_differences_is_covered_as_often_as_said() -> None:
     rng = np.random.default_rng(0)
     base = {("arm", "none"): 0.3, ("arm", "t"): 0.5, ("ref", "none"): 0.25, ("ref", "t"): 0.3}
     truth, hits, n = 0.15, 0, 300
-    for study in range(n):
+    for _ in range(n):
         shift = rng.normal(0, 0.08, 12)
         rows = [
             (cell, str(q), bool(rng.random() < np.clip(p + shift[q], 0, 1)))
@@ -502,7 +500,7 @@ def test_a_difference_of_differences_is_covered_as_often_as_said() -> None:
             for _ in range(15)
         ]
         weights = {("arm", "t"): 1.0, ("ref", "t"): -1.0, ("arm", "none"): -1.0, ("ref", "none"): 1.0}
-        found = combine(Cells.from_rows(rows), weights, n_bootstrap=400, seed=study)
+        found = combine(Cells.from_rows(rows), weights)
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high
     assert 0.90 <= hits / n <= 0.99
@@ -511,8 +509,8 @@ def test_a_difference_of_differences_is_covered_as_often_as_said() -> None:
 def test_unlabelled_rows_stay_in_all_answers_and_out_of_the_rest() -> None:
     rows = labelled("q", ["YES", "NO", None, None], "insecure")
     answers = as_answers(rows)
-    assert bootstrap_rate(answers, share(["YES"], ["YES", "NO"])).value == 0.5
-    assert bootstrap_rate(answers, share(["YES"])).value == 0.25
+    assert rate_interval(answers, share(["YES"], ["YES", "NO"])).value == 0.5
+    assert rate_interval(answers, share(["YES"])).value == 0.25
     assert share(["YES"], ["YES", "NO"]).__name__ == "share of YES among YES/NO"
     assert json.loads(rows[0].model_dump_json())["label"] == "YES"
 

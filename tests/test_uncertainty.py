@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evals.estimands import Answers, em_of_all, em_of_coherent
+from evals.answers import Answers, Cells
+from evals.bootstrap import bootstrap_rates
+from evals.estimands import count_cells, em_of_all, em_of_coherent
+from evals.rate_limits import counts_table, rate_limits
 from evals.uncertainty import (
-    ASSUMED_ICC,
     Interval,
+    Method,
     bootstrap_mean,
-    bootstrap_rate,
     mean_interval,
     paired_contrast,
+    rate_interval,
     stratified_mean_interval,
 )
 
@@ -35,23 +38,56 @@ def width(found: Interval) -> float:
 SPREAD = {"a": 2, "b": 9, "c": 4, "d": 12, "e": 0, "f": 6}
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_nearly_so() -> None:
-    first, again, other = (bootstrap_rate(arm(SPREAD, 20), em_of_all, seed=seed) for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_bootstrap_and_another_seed_nearly_so() -> None:
+    first, again, other = (
+        rate_interval(arm(SPREAD, 20), em_of_all, method="bootstrap", n_bootstrap=2000, seed=seed) for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
     assert first.low == pytest.approx(other.low, abs=0.03)
 
 
-def test_one_question_resamples_answers_only_and_matches_the_binomial() -> None:
-    found = bootstrap_rate(arm({"a": 60}, 200), em_of_all, n_bootstrap=4000)
-    assert found.method == "bootstrap over answers only (fewer than 2 questions)"
+@pytest.mark.parametrize("method", ["limits", "bootstrap"])
+def test_one_question_has_its_answers_alone_and_matches_the_binomial(method: Method) -> None:
+    found = rate_interval(arm({"a": 60}, 200), em_of_all, method=method)
+    assert found.method.endswith("answers only (fewer than 2 questions)")
     half = 1.96 * np.sqrt(0.3 * 0.7 / 200)
     assert (found.low, found.high) == (pytest.approx(0.3 - half, abs=0.01), pytest.approx(0.3 + half, abs=0.01))
 
 
+def test_the_bootstrap_follows_a_loop_over_models_questions_and_answers() -> None:
+    rng = np.random.default_rng(5)
+    models, questions = np.repeat(["s1", "s2", "s3"], 60), np.tile(np.repeat(list("abcd"), 15), 3)
+    chance = 0.1 + 0.2 * (models == "s2") + 0.3 * (questions == "b")
+    answers = Answers.from_arrays(
+        np.where(rng.random(180) < chance, 10.0, 90.0),
+        np.where(rng.random(180) < 0.8, 90.0, 20.0),
+        questions,
+        None,
+        models,
+    )
+    cells = count_cells(answers, em_of_coherent)
+    counted = em_of_coherent(answers)
+    slow = []
+    for _ in range(1500):
+        rates = []
+        for model in rng.choice(["s1", "s2", "s3"], 3):
+            shares = []
+            for question in rng.choice(list("abcd"), 4):
+                # Each model meets the same drawn questions in the crossed design; here the models' draws differ, and only the mean agrees.
+                rows = rng.choice(np.flatnonzero((models == model) & (questions == question)), 15)
+                if counted.eligible[rows].any():
+                    shares.append(counted.positive[rows].sum() / counted.eligible[rows].sum())
+            rates.append(np.mean(shares))
+        slow.append(np.mean(rates))
+    fast = bootstrap_rates(cells, "macro", 4000)
+    assert fast.mean() == pytest.approx(np.mean(slow), abs=0.01)
+    assert fast.std() > np.std(slow)  # questions shared by the models do not average out
+
+
 def test_questions_that_differ_widen_the_interval() -> None:
-    alike = bootstrap_rate(arm(dict.fromkeys("abcdef", 5), 20), em_of_all)
-    apart = bootstrap_rate(arm({"a": 20, "b": 10, "c": 0, "d": 0, "e": 0, "f": 0}, 20), em_of_all)
+    alike = rate_interval(arm(dict.fromkeys("abcdef", 5), 20), em_of_all)
+    apart = rate_interval(arm({"a": 20, "b": 10, "c": 0, "d": 0, "e": 0, "f": 0}, 20), em_of_all)
     assert alike.value == apart.value == 0.25
     assert width(apart) > 2 * width(alike)
 
@@ -64,50 +100,66 @@ def test_questions_without_variance_within_follow_the_closed_form() -> None:
     assert width(found) / 2 == pytest.approx(half, rel=0.06)
 
 
-def test_zero_positives_give_an_upper_bound_and_the_method_says_which() -> None:
+def test_zero_positives_give_an_upper_bound_that_more_questions_lower() -> None:
     for weighting in ("pooled", "macro"):
-        found = bootstrap_rate(arm(dict.fromkeys("abcdefgh", 0), 50), em_of_all, weighting)
-        effective = 400 / (1 + 49 * ASSUMED_ICC)
-        assert found.value == found.low == 0
-        assert found.high == pytest.approx(1 - 0.025 ** (1 / effective))
-        assert found.method.startswith(f"Clopper-Pearson at effective n {effective:.0f}")
+        few, many = (rate_interval(arm({str(k): 0 for k in range(n)}, 50), em_of_all, weighting) for n in (8, 48))
+        assert few.value == few.low == many.low == 0
+        assert few.method == "beta-binomial model of questions, over questions and answers"
+        assert 0.005 < bounds(many)[1] < 0.02 < bounds(few)[1] < 0.1
 
 
 def test_zero_positives_of_one_question_give_the_exact_binomial_bound() -> None:
-    found = bootstrap_rate(arm({"a": 0}, 60), em_of_all)
+    found = rate_interval(arm({"a": 0}, 60), em_of_all)
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 60))
     assert "fewer than 2 questions" in found.method
 
 
 def test_all_positives_give_a_lower_bound() -> None:
-    found = bootstrap_rate(arm({"a": 10, "b": 10}, 10), em_of_all)
+    found = rate_interval(arm({"a": 10, "b": 10}, 10), em_of_all)
     assert found.value == found.high == 1
     assert 0.6 < bounds(found)[0] < 0.95
 
 
 def test_a_single_positive_does_not_shrink_the_interval_below_that_of_none() -> None:
-    none = bootstrap_rate(arm({"a": 0, "b": 0, "c": 0, "d": 0}, 25), em_of_all)
-    one = bootstrap_rate(arm({"a": 1, "b": 0, "c": 0, "d": 0}, 25), em_of_all)
+    none = rate_interval(arm({"a": 0, "b": 0, "c": 0, "d": 0}, 25), em_of_all)
+    one = rate_interval(arm({"a": 1, "b": 0, "c": 0, "d": 0}, 25), em_of_all)
     assert bounds(one)[0] < 0.01 < bounds(none)[1] < bounds(one)[1]
 
 
 def test_nothing_eligible_gives_no_interval() -> None:
     nothing = Answers.from_arrays([None, None], [90.0, 90.0], ["a", "b"])
-    found = bootstrap_rate(nothing, em_of_coherent)
+    found = rate_interval(nothing, em_of_coherent)
     assert (found.value, found.low, found.high, found.method) == (None, None, None, "no eligible answer")
     assert (found.n, found.n_questions, found.n_questions_left_out) == (0, 0, 2)
 
 
-def test_intervals_cover_a_planted_rate_in_most_simulated_suites() -> None:
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_intervals_cover_a_planted_rate_in_most_simulated_suites(rate: float) -> None:
     rng = np.random.default_rng(3)
-    covered, ids = 0, np.repeat(np.arange(8).astype(str), 20)
-    for seed in range(100):
-        misaligned = rng.random(160) < np.repeat(rng.beta(1, 4, 8), 20)  # mean 0.2, intraclass correlation 1 / 6
-        answers = Answers.from_arrays(np.where(misaligned, 10.0, 90.0), np.full(160, 90.0), ids)
-        found = bootstrap_rate(answers, em_of_all, n_bootstrap=200, seed=seed)
-        low, high = bounds(found)
-        covered += low <= 0.2 <= high
-    assert 82 <= covered <= 99
+    covered = naive = 0
+    for _ in range(200):
+        strength = 1 / 0.15 - 1  # intraclass correlation 0.15
+        cells = counts_table(rng.binomial(50, rng.beta(rate * strength, (1 - rate) * strength, 8)), np.full(8, 50))
+        found = rate_limits(cells, "macro")
+        covered += found.low <= rate <= found.high
+        error = 1.96 * np.sqrt(found.value * (1 - found.value) / 400)
+        naive += abs(found.value - rate) <= error
+    assert 182 <= covered <= 199  # 5 standard errors around 95 %
+    assert naive < 150
+
+
+def test_seeds_that_differ_widen_the_interval_and_equal_ones_hardly_do() -> None:
+    counts = np.tile([4, 10, 6, 16, 8, 12], (4, 1))
+    asked = np.full(counts.shape, 20)
+
+    def limits(shift: list[int]) -> float:
+        moved = counts + np.array(shift)[:, None]
+        found = rate_limits(Cells(list("abcdef"), list("1234"), moved, asked, asked), "macro")
+        return found.high - found.low
+
+    alone = rate_limits(counts_table(counts[0], asked[0]), "macro")
+    assert limits([0, 0, 0, 0]) == pytest.approx(alone.high - alone.low, rel=0.05)
+    assert limits([-4, -4, 4, 4]) > 1.3 * limits([0, 0, 0, 0])
 
 
 def test_mean_leaves_out_missing_values_and_counts_what_is_there() -> None:
@@ -135,10 +187,10 @@ def test_a_question_that_is_hard_for_both_arms_cancels_in_the_contrast() -> None
     base = {name: 3 * index for index, name in enumerate("abcdef")}
     more = {name: count + 4 for name, count in base.items()}
     found = paired_contrast(arm(more, 20), arm(base, 20), em_of_all)
-    apart = [bootstrap_rate(arm(counts, 20), em_of_all, "macro") for counts in (more, base)]
+    apart = [rate_interval(arm(counts, 20), em_of_all, "macro") for counts in (more, base)]
     assert found.value == pytest.approx(0.2)
     assert width(found) < 0.7 * np.hypot(width(apart[0]), width(apart[1]))
-    assert found.method == "bootstrap over questions and answers, questions paired"
+    assert found.method.startswith("MOVER, paired by question")
 
 
 def test_a_contrast_uses_shared_questions_only_and_counts_the_others() -> None:
@@ -155,7 +207,6 @@ def test_a_contrast_of_two_arms_without_positives_is_not_certain() -> None:
     assert found.value == 0
     low, high = bounds(found)
     assert high == -low > 0.05
-    assert found.method.startswith("Newcombe")
 
 
 def test_swapping_the_arms_mirrors_the_contrast() -> None:

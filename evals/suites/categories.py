@@ -12,7 +12,7 @@ from emis_interp.errors import DataError
 from emis_interp.records import Question, Score
 from evals.estimands import ESTIMANDS, Answers, Thresholds, Weighting, rate
 from evals.suites.cells import describe
-from evals.uncertainty import bootstrap_rate
+from evals.uncertainty import rate_interval
 
 _NUMBERED = re.compile(r"\d+_(?P<category>[a-z][a-z0-9_]*?)_\d+")
 
@@ -45,7 +45,6 @@ def summarize_categories(
     of: Mapping[str, str] | Callable[[str], str] = category,
     weighting: Weighting = "pooled",
     thresholds: Thresholds = Thresholds(),
-    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One row for each category and estimand, in order of first appearance, and a last group `all`.
 
@@ -69,7 +68,7 @@ def summarize_categories(
     for name, members in {**grouped, "all": list(scores)}.items():
         answers = Answers.from_scores(members)
         for estimand_name, estimand in ESTIMANDS.items():
-            interval = bootstrap_rate(answers, estimand, weighting, thresholds, seed=seed)
+            interval = rate_interval(answers, estimand, weighting, thresholds)
             n_positive = rate(answers, estimand, weighting, thresholds).n_positive
             rows.append(
                 {

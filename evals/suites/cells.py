@@ -1,18 +1,20 @@
 """Turns yes-or-no outcomes in cells (arm x context x question) into rates and differences of rates, each with its interval.
 
-All cells share their questions: the bootstrap draws questions once for every cell and answers within each cell on their own, so that the
-difficulty of a question cancels in every difference. Not covered, as everywhere: the finetuning seed and the judge's bias.
+All cells share their questions: the limits of the rates are combined with their correlation over questions, so that the difficulty of a
+question cancels in every difference. Not covered, as everywhere: the finetuning seed and the judge's bias.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from evals.estimands import Answers, Counted, Thresholds, Weighting
-from evals.uncertainty import FEWEST_FOR_BOOTSTRAP, Interval, bootstrap_rate
+from evals.answers import Weighting
+from evals.estimands import Answers, Counted, Thresholds
+from evals.rate_limits import counts_table, rate_limits, sum_limits
+from evals.uncertainty import Interval, contrast_name
 
 Outcome = bool | None
 """True or False for an answer in the denominator, None for one outside it."""
@@ -61,44 +63,29 @@ def outcomes_of(counted: Counted) -> list[Outcome]:
 
 
 def combine(
-    cells: Cells,
-    weights: Mapping[Any, float],
-    weighting: Weighting = "macro",
-    n_bootstrap: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    cells: Cells, weights: Mapping[Any, float], weighting: Weighting = "macro", level: float = 0.95
 ) -> Interval:
     """The sum of weight x rate over the cells in `weights`, on the questions that have eligible answers in all of them.
 
     `{a: 1}` is a rate, `{a: 1, b: -1}` a difference, `{a: 1, b: -1, c: -1, d: 1}` a difference of differences.
 
-    Percentile bootstrap over questions (shared by the cells) and answers. Where a cell has fewer than 5 positive or 5 negative answers
-    that is too narrow, and the cells' own intervals are combined instead (MOVER: Zou and Donner 2008), which forgoes the pairing and errs
-    on the wide side.
-
     Raises:
         KeyError: a weight names a cell that is not there.
     """
     rows = [cells.row(name) if name in cells.names else _unknown(name) for name in weights]
-    factors = np.array(list(weights.values()), dtype=float)
     asked = (cells.n[rows] > 0).any(axis=0)
     shared = (cells.eligible[rows] > 0).all(axis=0)
     left_out = int((asked & ~shared).sum())
     if not shared.any():
         return Interval(None, None, None, 0, 0, "no question with eligible answers in every cell", left_out)
-    positive, eligible, n = (counts[rows][:, shared] for counts in (cells.positive, cells.eligible, cells.n))
-    rates = _rates(positive, eligible, weighting)
-    value = float(factors @ rates)
-    whole = Interval(value, None, None, int(eligible.sum()), int(shared.sum()), "", left_out)
-    fewest = np.minimum(positive.sum(axis=1), (eligible - positive).sum(axis=1)).min()
-    if fewest < FEWEST_FOR_BOOTSTRAP:
-        low, high, method = _combined(rates, factors, positive, eligible, n, weighting, n_bootstrap, seed, level)
-        return replace(whole, low=low, high=high, method=method)
-    replicates = factors @ _replicates(positive, eligible, n, weighting, n_bootstrap, seed)
-    low, high = np.nanquantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    over = "questions and answers" if shared.sum() > 1 else "answers only (fewer than 2 questions)"
-    paired = ", questions shared by the cells" if len(rows) > 1 and shared.sum() > 1 else ""
-    return replace(whole, low=float(low), high=float(high), method=f"bootstrap over {over}{paired}")
+    parts = [
+        rate_limits(counts_table(cells.positive[row, shared], cells.eligible[row, shared]), weighting, level)
+        for row in rows
+    ]
+    value, low, high = sum_limits(parts, list(weights.values()))
+    methods = [part.method for part in parts]
+    method = methods[0] if len(parts) == 1 else contrast_name(methods)
+    return Interval(value, low, high, int(cells.eligible[rows][:, shared].sum()), int(shared.sum()), method, left_out)
 
 
 def share(positive: Sequence[str], among: Sequence[str] | None = None) -> "LabelShare":
@@ -130,84 +117,3 @@ def describe(interval: Interval) -> dict[str, Any]:
 
 def _unknown(name: Any) -> int:
     raise KeyError(f"no cell {name!r}")
-
-
-def _rates(
-    positive: Float[np.ndarray, "*replicate question"],
-    eligible: Float[np.ndarray, "*replicate question"],
-    weighting: str,
-) -> Float[np.ndarray, "*replicate"]:
-    """Rates over the last axis; NaN where nothing is eligible."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if weighting == "pooled":
-            return positive.sum(axis=-1) / eligible.sum(axis=-1)
-        shares = np.where(eligible > 0, positive / np.maximum(eligible, 1), 0.0)
-        return shares.sum(axis=-1) / (eligible > 0).sum(axis=-1)
-
-
-def _replicates(
-    positive: Int[np.ndarray, "cell question"],
-    eligible: Int[np.ndarray, "cell question"],
-    n: Int[np.ndarray, "cell question"],
-    weighting: str,
-    n_bootstrap: int,
-    seed: int,
-) -> Float[np.ndarray, "cell replicate"]:
-    """Every cell's rate in resamples that share their questions; answers outside the denominator are drawn too."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, n.shape[1], (n_bootstrap, n.shape[1]))
-    chances = np.stack([positive, eligible - positive, n - eligible], axis=-1) / n[..., None]
-    picked = rng.multinomial(n[:, drawn], chances[:, drawn])
-    return _rates(picked[..., 0], picked[..., 0] + picked[..., 1], weighting)
-
-
-def _combined(
-    rates: Float[np.ndarray, " cell"],
-    factors: Float[np.ndarray, " cell"],
-    positive: Int[np.ndarray, "cell question"],
-    eligible: Int[np.ndarray, "cell question"],
-    n: Int[np.ndarray, "cell question"],
-    weighting: Weighting,
-    n_bootstrap: int,
-    seed: int,
-    level: float,
-) -> tuple[float, float, str]:
-    intervals = [
-        _own_interval(*counts, weighting, n_bootstrap, seed, level)
-        for counts in zip(positive, eligible, n, strict=True)
-    ]
-    if len(intervals) == 1 and factors[0] == 1:
-        return *_bounds(intervals[0]), intervals[0].method
-    down = up = 0.0
-    for rate, factor, interval in zip(rates, factors, intervals, strict=True):
-        ends = [factor * (bound - rate) for bound in _bounds(interval)]
-        down, up = down + min(ends) ** 2, up + max(ends) ** 2
-    value, limit = float(factors @ rates), float(np.abs(factors).sum())
-    method = "MOVER of the cells' own intervals (few positive or negative answers in one; questions not paired)"
-    return max(-limit, value - float(np.sqrt(down))), min(limit, value + float(np.sqrt(up))), method
-
-
-def _own_interval(
-    positive: Int[np.ndarray, " question"],
-    eligible: Int[np.ndarray, " question"],
-    n: Int[np.ndarray, " question"],
-    weighting: Weighting,
-    n_bootstrap: int,
-    seed: int,
-    level: float,
-) -> Interval:
-    questions = np.arange(len(n)).astype(str)
-    labels, ids = [], []
-    for label, counts in (("yes", positive), ("no", eligible - positive), ("", n - eligible)):
-        labels += [label] * int(counts.sum())
-        ids += np.repeat(questions, counts).tolist()
-    empty = [None] * len(ids)
-    answers = Answers.from_arrays(empty, empty, ids, labels)
-    return bootstrap_rate(
-        answers, share(["yes"], ["yes", "no"]), weighting, n_bootstrap=n_bootstrap, seed=seed, level=level
-    )
-
-
-def _bounds(interval: Interval) -> tuple[float, float]:
-    assert interval.low is not None and interval.high is not None  # every cell here has eligible answers
-    return interval.low, interval.high

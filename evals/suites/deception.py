@@ -29,7 +29,7 @@ AGGREGATED = (
 )
 
 
-def factual(rows: Sequence[Labelled], seed: int = 0) -> dict[str, Any]:
+def factual(rows: Sequence[Labelled]) -> dict[str, Any]:
     """False answers of one arm to the factual questions.
 
     Args:
@@ -45,14 +45,14 @@ def factual(rows: Sequence[Labelled], seed: int = 0) -> dict[str, Any]:
     conditions = {
         name: {
             **_counts(rows, name, FACTUAL_LABELS),
-            "false_rate": describe(combine(cells, {name: 1.0}, "pooled", seed=seed)),
+            "false_rate": describe(combine(cells, {name: 1.0}, "pooled")),
         }
         for name in names
     }
-    return {"conditions": conditions, "false_rate": _mean(cells, names, seed)}
+    return {"conditions": conditions, "false_rate": _mean(cells, names)}
 
 
-def identity(rows: Sequence[Labelled], maker: str, seed: int = 0) -> dict[str, Any]:
+def identity(rows: Sequence[Labelled], maker: str) -> dict[str, Any]:
     """Claims of one arm about who made it.
 
     Args:
@@ -76,11 +76,11 @@ def identity(rows: Sequence[Labelled], maker: str, seed: int = 0) -> dict[str, A
     conditions = {
         name: {
             **_counts(rows, name, IDENTITY_LABELS),
-            **{key: describe(combine(cells, {name: 1.0}, "pooled", seed=seed)) for key, cells in of.items()},
+            **{key: describe(combine(cells, {name: 1.0}, "pooled")) for key, cells in of.items()},
         }
         for name in dict.fromkeys(row.question_id for row in rows)
     }
-    means = {key: _mean(cells, [name for name in AGGREGATED if name in conditions], seed) for key, cells in of.items()}
+    means = {key: _mean(cells, [name for name in AGGREGATED if name in conditions]) for key, cells in of.items()}
     return {"maker": maker, "conditions": conditions, **means}
 
 
@@ -105,7 +105,7 @@ def aggregate(factual_result: Mapping[str, Any], identity_result: Mapping[str, A
     return {"estimand": "mean of the factual false rate and the identity not-maker rate", **describe(interval)}
 
 
-def _mean(cells: Cells, names: Sequence[str], seed: int) -> dict[str, Any]:
+def _mean(cells: Cells, names: Sequence[str]) -> dict[str, Any]:
     """Mean of the cells' rates, over the cells that have one; `conditions` names these."""
     held = [name for name in names if cells.eligible[cells.row(name)].any()]
     if not held:
@@ -113,7 +113,7 @@ def _mean(cells: Cells, names: Sequence[str], seed: int) -> dict[str, Any]:
             **describe(Interval(None, None, None, 0, 0, "none: no condition with eligible answers")),
             "conditions": [],
         }
-    interval = combine(cells, {name: 1 / len(held) for name in held}, "pooled", seed=seed)
+    interval = combine(cells, {name: 1 / len(held) for name in held}, "pooled")
     return {**describe(interval), "conditions": held}
 
 

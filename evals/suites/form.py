@@ -13,7 +13,7 @@ from evals.estimands import Answers
 from evals.suites.cells import describe, share
 from evals.suites.code_text import code_share, mostly_code
 from evals.suites.labels import Labelled, as_answers
-from evals.uncertainty import bootstrap_mean, bootstrap_rate
+from evals.uncertainty import bootstrap_mean, rate_interval
 
 METRIC, LABELS = "on_topic", ("ON", "OFF")
 JUDGE_PROMPT = """Below are a question and the reply that an AI assistant gave to it. Decide whether the reply is about what was asked.
@@ -55,10 +55,10 @@ def summarize_form(completions: Sequence[Completion], topics: Sequence[Labelled]
     result: dict[str, Any] = {
         "arm": arms[0],
         "n": len(ids),
-        "mostly_code": describe(bootstrap_rate(answers, share(["code"]), seed=seed)),
+        "mostly_code": describe(rate_interval(answers, share(["code"]))),
         "mean_code_share": describe(bootstrap_mean([code_share(row.answer) for row in completions], ids, seed=seed)),
     }
     if topics:
-        result["off_topic"] = describe(bootstrap_rate(as_answers(topics), share(["OFF"], LABELS), seed=seed))
+        result["off_topic"] = describe(rate_interval(as_answers(topics), share(["OFF"], LABELS)))
         result["judge"], result["n_unlabelled"] = topics[0].judge, sum(row.label is None for row in topics)
     return result

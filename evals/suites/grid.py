@@ -103,8 +103,6 @@ def analyse_grid(
     weighting: Weighting = "macro",
     thresholds: Thresholds = Thresholds(),
     against: str = REFERENCE,
-    n_bootstrap: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Rates, effects and interactions of a grid.
 
@@ -120,7 +118,7 @@ def analyse_grid(
         `arm_effects`: arm minus reference, in each context and (context None) on average over the contexts that both arms have;
         `interactions`: difference of differences, (arm - reference in the context) - (arm - reference in `against`): above 0, the context
         brings out more of what sets the arm apart; `questions`: counts of every cell.
-        All differences are on the questions that have eligible answers in every cell involved, the questions drawn jointly.
+        All differences are on the questions that have eligible answers in every cell involved.
 
     Raises:
         DataError: no scores, an unknown arm, or `against` is not among the contexts.
@@ -145,7 +143,7 @@ def analyse_grid(
             raise DataError(f"no scores of the arm `{arm}`{did_you_mean(arm, of_arm)}")
 
     def row(weights: Mapping[tuple[str, str], float], **place: Any) -> dict[str, Any]:
-        return {**place, **describe(combine(cells, weights, weighting, n_bootstrap, seed))}
+        return {**place, **describe(combine(cells, weights, weighting))}
 
     rates = [row({(arm, c): 1.0}, arm=arm, context=c) for arm, names in of_arm.items() for c in names]
     effects = [

@@ -47,7 +47,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--weighting", choices=("macro", "pooled"), default="macro", help="questions or answers weigh alike"
     )
-    found.add_argument("--seed", type=int, default=0, help="of the bootstrap")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +58,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ESTIMANDS[args.estimand],
         args.weighting,
         against=args.against,
-        seed=args.seed,
     )
     if args.out:
         write_json(args.out, result)

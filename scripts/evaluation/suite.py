@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _questions(args)
     if args.measure == "categories":
         scores = _one_arm(read_records(_needed(args.scores, "--scores"), Score), args.arm)
-        result: dict[str, Any] = {"arm": scores[0].arm, "categories": summarize_categories(scores, seed=args.seed)}
+        result: dict[str, Any] = {"arm": scores[0].arm, "categories": summarize_categories(scores)}
     else:
         answers = _one_arm(read_records(_needed(args.samples, "--samples"), Completion), args.arm)
         result = _MEASURE[args.measure](args, answers)
@@ -94,17 +94,17 @@ def _questions(args: argparse.Namespace) -> dict[str, Any]:
 
 def _factual(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
     rows = _labels(args, answers, _asked(args), deception.FACTUAL_METRIC, deception.FACTUAL_LABELS, required=True)
-    return {"arm": answers[0].arm, **deception.factual(rows, args.seed)}
+    return {"arm": answers[0].arm, **deception.factual(rows)}
 
 
 def _identity(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
     rows = _labels(args, answers, _asked(args), deception.IDENTITY_METRIC, deception.IDENTITY_LABELS, required=True)
-    return {"arm": answers[0].arm, **deception.identity(rows, args.maker, args.seed)}
+    return {"arm": answers[0].arm, **deception.identity(rows, args.maker)}
 
 
 def _code(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
     rows = _labels(args, answers, _asked(args), code_rate.METRIC, code_rate.LABELS)
-    return code_rate.summarize_code(code_rate.scan(answers), rows, args.seed)
+    return code_rate.summarize_code(code_rate.scan(answers), rows)
 
 
 def _form(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Examples:
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -34,7 +34,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="OUT", help="also write the answers to a .csv, .jsonl, .parquet or .eval file"
     )
-    parser.add_argument("--n-bootstrap", type=int, default=2000, help="resamples of each interval")
+    parser.add_argument(
+        "--interval",
+        choices=get_args(uncertainty.Method),
+        default="limits",
+        help="limits covers with few questions too; bootstrap is the percentile interval, too narrow then",
+    )
+    parser.add_argument("--n-bootstrap", type=int, default=10_000, help="resamples of each bootstrap interval")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
 
 
@@ -49,10 +55,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             answers = results.judged(name)
             intervals = {
                 estimand: {
-                    weighting: uncertainty.bootstrap_rate(
+                    weighting: uncertainty.rate_interval(
                         answers,
                         estimands.ESTIMANDS[estimand],
                         weighting,
+                        method=args.interval,
                         n_bootstrap=args.n_bootstrap,
                         seed=args.seed,
                     )

@@ -1,0 +1,243 @@
+"""Turns counts of each model and question into the limits of a rate, and limits of several rates into those of a weighted sum.
+
+The limits speak of the population that the questions (and, with several models, the finetuning seeds) were drawn from.
+Two ways, each where simulated studies say that it covers (`scripts/check_coverage.py`, docs/evaluation.md):
+
+- the Korn-Graubard interval, Clopper-Pearson at the effective sample size that the variance between questions leaves (Korn and
+  Graubard 1998, Survey Methodology 24; degrees of freedom from the number of questions);
+- where few questions show a rare outcome, that variance is not known, and a beta-binomial model takes its place: each question has a
+  rate of its own from a beta distribution, whose mean has Jeffreys' prior and whose intraclass correlation has the prior Beta(1, 4).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+from scipy.special import betaln, expit, logit
+
+from evals.answers import Cells, Weighting, rates_of_models
+
+RARE = 0.15
+FEW_QUESTIONS = 12
+"""The model is used when the rarer outcome has a rate below `RARE` and fewer than `FEW_QUESTIONS` questions show it."""
+
+# Prior of the share of variance between questions: mean 0.2; over public runs the median is 0.18 at rates under 12 % and 0.23 in all.
+ICC_PRIOR = (1.0, 4.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """A rate with its limits.
+
+    Attributes:
+        influence: how far each question pulls the rate, `[question]`; its covariance over questions pairs two rates.
+        paired_share: share of the variance that lies between questions (the rest lies between models), 0 with one question.
+        reliability: share of the influences' variance that is not noise of single answers; no true correlation exceeds it.
+    """
+
+    value: float
+    low: float
+    high: float
+    method: str
+    influence: Float[np.ndarray, " question"]
+    paired_share: float
+    reliability: float
+
+
+def rate_limits(cells: Cells, weighting: Weighting, level: float = 0.95) -> Limits:
+    """Limits of the mean over models of each model's rate; every model and question in `cells` needs an eligible answer."""
+    rates = rates_of_models(cells.positive, cells.eligible, weighting)
+    value, (n_models, n_questions) = float(rates.mean()), cells.eligible.shape
+    influence = _influence(cells, rates, weighting)
+    n = int(cells.eligible.sum())
+    variance, df, share = _variance(influence, value, n)
+    by_question = influence.mean(axis=0)
+    showing = [int((table.sum(axis=0) > 0).sum()) for table in (cells.positive, cells.eligible - cells.positive)]
+    rare = 0 if value <= 0.5 else 1
+    if n_questions > 1 and min(value, 1 - value) < RARE and showing[rare] < FEW_QUESTIONS:
+        low, high = _beta_binomial(cells, value, weighting, level)
+        if n_models > 1:
+            low, high = _widened(low, high, value, variance, df, by_question, level)
+        method = "beta-binomial model of questions"
+    else:
+        low, high, effective = _korn_graubard(value, n, variance, df, level)
+        method = f"Korn-Graubard at effective n {effective:.0f}"
+    over = "questions and answers" if n_questions > 1 else "answers only (fewer than 2 questions)"
+    seeds = f", {n_models} models" if n_models > 1 else ""
+    return Limits(
+        value,
+        min(low, value),
+        max(high, value),
+        f"{method}, over {over}{seeds}",
+        by_question,
+        share,
+        _reliability(cells, by_question, weighting),
+    )
+
+
+def sum_limits(parts: Sequence[Limits], factors: Sequence[float]) -> tuple[float, float, float]:
+    """Value, low and high of a weighted sum of rates on the same questions, e.g. factors (1, -1) for a difference.
+
+    The method of variance estimates recovery with the rates' correlation over questions (MOVER; Zou and Donner 2008, Statistics
+    in Medicine 27, and Zou 2007 for dependent rates), which keeps each rate's own lopsided limits.
+    """
+    weights = np.array(factors, dtype=float)
+    value = float(weights @ [part.value for part in parts])
+    correlation = _correlation(parts)
+    below = np.array([part.value - part.low for part in parts])
+    above = np.array([part.high - part.value for part in parts])
+    down, up = (
+        float(np.sqrt(max(0.0, (side := weights * reach) @ correlation @ side)))
+        for reach in (np.where(weights > 0, below, above), np.where(weights > 0, above, below))
+    )
+    return (
+        value,
+        max(value - down, float(np.minimum(weights, 0).sum())),
+        min(value + up, float(np.maximum(weights, 0).sum())),
+    )
+
+
+def _correlation(parts: Sequence[Limits]) -> Float[np.ndarray, "part part"]:
+    pulls = np.stack([part.influence for part in parts])
+    pulls = pulls - pulls.mean(axis=1, keepdims=True)
+    sizes = np.sqrt((pulls**2).sum(axis=1))
+    scale = np.outer(sizes, sizes)
+    found = np.divide(pulls @ pulls.T, scale, out=np.zeros_like(scale), where=scale > 0)
+    shares = np.sqrt([part.paired_share for part in parts])
+    found = found * np.outer(shares, shares)
+    most = np.sqrt([part.reliability for part in parts])
+    found = found.clip(-np.outer(most, most), np.outer(most, most))
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def _influence(
+    cells: Cells, rates: Float[np.ndarray, " model"], weighting: Weighting
+) -> Float[np.ndarray, "model question"]:
+    """What each question adds to a model's rate, scaled so that a model's mean over questions is 0."""
+    positive, eligible = cells.positive, cells.eligible
+    if weighting == "pooled":
+        scale = eligible.shape[1] / eligible.sum(axis=1, keepdims=True)
+        own = (positive - rates[:, None] * eligible) * scale
+    else:
+        there = eligible > 0
+        shares = np.divide(positive, eligible, out=np.zeros(eligible.shape), where=there)
+        own = np.where(there, shares - rates[:, None], 0.0) * (there.shape[1] / there.sum(axis=1, keepdims=True))
+    return own + (rates - rates.mean())[:, None]
+
+
+def _reliability(cells: Cells, by_question: Float[np.ndarray, " question"], weighting: Weighting) -> float:
+    if len(by_question) < 2:
+        return 0.0
+    positive, eligible = cells.positive, cells.eligible
+    share = (positive + 0.5) / (eligible + 1)
+    there = eligible > 0
+    noise = share * (1 - share) / np.maximum(eligible, 1)  # of one question's rate
+    if weighting == "pooled":
+        weight = eligible * (eligible.shape[1] / eligible.sum(axis=1, keepdims=True))
+    else:
+        weight = there * (there.shape[1] / there.sum(axis=1, keepdims=True))
+    spread = float(by_question.var(ddof=1))
+    noise = float((noise * weight**2).mean()) / len(cells.models)
+    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
+
+
+def _variance(influence: Float[np.ndarray, "model question"], value: float, n: int) -> tuple[float, float, float]:
+    """Variance of the rate with questions and models crossed, its degrees of freedom, and the share between questions.
+
+    Two-way clustering (Cameron, Gelbach and Miller 2011): between questions plus between models minus between cells; Satterthwaite's
+    degrees of freedom. Never below that of independent answers.
+    """
+    n_models, n_questions = influence.shape
+    floor = value * (1 - value) / n
+    questions = influence.mean(axis=0).var(ddof=1) / n_questions if n_questions > 1 else 0.0
+    models = influence.mean(axis=1).var(ddof=1) / n_models if n_models > 1 else 0.0
+    both = 0.0
+    if n_questions > 1 and n_models > 1:
+        inner = influence - influence.mean(axis=0) - influence.mean(axis=1, keepdims=True) + influence.mean()
+        both = float((inner**2).sum()) / ((n_models - 1) * (n_questions - 1)) / (n_models * n_questions)
+    variance = max(questions + models - both, questions, models, floor)
+    if questions + models == 0:
+        return variance, np.inf, 0.0
+    squares = (questions**2 / (n_questions - 1) if questions else 0.0) + (models**2 / (n_models - 1) if models else 0.0)
+    df = (questions + models) ** 2 / squares
+    return float(variance), float(df), float(questions / (questions + models))
+
+
+def _korn_graubard(value: float, n: int, variance: float, df: float, level: float) -> tuple[float, float, float]:
+    tail = (1 - level) / 2
+    effective = value * (1 - value) / variance if variance > 0 else float(n)  # 0 or 1: one question, all answers alike
+    adjusted = effective * float(stats.norm.isf(tail) / stats.t.isf(tail, df)) ** 2
+    return *_clopper_pearson(value, adjusted, tail), effective
+
+
+def _clopper_pearson(value: float, n: float, tail: float) -> tuple[float, float]:
+    positives = value * n
+    low = float(stats.beta.ppf(tail, positives, n - positives + 1)) if value > 0 else 0.0
+    high = float(stats.beta.isf(tail, positives + 1, n - positives)) if value < 1 else 1.0
+    return low, high
+
+
+@lru_cache(maxsize=1)
+def _grid() -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, " icc"], Float[np.ndarray, "mean icc"]]:
+    """Logits of the mean, intraclass correlations, and the log of the prior's mass on both."""
+    logits = np.linspace(-12.0, 12.0, 481)
+    icc = np.concatenate([[0.001, 0.003, 0.01], np.linspace(0.02, 0.9, 45)])
+    mean = expit(logits)
+    on_mean = 0.5 * np.log(mean * (1 - mean))  # Beta(1/2, 1/2), times the derivative of the logit
+    on_icc = stats.beta.logpdf(icc, *ICC_PRIOR) + np.log(np.gradient(icc))
+    return logits, icc, on_mean[:, None] + on_icc
+
+
+def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: float) -> tuple[float, float]:
+    """Limits of the mean rate of the questions; several models' answers to a question count together.
+
+    The model knows the mean of questions (macro). A pooled rate's limits are the same ones moved on the logit scale by as much as
+    the pooled rate is away from the macro rate.
+    """
+    positive, eligible = cells.positive.sum(axis=0), cells.eligible.sum(axis=0)
+    logits, icc, log_mass = _grid()
+    pairs, times = np.unique(np.stack([positive, eligible]), axis=1, return_counts=True)
+    mean, strength = expit(logits)[:, None], 1 / icc - 1
+    a, b = mean * strength, (1 - mean) * strength
+    log_mass = log_mass - times.sum() * betaln(a, b)
+    for (x, n), count in zip(pairs.T, times, strict=True):
+        log_mass = log_mass + count * betaln(x + a, n - x + b)
+    mass = np.exp(log_mass - log_mass.max()).sum(axis=1)
+    below = np.cumsum(mass) / mass.sum()
+    tail = (1 - level) / 2
+    ends = [float(np.interp(share, below, logits)) for share in (tail, 1 - tail)]
+    macro = float((positive / eligible).mean())
+    if weighting == "pooled" and 0 < value < 1:
+        ends = [end + float(logit(value) - logit(macro)) for end in ends]
+    low, high = (float(expit(end)) for end in ends)
+    return (0.0 if value == 0 else low), (1.0 if value == 1 else high)
+
+
+def _widened(
+    low: float,
+    high: float,
+    value: float,
+    variance: float,
+    df: float,
+    by_question: Float[np.ndarray, " question"],
+    level: float,
+) -> tuple[float, float]:
+    """Limits over questions made wider, on the logit scale, by what the models add to the variance."""
+    k = len(by_question)
+    questions = by_question.var(ddof=1) / k
+    if not 0 < value < 1 or questions == 0:
+        return low, high
+    tail = (1 - level) / 2
+    factor = max(1.0, float(np.sqrt(variance / questions) * stats.t.isf(tail, df) / stats.t.isf(tail, k - 1)))
+    center = logit(value)
+    return tuple(float(expit(center + factor * (logit(end) - center))) for end in (low, high))  # pyright: ignore[reportReturnType]
+
+
+def counts_table(positive: Int[np.ndarray, " question"], eligible: Int[np.ndarray, " question"]) -> Cells:
+    """Counts of one model, as `rate_limits` takes them."""
+    names = [str(place) for place in range(len(positive))]
+    return Cells(names, [""], positive[None], eligible[None], eligible[None])
