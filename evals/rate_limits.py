@@ -33,6 +33,7 @@ class Limits:
     """A rate with its limits.
 
     Attributes:
+        variance: squared standard error of the rate.
         influence: how far each question pulls the rate, `[question]`; its covariance over questions pairs two rates.
         paired_share: share of the variance that lies between questions (the rest lies between models), 0 with one question.
         reliability: share of the influences' variance that is not noise of single answers; no true correlation exceeds it.
@@ -42,6 +43,7 @@ class Limits:
     low: float
     high: float
     method: str
+    variance: float
     influence: Float[np.ndarray, " question"]
     paired_share: float
     reliability: float
@@ -72,6 +74,7 @@ def rate_limits(cells: Cells, weighting: Weighting, level: float = 0.95) -> Limi
         min(low, value),
         max(high, value),
         f"{method}, over {over}{seeds}",
+        variance,
         by_question,
         share,
         _reliability(cells, by_question, weighting),
@@ -81,23 +84,21 @@ def rate_limits(cells: Cells, weighting: Weighting, level: float = 0.95) -> Limi
 def sum_limits(parts: Sequence[Limits], factors: Sequence[float]) -> tuple[float, float, float]:
     """Value, low and high of a weighted sum of rates on the same questions, e.g. factors (1, -1) for a difference.
 
-    The method of variance estimates recovery with the rates' correlation over questions (MOVER; Zou and Donner 2008, Statistics
-    in Medicine 27, and Zou 2007 for dependent rates), which keeps each rate's own lopsided limits.
+    The rates' own lopsided limits are combined as if independent (method of variance estimates recovery, MOVER; Zou and Donner 2008,
+    Statistics in Medicine 27), and the result is scaled by the ratio of the sum's standard error with and without the rates'
+    correlation over questions.
     """
     weights = np.array(factors, dtype=float)
     value = float(weights @ [part.value for part in parts])
-    correlation = _correlation(parts)
+    errors = weights * np.sqrt([part.variance for part in parts])
+    alone = float(errors @ errors)
+    paired = float(np.sqrt(max(0.0, errors @ _correlation(parts) @ errors) / alone)) if alone > 0 else 1.0
     below = np.array([part.value - part.low for part in parts])
     above = np.array([part.high - part.value for part in parts])
-    down, up = (
-        float(np.sqrt(max(0.0, (side := weights * reach) @ correlation @ side)))
-        for reach in (np.where(weights > 0, below, above), np.where(weights > 0, above, below))
-    )
-    return (
-        value,
-        max(value - down, float(np.minimum(weights, 0).sum())),
-        min(value + up, float(np.maximum(weights, 0).sum())),
-    )
+    down = paired * float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
+    up = paired * float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
+    least, most = float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())
+    return value, max(value - down, least), min(value + up, most)
 
 
 def _correlation(parts: Sequence[Limits]) -> Float[np.ndarray, "part part"]:

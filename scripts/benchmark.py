@@ -7,9 +7,9 @@ Example:
 from typing import Any
 
 import cli
-from benchmarks import capture, judge, sample, train
+from benchmarks import bootstrap, capture, judge, sample, train
 
-VERBS: dict[str, Any] = {"train": train, "capture": capture, "sample": sample, "judge": judge}
+VERBS: dict[str, Any] = {"train": train, "capture": capture, "sample": sample, "judge": judge, "bootstrap": bootstrap}
 
 
 if __name__ == "__main__":

@@ -9,37 +9,16 @@ A study draws questions (and, in some designs, finetuning seeds) from a populati
 """
 
 import argparse
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from scipy.optimize import brentq, root
-from scipy.special import expit, logit
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import binomtest
 
 import cli
 from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
 from evals.rate_limits import rate_limits, sum_limits
-
-
-@dataclass(frozen=True)
-class Design:
-    """`rate` is the population's; `icc` the share of variance between questions; `seed_sd` the seeds' spread on the logit scale.
-
-    With `against`, a contrast of two arms on the same questions: rate minus `against`.
-    """
-
-    n_questions: int
-    n_answers: int
-    rate: float
-    icc: float
-    effects: str = "beta"
-    n_seeds: int = 1
-    seed_sd: float = 0.0
-    against: float | None = None
-
+from evals.simulation import Design, simulate_study
 
 DESIGNS = (
     *(Design(8, 50, rate, 0.18) for rate in (0.02, 0.05, 0.1, 0.2, 0.5)),
@@ -67,7 +46,7 @@ def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Genera
     hits, widths = {"limits": 0, "bootstrap": 0, "naive": 0}, []
     high_side = 0
     for study in range(n_studies):
-        arms = _study(design, rng)
+        arms = simulate_study(design, rng)
         found = _intervals(arms, n_bootstrap, study)
         for name, (low, high) in found.items():
             hits[name] += low <= truth <= high
@@ -94,74 +73,6 @@ def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tupl
     (a, a_low, a_high), (b, b_low, b_high) = naive if len(naive) == 2 else (naive[0], (0.0, 0.0, 0.0))
     unpaired = a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
     return {"limits": (low, high), "bootstrap": (float(bounds[0]), float(bounds[1])), "naive": unpaired}
-
-
-def _study(design: Design, rng: np.random.Generator) -> list[Cells]:
-    ranks = rng.random(design.n_questions)  # one difficulty for both arms: their rates rise together
-    arms = []
-    for rate in (design.rate, design.against):
-        if rate is None:
-            continue
-        chance = _question_rates(design, rate, ranks)
-        shifted = np.broadcast_to(chance, (design.n_seeds, design.n_questions))
-        if design.n_seeds > 1:
-            shifts = rng.normal(0, design.seed_sd, (design.n_seeds, 1))
-            shifted = expit(logit(chance.clip(1e-9, 1 - 1e-9)) + shifts)
-        asked = np.full(shifted.shape, design.n_answers)
-        names = [[str(i) for i in range(n)] for n in (design.n_questions, design.n_seeds)]
-        arms.append(Cells(names[0], names[1], rng.binomial(asked, shifted), asked, asked))
-    return arms
-
-
-def _question_rates(
-    design: Design, rate: float, ranks: Float[np.ndarray, " question"]
-) -> Float[np.ndarray, " question"]:
-
-    if design.n_seeds > 1:
-        rate = _before_seeds(design, rate)
-    if design.effects == "beta":
-        strength = 1 / design.icc - 1
-        return beta.ppf(ranks, rate * strength, (1 - rate) * strength)
-    mean, spread = _logit_normal(rate, design.icc)
-    return expit(mean + spread * norm.ppf(ranks))
-
-
-_FOUND: dict[tuple[float, ...], tuple[float, float]] = {}
-
-
-def _logit_normal(rate: float, icc: float) -> tuple[float, float]:
-    """Mean and standard deviation on the logit scale that give this mean and variance icc x rate x (1 - rate)."""
-    if (rate, icc) not in _FOUND:
-        nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-        weights = weights / weights.sum()
-
-        def miss(at: np.ndarray) -> list[float]:
-            values = expit(at[0] + np.exp(at[1]) * nodes)
-            mean = weights @ values
-            return [np.log(mean / rate), np.log((weights @ values**2 - mean**2) / (icc * rate * (1 - rate)))]
-
-        at = root(miss, [logit(rate) - 0.5, 0.0]).x
-        _FOUND[rate, icc] = float(at[0]), float(np.exp(at[1]))
-    return _FOUND[rate, icc]
-
-
-def _before_seeds(design: Design, rate: float) -> float:
-    """The rate of questions that, after the seeds' shifts, is `rate` on average."""
-
-    key = (rate, design.icc, design.seed_sd)
-    if key not in _FOUND:
-        grid = (np.arange(400) + 0.5) / 400
-        nodes, weights = np.polynomial.hermite_e.hermegauss(30)
-        strength = 1 / design.icc - 1
-
-        def mean_of(start: float) -> float:
-            chance = beta.ppf(grid, start * strength, (1 - start) * strength).clip(1e-9, 1 - 1e-9)
-            return float(
-                expit(logit(chance)[:, None] + design.seed_sd * nodes).mean(axis=0) @ (weights / weights.sum())
-            )
-
-        _FOUND[key] = float(brentq(lambda start: mean_of(start) - rate, 1e-4, 0.999)), 0.0  # pyright: ignore[reportArgumentType]
-    return _FOUND[key][0]
 
 
 def say(result: dict[str, Any]) -> str:

@@ -11,13 +11,14 @@ import argparse
 from typing import Any
 
 import cli
-from evaluation import agree, grid, harness, inject, judge, sample, suite, summarize
+from evaluation import agree, grid, harness, inject, judge, plan, sample, suite, summarize
 
 VERBS: dict[str, Any] = {
     "sample": sample,
     "judge": judge,
     "summarize": summarize,
     "agree": agree,
+    "plan": plan,
     "inject": inject,
     "suite": suite,
     "grid": grid,
