@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emis_interp.errors import DataError
-from evals.rate_limits import rate_limits, sum_limits
+from evals.rate_limits import Population, rate_limits, sum_limits
 from evals.simulation import Design, simulate_study
 
 TYPICAL_ICC = 0.18
@@ -31,7 +31,9 @@ class Plan:
     tried: tuple[tuple[int, float], ...]
 
 
-def plan_answers(design: Design, wanted: float = 0.8, n_studies: int = 400, seed: int = 0) -> Plan:
+def plan_answers(
+    design: Design, wanted: float = 0.8, n_studies: int = 400, seed: int = 0, population: Population = "questions"
+) -> Plan:
     """The smallest of `STEPS` answers to a question with which `design` (its `n_answers` is ignored) has the wanted power.
 
     More answers do not help against the draw of questions: where `n_answers` is None, only more questions do.
@@ -45,7 +47,7 @@ def plan_answers(design: Design, wanted: float = 0.8, n_studies: int = 400, seed
     def enough(step: int) -> bool:
         n = STEPS[step]
         if n not in tried:
-            tried[n] = power(replace(design, n_answers=n), n_studies, seed)
+            tried[n] = power(replace(design, n_answers=n), n_studies, seed, population)
         return tried[n] >= wanted
 
     low, high = -1, len(STEPS) - 1
@@ -57,12 +59,12 @@ def plan_answers(design: Design, wanted: float = 0.8, n_studies: int = 400, seed
     return Plan(n if reached else None, tried[n], wanted, design.n_questions, tuple(sorted(tried.items())))
 
 
-def power(design: Design, n_studies: int = 400, seed: int = 0) -> float:
+def power(design: Design, n_studies: int = 400, seed: int = 0, population: Population = "questions") -> float:
     """Share of simulated studies in which the interval of the two arms' difference leaves out 0 on the true side."""
     rng = np.random.default_rng(seed)
     hits = 0
     for _ in range(n_studies):
-        parts = [rate_limits(cells, "macro") for cells in simulate_study(design, rng)]
+        parts = [rate_limits(cells, "macro", population=population) for cells in simulate_study(design, rng)]
         _, low, high = sum_limits(parts, (1.0, -1.0))
         hits += low > 0 if design.rate > (design.against or 0.0) else high < 0
     return hits / n_studies

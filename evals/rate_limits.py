@@ -12,6 +12,7 @@ Two ways, each where simulated studies say that it covers (`scripts/check_covera
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +20,8 @@ from scipy import stats
 from scipy.special import betaln, expit, logit
 
 from evals.answers import Cells, Weighting, rates_of_models
+
+Population = Literal["questions", "suite"]
 
 RARE = 0.15
 FEW_QUESTIONS = 12
@@ -49,12 +52,21 @@ class Limits:
     reliability: float
 
 
-def rate_limits(cells: Cells, weighting: Weighting, level: float = 0.95) -> Limits:
-    """Limits of the mean over models of each model's rate; every model and question in `cells` needs an eligible answer."""
+def rate_limits(
+    cells: Cells, weighting: Weighting, level: float = 0.95, population: Population = "questions"
+) -> Limits:
+    """Limits of the mean over models of each model's rate; every model and question in `cells` needs an eligible answer.
+
+    Args:
+        population: `questions` speaks of all questions that might have been asked; `suite` takes these questions (and models) as given
+            and speaks of their answers alone, so two suites' limits must not be read as a statement about other questions.
+    """
     rates = rates_of_models(cells.positive, cells.eligible, weighting)
     value, (n_models, n_questions) = float(rates.mean()), cells.eligible.shape
     influence = _influence(cells, rates, weighting)
     n = int(cells.eligible.sum())
+    if population == "suite":
+        return _given_questions(cells, value, influence.mean(axis=0), weighting, level)
     variance, df, share = _variance(influence, value, n)
     by_question = influence.mean(axis=0)
     showing = [int((table.sum(axis=0) > 0).sum()) for table in (cells.positive, cells.eligible - cells.positive)]
@@ -79,6 +91,17 @@ def rate_limits(cells: Cells, weighting: Weighting, level: float = 0.95) -> Limi
         share,
         _reliability(cells, by_question, weighting),
     )
+
+
+def _given_questions(
+    cells: Cells, value: float, by_question: Float[np.ndarray, " question"], weighting: Weighting, level: float
+) -> Limits:
+    n_models, n_questions = cells.eligible.shape
+    n = int(cells.eligible.sum())
+    noise = _answer_noise(cells, weighting, smooth=0.0).mean() / (n_models * n_questions)
+    low, high, effective = _korn_graubard(value, n, float(noise), np.inf, level)
+    method = f"Korn-Graubard at effective n {effective:.0f}, over answers only, these questions as given"
+    return Limits(value, low, high, method, float(noise), by_question, 0.0, 0.0)
 
 
 def sum_limits(parts: Sequence[Limits], factors: Sequence[float]) -> tuple[float, float, float]:
@@ -133,17 +156,22 @@ def _influence(
 def _reliability(cells: Cells, by_question: Float[np.ndarray, " question"], weighting: Weighting) -> float:
     if len(by_question) < 2:
         return 0.0
-    positive, eligible = cells.positive, cells.eligible
-    share = (positive + 0.5) / (eligible + 1)
+    # Half an answer of each kind more, so that a question without a positive answer is not taken for one without noise.
+    noise = float(_answer_noise(cells, weighting, smooth=0.5).mean()) / len(cells.models)
+    spread = float(by_question.var(ddof=1))
+    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
+
+
+def _answer_noise(cells: Cells, weighting: Weighting, smooth: float) -> Float[np.ndarray, "model question"]:
+    """Variance of each influence that comes from the draw of answers."""
+    eligible = cells.eligible
+    share = (cells.positive + smooth) / np.maximum(eligible + 2 * smooth, 1)
     there = eligible > 0
-    noise = share * (1 - share) / np.maximum(eligible, 1)  # of one question's rate
     if weighting == "pooled":
         weight = eligible * (eligible.shape[1] / eligible.sum(axis=1, keepdims=True))
     else:
         weight = there * (there.shape[1] / there.sum(axis=1, keepdims=True))
-    spread = float(by_question.var(ddof=1))
-    noise = float((noise * weight**2).mean()) / len(cells.models)
-    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
+    return share * (1 - share) / np.maximum(eligible, 1) * weight**2
 
 
 def _variance(influence: Float[np.ndarray, "model question"], value: float, n: int) -> tuple[float, float, float]:

@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+from emis_interp.errors import DataError
 from emis_interp.records import Score
 from evals.answers import Answers, Cells, Weighting
 from evals.bootstrap import bootstrap_rates
 from evals.estimands import Estimand, Thresholds, count_cells, rate
-from evals.rate_limits import rate_limits, sum_limits
+from evals.rate_limits import Population, rate_limits, sum_limits
 
 Method = Literal["limits", "bootstrap"]
 
@@ -48,15 +49,20 @@ def rate_interval(
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
     method: Method = "limits",
+    population: Population = "questions",
     n_bootstrap: int = 10_000,
     seed: int = 0,
 ) -> Interval:
     """A rate with its interval over (models x) questions x answers.
 
+    Raises:
+        DataError: a bootstrap of a suite taken as given.
+
     Args:
         method: `limits` is `rate_limits`: 95 % intervals cover in about 93-97 % of simulated studies, also with 8 questions. `bootstrap`
             is the percentile interval of the hierarchical bootstrap, the field's habit, which is too narrow with few questions or rare
             outcomes (docs/evaluation.md has both figures).
+        population: `questions`, or `suite` for these questions as they are (`limits` alone; see `rate_limits`).
         n_bootstrap, seed: of `bootstrap` alone.
     """
     answers = scores if isinstance(scores, Answers) else Answers.from_scores(scores)
@@ -68,10 +74,12 @@ def rate_interval(
     if point.value is None:
         return whole
     if method == "bootstrap":
+        if population == "suite":
+            raise DataError("the bootstrap draws questions again; use `limits` for a suite's questions as given")
         low, high = _percentiles(bootstrap_rates(cells, weighting, n_bootstrap, seed), level)
         models = "models, " if len(cells.models) > 1 else ""
         return replace(whole, low=low, high=high, method=_bootstrap_name(len(cells.questions), models))
-    found = rate_limits(cells, weighting, level)
+    found = rate_limits(cells, weighting, level, population)
     return replace(whole, low=found.low, high=found.high, method=found.method)
 
 
@@ -107,6 +115,7 @@ def paired_contrast(
     weighting: Weighting = "macro",
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
+    population: Population = "questions",
 ) -> Interval:
     """Rate of `arm` minus rate of `reference` on the questions that have eligible answers in both.
 
@@ -120,7 +129,7 @@ def paired_contrast(
     if not shared:
         return Interval(None, None, None, 0, 0, "no question with eligible answers in both arms", left_out)
     kept = [_of_questions(table, shared) for table in tables]
-    parts = [rate_limits(table, weighting, level) for table in kept]
+    parts = [rate_limits(table, weighting, level, population) for table in kept]
     value, low, high = sum_limits(parts, (1.0, -1.0))
     n = sum(int(table.eligible.sum()) for table in kept)
     return Interval(value, low, high, n, len(shared), contrast_name([part.method for part in parts]), left_out)

@@ -114,6 +114,24 @@ def test_zero_positives_of_one_question_give_the_exact_binomial_bound() -> None:
     assert "fewer than 2 questions" in found.method
 
 
+def test_a_suite_taken_as_given_is_more_certain_than_the_population_of_questions() -> None:
+    counts, asked = np.array([0, 3, 30, 12]), np.full(4, 50)
+    given = rate_limits(counts_table(counts, asked), "macro", population="suite")
+    drawn = rate_limits(counts_table(counts, asked), "macro")
+    error = np.sqrt((counts / 50 * (1 - counts / 50) / 50).sum()) / 4
+    assert (given.high - given.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    assert drawn.high - drawn.low > 2 * (given.high - given.low)
+
+
+def test_arms_with_equal_counts_still_differ_by_the_noise_of_their_answers() -> None:
+    same = arm(SPREAD, 20)
+    found = paired_contrast(same, same, em_of_all)
+    low, high = bounds(found)
+    noise = np.sqrt(2 * sum(k / 20 * (1 - k / 20) / 20 for k in SPREAD.values())) / 6
+    assert high == pytest.approx(-low) and found.value == 0
+    assert 1.5 * noise < high < 3.5 * noise
+
+
 def test_all_positives_give_a_lower_bound() -> None:
     found = rate_interval(arm({"a": 10, "b": 10}, 10), em_of_all)
     assert found.value == found.high == 1

@@ -17,6 +17,7 @@ import numpy as np
 
 import cli
 from evals import estimands, uncertainty
+from evals.rate_limits import Population
 from evals.result_table import METRICS, VARIANTS, Results
 from evals.results import read_results, write_results
 
@@ -40,6 +41,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="limits",
         help="limits covers with few questions too; bootstrap is the percentile interval, too narrow then",
     )
+    parser.add_argument(
+        "--population",
+        choices=get_args(Population),
+        default="questions",
+        help="speak of all questions that might have been asked, or of this suite's alone (limits only)",
+    )
     parser.add_argument("--n-bootstrap", type=int, default=10_000, help="resamples of each bootstrap interval")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
 
@@ -60,6 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                         estimands.ESTIMANDS[estimand],
                         weighting,
                         method=args.interval,
+                        population=args.population,
                         n_bootstrap=args.n_bootstrap,
                         seed=args.seed,
                     )
