@@ -1,6 +1,11 @@
 """Checks the planner against what must be true of any power, and the simulator against its planted rate."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from emis_interp.errors import DataError
 from evals.planning import plan_answers, power
 from evals.simulation import Design, simulate_study
 
+ROOT = Path(__file__).parents[1]
 EASY = Design(8, 50, 0.4, 0.1, against=0.05)
 
 
@@ -59,3 +65,28 @@ def test_simulated_studies_have_the_planted_rate_and_spread(design: Design) -> N
         within = 0.1 * 0.9 * (1 - 0.18) / 50
         spread = np.mean([(cells.positive / cells.eligible).var() for cells in studies]) - within
         assert spread == pytest.approx(0.18 * 0.1 * 0.9, rel=0.2)
+
+
+def script(*words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, *words, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_the_plan_command_says_what_it_simulated() -> None:
+    said = script("scripts/evaluate.py", "plan", "0.4", "0.05", "--n-studies", "40", "--population", "suite")
+    assert (said["rate"], said["against"], said["n_questions"], said["population"]) == (0.4, 0.05, 8, "suite")
+    assert said["n_answers"] <= 15 and said["power"] >= 0.8
+
+
+def test_the_coverage_command_counts_hits_of_every_kind_of_interval() -> None:
+    said = script("scripts/check_coverage.py", "--n-studies", "12", "--n-bootstrap", "50")
+    assert said["n_studies"] == 12
+    of = {name: sum(row[name] for row in said["designs"]) / len(said["designs"]) for name in ("limits", "naive")}
+    assert of["limits"] > 0.88 and of["naive"] < 0.8
+
+
+def test_the_bootstrap_benchmark_reports_seconds() -> None:
+    said = script("scripts/benchmark.py", "bootstrap", "--n-answers", "2000", "--n-bootstrap", "200", "--n-rounds", "1")
+    assert said["n_answers"] == 2000 and said["seconds"] > 0 and said["limits_seconds"] > 0

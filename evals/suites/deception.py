@@ -36,8 +36,8 @@ def factual(rows: Sequence[Labelled]) -> dict[str, Any]:
         rows: labels TRUE, FALSE, UNKNOWN; `question_id` is the system prompt, `paraphrase_index` the factual question.
 
     Returns:
-        `conditions`: question id -> counts of each label and `false_rate` (FALSE among TRUE and FALSE; bootstrap over factual questions and
-        answers); `false_rate`: the mean over conditions, whose bootstrap draws each factual question once for all of them.
+        `conditions`: question id -> counts of each label and `false_rate` (FALSE among TRUE and FALSE; over factual questions and
+        answers); `false_rate`: the mean over conditions, on the factual questions that all of them share.
     """
     _check(rows, FACTUAL_METRIC)
     cells = _cells(rows, positive=("FALSE",), among=("TRUE", "FALSE"), question=lambda row: str(row.paraphrase_index))
