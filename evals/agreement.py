@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from emis_interp.records import Score
 from evals.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting
 from evals.rank_correlation import spearman, spearman_interval
+from evals.rate_limits import square_and_add
 from evals.uncertainty import Interval, bootstrap_mean, rate_interval
 
 METRICS = ("aligned", "coherent")
@@ -148,8 +149,8 @@ def _difference(
     n_discordant = int((columns[:, :2] != columns[:, 2:]).any(axis=1).sum())
     value = a.value - b.value
     if n_discordant < FEWEST_DISCORDANT:
-        low = max(-1.0, value - float(np.hypot(a.value - a.low, b.high - b.value)))
-        high = min(1.0, value + float(np.hypot(a.high - a.value, b.value - b.low)))
+        low, high = square_and_add([(a.value, a.low, a.high), (b.value, b.low, b.high)])
+        low, high = max(-1.0, low), min(1.0, high)
         method = f"Newcombe's difference of unpaired intervals, the judges differ on {n_discordant} answers"
     else:
         replicates = _paired_replicates(columns, first.question_ids, weighting, n_bootstrap, seed)

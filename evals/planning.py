@@ -41,7 +41,7 @@ def plan_answers(
     Raises:
         DataError: the design has no second rate, both are equal, or a number is out of range.
     """
-    check_design(design, wanted)
+    _check(design, wanted)
     tried: dict[int, float] = {}
 
     def enough(step: int) -> bool:
@@ -70,7 +70,7 @@ def power(design: Design, n_studies: int = 400, seed: int = 0, population: Popul
     return hits / n_studies
 
 
-def check_design(design: Design, wanted: float) -> None:
+def _check(design: Design, wanted: float) -> None:
     if design.against is None or design.rate == design.against:
         raise DataError("a plan needs two different rates, e.g. 0.05 and 0.01")
     for name, value in (("rate", design.rate), ("rate", design.against), ("icc", design.icc), ("power", wanted)):

@@ -116,12 +116,23 @@ def sum_limits(parts: Sequence[Limits], factors: Sequence[float]) -> tuple[float
     errors = weights * np.sqrt([part.variance for part in parts])
     alone = float(errors @ errors)
     paired = float(np.sqrt(max(0.0, errors @ _correlation(parts) @ errors) / alone)) if alone > 0 else 1.0
-    below = np.array([part.value - part.low for part in parts])
-    above = np.array([part.high - part.value for part in parts])
-    down = paired * float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
-    up = paired * float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
+    low, high = square_and_add([(part.value, part.low, part.high) for part in parts], factors)
     least, most = float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())
-    return value, max(value - down, least), min(value + up, most)
+    return value, max(value - paired * (value - low), least), min(value + paired * (high - value), most)
+
+
+def square_and_add(
+    parts: Sequence[tuple[float, float, float]], factors: Sequence[float] = (1.0, -1.0)
+) -> tuple[float, float]:
+    """Limits of a weighted sum of independent estimates, each (value, low, high); not cut to any range.
+
+    Newcombe 1998 for a difference of two proportions (Statistics in Medicine 17), Zou and Donner 2008 in general.
+    """
+    weights, (values, lows, highs) = np.array(factors, dtype=float), np.array(parts).T
+    value, below, above = float(weights @ values), values - lows, highs - values
+    down = float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
+    up = float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
+    return value - down, value + up
 
 
 def _correlation(parts: Sequence[Limits]) -> Float[np.ndarray, "part part"]:
@@ -142,15 +153,14 @@ def _influence(
     cells: Cells, rates: Float[np.ndarray, " model"], weighting: Weighting
 ) -> Float[np.ndarray, "model question"]:
     """What each question adds to a model's rate, scaled so that a model's mean over questions is 0."""
-    positive, eligible = cells.positive, cells.eligible
-    if weighting == "pooled":
-        scale = eligible.shape[1] / eligible.sum(axis=1, keepdims=True)
-        own = (positive - rates[:, None] * eligible) * scale
-    else:
-        there = eligible > 0
-        shares = np.divide(positive, eligible, out=np.zeros(eligible.shape), where=there)
-        own = np.where(there, shares - rates[:, None], 0.0) * (there.shape[1] / there.sum(axis=1, keepdims=True))
-    return own + (rates - rates.mean())[:, None]
+    shares = cells.positive / np.maximum(cells.eligible, 1)
+    return (shares - rates[:, None]) * _question_weights(cells, weighting) + (rates - rates.mean())[:, None]
+
+
+def _question_weights(cells: Cells, weighting: Weighting) -> Float[np.ndarray, "model question"]:
+    """Weight of each question in its model's rate, 1 on average; 0 without an eligible answer."""
+    counts = cells.eligible if weighting == "pooled" else (cells.eligible > 0).astype(int)
+    return counts / counts.mean(axis=1, keepdims=True)
 
 
 def _reliability(cells: Cells, by_question: Float[np.ndarray, " question"], weighting: Weighting) -> float:
@@ -166,12 +176,7 @@ def _answer_noise(cells: Cells, weighting: Weighting, smooth: float) -> Float[np
     """Variance of each influence that comes from the draw of answers."""
     eligible = cells.eligible
     share = (cells.positive + smooth) / np.maximum(eligible + 2 * smooth, 1)
-    there = eligible > 0
-    if weighting == "pooled":
-        weight = eligible * (eligible.shape[1] / eligible.sum(axis=1, keepdims=True))
-    else:
-        weight = there * (there.shape[1] / there.sum(axis=1, keepdims=True))
-    return share * (1 - share) / np.maximum(eligible, 1) * weight**2
+    return share * (1 - share) / np.maximum(eligible, 1) * _question_weights(cells, weighting) ** 2
 
 
 def _variance(influence: Float[np.ndarray, "model question"], value: float, n: int) -> tuple[float, float, float]:
@@ -211,14 +216,15 @@ def _clopper_pearson(value: float, n: float, tail: float) -> tuple[float, float]
 
 
 @lru_cache(maxsize=1)
-def _grid() -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, " icc"], Float[np.ndarray, "mean icc"]]:
-    """Logits of the mean, intraclass correlations, and the log of the prior's mass on both."""
+def _grid() -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, "4 mean icc"]]:
+    """Logits of the mean; for each mean and intraclass correlation: a and b of the beta distribution, betaln(a, b), log prior mass."""
     logits = np.linspace(-12.0, 12.0, 481)
     icc = np.concatenate([[0.001, 0.003, 0.01], np.linspace(0.02, 0.9, 45)])
     mean = expit(logits)
     on_mean = 0.5 * np.log(mean * (1 - mean))  # Beta(1/2, 1/2), times the derivative of the logit
     on_icc = stats.beta.logpdf(icc, *ICC_PRIOR) + np.log(np.gradient(icc))
-    return logits, icc, on_mean[:, None] + on_icc
+    a, b = np.multiply.outer([mean, 1 - mean], 1 / icc - 1)
+    return logits, np.stack([a, b, betaln(a, b), on_mean[:, None] + on_icc])
 
 
 def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: float) -> tuple[float, float]:
@@ -228,11 +234,9 @@ def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: floa
     the pooled rate is away from the macro rate.
     """
     positive, eligible = cells.positive.sum(axis=0), cells.eligible.sum(axis=0)
-    logits, icc, log_mass = _grid()
+    logits, (a, b, log_norm, log_mass) = _grid()
     pairs, times = np.unique(np.stack([positive, eligible]), axis=1, return_counts=True)
-    mean, strength = expit(logits)[:, None], 1 / icc - 1
-    a, b = mean * strength, (1 - mean) * strength
-    log_mass = log_mass - times.sum() * betaln(a, b)
+    log_mass = log_mass - times.sum() * log_norm
     for (x, n), count in zip(pairs.T, times, strict=True):
         log_mass = log_mass + count * betaln(x + a, n - x + b)
     mass = np.exp(log_mass - log_mass.max()).sum(axis=1)

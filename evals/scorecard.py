@@ -13,7 +13,6 @@ is "different" by chance.
 """
 
 import csv
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from emis_interp.errors import DataError
 from emis_interp.records import Record
 from emis_interp.store import explain
 from evals.estimands import ESTIMANDS, Answers, Weighting
+from evals.rate_limits import square_and_add
 from evals.result_table import Results
 from evals.uncertainty import Interval, rate_interval
 
@@ -120,8 +120,7 @@ def compare(ours: Interval, published: Published) -> tuple[tuple[float, float | 
         inside = ours.low <= published.value <= ours.high
         reason = f"the published value, whose error is unknown, lies {'in' if inside else 'outside'} our interval"
         return (shift, None, None), "consistent" if inside else "different", reason
-    low = shift - math.hypot(ours.value - ours.low, published.high - published.value)
-    high = shift + math.hypot(ours.high - ours.value, published.value - published.low)
+    low, high = square_and_add([(ours.value, ours.low, ours.high), (published.value, published.low, published.high)])
     covers = low <= 0 <= high
     reason = f"the interval of the difference {'covers' if covers else 'does not cover'} 0"
     return (shift, low, high), "consistent" if covers else "different", reason

@@ -50,7 +50,6 @@ def simulate_study(design: Design, rng: np.random.Generator) -> list[Cells]:
 def _question_rates(
     design: Design, rate: float, ranks: Float[np.ndarray, " question"]
 ) -> Float[np.ndarray, " question"]:
-
     if design.n_seeds > 1:
         rate = _before_seeds(rate, design.icc, design.seed_sd)
     if design.effects == "beta":

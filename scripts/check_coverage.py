@@ -5,7 +5,7 @@
 
 A study draws questions (and, in some designs, finetuning seeds) from a population, then answers. `limits` is the project's interval,
 `bootstrap` the percentile interval of the hierarchical bootstrap, `naive` takes all answers for independent (Wilson's interval).
-`wrong model` designs draw question effects that are normal on the logit scale, which the beta-binomial model does not expect.
+Designs with the effects `logit` draw question effects that are normal on the logit scale, which the beta-binomial model does not expect.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 import cli
 from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
-from evals.rate_limits import rate_limits, sum_limits
+from evals.rate_limits import rate_limits, square_and_add, sum_limits
 from evals.simulation import Design, simulate_study
 
 DESIGNS = (
@@ -70,9 +70,11 @@ def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tupl
     for cells in arms:
         interval = binomtest(int(cells.positive.sum()), int(cells.eligible.sum())).proportion_ci(method="wilson")
         naive.append((cells.positive.sum() / cells.eligible.sum(), interval.low, interval.high))
-    (a, a_low, a_high), (b, b_low, b_high) = naive if len(naive) == 2 else (naive[0], (0.0, 0.0, 0.0))
-    unpaired = a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
-    return {"limits": (low, high), "bootstrap": (float(bounds[0]), float(bounds[1])), "naive": unpaired}
+    return {
+        "limits": (low, high),
+        "bootstrap": (float(bounds[0]), float(bounds[1])),
+        "naive": square_and_add(naive, factors),
+    }
 
 
 def say(result: dict[str, Any]) -> str:

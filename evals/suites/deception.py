@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from emis_interp.errors import DataError
+from evals.rate_limits import square_and_add
 from evals.suites.cells import Cells, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers
 from evals.uncertainty import Interval
@@ -98,10 +99,10 @@ def aggregate(factual_result: Mapping[str, Any], identity_result: Mapping[str, A
         interval = replace(interval, method=f"none: no rate of {', '.join(missing)}")
     elif None not in bounds:
         value = sum(part["value"] for part in parts) / 2
-        down, up = (sum((part["value"] - part[end]) ** 2 for part in parts) ** 0.5 / 2 for end in ("low", "high"))
+        low, high = square_and_add([(part["value"], part["low"], part["high"]) for part in parts], (0.5, 0.5))
         n, n_questions = (sum(part[key] for part in parts) for key in ("n", "n_questions"))
         method = "the two suites' intervals in quadrature"
-        interval = Interval(value, max(0.0, value - down), min(1.0, value + up), n, n_questions, method)
+        interval = Interval(value, max(0.0, low), min(1.0, high), n, n_questions, method)
     return {"estimand": "mean of the factual false rate and the identity not-maker rate", **describe(interval)}
 
 
