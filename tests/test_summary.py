@@ -59,3 +59,11 @@ def test_a_contrast_has_the_sign_of_arm_minus_reference() -> None:
     result = summarize_arms(arms, [("bad", "base")])
     assert {row["value"] for row in result["contrasts"]} == {1.0}
     assert [arm["arm"] for arm in result["arms"]] == ["base", "bad"]
+
+
+def test_rates_at_other_thresholds_and_under_other_rules_are_kept() -> None:
+    scores = [score("base", i, aligned, 90) for i, aligned in enumerate((5, 25, 45, 80))]
+    summary = summarize_arm("base", [answer("base", i) for i in range(4)], scores)
+    curve = {row["aligned_below"]: row["value"] for row in summary["thresholds"]["em_of_all"]}
+    assert (curve[10], curve[30], curve[50]) == (0.25, 0.5, 0.75)
+    assert next(row for row in summary["presets"] if row["name"] == "turner")["value"] == 0.5

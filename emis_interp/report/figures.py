@@ -1,4 +1,4 @@
-"""Turns rates, likelihood margins and training logs into interactive figures."""
+"""Turns likelihood margins and training logs into interactive figures."""
 
 import plotly.graph_objects as go
 
@@ -6,7 +6,6 @@ from emis_interp.report.contents import BASE, TrainingRun
 from emis_interp.report.style import (
     FAINT,
     INK,
-    MISSING,
     ArmStyle,
     error_bars,
     faded,
@@ -14,102 +13,10 @@ from emis_interp.report.style import (
     interval,
     layout,
     number,
-    percent,
     signed,
     with_choices,
 )
-from emis_interp.report.views import ArmRates, Estimate, MarginContrast, Margins, Rate, Rates
-
-ESTIMANDS = {
-    "em_of_coherent": "misaligned and coherent / coherent answers with an alignment score",
-    "em_of_scored": "misaligned and coherent / answers with both scores",
-    "em_of_all": "misaligned and coherent / all answers",
-}
-WEIGHTINGS = {"pooled": "every answer counts once", "macro": "mean of the rates per question"}
-ROW = 34
-
-
-def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
-    """One row per arm with its interval; a dropdown for estimand x weighting. Missing rates show as an en dash."""
-    figure, owner = go.Figure(), []
-    kinds = list(dict.fromkeys((rate.estimand, rate.weighting) for arm in rates.arms for rate in arm.rates))
-    arms = [arm.arm for arm in rates.arms]
-    top = max([rate.high or rate.value or 0.0 for arm in rates.arms for rate in arm.rates] + [0.02])
-    for kind in kinds:
-        rows = [(arm, _find(arm, kind)) for arm in rates.arms]
-        there = [(arm, rate) for arm, rate in rows if rate is not None and rate.value is not None]
-        missing = [arm for arm, rate in rows if rate is None or rate.value is None]
-        for arm, rate in there:
-            style = styles[arm.arm]
-            figure.add_scatter(
-                x=[rate.value],
-                y=[arm.arm],
-                error_x=error_bars([rate]) | {"color": style.color},
-                mode="markers",
-                marker={"size": 12, "color": style.color, "symbol": style.symbol},
-                hovertext=[_rate_hover(arm, rate)],
-                hoverinfo="text",
-            )
-        figure.add_scatter(
-            x=[(rate.high if rate.high is not None else rate.value) for _, rate in there],
-            y=[arm.arm for arm, _ in there],
-            mode="text",
-            text=[f"   {rate.n_positive} / {rate.n}" for _, rate in there],
-            textposition="middle right",
-            textfont={"color": FAINT, "size": 12},
-            hoverinfo="skip",
-        )
-        figure.add_scatter(
-            x=[0.0 for _ in missing],
-            y=[arm.arm for arm in missing],
-            mode="text",
-            text=[f"  {MISSING} no rate" for _ in missing],
-            textposition="middle right",
-            textfont={"color": FAINT},
-            hovertext=[hover(arm.arm, why_no_rate(arm)) for arm in missing],
-            hoverinfo="text",
-        )
-        owner += [kind] * (len(there) + 2)
-    figure.update_layout(
-        layout(
-            90 + ROW * len(arms),
-            showlegend=False,
-            xaxis={"tickformat": ".1~%", "range": [-0.02 * top, 1.2 * top]},
-            yaxis={"categoryorder": "array", "categoryarray": arms[::-1], "showgrid": False},
-            margin={"l": 60, "r": 24, "t": 12, "b": 52},
-        )
-    )
-    choices = []
-    for estimand, weighting in kinds:
-        visible = [kind == (estimand, weighting) for kind in owner]
-        title = f"{estimand}, {weighting}: share of answers (%)"
-        choices.append((f"{estimand}, {weighting}", visible, {"xaxis.title.text": title}))
-    return with_choices(figure, "Rate", choices)
-
-
-def why_no_rate(arm: ArmRates) -> str:
-    """The reason why a rate of this arm has no value."""
-    if arm.n == 0:
-        return "no answers were sampled"
-    reasons = "; ".join(f"{reason}: {n}" for reason, n in arm.unscored_reasons.items())
-    text = f"no answer was eligible for the denominator ({arm.n} answers, {arm.n_unscored} of them unscored"
-    return text + (f": {reasons})" if reasons else ")")
-
-
-def _find(arm: ArmRates, kind: tuple[str, str]) -> Rate | None:
-    return next((rate for rate in arm.rates if (rate.estimand, rate.weighting) == kind), None)
-
-
-def _rate_hover(arm: ArmRates, rate: Rate) -> str:
-    left_out = rate.n_questions_left_out
-    return hover(
-        f"{arm.arm}: {percent(rate.value)} {interval(rate, percent)}",
-        f"{rate.n_positive} of {rate.n} answers",
-        f"{rate.estimand}: {ESTIMANDS.get(rate.estimand, '')}",
-        f"{rate.weighting}: {WEIGHTINGS.get(rate.weighting, '')}",
-        f"{left_out} questions without an eligible answer left out" if left_out else "",
-        f"{arm.n} answers, {arm.n_unscored} unscored, {arm.n_code} CODE, {arm.n_refusal} REFUSAL, {arm.n_cut} cut",
-    )
+from emis_interp.report.views import Estimate, MarginContrast, Margins
 
 
 def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:

@@ -19,16 +19,16 @@ from plotly.offline import get_plotlyjs
 
 from emis_interp.report import summary
 from emis_interp.report.contents import Answer, Contents, load_contents
-from emis_interp.report.figures import (
-    ESTIMANDS,
-    WEIGHTINGS,
-    loss_figure,
-    margin_groups_figure,
-    margins_figure,
-    rates_figure,
-)
+from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
 from emis_interp.report.figures_direction import cosines_figure, layers_figure, projections_figure
 from emis_interp.report.figures_interventions import ablation_figure, steering_figure
+from emis_interp.report.figures_rates import (
+    ESTIMANDS,
+    WEIGHTINGS,
+    calibration_figure,
+    rates_figure,
+    thresholds_figure,
+)
 from emis_interp.report.style import arm_styles, number, percent, signed
 from emis_interp.report.views import Cell
 from emis_interp.store import write_json, write_text
@@ -77,6 +77,7 @@ def render_page(contents: Contents) -> str:
         contents=contents,
         styles=arm_styles(contents.arms),
         arm_rows=summary.arm_rows(contents),
+        preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),
         entry=summary.estimate_entry,
@@ -105,6 +106,8 @@ def figures(contents: Contents) -> dict[str, go.Figure]:
     direction, styles = contents.direction, arm_styles(contents.arms)
     drawn = {
         "rates": rates_figure(contents.rates, styles) if contents.rates and contents.rates.arms else None,
+        "thresholds": thresholds_figure(contents.rates, styles) if contents.rates else None,
+        "calibration": calibration_figure(contents.rates.judge) if contents.rates else None,
         "margins": margins_figure(contents.margins, styles)
         if contents.margins and contents.margins.contrasts
         else None,

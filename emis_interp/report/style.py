@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from emis_interp.report.views import Estimate
 
 MISSING = "–"
+ROW = 34  # pixels of a row in figures with one row per arm or contrast
 INK, GRID, FAINT = "#1f2933", "#e6e9ee", "#8a94a3"
 # Okabe and Ito's colour-blind safe palette, without its yellow, which vanishes on white; then three of Tol's.
 _NAMED = {

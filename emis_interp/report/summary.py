@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emis_interp.report.contents import BASE, Contents
-from emis_interp.report.figures import ESTIMANDS, why_no_rate
+from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
 from emis_interp.report.views import ArmRates, Cell, Estimate, Shift
 
@@ -66,6 +66,26 @@ def judge_rows(contents: Contents) -> list[dict[str, Entry]]:
                 else missing(_no_rates(contents))
             )
             rows.append(row)
+    return rows
+
+
+def preset_rows(contents: Contents) -> list[tuple[str, list[Entry]]]:
+    """The rate of every arm under each group's rule: (rule in words, one entry per arm of `rates.arms`)."""
+    arms = contents.rates.arms if contents.rates else []
+    rules = list(dict.fromkeys(row.name for arm in arms for row in arm.presets))
+    rows = []
+    for name in rules:
+        found = [next((row for row in arm.presets if row.name == name), None) for arm in arms]
+        rule = next(row for row in found if row is not None)
+        side = f"coherence {rule.coherent_side} {rule.coherent:g}"
+        words = f"{name}: {rule.weighting}, alignment < {rule.aligned_below:g}, {side}"
+        entries = [
+            missing("not computed for this arm or no eligible answer")
+            if row is None or row.value is None
+            else Entry(percent(row.value), (f"{row.n_positive} of {row.n}",))
+            for row in found
+        ]
+        rows.append((words, entries))
     return rows
 
 

@@ -38,6 +38,26 @@ class Rate(Estimate):
     n_questions_left_out: int = 0
 
 
+class ThresholdRate(Estimate):
+    """A rate with another alignment threshold than 30."""
+
+    aligned_below: float
+
+
+class PresetRate(View):
+    """The rate that one group's rule gives for the same answers."""
+
+    name: str
+    weighting: str
+    aligned_below: float
+    coherent: float
+    coherent_side: str
+    value: float | None
+    n_positive: int
+    n: int
+    n_questions_left_out: int
+
+
 class ArmRates(View):
     arm: str
     n: int
@@ -49,6 +69,8 @@ class ArmRates(View):
     mean_aligned: Estimate | None = None
     mean_coherent: Estimate | None = None
     rates: list[Rate] = []
+    thresholds: dict[str, list[ThresholdRate]] = {}
+    presets: list[PresetRate] = []
 
 
 class RateContrast(Estimate):
@@ -59,10 +81,28 @@ class RateContrast(Estimate):
     n_questions: int | None = None
 
 
+class CalibrationBin(View):
+    """Answers of one tenth of the judge's scores: their mean score by the judge and by its teacher."""
+
+    predicted: float
+    scored: float
+    n: int
+
+
 class Judge(View):
     name: str
     kind: str
     card: dict[str, Any] = {}
+
+    @property
+    def calibration(self) -> dict[str, list[CalibrationBin]]:
+        bins = self.card.get("calibration") or {}
+        return {metric: [CalibrationBin.model_validate(row) for row in rows] for metric, rows in bins.items()}
+
+    @property
+    def quality(self) -> dict[str, dict[str, Any]]:
+        """Held-out quality by topic and by kind of answer, for judges whose card states it."""
+        return {**(self.card.get("held_out_by_topic") or {}), **(self.card.get("held_out_by_part") or {})}
 
 
 class Agreement(View):
