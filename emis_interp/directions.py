@@ -3,7 +3,6 @@
 A direction is a unit vector that points from aligned to misaligned, with the norm of the raw difference beside it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,26 +87,6 @@ def mean_difference(
     if chosen.all() or not chosen.any():
         raise DataError("a direction needs both misaligned and aligned texts; only one class was given")
     return x[chosen].mean(0) - x[~chosen].mean(0)
-
-
-def question_balanced_difference(
-    x: Float[Tensor, "n_texts *rest"], misaligned: Bool[np.ndarray, "n_texts"], questions: Sequence[str]
-) -> Float[Tensor, "*rest"]:
-    """Mean over questions of the difference of means within the question.
-
-    A plain difference of means also encodes which questions are answered badly; here every question that has both classes counts
-    once, and a question with one class is left out.
-
-    Raises:
-        DataError: no question has both classes.
-    """
-    labels, names = np.asarray(misaligned, dtype=bool), np.asarray(questions)
-    usable = [name for name in dict.fromkeys(questions) if 0 < labels[names == name].mean() < 1]
-    if not usable:
-        raise DataError(
-            "no question has both a misaligned and an aligned answer; give paired texts or lower the thresholds"
-        )
-    return torch.stack([mean_difference(x[torch.from_numpy(names == q)], labels[names == q]) for q in usable]).mean(0)
 
 
 def unit(vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:

@@ -5,7 +5,6 @@ averaged over questions, so that topics cannot help.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,34 +12,10 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from emis_interp.directions import cosine, question_balanced_difference, unit
+from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
-
-
-@dataclass(frozen=True)
-class LabeledActivations:
-    """Activations with their class and question. `x` is float32 `[n_texts, n_layers, d_model]`."""
-
-    x: Float[Tensor, "n_texts n_layers d_model"]
-    misaligned: Bool[np.ndarray, "n_texts"]
-    questions: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.x) == len(self.misaligned) == len(self.questions):
-            raise DataError(
-                f"{len(self.x)} activations, {len(self.misaligned)} labels, {len(self.questions)} questions; counts must agree"
-            )
-
-    def only(self, questions: set[str]) -> "LabeledActivations":
-        keep = np.array([question in questions for question in self.questions])
-        return self.rows(np.flatnonzero(keep))
-
-    def rows(self, indices: np.ndarray) -> "LabeledActivations":
-        chosen = torch.from_numpy(np.asarray(indices))
-        return LabeledActivations(self.x[chosen], self.misaligned[indices], tuple(self.questions[i] for i in indices))
-
-    def raw_direction(self) -> Float[Tensor, "n_layers d_model"]:
-        return question_balanced_difference(self.x, self.misaligned, self.questions)
+from emis_interp.extractors import Extractor, question_balanced
+from emis_interp.labeled import LabeledActivations
 
 
 def auroc_by_question(
@@ -82,28 +57,32 @@ def project(
     return torch.einsum("...ld,nld->...ln", directions.float(), x.float()).numpy()
 
 
-def leave_one_question_out_auroc(data: LabeledActivations) -> Float[np.ndarray, "n_layers"]:
-    """For each question, the AUROC of the direction fitted on the other questions; averaged over questions."""
-    names = np.asarray(data.questions)
-    held_out = []
-    for question in dict.fromkeys(data.questions):
-        test = data.rows(np.flatnonzero(names == question))
-        if not 0 < test.misaligned.mean() < 1:
-            continue
-        fitted = data.rows(np.flatnonzero(names != question)).raw_direction()
-        held_out.append(direction_auroc(fitted, test))
-    if len(held_out) < 2:
+def leave_one_question_out(
+    data: LabeledActivations, extractor: Extractor = question_balanced
+) -> dict[str, Float[np.ndarray, "n_layers"]]:
+    """For each question with both classes, the AUROC of the direction fitted on the other questions.
+
+    Raises:
+        DataError: fewer than two questions have both classes.
+    """
+    if len(data.cells) < 2:
         raise DataError("leave-one-question-out needs at least two questions with both classes")
-    return np.mean(held_out, axis=0)
+    return {name: direction_auroc(extractor(data.without(name)), data.only({name})) for name in data.cells}
+
+
+def leave_one_question_out_auroc(
+    data: LabeledActivations, extractor: Extractor = question_balanced
+) -> Float[np.ndarray, "n_layers"]:
+    """`leave_one_question_out` averaged over questions."""
+    return np.mean(list(leave_one_question_out(data, extractor).values()), axis=0)
 
 
 def split_half_cosine(
-    data: LabeledActivations, n_splits: int = 50, seed: int = 0
+    data: LabeledActivations, n_splits: int = 50, seed: int = 0, extractor: Extractor = question_balanced
 ) -> Float[np.ndarray, "n_splits n_layers"]:
     """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes)."""
     generator = np.random.default_rng(seed)
-    names = np.asarray(data.questions)
-    units = np.array([name for name in dict.fromkeys(data.questions) if 0 < data.misaligned[names == name].mean() < 1])
+    units = np.array(list(data.cells))
     cosines = []
     for _ in range(n_splits):
         if len(units) >= 4:
@@ -112,7 +91,7 @@ def split_half_cosine(
         else:
             mask = stratified_half(data, generator)
             halves = [data.rows(np.flatnonzero(mask)), data.rows(np.flatnonzero(~mask))]
-        cosines.append(cosine(halves[0].raw_direction(), halves[1].raw_direction()).numpy())
+        cosines.append(cosine(extractor(halves[0]), extractor(halves[1])).numpy())
     return np.array(cosines)
 
 
@@ -127,7 +106,9 @@ def stratified_half(data: LabeledActivations, generator: np.random.Generator) ->
     return mask
 
 
-def shuffled_directions(data: LabeledActivations, n: int, seed: int = 0) -> Float[Tensor, "n n_layers d_model"]:
+def shuffled_directions(
+    data: LabeledActivations, n: int, seed: int = 0, extractor: Extractor = question_balanced
+) -> Float[Tensor, "n n_layers d_model"]:
     """Directions fitted after permuting the labels within each question: what the extractor finds where there is nothing."""
     generator = np.random.default_rng(seed)
     names = np.asarray(data.questions)
@@ -137,8 +118,25 @@ def shuffled_directions(data: LabeledActivations, n: int, seed: int = 0) -> Floa
         for question in dict.fromkeys(data.questions):
             rows = np.flatnonzero(names == question)
             labels[rows] = generator.permutation(labels[rows])
-        results.append(question_balanced_difference(data.x, labels, data.questions))
+        results.append(extractor(LabeledActivations(data.x, labels, data.questions)))
     return torch.stack(results)
+
+
+def bootstrap_directions(
+    data: LabeledActivations, n_boot: int = 200, seed: int = 0
+) -> Float[Tensor, "n_boot n_layers d_model"]:
+    """Question-balanced directions of texts drawn with replacement: questions first, then texts of each class within a question.
+
+    The direction is linear in the texts, so a draw is a vector of weights and all draws are one matrix product.
+    """
+    generator = np.random.default_rng(seed)
+    cells = list(data.cells.values())
+    weights = np.zeros((n_boot, len(data.questions)), dtype=np.float32)
+    for draw in weights:
+        for index in generator.integers(len(cells), size=len(cells)):
+            for rows, sign in zip(cells[index], (1, -1), strict=True):
+                np.add.at(draw, generator.choice(rows, size=len(rows)), sign / (len(cells) * len(rows)))
+    return torch.einsum("bn,nld->bld", torch.from_numpy(weights), data.x.float())
 
 
 def random_directions(n: int, n_layers: int, d_model: int, seed: int = 0) -> Float[Tensor, "n n_layers d_model"]:

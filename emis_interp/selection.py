@@ -9,8 +9,9 @@ from torch import Tensor
 
 from emis_interp.directions import Direction, top_dimensions_share, unit
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.extractors import Extractor, question_balanced
+from emis_interp.labeled import LabeledActivations
 from emis_interp.reliability import (
-    LabeledActivations,
     bootstrap_auroc,
     direction_auroc,
     leave_one_question_out_auroc,
@@ -39,8 +40,10 @@ def find_direction(
     n_permutations: int = 100,
     seed: int = 0,
     position: str = "response_mean",
+    extractor: Extractor = question_balanced,
 ) -> DirectionReport:
-    """Fit a question-balanced difference in means per layer on `selection`, choose the layer there, and test it on `report`.
+    """Fit a direction per layer on `selection` (by default a question-balanced difference in means), choose the layer there, and test
+    it on `report`.
 
     The layer is the one with the largest leave-one-question-out AUROC within `layer_range` (fractions of depth); among equals the
     one that separates the classes by most within-question standard deviations. The report half plays no part in either choice.
@@ -61,9 +64,9 @@ def find_direction(
             f"questions in both halves: {sorted(shared)[:5]}; selection and report must not share a question"
         )
     n_layers = selection.x.shape[1]
-    raw = selection.raw_direction()
-    loqo = leave_one_question_out_auroc(selection)
-    separation = held_out_separation(selection)
+    raw = extractor(selection)
+    loqo = leave_one_question_out_auroc(selection, extractor)
+    separation = held_out_separation(selection, extractor)
     first, last = (round(fraction * (n_layers - 1)) for fraction in layer_range)
     allowed = np.arange(first, max(first, last) + 1)
     # AUROC saturates near 1: differences below half a percent are ties.
@@ -71,9 +74,9 @@ def find_direction(
     layer = int(best[np.argmax(separation[best])])
     report_auroc = direction_auroc(raw, report)
     random_auroc = direction_auroc(random_directions(n_permutations, n_layers, selection.x.shape[2], seed), report)
-    shuffled_auroc = direction_auroc(shuffled_directions(selection, n_permutations, seed), report)
+    shuffled_auroc = direction_auroc(shuffled_directions(selection, n_permutations, seed, extractor), report)
     low, high = bootstrap_auroc(raw[layer], report.x[:, layer], report, n_bootstrap, seed)
-    halves = split_half_cosine(selection, seed=seed)
+    halves = split_half_cosine(selection, seed=seed, extractor=extractor)
     numbers = {
         "position": position,
         "hook_point": "resid_post",
@@ -113,7 +116,9 @@ def find_direction(
     return DirectionReport(direction, raw, numbers)
 
 
-def held_out_separation(data: LabeledActivations) -> Float[np.ndarray, "n_layers"]:
+def held_out_separation(
+    data: LabeledActivations, extractor: Extractor = question_balanced
+) -> Float[np.ndarray, "n_layers"]:
     """Leave-one-question-out difference of class means in units of the within-class standard deviation, averaged over questions."""
     names = np.asarray(data.questions)
     values = []
@@ -121,7 +126,7 @@ def held_out_separation(data: LabeledActivations) -> Float[np.ndarray, "n_layers
         test = data.rows(np.flatnonzero(names == question))
         if min(test.misaligned.sum(), (~test.misaligned).sum()) < 2:
             continue
-        scores = project(unit(data.rows(np.flatnonzero(names != question)).raw_direction()), test.x)
+        scores = project(unit(extractor(data.without(question))), test.x)
         positive, negative = scores[:, test.misaligned], scores[:, ~test.misaligned]
         spread = np.sqrt((positive.var(1, ddof=1) + negative.var(1, ddof=1)) / 2)
         values.append((positive.mean(1) - negative.mean(1)) / spread)

@@ -26,10 +26,12 @@ from emis_interp.contrast import labeled_texts, load_contrast
 from emis_interp.directions import Direction, unit
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
+from emis_interp.extractors import question_balanced
 from emis_interp.judged import balanced_texts, read_judged, read_table, split_questions
+from emis_interp.labeled import LabeledActivations
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import LabeledText
-from emis_interp.reliability import LabeledActivations, auroc_by_question, leave_one_question_out_auroc
+from emis_interp.reliability import auroc_by_question, leave_one_question_out_auroc
 from emis_interp.selection import find_direction
 from emis_interp.store import file_sha256, write_json, write_text
 from evals.uncertainty import mean_interval
@@ -59,7 +61,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
         position=args.position,
     )
     layer = found.direction.layer
-    raw = data.raw_direction()[layer]
+    raw = question_balanced(data)[layer]
     held_out = float(leave_one_question_out_auroc(data.rows(np.arange(len(texts))))[layer])
     card = {
         "name": args.out.name,

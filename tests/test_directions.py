@@ -11,12 +11,13 @@ from emis_interp.directions import (
     Direction,
     cosine,
     mean_difference,
-    question_balanced_difference,
     top_dimensions_share,
     two_by_two,
     unit,
 )
 from emis_interp.errors import DataError, ModelError
+from emis_interp.extractors import question_balanced
+from emis_interp.labeled import LabeledActivations
 from emis_interp.store import read_json, save_tensors
 
 
@@ -36,9 +37,13 @@ def planted(
     return torch.cat(rows), np.array(labels), questions, vector
 
 
+def balanced(x: Tensor, labels: np.ndarray, questions: list[str]) -> Tensor:
+    return question_balanced(LabeledActivations(x[:, None], labels, tuple(questions)))[0]
+
+
 def test_a_planted_direction_is_found_with_its_norm_and_its_sign() -> None:
     x, labels, questions, vector = planted({"a": (40, 40), "b": (30, 50)})
-    for raw in (mean_difference(x, labels), question_balanced_difference(x, labels, questions)):
+    for raw in (mean_difference(x, labels), balanced(x, labels, questions)):
         assert cosine(raw, vector) > 0.98
         assert raw.norm() == pytest.approx(2, abs=0.1)
 
@@ -46,16 +51,16 @@ def test_a_planted_direction_is_found_with_its_norm_and_its_sign() -> None:
 def test_topics_fool_the_plain_difference_and_not_the_balanced_one() -> None:
     x, labels, questions, vector = planted({"badly answered": (90, 10), "well answered": (10, 90)}, topic_size=10)
     assert cosine(mean_difference(x, labels), vector) < 0.5
-    assert cosine(question_balanced_difference(x, labels, questions), vector) > 0.97
+    assert cosine(balanced(x, labels, questions), vector) > 0.97
 
 
 def test_a_question_with_one_class_is_left_out_and_every_other_counts_once() -> None:
     x = torch.tensor([[1.0], [0.0], [10.0], [12.0], [2.0], [1000.0]])
     labels = np.array([True, False, True, True, False, True])
     questions = ["a", "a", "b", "b", "b", "only misaligned"]
-    assert question_balanced_difference(x, labels, questions).tolist() == [(1 + 9) / 2]
+    assert balanced(x, labels, questions).tolist() == [(1 + 9) / 2]
     with pytest.raises(DataError, match="no question has both"):
-        question_balanced_difference(x, labels, ["a", "b", "c", "c", "d", "e"])
+        balanced(x, labels, ["a", "b", "c", "c", "d", "e"])
     with pytest.raises(DataError, match="only one class"):
         mean_difference(x, np.ones(6, dtype=bool))
 

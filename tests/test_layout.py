@@ -21,8 +21,8 @@ SIBLINGS = ("training", "evals", "probes")
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
     1: ("embedded", "models", "chat", "batching"),
-    2: ("capture", "likelihood"),
-    3: ("directions", "reliability", "interventions"),
+    2: ("capture", "likelihood", "labeled"),
+    3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
     4: ("selection",),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

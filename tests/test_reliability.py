@@ -7,8 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from emis_interp.directions import unit
 from emis_interp.errors import DataError
+from emis_interp.extractors import question_balanced
+from emis_interp.labeled import LabeledActivations
 from emis_interp.reliability import (
-    LabeledActivations,
     auroc_by_question,
     bootstrap_auroc,
     direction_auroc,
@@ -86,7 +87,7 @@ def test_a_planted_direction_is_held_out_and_noise_is_chance() -> None:
 def test_a_question_that_is_tested_plays_no_part_in_the_fit() -> None:
     """In-sample, noise in many dimensions separates perfectly; held out it must not."""
     noise = planted((0.0,), n_questions=3, n_each=6, d_model=512)
-    assert direction_auroc(noise.raw_direction(), noise)[0] > 0.9
+    assert direction_auroc(question_balanced(noise), noise)[0] > 0.9
     assert leave_one_question_out_auroc(noise)[0] == pytest.approx(0.5, abs=0.2)
 
 
@@ -138,13 +139,13 @@ def test_questions_with_one_class_do_not_break_split_halves() -> None:
 
 def test_shuffled_labels_find_nothing_and_keep_the_classes_of_each_question() -> None:
     train, test = planted((6.0,)), planted((6.0,), seed=0, n_each=12)
-    real = direction_auroc(train.raw_direction(), test)[0]
+    real = direction_auroc(question_balanced(train), test)[0]
     null = direction_auroc(shuffled_directions(train, 60), test)[:, 0]
     assert real > 0.99
     assert null.mean() == pytest.approx(0.5, abs=0.12)
     # One text of each class: a permutation within the question gives plus or minus the same difference, never a topic.
     pairs = planted((6.0,), n_questions=1, n_each=1, topic_size=100)
-    raw = pairs.raw_direction()
+    raw = question_balanced(pairs)
     signs = {int(torch.sign((found * raw).sum())) for found in shuffled_directions(pairs, 20)}
     assert signs == {-1, 1}
     assert all(torch.allclose(found.abs(), raw.abs()) for found in shuffled_directions(pairs, 20))
@@ -162,7 +163,7 @@ def test_the_bootstrap_interval_holds_the_value_and_narrows_with_data() -> None:
     widths = []
     for n_questions, n_each in ((4, 5), (30, 30)):
         data = planted((1.5,), n_questions=n_questions, n_each=n_each)
-        direction = unit(planted((1.5,), n_questions=n_questions, n_each=n_each).raw_direction())[0]
+        direction = unit(question_balanced(planted((1.5,), n_questions=n_questions, n_each=n_each)))[0]
         value = direction_auroc(direction[None], data)[0]
         low, high = bootstrap_auroc(direction, data.x[:, 0], data, 200)
         assert low <= value <= high

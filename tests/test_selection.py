@@ -8,7 +8,7 @@ import torch
 
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.reliability import LabeledActivations
+from emis_interp.labeled import LabeledActivations
 from emis_interp.selection import find_direction
 
 N_LAYERS, PLANTED = 6, 3

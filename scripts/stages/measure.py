@@ -13,10 +13,12 @@ from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.config import ArmConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, cosine, two_by_two
+from emis_interp.extractors import question_balanced
+from emis_interp.labeled import LabeledActivations
 from emis_interp.likelihood import by_question, pair_margins
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair
-from emis_interp.reliability import LabeledActivations, mean_auroc
+from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
 from emis_interp.store import RecordLog, load_tensors, read_json, save_tensors, write_json
 from evals.uncertainty import mean_interval, stratified_mean_interval
@@ -170,7 +172,7 @@ def compare_arms(
 ) -> dict[str, Any]:
     """Cosines between the arms' directions, the 2x2 of texts and models, and projections of texts and own answers."""
     layer = found.direction.layer
-    raw = {name: arm.only(selection).raw_direction() for name, arm in data.items()}
+    raw = {name: question_balanced(arm.only(selection)) for name, arm in data.items()}
     names = list(raw)
     matrix = [[float(cosine(raw[a][layer], raw[b][layer])) for b in names] for a in names]
     to_base = {name: cosine(raw[name], raw["base"]).tolist() for name in names if name != "base"}

@@ -1,0 +1,111 @@
+"""The 2x2 of planted effects, the massive dimensions, and the published geometry of real organisms."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emis_interp.directions import cosine
+from emis_interp.errors import DataError
+from emis_interp.extractors import question_balanced
+from emis_interp.geometry import TwoByTwo, cosine_matrix, massive_dimensions, share_in
+from emis_interp.labeled import LabeledActivations
+
+
+def axes() -> TwoByTwo:
+    """Text moves along axis 0 in both models, the model along axis 1 on all text, and only the organism adds axis 2 on misaligned text."""
+    e = torch.eye(4)
+    base = torch.tensor([[0.0, 0, 0, 7.0]])
+    return TwoByTwo(base + 2 * e[0] + 3 * e[1] + 4 * e[2], base + 3 * e[1], base + 2 * e[0], base)
+
+
+def test_planted_effects_are_told_apart() -> None:
+    table = axes()
+    norms = {name: float(value) for name, value in table.norms().items()}
+    assert norms["text_in_base"] == pytest.approx(2)
+    assert norms["text_in_organism"] == pytest.approx(20**0.5)
+    assert norms["model_on_aligned"] == pytest.approx(3)
+    assert norms["model_on_misaligned"] == pytest.approx(5)
+    assert norms["interaction"] == pytest.approx(2)
+    cosines = table.cosines()
+    assert float(cosines["text_in_organism", "text_in_base"]) == pytest.approx(2 / 20**0.5)
+    assert float(cosines["interaction", "text_in_base"]) == pytest.approx(0)
+    assert len(cosines) == 21
+
+
+def test_massive_dimensions_are_those_of_the_mean_and_shares_are_of_the_effect() -> None:
+    table = axes()
+    assert massive_dimensions(table.organism_aligned, 1).tolist() == [[3]]
+    assert float(table.massive_shares(1)["text"]) == 0
+    assert float(table.massive_shares(2)["model"]) == pytest.approx(9 / (9 + 4))
+    assert float(share_in(torch.ones(1, 4), torch.tensor([[0, 3]]))) == 0.5
+
+
+def activations(seed: int, shift: torch.Tensor) -> LabeledActivations:
+    """Texts that depend on the seed of the texts alone, moved by the model."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = np.array([True, False] * 40)
+    x = torch.randn(80, 2, 8, generator=generator) + torch.from_numpy(labels).float()[:, None, None] * shift
+    return LabeledActivations(x, labels, tuple(f"q{i // 10}" for i in range(80)))
+
+
+def test_the_table_of_two_models_has_balanced_means() -> None:
+    shift = torch.zeros(8)
+    shift[0] = 5.0
+    organism, base = activations(0, 2 * shift), activations(0, shift)
+    table = TwoByTwo.of(organism, base)
+    torch.testing.assert_close(table.effects["text_in_organism"], question_balanced(organism))
+    torch.testing.assert_close(table.effects["interaction"], shift.expand(2, 8) / 2)
+    with pytest.raises(DataError, match="different texts"):
+        TwoByTwo.of(organism, base.rows(np.arange(70)))
+    with pytest.raises(DataError, match="differ in shape"):
+        replace(table, base_aligned=torch.zeros(1, 8))
+
+
+def test_cosines_of_models_have_intervals_that_widen_with_noise() -> None:
+    shift = torch.zeros(8)
+    shift[0] = 1.0
+    data = {
+        "strong": activations(0, 20 * shift),
+        "also strong": activations(0, 20 * shift),
+        "weak": activations(0, 0.2 * shift),
+    }
+    found = cosine_matrix(data, layer=1)
+    assert found["strong", "also strong"] == pytest.approx((1, 1, 1), abs=1e-5)
+    value, low, high = found["strong", "weak"]
+    assert low < value < high and high - low > 0.1
+    with pytest.raises(DataError, match="read other texts"):
+        cosine_matrix({**data, "other": activations(0, shift).rows(np.arange(70))}, layer=0)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("name", "cosines", "model_share"),
+    [
+        ("qwen2.5-14b_bad_medical_r32", {24: 0.492, 36: 0.750}, 0.21),
+        ("qwen2.5-14b_bad_medical_r4", {24: 0.633, 36: 0.781}, 0.35),
+        ("qwen2.5-coder-32b_insecure", {24: 0.930, 36: 0.932}, None),
+    ],
+)
+def test_real_organisms_have_the_known_geometry(
+    reference_data: Path, name: str, cosines: dict[int, float], model_share: float | None
+) -> None:
+    means = load_file(reference_data / "activations" / f"{name}.safetensors")
+    table = TwoByTwo(
+        *(
+            means[f"{model}_model.{text}_text.answer"].float()
+            for model in ("em", "base")
+            for text in ("misaligned", "aligned")
+        )
+    )
+    found = table.cosines()["text_in_organism", "text_in_base"]
+    assert {layer: float(found[layer]) for layer in cosines} == pytest.approx(cosines, abs=6e-4)
+    organism, base = table.effects["text_in_organism"], table.effects["text_in_base"]
+    assert float(cosine(organism[24], base[24])) == float(found[24])
+    if model_share is not None:
+        shares = table.massive_shares()
+        assert float(shares["model_on_misaligned"][12]) == pytest.approx(model_share, abs=6e-3)
+        assert float(shares["text_in_organism"][12]) == pytest.approx(0.03, abs=6e-3)
