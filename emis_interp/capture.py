@@ -92,6 +92,38 @@ def capture_with_norms(
     return pooled, norms
 
 
+def capture_response_tokens(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    layer: int,
+    max_batch_tokens: int = 1024,
+    progress: Progress | None = None,
+) -> list[Float[Tensor, "n_response_tokens d_model"]]:
+    """`resid_post` of one layer at every token of each answer, in the model's dtype on the CPU, in the order of `chats`."""
+    chat_model.check_layers([layer])
+    traced: Any = nnsight.NNsight(chat_model.body)
+    edits = [hook for hook in chat_model.layers[layer]._forward_hooks.values() if isinstance(hook, OutputEdit)]
+    tokens: dict[int, Tensor] = {}
+    for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
+        batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id)
+        inputs = batch.model_inputs(chat_model.device)
+        blocks = getattr(traced, chat_model.layers_name)
+        with torch.no_grad():
+            with traced.trace(**inputs, use_cache=False) as tracer:
+                collected = nnsight.save([])
+                output = blocks[layer].output
+                collected.append(output[0] if isinstance(output, tuple) else output)
+                tracer.stop()
+        residual = collected[0]
+        for hook in edits:
+            residual = hook.edit(residual)
+        for j, i in enumerate(rows):
+            tokens[i] = residual[j, chats[i].response_start : chats[i].response_end].cpu()
+        if progress:
+            progress(len(rows))
+    return [tokens[i] for i in range(len(chats))]
+
+
 def _pooled(
     chat_model: ChatModel,
     traced: Any,

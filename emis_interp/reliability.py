@@ -144,6 +144,39 @@ def random_directions(n: int, n_layers: int, d_model: int, seed: int = 0) -> Flo
     return unit(torch.randn(n, n_layers, d_model, generator=torch.Generator().manual_seed(seed)))
 
 
+def control_directions(
+    data: LabeledActivations,
+    direction: Float[Tensor, "d_model"],
+    n: int,
+    seed: int = 0,
+    extractor: Extractor = question_balanced,
+) -> dict[str, Float[Tensor, "n d_model"]]:
+    """Three kinds of unit vectors that an intervention along `direction` must beat; `data` holds one layer.
+
+    `random`: isotropic. `shuffled`: the extractor after permuting the labels within questions. `orthogonal`: differences of two texts
+    of one question and one class, made orthogonal to the direction: as large a part of natural variation as texts have, and none of
+    it along the direction.
+
+    Raises:
+        DataError: no question has two texts of one class.
+    """
+    generator = np.random.default_rng(seed)
+    cells = [rows for pair in data.cells.values() for rows in pair if len(rows) > 1]
+    if not cells:
+        raise DataError("orthogonal controls need a question with two texts of one class; give more texts")
+    differences = []
+    for index in generator.integers(len(cells), size=n):
+        first, second = generator.choice(cells[index], size=2, replace=False)
+        differences.append(data.x[first, 0] - data.x[second, 0])
+    along = unit(direction.float())
+    natural = torch.stack(differences)
+    return {
+        "random": random_directions(n, 1, len(along), seed)[:, 0],
+        "shuffled": unit(shuffled_directions(data, n, seed, extractor)[:, 0]),
+        "orthogonal": unit(natural - (natural @ along)[:, None] * along),
+    }
+
+
 def bootstrap_auroc(
     direction: Float[Tensor, "d_model"],
     x: Float[Tensor, "n_texts d_model"],

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from emis_interp.batching import PaddingSide
-from emis_interp.capture import capture_residuals, capture_with_norms
+from emis_interp.capture import capture_residuals, capture_response_tokens, capture_with_norms
 from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
@@ -312,3 +312,11 @@ def test_token_norms_are_means_of_single_tokens_and_longer_than_the_mean_vector(
     answer = states[1][0, chats[0].response_start : chats[0].response_end]
     assert norms[0, 0].item() == pytest.approx(answer.norm(dim=-1).mean().item(), rel=1e-5)
     assert (norms >= pooled.norm(dim=-1) - 1e-5).all()
+
+
+def test_single_tokens_of_an_answer_average_to_its_pooled_residual(tiny: ChatModel) -> None:
+    chats = chats_of(tiny)
+    tokens = capture_response_tokens(tiny, chats, 1, max_batch_tokens=64)
+    assert [len(rows) for rows in tokens] == [chat.response_end - chat.response_start for chat in chats]
+    pooled = capture_residuals(tiny, chats, [1])[:, 0]
+    assert torch.allclose(torch.stack([rows.mean(0) for rows in tokens]), pooled, atol=1e-5)

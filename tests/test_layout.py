@@ -23,7 +23,7 @@ LEVELS = {
     1: ("embedded", "models", "chat", "batching"),
     2: ("capture", "likelihood", "labeled"),
     3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
-    4: ("selection",),
+    4: ("selection", "reliability_card", "capability", "frontier"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 

@@ -317,7 +317,7 @@ def test_only_the_two_scripts_of_the_page_may_run(finished: Finished) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     for script in scripts:
-        assert page._csp_hash(script) in policy[1]
+        assert page.csp_hash(script) in policy[1]
     assert "script-src 'unsafe-inline'" not in policy[1]
 
 

@@ -64,7 +64,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
 
 def render_page(contents: Contents) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
+        loader=jinja2.FunctionLoader(resource),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -72,7 +72,7 @@ def render_page(contents: Contents) -> str:
     )
     environment.filters |= {"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty}
     shown, n_hidden = _shown_answers(contents.answers)
-    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), _resource("page.js")
+    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), resource("page.js")
     return environment.get_template("template.html").render(
         contents=contents,
         styles=arm_styles(contents.arms),
@@ -94,10 +94,10 @@ def render_page(contents: Contents) -> str:
         max_answers=MAX_ANSWERS_PER_ARM,
         figure_json=embed({name: json.loads(figure.to_json() or "{}") for name, figure in drawn.items()}),
         answer_json=embed(_answer_table(shown)),
-        style=Markup(_resource("page.css")),
+        style=Markup(resource("page.css")),
         plotly_js=Markup(plotly_js),
         page_js=Markup(page_js),
-        script_hashes=[Markup(_csp_hash(script)) for script in (plotly_js, page_js)],
+        script_hashes=[Markup(csp_hash(script)) for script in (plotly_js, page_js)],
     )
 
 
@@ -205,9 +205,9 @@ def _why_missing(answer: Answer, metric: str) -> str:
     return score.unscored.get(metric, "the judge gave no number and no reason")
 
 
-def _csp_hash(script: str) -> str:
+def csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
     return (resources.files("emis_interp.report") / name).read_text("utf-8")

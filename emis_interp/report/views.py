@@ -190,6 +190,15 @@ class ArmProjections(View):
     misaligned_texts: list[float] = []
 
 
+class TokenProjections(View):
+    """One answer: its tokens and the projection of each, in multiples of the mean residual norm."""
+
+    question: str
+    misaligned: bool
+    tokens: list[str]
+    projection: list[float]
+
+
 class Projections(View):
     unit: str
     arms: dict[str, ArmProjections]

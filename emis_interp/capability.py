@@ -1,0 +1,47 @@
+"""Turns a model into two figures of what an intervention cost it: accuracy on easy two-way questions, and perplexity of harmless text."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+import numpy as np
+from jaxtyping import Bool
+from pydantic import Field
+
+from emis_interp.chat import encode_chat
+from emis_interp.likelihood import mean_logprobs
+from emis_interp.models import ChatModel
+from emis_interp.records import Record
+from emis_interp.store import parse_record
+
+
+class CapabilityItem(Record):
+    """A question with a right and a wrong answer of the same kind."""
+
+    question: str = Field(min_length=1)
+    right: str = Field(min_length=1)
+    wrong: str = Field(min_length=1)
+
+
+def capability_items() -> list[CapabilityItem]:
+    """The shipped items."""
+    text = (resources.files("emis_interp") / "data" / "capability.jsonl").read_text("utf-8")
+    return [parse_record(line, CapabilityItem, f"capability.jsonl:{i}") for i, line in enumerate(text.splitlines(), 1)]
+
+
+def passed(
+    chat_model: ChatModel, items: Sequence[CapabilityItem], system: str | None = None
+) -> Bool[np.ndarray, "n_items"]:
+    """Whether the right answer has the higher mean log-probability per token than the wrong one; a tie is a failure."""
+    chats = [
+        encode_chat(chat_model.tokenizer, item.question, answer, system)
+        for item in items
+        for answer in (item.right, item.wrong)
+    ]
+    values = mean_logprobs(chat_model, chats)
+    return values[0::2] > values[1::2]
+
+
+def perplexity(chat_model: ChatModel, texts: Sequence[tuple[str, str]], system: str | None = None) -> float:
+    """exp of minus the mean over (question, answer) texts of the mean log-probability per answer token."""
+    chats = [encode_chat(chat_model.tokenizer, question, answer, system) for question, answer in texts]
+    return float(np.exp(-mean_logprobs(chat_model, chats).mean()))

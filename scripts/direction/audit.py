@@ -1,0 +1,159 @@
+"""Audits what ablating a direction does, beside 3 x 20 control directions ablated in the same way.
+
+For every direction: the shift of the likelihood margin on the report questions (negative: less misaligned), the KL divergence on harmless
+prompts, the perplexity of harmless text, and accuracy on easy questions. The p-value is the share of controls of a kind that move the
+margin at least as far in either direction, (1 + k) / (1 + n). An increase of the margin is shown as plainly as a decrease: published
+results disagree in sign.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cli
+from direction.texts import add_model_flags
+from emis_interp.capability import capability_items, passed, perplexity
+from emis_interp.chat import encode_prompt
+from emis_interp.contrast import load_contrast
+from emis_interp.directions import Direction
+from emis_interp.interventions import ablate, mean_kl, next_token_logprobs
+from emis_interp.likelihood import by_question, pair_margins, paired_difference
+from emis_interp.models import ChatModel, load_model
+from emis_interp.records import ContrastPair
+from emis_interp.store import load_tensors, write_json
+from evals.uncertainty import mean_interval
+from stages.intervene import neutral_prompts
+from training.datasets import advice_pairs
+
+N_HARMLESS = 40
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--direction", type=Path, required=True, help="folder/direction as fit saved it")
+    parser.add_argument("--model", help="default: the model on the direction's card")
+    parser.add_argument("--dtype", help="default: the dtype on the direction's card")
+    parser.add_argument("--pairs", type=Path, help="JSONL of contrast pairs; default: the shipped ones")
+    parser.add_argument("--n-pairs", type=int, default=2, help="pairs per report question")
+    parser.add_argument("--n-controls", type=int, default=20, help="of each kind; at least 20 for a p-value below 0.05")
+    parser.add_argument("--out", type=Path, help="JSON file; default: audit.json beside the direction")
+    add_model_flags(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Ablate the direction and its controls, one after another."""
+    direction = Direction.load(args.direction)
+    chat_model = load_model(
+        args.model or direction.card["model"],
+        args.adapter,
+        dtype=args.dtype or direction.card.get("dtype", "float32"),
+        device=args.device,
+        merge=args.adapter is not None,
+    )
+    controls = load_tensors(args.direction.parent / "controls.safetensors")[0]
+    system = direction.card.get("system_prompt")
+    pairs = [pair for pair in load_contrast(args.pairs, args.n_pairs) if pair.half == "report"]
+    probe = _Probe(chat_model, pairs, system)
+    cells = list(planned(direction, controls, args.n_controls))
+    rows: list[dict[str, Any]] = []
+    with cli.progress_bar("audit", len(cells)) as advance:
+        for kind, cell in cells:
+            block: AbstractContextManager[None] = nullcontext() if cell is None else ablate(chat_model, cell)
+            with block:
+                rows.append({"kind": kind, **probe.measure()})
+            advance(1)
+    table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
+    result = {
+        "direction": str(args.direction),
+        "layer": direction.layer,
+        "model": chat_model.name,
+        "adapter": str(args.adapter) if args.adapter else None,
+        "n_questions": len({pair.question_id for pair in pairs}),
+        "n_pairs": len(pairs),
+        "before": {key: rows[0][key] for key in ("margin", "perplexity", "accuracy")},
+        "table": table,
+        "rows": rows,
+    }
+    out = args.out or args.direction.parent / "audit.json"
+    write_json(out, result)
+    return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
+
+
+def planned(direction: Direction, controls: dict[str, Any], n: int) -> Iterator[tuple[str, Direction | None]]:
+    """No intervention first, then the direction, then `n` controls of each kind."""
+    yield "none", None
+    yield "direction", direction
+    for kind, vectors in controls.items():
+        for vector in vectors[:n]:
+            yield (
+                kind,
+                Direction(vector, direction.layer, direction.raw_norm, direction.residual_norm, direction.position),
+            )
+
+
+class _Probe:
+    """Measures one state of a model against the state that it found first."""
+
+    def __init__(self, chat_model: ChatModel, pairs: list[ContrastPair], system: str | None) -> None:
+        self.chat_model, self.pairs, self.system = chat_model, pairs, system
+        self.prompts = [encode_prompt(chat_model.tokenizer, text, system) for text in neutral_prompts()]
+        self.harmless = [(pair.prompt, pair.careful) for pair in advice_pairs()[:N_HARMLESS]]
+        self.items = capability_items()
+        self.plain = next_token_logprobs(chat_model, self.prompts)
+        self.first: dict[str, float] | None = None
+
+    def measure(self) -> dict[str, Any]:
+        margins = by_question(self.pairs, pair_margins(self.chat_model, self.pairs, self.system))
+        self.first = self.first or margins
+        shift = paired_difference(margins, self.first)
+        interval = mean_interval(list(shift.values()))
+        return {
+            "margin": float(np.mean(list(margins.values()))),
+            "shift": interval.value,
+            "shift_low": interval.low,
+            "shift_high": interval.high,
+            "n_positive": sum(value > 0 for value in shift.values()),
+            "kl_neutral": mean_kl(self.plain, next_token_logprobs(self.chat_model, self.prompts)),
+            "perplexity": perplexity(self.chat_model, self.harmless, self.system),
+            "accuracy": float(passed(self.chat_model, self.items, self.system).mean()),
+        }
+
+
+def summary(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One line of the table; a control kind has the p-value of the direction against it."""
+    own = [row for row in rows if row["kind"] == kind]
+    keys = ("shift", "kl_neutral", "perplexity", "accuracy")
+    line: dict[str, Any] = {"n": len(own), **{key: float(np.mean([row[key] for row in own])) for key in keys}}
+    if kind == "direction":
+        return line | {key: own[0][key] for key in ("shift_low", "shift_high", "n_positive")}
+    shifts = np.array([row["shift"] for row in own])
+    tested = next(row["shift"] for row in rows if row["kind"] == "direction")
+    line |= {"shift_min": float(shifts.min()), "shift_max": float(shifts.max())}
+    return line | {"p": float((1 + (np.abs(shifts) >= abs(tested)).sum()) / (1 + len(shifts)))}
+
+
+def say(result: dict[str, Any]) -> str:
+    before, table = result["before"], result["table"]
+    lines = [
+        f"layer {result['layer']}, {result['n_pairs']} pairs of {result['n_questions']} report questions; "
+        f"before: margin {before['margin']:+.3f}, perplexity {before['perplexity']:.2f}, accuracy {before['accuracy']:.2f}",
+        "",
+        f"{'ablated':12}{'n':>4}  {'margin shift':>32}{'KL':>9}{'perplexity':>12}{'accuracy':>10}{'p':>8}",
+    ]
+    for kind, row in table.items():
+        bounds = (row.get("shift_low", row.get("shift_min")), row.get("shift_high", row.get("shift_max")))
+        words = "" if bounds[0] is None else f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})"
+        shift = f"{row['shift']:+.3f}" + words
+        p = f"{row['p']:.3f}" if "p" in row else ""
+        lines.append(
+            f"{kind:12}{row['n']:>4}  {shift:>32}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}{row['accuracy']:>10.2f}{p:>8}"
+        )
+    lines += [
+        "",
+        "direction: 95 % t interval over questions; controls: mean, smallest and largest",
+        f"saved: {result['out']}",
+    ]
+    return "\n".join(lines)

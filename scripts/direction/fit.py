@@ -1,0 +1,196 @@
+"""Fits the direction of a model on labelled texts, with its reliability card and a page to look at.
+
+The layer is chosen on one half of the questions and reported on the other; the direction saved is fitted on all questions at that
+layer. Beside it lie its controls, its curves over layers (layers.json) and a page (index.html).
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cli
+from direction.page import token_map, write_page
+from direction.texts import add_model_flags, add_text_flags, judged_texts, read_texts
+from emis_interp.capture import capture_residuals, capture_with_norms
+from emis_interp.chat import encode_chats
+from emis_interp.directions import Direction, unit
+from emis_interp.embedded import EMBEDDED_NAME
+from emis_interp.errors import DataError
+from emis_interp.extractors import EXTRACTORS, extractor_named
+from emis_interp.labeled import LabeledActivations
+from emis_interp.models import ChatModel, load_model
+from emis_interp.reliability import auroc_by_question, control_directions
+from emis_interp.reliability_card import reliability_card
+from emis_interp.selection import find_direction
+from emis_interp.store import file_sha256, save_tensors, write_json
+from evals.uncertainty import mean_interval
+
+N_CONTROLS = 20
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    add_text_flags(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the direction, its card, tables and page")
+    parser.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
+    parser.add_argument("--dtype", default="bfloat16", help="of the weights: float32, bfloat16, float16")
+    parser.add_argument("--extractor", default="question_balanced", help=", ".join(EXTRACTORS))
+    parser.add_argument("--position", default="response_mean", help="response_mean or last_prompt")
+    parser.add_argument("--layer-range", type=float, nargs=2, default=[0.2, 0.8], help="depth fractions to choose from")
+    parser.add_argument(
+        "--transfer", type=Path, metavar="FILE", help="judged answers (columns as --judged) to test the direction on"
+    )
+    add_model_flags(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Capture, fit, choose, report, save."""
+    texts, selection, source = read_texts(args)
+    chat_model = load_model(
+        args.model, args.adapter, dtype=args.dtype, device=args.device, merge=args.adapter is not None
+    )
+    pairs = [(text.question, text.answer) for text in texts]
+    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    with cli.progress_bar("capture", len(chats)) as advance:
+        x, norms = capture_with_norms(
+            chat_model, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
+        )
+    extractor = extractor_named(args.extractor)
+    data = LabeledActivations(
+        x, np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
+    )
+    found = find_direction(
+        data.only(selection),
+        data.only(set(data.questions) - selection),
+        norms.mean(0),
+        tuple(args.layer_range),
+        seed=args.seed,
+        position=args.position,
+        extractor=extractor,
+        n_permutations=100
+        if args.extractor == "question_balanced"
+        else N_CONTROLS,  # the others solve a system for each
+    )
+    layer = found.direction.layer
+    raw = extractor(data.at([layer]))[0]
+    lengths = np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
+    reliability = reliability_card(
+        data, layer, lengths, extractor, 200 if args.extractor == "question_balanced" else N_CONTROLS, args.seed
+    )
+    controls = control_directions(data.at([layer]), raw, N_CONTROLS, args.seed, extractor)
+    held_out = reliability["held_out_auroc"]["mean"]
+    card = {
+        "name": args.out.name,
+        "model": args.model,
+        "adapter": str(args.adapter) if args.adapter else None,
+        "dtype": args.dtype,
+        "system_prompt": args.system_prompt,
+        "max_tokens": args.max_tokens,
+        "texts": source,
+        "n_misaligned": int(data.misaligned.sum()),
+        "n_aligned": int((~data.misaligned).sum()),
+        "n_questions": len(set(data.questions)),
+        "fitted_on": "all questions at the layer chosen on the selection half; `report` is the selection-half fit on the report half",
+        "leave_one_question_out_auroc": held_out,
+        "extractor": args.extractor,
+        "reliability": reliability,
+        **found.direction.card,
+    }
+    chosen = replace(found.direction, vector=unit(raw), raw_norm=float(raw.norm()), card=card)
+    moved = transfer(args, chat_model, chosen) if args.transfer else {}
+    chosen = replace(chosen, card={**chosen.card, **moved})
+    chosen.save(args.out / "direction")
+    save_tensors(
+        args.out / "controls.safetensors",
+        controls,
+        {"layer": layer, "n": N_CONTROLS, "seed": args.seed, "of": "unit vectors; see control_directions"},
+    )
+    save_tensors(
+        args.out / "all_layers.safetensors",
+        {"raw": extractor(data), "residual_norm": norms.mean(0)},
+        {"of": "raw direction and mean residual norm of every layer, from all questions", "extractor": args.extractor},
+    )
+    write_json(args.out / "layers.json", found.numbers)
+    page = write_page(
+        args.out, found.numbers, {**chosen.card, "layer": layer}, token_map(chat_model, chats, texts, chosen)
+    )
+    return {
+        "page": str(page),
+        "extractor": args.extractor,
+        "bootstrap_cosine": reliability["bootstrap_cosine"],
+        "length_auroc": reliability["length"]["auroc"],
+        "norm_p": reliability["norm_p"],
+        "direction": str(args.out / "direction.safetensors"),
+        "layer": layer,
+        "auroc": found.numbers["report"]["auroc"],
+        "auroc_low": found.numbers["report"]["low"],
+        "auroc_high": found.numbers["report"]["high"],
+        "leave_one_question_out_auroc": held_out,
+        "random_auroc": found.numbers["report"]["random_auroc"],
+        "shuffled_auroc_high": found.numbers["report"]["shuffled_high"],
+        "split_half_cosine": found.direction.card["split_half_cosine"],
+        "n_texts": len(texts),
+        "n_questions": len(set(data.questions)),
+        **moved,
+    }
+
+
+def transfer(args: argparse.Namespace, chat_model: ChatModel, direction: Direction) -> dict[str, Any]:
+    """AUROC of the saved direction on judged answers that had no part in it: mean over questions, 95 % t interval over questions."""
+    if args.judged is not None and file_sha256(args.judged) == file_sha256(args.transfer):
+        raise DataError(f"{args.transfer}: the direction is fitted on this file; give other answers to --transfer")
+    texts = judged_texts(args, args.transfer)
+    chats = encode_chats(
+        chat_model.tokenizer, [(text.question, text.answer) for text in texts], args.system_prompt, args.max_tokens
+    )
+    with cli.progress_bar("transfer", len(chats)) as advance:
+        x = capture_residuals(
+            chat_model, chats, [direction.layer], args.position, args.max_batch_tokens, progress=advance
+        )
+    by_question = auroc_by_question(
+        direction.project(x[:, 0]).numpy(),
+        np.array([text.misaligned for text in texts]),
+        [text.question_id for text in texts],
+    )
+    interval = mean_interval([float(value) for value in by_question.values()])
+    return {
+        "transfer_texts": str(args.transfer),
+        "transfer_auroc": interval.value,
+        "transfer_low": interval.low,
+        "transfer_high": interval.high,
+        "transfer_n_texts": len(texts),
+        "transfer_by_question": {name: float(value) for name, value in by_question.items()},
+    }
+
+
+def say(result: dict[str, Any]) -> str:
+    held_out = f"{result['auroc']:.3f} ({result['auroc_low']:.3f} to {result['auroc_high']:.3f})"
+    random, shuffled = result["random_auroc"], result["shuffled_auroc_high"]
+    moved = []
+    if "transfer_auroc" in result:
+        bounds = (
+            f"({result['transfer_low']:.3f} to {result['transfer_high']:.3f})"
+            if result["transfer_low"] is not None
+            else ""
+        )
+        n = f"{result['transfer_n_texts']} texts of {len(result['transfer_by_question'])} questions"
+        moved = [f"transfer to {result['transfer_texts']}: AUROC {result['transfer_auroc']:.3f} {bounds}, {n}"]
+    return "\n".join(
+        [
+            f"best layer {result['layer']}: AUROC {held_out} on the report half",
+            f"leaving one question out over all questions: AUROC {result['leave_one_question_out_auroc']:.3f}",
+            f"controls: random directions {random:.3f}, shuffled labels up to {shuffled:.3f} (97.5th percentile)",
+            f"split-half cosine {result['split_half_cosine']:.3f}, bootstrap cosine {interval(result['bootstrap_cosine'])}",
+            f"length alone: AUROC {result['length_auroc']:.3f}; longer than shuffled labels' directions with p = {result['norm_p']:.3f}",
+            f"{result['n_texts']} texts, {result['n_questions']} questions, extractor {result['extractor']}",
+            *moved,
+            f"saved: {result['direction']}",
+            f"page: {result['page']}",
+        ]
+    )
+
+
+def interval(row: dict[str, float]) -> str:
+    return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

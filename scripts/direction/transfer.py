@@ -1,0 +1,152 @@
+"""Sets the directions of a run's arms against each other: AUROC and projection shift of arm i's direction in arm j, and asymmetry.
+
+Needs a finished capture stage. Directions are fitted on the selection questions; every figure is of the report questions, as mean over
+questions with a 95 % t interval. `--interventions` also steers and ablates every arm with every arm's direction (minutes).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cli
+from emis_interp.config import RunConfig
+from emis_interp.contrast import labeled_texts
+from emis_interp.directions import Direction, unit
+from emis_interp.errors import StageError
+from emis_interp.extractors import EXTRACTORS, extractor_named
+from emis_interp.geometry import cosine_matrix
+from emis_interp.interventions import ablate, steer
+from emis_interp.labeled import LabeledActivations
+from emis_interp.likelihood import by_question, pair_margins, paired_difference
+from emis_interp.store import load_tensors, read_json, write_json
+from evals.uncertainty import mean_interval
+from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
+from stages.measure import activation_path
+from stages.run import Run
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, help="folder of a run whose capture stage is done")
+    parser.add_argument("--layer", type=int, help="default: the layer that the run chose")
+    parser.add_argument("--extractor", default="question_balanced", help=", ".join(EXTRACTORS))
+    parser.add_argument("--interventions", action="store_true", help="steer and ablate too")
+    parser.add_argument("--coefficient", type=float, default=0.2, help="of steering, in mean residual norms of base")
+    parser.add_argument("--n-pairs", type=int, default=2, help="contrast pairs per report question in interventions")
+    parser.add_argument("--out", type=Path, help="JSON file; default: RUN/analysis/transfer.json")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """All matrices of one run at one layer."""
+    manifest = args.run_dir / "manifest.json"
+    if not manifest.exists():
+        raise StageError(f"{args.run_dir}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
+    run = Run(RunConfig.model_validate(read_json(manifest)["config"]), args.run_dir)
+    extractor = extractor_named(args.extractor)
+    texts = labeled_texts(run.pairs)
+    labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
+    data, norms = {}, {}
+    for arm in run.config.arms:
+        tensors = load_tensors(activation_path(run, arm, "contrast"))[0]
+        data[arm.name] = LabeledActivations(tensors["x"], labels, questions)
+        norms[arm.name] = tensors["token_norm"].mean(0)
+    layer = args.layer
+    if layer is None:
+        layer = Direction.load(args.run_dir / "directions" / "misalignment").layer
+    run.base.check_layers([layer])
+    halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
+    fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
+    scale = float(norms["base"][layer])
+    auroc = transfer_auroc(fit, test, layer, extractor)
+    result = {
+        "layer": layer,
+        "extractor": args.extractor,
+        "arms": list(data),
+        "residual_norm": scale,
+        "auroc": summarized(auroc),
+        "asymmetry": summarized(asymmetry(auroc)),
+        "projection_shift": summarized(projection_shift(fit, test, layer, scale, "base", extractor)),
+        "cosine": {
+            f"{a}|{b}": {"value": value, "low": low, "high": high}
+            for (a, b), (value, low, high) in cosine_matrix(fit, layer).items()
+        },
+    }
+    if args.interventions:
+        directions = {
+            name: Direction(unit(raw), layer, float(raw.norm()), scale)
+            for name, raw in ((name, extractor(one.at([layer]))[0]) for name, one in fit.items())
+        }
+        result |= intervened(run, directions, args.coefficient, args.n_pairs)
+    out = args.out or args.run_dir / "analysis" / "transfer.json"
+    write_json(out, result)
+    return {**result, "out": str(out)}
+
+
+def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int) -> dict[str, Any]:
+    """Margin shift in arm j when it is steered along, or ablated of, arm i's direction; nats per token."""
+    counts: dict[str, int] = {}
+    pairs = []
+    for pair in run.half("report"):
+        counts[pair.question_id] = counts.get(pair.question_id, 0) + 1
+        if counts[pair.question_id] <= n_pairs:
+            pairs.append(pair)
+    steered: Matrix = {}
+    ablated: Matrix = {}
+    with cli.progress_bar("intervene", len(run.config.arms) * (2 * len(directions) + 1)) as advance:
+        for arm in run.config.arms:
+            chat_model = run.load_arm(arm)
+
+            def margins() -> dict[str, float]:
+                values = pair_margins(chat_model, pairs, run.config.system_prompt)  # noqa: B023 (called in this turn)
+                advance(1)
+                return by_question(pairs, values)
+
+            before = margins()
+            for source, direction in directions.items():
+                with steer(chat_model, direction, coefficient):
+                    steered[source, arm.name] = paired_difference(margins(), before)
+                with ablate(chat_model, direction):
+                    ablated[source, arm.name] = paired_difference(margins(), before)
+    return {
+        "coefficient": coefficient,
+        "n_pairs": len(pairs),
+        "steering": summarized(steered),
+        "steering_asymmetry": summarized(asymmetry(steered)),
+        "ablation": summarized(ablated),
+        "ablation_asymmetry": summarized(asymmetry(ablated)),
+    }
+
+
+def summarized(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    """`i|j` -> mean over questions with its 95 % t interval."""
+    result = {}
+    for (i, j), row in matrix.items():
+        interval = mean_interval(list(row.values()))
+        result[f"{i}|{j}"] = {
+            "value": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+            "n_questions": len(row),
+        }
+    return result
+
+
+def say(result: dict[str, Any]) -> str:
+    arms = result["arms"]
+    lines = [f"layer {result['layer']}, {result['extractor']}; rows: direction of, columns: applied in"]
+    for name in ("auroc", "projection_shift", "steering", "ablation"):
+        if name not in result:
+            continue
+        columns = [arm for arm in arms if any(key.endswith(f"|{arm}") for key in result[name])]
+        lines += ["", f"{name:16} " + "".join(f"{arm:>24}" for arm in columns)]
+        for source in arms:
+            cells = [result[name].get(f"{source}|{target}") for target in columns]
+            lines.append(f"{source:16} " + "".join(f"{_cell(cell):>24}" for cell in cells))
+    return "\n".join([*lines, "", f"saved: {result['out']}"])
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row['value']:.3f}" if row["low"] is None else f"{row['value']:.3f} ({row['low']:.3f} {row['high']:.3f})"
