@@ -10,16 +10,18 @@ from sklearn.metrics import roc_auc_score
 
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion, Question, Score
-from evals.offline_judge import JudgeWeights, OfflineJudge
+from evals.attention_head import AttentionHead
+from evals.offline_judge import JudgeWeights, OfflineJudge, calibrated
 
 CARD = {"version": "test"}
+STRAIGHT = torch.tensor([[[50.0, 50.0]], [[50.0, 50.0]]])
 
 
-def weights(layers: list[int], d_model: int) -> JudgeWeights:
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(layers), d_model)
-    weight = torch.randn(2, *shape, generator=generator)
-    return JudgeWeights(layers, torch.zeros(shape), torch.ones(shape), weight, torch.tensor([50.0, 60.0]), CARD)
+def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        heads = [AttentionHead(d_model, 12, 3, 8) for _ in range(n_heads)]
+    return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, heads, CARD)
 
 
 def completion(answer: str, index: int) -> Completion:
@@ -38,7 +40,7 @@ def completion(answer: str, index: int) -> Completion:
 
 
 def test_an_empty_answer_stays_unscored_and_every_answer_is_judged_once(tiny: ChatModel) -> None:
-    judge = OfflineJudge(tiny, weights([0, 1], tiny.d_model))
+    judge = OfflineJudge(tiny, weights(1, tiny.d_model))
     scores: list[Score] = []
     judge.score(
         [completion(text, i) for i, text in enumerate(["Because.", " ", "No."])],
@@ -51,12 +53,35 @@ def test_an_empty_answer_stays_unscored_and_every_answer_is_judged_once(tiny: Ch
 
 
 def test_saved_weights_predict_the_same(tmp_path: Path) -> None:
-    before = weights([3], 16)
+    before = weights(3, 16, n_heads=2)
     before.save(tmp_path / "judge.safetensors")
     after = JudgeWeights.load(tmp_path / "judge.safetensors")
-    x = torch.randn(5, 1, 16)
-    assert np.allclose(before.predict(x), after.predict(x), atol=0.2)
-    assert after.layers == [3] and ((after.predict(x) >= 0) & (after.predict(x) <= 100)).all()
+    tokens = [torch.randn(n, 16) for n in (5, 1, 9)]
+    assert np.allclose(before.predict(tokens), after.predict(tokens), atol=0.2)
+    assert (after.layer, len(after.heads)) == (3, 2)
+    assert ((after.predict(tokens) >= 0) & (after.predict(tokens) <= 100)).all()
+
+
+def test_a_score_does_not_depend_on_the_answers_beside_it() -> None:
+    judge = weights(0, 16)
+    tokens = [torch.randn(n, 16) for n in (40, 1, 7)]
+    together = judge.predict(tokens)
+    assert np.allclose(together, np.concatenate([judge.predict([x]) for x in tokens]), atol=1e-3)
+    assert np.ptp(together) > 1
+
+
+def test_calibration_is_a_broken_line_through_its_knots_that_keeps_the_order() -> None:
+    knots = np.array([[[20.0, 40.0], [60.0, 80.0]], [[50.0, 50.0], [60.0, 60.0]]])
+    found = calibrated(np.array([[-5.0, 10.0], [20.0, 55.0], [40.0, 70.0], [80.0, 130.0]]), knots)
+    assert found[:, 0].tolist() == [0.0, 40.0, 60.0, 90.0]
+    assert found[:, 1].tolist() == [10.0, 55.0, 70.0, 100.0]
+
+
+def test_several_heads_are_averaged() -> None:
+    judge, tokens = weights(0, 16, n_heads=2), [torch.randn(6, 16)]
+    alone = [JudgeWeights(0, judge.center, judge.scale, STRAIGHT, [head], CARD).predict(tokens) for head in judge.heads]
+    assert not np.allclose(alone[0], alone[1], atol=0.1)
+    assert np.allclose(judge.predict(tokens), np.mean(alone, axis=0), atol=1e-3)
 
 
 @pytest.mark.slow
