@@ -65,7 +65,7 @@ def token_figure(answers: Sequence[TokenProjections]) -> go.Figure:
             zmax=largest,
             xgap=1,
             ygap=2,
-            colorbar={"title": {"text": "projection / mean residual norm", "side": "right"}},
+            colorbar={"thickness": 12, "len": 0.9},
         )
         label = "misaligned" if answer.misaligned else "aligned"
         question = answer.question if len(answer.question) <= 60 else answer.question[:57] + "..."
