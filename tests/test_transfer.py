@@ -1,0 +1,106 @@
+"""Directions of several models on the same texts: transfer, shift, asymmetry, controls, and the card of one direction."""
+
+import numpy as np
+import pytest
+import torch
+
+from emis_interp.directions import cosine, unit
+from emis_interp.errors import DataError
+from emis_interp.extractors import question_balanced
+from emis_interp.labeled import LabeledActivations
+from emis_interp.reliability import control_directions
+from emis_interp.reliability_card import reliability_card
+from probes.transfer import asymmetry, projection_shift, transfer_auroc
+
+D = 12
+
+
+def arm(direction: torch.Tensor, questions: str, offset: float = 0.0, seed: int = 0) -> LabeledActivations:
+    """Ten texts per class and question, whose misaligned ones are moved along `direction`; all are moved by `offset` along axis 0."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = np.array([True, False] * 10 * len(questions))
+    x = (
+        0.3 * torch.randn(len(labels), 2, D, generator=generator)
+        + torch.from_numpy(labels).float()[:, None, None] * direction
+    )
+    x[:, :, 0] += offset
+    return LabeledActivations(x, labels, tuple(name for name in questions for _ in range(20)))
+
+
+def axis(i: int) -> torch.Tensor:
+    return 2 * torch.eye(D)[i]
+
+
+def models(questions: str, seed: int) -> dict[str, LabeledActivations]:
+    """Two models share a direction, the third has another."""
+    return {
+        "base": arm(axis(0), questions, seed=seed),
+        "like base": arm(axis(0), questions, offset=3.0, seed=seed),
+        "other": arm(axis(1), questions, seed=seed),
+    }
+
+
+def test_a_direction_transfers_where_it_is_shared_and_not_where_it_is_not() -> None:
+    matrix = transfer_auroc(models("abc", 0), models("de", 1), layer=1)
+    assert set(matrix["base", "other"]) == {"d", "e"}
+    means = {pair: np.mean(list(row.values())) for pair, row in matrix.items()}
+    assert means["base", "like base"] > 0.98 and means["other", "other"] > 0.98
+    assert means["base", "other"] == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_shift_is_in_residual_norms_and_has_the_sign_of_misaligned() -> None:
+    shift = projection_shift(models("abc", 0), models("de", 1), layer=0, residual_norm=6.0)
+    assert shift["base", "like base"] == pytest.approx({"d": 0.5, "e": 0.5}, abs=0.01)
+    assert ("base", "base") not in shift
+    with pytest.raises(DataError, match="needs the base model"):
+        projection_shift({"x": arm(axis(0), "a")}, {"x": arm(axis(0), "b")}, 0, 1.0)
+
+
+def test_asymmetry_is_the_difference_across_the_diagonal_by_question() -> None:
+    matrix = {("a", "b"): {"q": 0.9, "r": 0.8}, ("b", "a"): {"q": 0.6}, ("a", "a"): {"q": 1.0}}
+    assert asymmetry(matrix) == {("a", "b"): {"q": pytest.approx(0.3)}}
+
+
+def test_fit_and_test_must_not_share_a_question() -> None:
+    with pytest.raises(DataError, match=r"both halves: \['b'\]"):
+        transfer_auroc(models("ab", 0), models("bc", 1), 0)
+
+
+def test_controls_are_unit_and_natural_ones_avoid_the_direction() -> None:
+    data = arm(axis(0), "abc").at([0])
+    raw = question_balanced(data)[0]
+    controls = control_directions(data, raw, 25, seed=3)
+    for vectors in controls.values():
+        assert vectors.shape == (25, D)
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(25))
+    assert (controls["orthogonal"] @ unit(raw)).abs().max() < 1e-5
+    assert cosine(controls["shuffled"], raw).abs().mean() < 0.6
+    again = control_directions(data, raw, 25, seed=3)
+    assert all(torch.equal(again[kind], vectors) for kind, vectors in controls.items())
+
+
+def test_natural_controls_need_two_texts_of_one_class() -> None:
+    few = LabeledActivations(torch.randn(4, 1, D), np.array([True, False] * 2), ("a", "a", "b", "b"))
+    with pytest.raises(DataError, match="two texts of one class"):
+        control_directions(few, torch.ones(D), 3)
+
+
+def test_the_card_tells_a_planted_direction_from_noise() -> None:
+    lengths = np.arange(100.0)
+    good = reliability_card(arm(axis(0), "abcde"), 1, lengths, n_draws=39)
+    noise = reliability_card(arm(0 * axis(0), "abcde"), 1, lengths, n_draws=39)
+    assert good["norm_p"] == 1 / 40 and noise["norm_p"] > 0.05
+    assert good["split_half_cosine"]["low"] > 0.9 > noise["split_half_cosine"]["mean"] + 0.3
+    assert good["bootstrap_cosine"]["mean"] > 0.97
+    assert good["held_out_auroc"]["mean"] > 0.98
+    assert good["balance"]["by_question"]["a"] == {"misaligned": 10, "aligned": 10}
+    assert good["length"]["mean_misaligned"] == pytest.approx(49.0)
+    assert good["top5_dims_share"] > 0.9
+
+
+def test_the_card_sees_length_and_massive_dimensions() -> None:
+    data = arm(axis(0), "ab", offset=50.0)
+    lengths = np.where(data.misaligned, 9.0, 3.0)
+    card = reliability_card(data, 0, lengths, n_draws=9)
+    assert card["length"]["auroc"] == 1.0
+    assert card["massive_dims_share"] > 0.8  # the direction lies along the dimension that is large in every text
