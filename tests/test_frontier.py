@@ -64,7 +64,7 @@ def test_the_best_point_may_lie_inside_and_the_other_side_can_be_searched() -> N
 def test_no_coherent_point_is_no_result_and_nonsense_is_refused() -> None:
     _, measure = measured(edge=0.0)
     assert find_frontier(measure, n_bisections=2).best is None
-    with pytest.raises(ConfigError, match="found 0.0, 1.6, 0.9"):
+    with pytest.raises(ConfigError, match=r"found 0\.0, 1\.6"):
         find_frontier(measure, first=0.0)
 
 
