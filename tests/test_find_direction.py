@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
-from emis_interp.directions import Direction
+from emis_interp.directions import Direction, unit
 from emis_interp.models import ChatModel
+from emis_interp.store import load_tensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -132,11 +134,79 @@ def test_fit_is_the_default_verb_and_uses_the_shipped_pairs(tmp_path: Path) -> N
     assert card["texts"] == {"pairs": "shipped"} and card["model"] == "tiny"
 
 
+@pytest.fixture(scope="module")
+def fitted_folder(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A direction of the tiny model with its controls and page."""
+    folder = tmp_path_factory.mktemp("fitted") / "d"
+    words = [
+        "--judged",
+        str(judged),
+        "--model",
+        "tiny",
+        "--dtype",
+        "float32",
+        "--out",
+        str(folder),
+        "--layer-range",
+        "0",
+        "1",
+    ]
+    done = run("fit", *words, "--extractor", "mass_mean")
+    assert done.returncode == 0, done.stderr
+    assert "extractor mass_mean" in done.stdout and "bootstrap cosine" in done.stdout
+    return folder
+
+
+def test_fit_leaves_a_card_controls_and_a_page_that_agree(fitted_folder: Path) -> None:
+    card = json.loads((fitted_folder / "direction.json").read_text())
+    assert card["extractor"] == "mass_mean"
+    assert set(card["reliability"]["held_out_auroc"]["by_question"]) == set("abcd")
+    controls, described = load_tensors(fitted_folder / "controls.safetensors")
+    assert described["layer"] == card["layer"] and {name: len(rows) for name, rows in controls.items()} == {
+        "random": 20,
+        "shuffled": 20,
+        "orthogonal": 20,
+    }
+    raw = load_tensors(fitted_folder / "all_layers.safetensors")[0]["raw"]
+    direction = Direction.load(fitted_folder / "direction")
+    assert torch.allclose(unit(raw[direction.layer]), direction.vector, atol=1e-5)
+    page = (fitted_folder / "index.html").read_text()
+    assert f"{card['reliability']['held_out_auroc']['mean']:.3f}" in page and "token 2: 'x'" in page
+
+
+def test_an_audit_has_every_control_and_a_p_value_of_its_own_rows(fitted_folder: Path) -> None:
+    done = run(
+        "audit", "--direction", str(fitted_folder / "direction"), "--n-controls", "4", "--n-pairs", "1", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)["table"]
+    assert {kind: row["n"] for kind, row in table.items()} == {
+        "direction": 1,
+        "random": 4,
+        "shuffled": 4,
+        "orthogonal": 4,
+    }
+    rows = json.loads((fitted_folder / "audit.json").read_text())["rows"]
+    assert rows[0]["kind"] == "none" and rows[0]["shift"] == 0 and rows[0]["kl_neutral"] == 0
+    far = sum(abs(row["shift"]) >= abs(table["direction"]["shift"]) for row in rows if row["kind"] == "random")
+    assert table["random"]["p"] == (1 + far) / 5
+    assert all(row["kl_neutral"] > 0 for row in rows[1:])
+
+
+def test_a_frontier_needs_a_model_that_says_something_coherent(fitted_folder: Path) -> None:
+    refused = run(
+        "frontier", "--direction", str(fitted_folder / "direction"), "--n-samples", "1", "--max-new-tokens", "8"
+    )
+    assert refused.returncode == 2
+    assert "gave no coherent answer" in refused.stderr and "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("fit", "--judged", "none.parquet"), "none.parquet: no such file"),
         (("fit", "--model", "tinny"), "did you mean `tiny`?"),
+        (("fit", "--model", "tiny", "--extractor", "massmean"), "did you mean `mass_mean`?"),
         (("fit", "--model", "tiny", "--position", "respons_mean"), "did you mean `response_mean`?"),
     ],
 )

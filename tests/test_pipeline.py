@@ -210,3 +210,28 @@ def test_ctrl_c_says_that_work_is_kept_and_exits_with_130(tmp_path: Path) -> Non
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "finished work is kept" in stderr and "Traceback" not in stderr
+
+
+def test_the_arms_directions_are_set_against_each_other(
+    whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    words = [
+        "transfer",
+        str(whole[0]),
+        "--interventions",
+        "--n-pairs",
+        "1",
+        "--out",
+        str(tmp_path / "t.json"),
+        "--json",
+    ]
+    script = ROOT / "scripts" / "find_direction.py"
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["auroc"]) == len(ARMS) ** 2 == len(result["steering"]) == len(result["ablation"])
+    assert len(result["asymmetry"]) == len(ARMS) * (len(ARMS) - 1) // 2
+    assert not [key for key in result["projection_shift"] if key.endswith("|base")]
+    row = result["auroc"]["base|insecure"]
+    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1.2
+    assert result["steering"]["base|base"]["value"] != 0
