@@ -20,7 +20,7 @@ SIBLINGS = ("training", "evals", "probes")
 # A module of emis_interp may import its own level and those below.
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
-    1: ("embedded", "models", "chat", "batching"),
+    1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
     2: ("capture", "likelihood", "labeled"),
     3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
     4: ("selection", "reliability_card", "capability", "frontier"),
