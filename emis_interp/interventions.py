@@ -1,11 +1,13 @@
-"""Changes what a model computes inside a `with` block: steer along a direction, or ablate it; undone on any exit.
+"""Changes what a model computes inside a `with` block: steer, ablate or patch the residual stream; undone on any exit.
 
-Both act on the residual stream at every position, in prefill and in generation.
+An `Intervention` says what is done, `apply` does it; `steer` and `ablate` are the two most wanted ones for a `Direction`. All of them
+act in prefill and in generation with a key-value cache.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,15 +16,87 @@ from torch import Tensor
 from emis_interp.batching import pad
 from emis_interp.capture import OutputEdit
 from emis_interp.directions import Direction
-from emis_interp.errors import ModelError
+from emis_interp.errors import DataError, ModelError
+from emis_interp.hook_points import find_site
 from emis_interp.models import ChatModel, head_logits
 
 Edit = Callable[[Tensor], Tensor]
+Positions = Literal["all", "prompt", "generated"] | int
+
+
+@dataclass(frozen=True)
+class Steer:
+    """Add vectors to `resid_post`.
+
+    Attributes:
+        vectors: layer -> what is added, residual-stream units: `[d_model]`, or `[batch, d_model]` for another one in every row.
+        positions: `all`; `prompt` (the first pass) or `generated` (passes that continue a key-value cache); or an index: this token of
+            the unpadded sequence and all later ones.
+        schedule: factor by pass: 0 for the first, 1 for the first token that continues the cache, and so on; None is 1 always.
+    """
+
+    vectors: Mapping[int, Float[Tensor, "*batch d_model"]]
+    positions: Positions = "all"
+    schedule: Callable[[int], float] | None = None
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Set the coordinates along a direction or in a subspace.
+
+    Attributes:
+        basis: `[d_model]` or `[k, d_model]`; orthonormalised here.
+        coordinates: None for zero. Otherwise `[n_layers + 1]` or `[n_layers + 1, k]` (in the coordinates of `orthonormal(basis)`): row 0
+            at the input of layer 0, row l + 1 at the output of layer l, e.g. the means of the model's own activations (mean
+            ablation) or of the base model's (base-mean ablation).
+        layers: None for everywhere: the input of layer 0, what attention and MLP add in every block, and every output. Otherwise the
+            outputs (`resid_post`) of these layers alone, which later layers may write to again.
+    """
+
+    basis: Float[Tensor, "*k d_model"]
+    coordinates: Float[Tensor, "n_points *k"] | None = None
+    layers: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Replace `resid_post` of a layer at given tokens of the unpadded sequence, in every row, by values of another run.
+
+    `values`: `[n_positions, d_model]`, or `[batch, n_positions, d_model]` for each row its own.
+    """
+
+    layer: int
+    positions: tuple[int, ...]
+    values: Float[Tensor, "*batch n_positions d_model"]
+
+
+Intervention = Steer | Ablate | Patch
 
 
 @contextlib.contextmanager
-def steer(chat_model: ChatModel, direction: Direction, coefficient: float) -> Iterator[None]:
-    """Add coefficient x residual_norm x vector to the output of the direction's layer (`resid_post`).
+def apply(chat_model: ChatModel, *interventions: Intervention) -> Iterator[None]:
+    """Run the block with the interventions in place, applied in their order at each layer.
+
+    Raises:
+        ModelError: a vector of another width, or a layer that the model does not have; nothing is changed then.
+    """
+    clock = _Clock()
+    plans = [plan for item in interventions for plan in _plans(chat_model, item, clock)]
+    handles = [chat_model.body.register_forward_pre_hook(clock.look, with_kwargs=True)] if plans else []
+    try:
+        for module, hook in plans:
+            if isinstance(hook, OutputEdit):
+                handles.append(module.register_forward_hook(hook))
+            else:
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def steer(chat_model: ChatModel, direction: Direction, coefficient: float) -> contextlib.AbstractContextManager[None]:
+    """Add coefficient x residual_norm x vector to the output of the direction's layer (`resid_post`), at all positions.
 
     Args:
         coefficient: multiples of the mean residual norm at the layer; positive is more misaligned, 0 changes nothing at all.
@@ -30,53 +104,169 @@ def steer(chat_model: ChatModel, direction: Direction, coefficient: float) -> It
     Raises:
         ModelError: the direction is of another model.
     """
-    _check(chat_model, direction)
-    if coefficient == 0:
-        yield
-        return
+    _check_width(chat_model, direction.vector)
+    chat_model.check_layers([direction.layer])
     added = coefficient * direction.residual_norm * direction.vector
-    with edit_outputs(chat_model, [direction.layer], lambda residual: residual + added.to(residual)):
-        yield
+    return apply(chat_model, Steer({direction.layer: added}))
 
 
-@contextlib.contextmanager
-def ablate(chat_model: ChatModel, direction: Direction) -> Iterator[None]:
-    """Set the coordinate along the direction to zero at the input of the first layer and at the output of every layer.
+def ablate(
+    chat_model: ChatModel, direction: Direction, coordinates: Float[Tensor, "n_points"] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Hold the coordinate along the direction at zero (or at `coordinates`, see `Ablate`) everywhere in the residual stream.
 
-    The zero variant of directional ablation (Arditi et al. 2024, section 2.4), applied to `resid_pre` of layer 0 and `resid_post` of
-    all layers; what attention adds within a block is removed at the end of that block.
+    Directional ablation (Arditi et al. 2024, section 2.4): the coordinate is removed from the embedding and from everything that
+    attention and MLP add, so that with zero it equals `orthogonalized` weights.
+
+    Raises:
+        ModelError: the direction is of another model, or the parts of this family's blocks are not known (then
+            `apply(chat_model, Ablate(vector, layers=...))` acts on outputs of blocks alone).
     """
-    _check(chat_model, direction)
-
-    def remove(residual: Tensor) -> Tensor:
-        vector = direction.vector.to(residual.device)
-        coordinate = residual.float() @ vector
-        return (residual.float() - coordinate[..., None] * vector).to(residual.dtype)
-
-    with edit_outputs(chat_model, range(chat_model.n_layers), remove, edit_input=True):
-        yield
+    _check_width(chat_model, direction.vector)
+    chat_model.check_layers([direction.layer])
+    return apply(chat_model, Ablate(direction.vector, coordinates))
 
 
 @contextlib.contextmanager
-def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit, edit_input: bool = False) -> Iterator[None]:
-    """Replace the residual leaving each of `layers` by `edit(residual)` (and the one entering layer 0, with `edit_input`)."""
+def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit) -> Iterator[None]:
+    """Replace the residual leaving each of `layers` by `edit(residual)`."""
     chat_model.check_layers(list(layers))
-
-    def before(module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if inputs:
-            return (edit(inputs[0]), *inputs[1:]), kwargs
-        return inputs, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    blocks = chat_model.layers
     handles = []
     try:
-        handles += [blocks[layer].register_forward_hook(OutputEdit(edit)) for layer in layers]
-        if edit_input:
-            handles.append(blocks[0].register_forward_pre_hook(before, with_kwargs=True))
+        handles += [chat_model.layers[layer].register_forward_hook(OutputEdit(edit)) for layer in layers]
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def orthonormal(basis: Float[Tensor, "*k d_model"]) -> Float[Tensor, "k d_model"]:
+    """Orthonormal rows that span the given ones; a single vector keeps its direction.
+
+    Raises:
+        DataError: the vectors are zero or depend on each other.
+    """
+    rows = torch.atleast_2d(basis.double())
+    if torch.linalg.matrix_rank(rows) < len(rows):
+        raise DataError(f"{len(rows)} vectors span fewer dimensions; leave out zero and dependent ones")
+    q, r = torch.linalg.qr(rows.T)
+    return (q * r.diagonal().sign()).T
+
+
+@dataclass
+class _Clock:
+    """Where the tokens of the pass at hand stand: their place in the unpadded sequence, and how many passes continued the cache."""
+
+    step: int = 0
+    places: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def look(self, module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        past = kwargs.get("past_key_values")
+        n_past = 0 if past is None else int(past.get_seq_length())
+        self.step = self.step + 1 if n_past else 0
+        ids = kwargs.get("input_ids", inputs[0] if inputs else None)
+        ids = kwargs["inputs_embeds"][..., 0] if ids is None else ids
+        places = kwargs.get("position_ids")
+        if places is None:
+            mask = kwargs.get("attention_mask")
+            if isinstance(mask, Tensor) and mask.ndim == 2:
+                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[-1] :]
+            else:
+                places = torch.arange(n_past, n_past + ids.shape[-1], device=ids.device)[None]
+        self.places = places.expand(ids.shape[0], -1)
+
+
+def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tuple[torch.nn.Module, Any]]:
+    """(module, hook) for every place that an intervention touches."""
+    if isinstance(item, Steer):
+        chat_model.check_layers(list(item.vectors))
+        for vector in item.vectors.values():
+            _check_width(chat_model, vector)
+        return [
+            (chat_model.layers[layer], OutputEdit(_adder(vector, item, clock)))
+            for layer, vector in item.vectors.items()
+            if bool((vector != 0).any())  # adding nothing must not even round
+        ]
+    if isinstance(item, Patch):
+        chat_model.check_layers([item.layer])
+        _check_width(chat_model, item.values)
+        if item.values.shape[-2] != len(item.positions):
+            raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
+        return [(chat_model.layers[item.layer], OutputEdit(_patcher(item, clock)))]
+    _check_width(chat_model, item.basis)
+    basis = orthonormal(item.basis)
+    n_points = chat_model.n_layers + 1
+    held = torch.zeros(n_points, len(basis)) if item.coordinates is None else item.coordinates.reshape(-1, len(basis))
+    if len(held) != n_points:
+        raise ModelError(
+            f"ablate: {len(held)} rows of coordinates, {chat_model.name} needs {n_points} (input and every layer)"
+        )
+    if item.layers is not None:
+        chat_model.check_layers(list(item.layers))
+        return [(chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))) for layer in item.layers]
+    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], _before(_setter(basis, held[0])))]
+    remove = OutputEdit(_setter(basis, torch.zeros(len(basis))))
+    for layer in range(chat_model.n_layers):
+        for hook_point in ("attn_out", "mlp_out"):
+            path = find_site(chat_model, hook_point).path
+            plans.append((chat_model.layers[layer].get_submodule(path), remove))
+        plans.append((chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))))
+    return plans
+
+
+def _adder(vector: Tensor, item: Steer, clock: _Clock) -> Edit:
+    def edit(residual: Tensor) -> Tensor:
+        if (item.positions == "prompt" and clock.step > 0) or (item.positions == "generated" and clock.step == 0):
+            return residual
+        added = vector if item.schedule is None else item.schedule(clock.step) * vector
+        added = added.to(residual)
+        if added.ndim == 2:
+            added = added[:, None]
+        if isinstance(item.positions, int):
+            chosen = (clock.places >= item.positions)[..., None].to(residual.device)
+            return torch.where(chosen, residual + added, residual)
+        return residual + added
+
+    return edit
+
+
+def _patcher(item: Patch, clock: _Clock) -> Edit:
+    def edit(residual: Tensor) -> Tensor:
+        patched = residual.clone()
+        for index, position in enumerate(item.positions):
+            chosen = (clock.places == position)[..., None].to(residual.device)
+            value = item.values[..., index, :].to(residual)
+            patched = torch.where(chosen, value[:, None] if value.ndim == 2 else value, patched)
+        return patched
+
+    return edit
+
+
+def _setter(basis: Float[Tensor, "k d_model"], coordinates: Float[Tensor, "k"]) -> Edit:
+    def edit(residual: Tensor) -> Tensor:
+        exact = torch.promote_types(residual.dtype, torch.float32)
+        rows, values = basis.to(residual.device, exact), residual.to(exact)
+        return (values + (coordinates.to(values) - values @ rows.T) @ rows).to(residual.dtype)
+
+    return edit
+
+
+def _before(edit: Edit) -> Callable[..., Any]:
+    """A forward pre-hook that edits the residual entering a block."""
+
+    def hook(module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if inputs:
+            return (edit(inputs[0]), *inputs[1:]), kwargs
+        return inputs, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    return hook
+
+
+def _check_width(chat_model: ChatModel, vector: Tensor) -> None:
+    if vector.shape[-1] != chat_model.d_model:
+        raise ModelError(
+            f"direction has d_model {vector.shape[-1]}, {chat_model.name} has {chat_model.d_model}; it is of another model"
+        )
 
 
 def next_token_logprobs(chat_model: ChatModel, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "batch vocab"]:
@@ -93,11 +283,3 @@ def mean_kl(before: Float[Tensor, "batch vocab"], after: Float[Tensor, "batch vo
     """Mean KL(before || after) over prompts, nats: what an intervention costs on harmless prompts (Arditi et al. 2024 drop
     candidates above 0.1)."""
     return float((before.exp() * (before - after)).sum(-1).mean())
-
-
-def _check(chat_model: ChatModel, direction: Direction) -> None:
-    if direction.vector.shape[0] != chat_model.d_model:
-        raise ModelError(
-            f"direction has d_model {direction.vector.shape[0]}, {chat_model.name} has {chat_model.d_model}; it is of another model"
-        )
-    chat_model.check_layers([direction.layer])

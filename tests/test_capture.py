@@ -16,7 +16,7 @@ from emis_interp.capture import capture_residuals, capture_response_tokens, capt
 from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
-from emis_interp.interventions import ablate, steer
+from emis_interp.interventions import Ablate, ablate, apply, steer
 from emis_interp.models import ChatModel, load_model, tiny_model
 
 TEXTS = [
@@ -233,8 +233,11 @@ def test_tuples_and_tensors_give_the_hand_computed_means(as_tuple: bool) -> None
     direction = Direction(torch.tensor([1.0, 0.0]), layer=0, raw_norm=1.0, residual_norm=5.0)
     with steer(chat_model, direction, 2.0):
         assert capture_residuals(chat_model, chats)[1].tolist() == [[15, 9], [25, 19]]
-    with ablate(chat_model, direction):
+    with apply(chat_model, Ablate(direction.vector, layers=(0, 1))):
         assert capture_residuals(chat_model, chats)[1].tolist() == [[0, 9], [0, 19]]
+    with pytest.raises(ModelError, match="not known for blocks of type _AddingBlock"):
+        with ablate(chat_model, direction):
+            pass
 
 
 @pytest.mark.parametrize("captured_before", [True, False])

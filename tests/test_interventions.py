@@ -5,14 +5,27 @@ from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from emis_interp.chat import encode_prompt
 from emis_interp.directions import Direction, unit
-from emis_interp.errors import ModelError
-from emis_interp.interventions import ablate, edit_outputs, mean_kl, next_token_logprobs, steer
+from emis_interp.errors import DataError, ModelError
+from emis_interp.interventions import (
+    Ablate,
+    Patch,
+    Steer,
+    ablate,
+    apply,
+    edit_outputs,
+    mean_kl,
+    next_token_logprobs,
+    orthonormal,
+    steer,
+)
 from emis_interp.models import ChatModel, load_model, tiny_model
+from emis_interp.orthogonalize import orthogonalized
 
 VECTOR = unit(torch.randn(32, generator=torch.Generator().manual_seed(5)))
 IDS = torch.tensor([[0, 87, 66, 90, 3, 200, 17, 1, 0, 44]])
@@ -92,35 +105,132 @@ def test_after_ablation_no_layer_reads_the_direction(make: Any) -> None:
     assert not torch.allclose(logits, ablated)
 
 
-def test_ablation_equals_orthogonalised_weights() -> None:
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gpt2", "neox", "neox_sequential"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_ablation_equals_orthogonalised_weights(name: str, rank: int) -> None:
     """Arditi et al. 2024, section 2.4: removing the direction from everything that writes to the residual stream is the same."""
-    chat_model = load_model("tiny", device="cpu", dtype="float64")
-    with ablate(chat_model, direction()):
-        _, expected = outputs(chat_model)
-    other = load_model("tiny", device="cpu", dtype="float64")
-    vector = VECTOR.double()
-    with torch.no_grad():
-        head = other.model.lm_head.weight.clone()  # tied to the embedding, and only reads the stream
-        other.model.lm_head.weight = torch.nn.Parameter(head)
-        embedding = other.body.embed_tokens
-        embedding.weight = torch.nn.Parameter(embedding.weight - (embedding.weight @ vector)[:, None] * vector)
-        for block in list[Any](other.layers):
-            for writer in (block.self_attn.o_proj, block.mlp.down_proj):
-                writer.weight -= vector[:, None] * (vector @ writer.weight)
-    # Within a block the hook version lets the MLP read what attention has just added along the direction: remove that as well.
-    handles = [
-        block.self_attn.register_forward_hook(
-            lambda m, i, out: (out[0] - (out[0] @ vector)[..., None] * vector, *out[1:])
-        )
-        for block in list[Any](chat_model.layers)
-    ]
-    with ablate(chat_model, direction()):
-        _, all_writes = outputs(chat_model)
-    for handle in handles:
-        handle.remove()
-    _, orthogonal = outputs(other)
-    torch.testing.assert_close(all_writes, orthogonal, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(expected, orthogonal, atol=1e-3)  # so the two published variants do differ
+    chat_model = family(name, torch.float64)
+    basis = torch.randn(rank, 32, generator=torch.Generator().manual_seed(rank))
+    plain = chat_model.model(IDS).logits
+    other = orthogonalized(chat_model, basis)
+    with apply(chat_model, Ablate(basis)):
+        ablated = chat_model.model(IDS).logits
+    torch.testing.assert_close(ablated, other.model(IDS).logits, rtol=1e-9, atol=1e-9)
+    assert (plain - ablated).abs().max() > 1e-2
+    assert torch.equal(chat_model.model(IDS).logits, plain)  # the model itself is untouched
+
+
+def test_an_orthogonalised_model_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    other = orthogonalized(load_model("tiny", device="cpu"), VECTOR)
+    other.model.save_pretrained(tmp_path)
+    other.tokenizer.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path), device="cpu")
+    assert torch.equal(again.model(IDS).logits, other.model(IDS).logits)
+
+
+def test_weights_that_cannot_be_orthogonalised_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"norms what attention and MLP give.*use `ablate`"):
+        orthogonalized(family("gemma2"), VECTOR)
+    with pytest.raises(ModelError, match="merge the adapter first"):
+        orthogonalized(adapted(), VECTOR)
+    with pytest.raises(ModelError, match="direction has d_model 5"):
+        orthogonalized(load_model("tiny", device="cpu"), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ablation_holds_the_coordinate_where_it_is_told_in_every_family(name: str) -> None:
+    chat_model = family(name)
+    means = torch.tensor([0.5, -1.0, 2.0])
+    for coordinates, expected in ((None, torch.zeros(3)), (means, means)):
+        with ablate(chat_model, direction(), coordinates):
+            residuals, _ = outputs(chat_model)
+        for residual, value in zip(residuals, expected, strict=True):
+            torch.testing.assert_close(residual @ VECTOR, value.expand(residual.shape[:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_ablation_at_one_layer_leaves_the_others_as_they_are(tiny: ChatModel) -> None:
+    before, _ = outputs(tiny)
+    with apply(tiny, Ablate(VECTOR, layers=(0,))):
+        after, _ = outputs(tiny)
+    assert torch.equal(before[0], after[0])
+    assert (after[1] @ VECTOR).abs().max() < 1e-5 < (after[2] @ VECTOR).abs().max()
+
+
+def test_dependent_directions_span_no_subspace() -> None:
+    basis = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    rows = orthonormal(basis)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(3, dtype=rows.dtype))
+    torch.testing.assert_close(orthonormal(VECTOR)[0].float(), VECTOR)
+    with pytest.raises(DataError, match="span fewer dimensions"):
+        orthonormal(torch.stack([VECTOR, -2 * VECTOR]))
+
+
+def pads(n: int) -> tuple[Tensor, Tensor]:
+    """The ids with n padding tokens on the left, and their mask."""
+    left = torch.ones(1, n, dtype=torch.long)
+    return torch.cat([left, IDS], 1), torch.cat([0 * left, torch.ones_like(IDS)], 1)
+
+
+def test_positions_count_real_tokens_whatever_the_padding(tiny: ChatModel) -> None:
+    item = Steer({0: 2 * VECTOR}, positions=4)
+    ids, mask = pads(3)
+    with apply(tiny, item):
+        padded = tiny.body(ids, attention_mask=mask).last_hidden_state[:, 3:]
+        plain = tiny.body(IDS).last_hidden_state
+    torch.testing.assert_close(padded, plain, rtol=1e-4, atol=1e-4)
+    untouched = tiny.body(IDS).last_hidden_state
+    assert torch.equal(plain[:, :4], untouched[:, :4]) and (plain[:, 4:] - untouched[:, 4:]).abs().max() > 0.01
+
+
+def generated(chat_model: ChatModel, n: int = 6) -> Tensor:
+    options = {"max_new_tokens": n, "min_new_tokens": n, "do_sample": False, "return_dict_in_generate": True}
+    out = chat_model.model.generate(IDS, attention_mask=torch.ones_like(IDS), output_logits=True, **options)
+    return torch.stack(out.logits)
+
+
+def test_prompt_and_generated_tokens_are_steered_apart_and_by_a_schedule(tiny: ChatModel) -> None:
+    plain, strong = generated(tiny), {0: 20 * VECTOR}
+    seen: list[int] = []
+
+    def decay(step: int) -> float:
+        seen.append(step)
+        return 0.5**step
+
+    with apply(tiny, Steer(strong, positions="generated")):
+        later = generated(tiny)
+    assert torch.equal(later[0], plain[0]) and not torch.allclose(later[1], plain[1], atol=1e-3)
+    with apply(tiny, Steer(strong, positions="prompt")):
+        first = generated(tiny)
+    assert not torch.allclose(first[0], plain[0], atol=1e-3)
+    with apply(tiny, Steer(strong, schedule=decay)):
+        scheduled = generated(tiny)
+    assert seen == list(range(6))
+    torch.testing.assert_close(scheduled[0], first[0])
+
+
+def test_every_row_can_have_its_own_vector(tiny: ChatModel) -> None:
+    vectors = torch.stack([0 * VECTOR, 2 * VECTOR, -VECTOR])
+    with apply(tiny, Steer({0: vectors, 1: vectors.flip(0)})):
+        together = tiny.model(IDS.expand(3, -1)).logits
+    for row in range(3):
+        with apply(tiny, Steer({0: vectors[row], 1: vectors.flip(0)[row]})):
+            torch.testing.assert_close(tiny.model(IDS).logits[0], together[row], rtol=1e-4, atol=1e-4)
+
+
+def test_a_whole_patch_carries_another_run_over_and_a_part_of_it_does_not(tiny: ChatModel) -> None:
+    other = IDS.flip(1)
+    residuals, logits = outputs(tiny, other)
+    n = IDS.shape[1]
+    with apply(tiny, Patch(1, tuple(range(n)), residuals[2][0])):
+        torch.testing.assert_close(outputs(tiny)[1], logits, rtol=1e-5, atol=1e-5)
+    with apply(tiny, Patch(0, (2,), residuals[1][0, 2:3])):
+        after, _ = outputs(tiny)
+    before, _ = outputs(tiny)
+    assert torch.equal(after[1][0, 2], residuals[1][0, 2])
+    assert torch.equal(after[1][0, :2], before[1][0, :2]) and not torch.equal(after[2][0, 3:], before[2][0, 3:])
+    with pytest.raises(ModelError, match="2 values for 1 positions"):
+        with apply(tiny, Patch(0, (2,), residuals[1][0, :2])):
+            pass
 
 
 def test_hooks_are_gone_after_an_error_inside_and_while_entering() -> None:
