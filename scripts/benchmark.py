@@ -7,9 +7,16 @@ Example:
 from typing import Any
 
 import cli
-from benchmarks import bootstrap, capture, judge, sample, train
+from benchmarks import bootstrap, capture, judge, sample, sweep, train
 
-VERBS: dict[str, Any] = {"train": train, "capture": capture, "sample": sample, "judge": judge, "bootstrap": bootstrap}
+VERBS: dict[str, Any] = {
+    "train": train,
+    "capture": capture,
+    "sample": sample,
+    "judge": judge,
+    "bootstrap": bootstrap,
+    "sweep": sweep,
+}
 
 
 if __name__ == "__main__":
