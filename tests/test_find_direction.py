@@ -182,6 +182,7 @@ def test_an_audit_has_every_control_and_a_p_value_of_its_own_rows(fitted_folder:
     table = json.loads(done.stdout)["table"]
     assert {kind: row["n"] for kind, row in table.items()} == {
         "direction": 1,
+        "direction, mean": 1,
         "random": 4,
         "shuffled": 4,
         "orthogonal": 4,

@@ -23,7 +23,7 @@ LEVELS = {
     1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
     2: ("capture", "likelihood", "labeled"),
     3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
-    4: ("selection", "orthogonalize", "sweeps", "reliability_card", "capability", "frontier"),
+    4: ("selection", "control_vectors", "orthogonalize", "sweeps", "reliability_card", "capability", "frontier"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 

@@ -1,9 +1,9 @@
 """Audits what ablating a direction does, beside 3 x 20 control directions ablated in the same way.
 
-For every direction: the shift of the likelihood margin on the report questions (negative: less misaligned), the KL divergence on harmless
-prompts, the perplexity of harmless text, and accuracy on easy questions. The p-value is the share of controls of a kind that move the
-margin at least as far in either direction, (1 + k) / (1 + n). An increase of the margin is shown as plainly as a decrease: published
-results disagree in sign.
+The direction is ablated to zero, and to its mean coordinate over the texts that it was fitted on; the controls to zero. For each: the shift
+of the likelihood margin on the report questions (negative: less misaligned), the KL divergence on harmless prompts, the perplexity of
+harmless text, and accuracy on easy questions. The p-value is the share of controls of a kind that move the margin at least as far in
+either direction, (1 + k) / (1 + n). An increase of the margin is shown as plainly as a decrease: published results disagree in sign.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 import cli
 from direction.texts import add_model_flags
@@ -30,6 +32,7 @@ from stages.intervene import neutral_prompts
 from training.datasets import advice_pairs
 
 N_HARMLESS = 40
+MEAN = "direction, mean"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         device=args.device,
         merge=args.adapter is not None,
     )
+    means = load_tensors(args.direction.parent / "all_layers.safetensors")[0]["mean"]
     controls = load_tensors(args.direction.parent / "controls.safetensors")[0]
     system = direction.card.get("system_prompt")
     pairs = [pair for pair in load_contrast(args.pairs, args.n_pairs) if pair.half == "report"]
@@ -61,8 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with cli.progress_bar("audit", len(cells)) as advance:
         for kind, cell in cells:
-            block: AbstractContextManager[None] = nullcontext() if cell is None else ablate(chat_model, cell)
-            with block:
+            with ablation(chat_model, kind, cell, means):
                 rows.append({"kind": kind, **probe.measure()})
             advance(1)
     table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
@@ -82,10 +85,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
 
 
+def ablation(
+    chat_model: ChatModel, kind: str, cell: Direction | None, means: Float[Tensor, "n_points d_model"]
+) -> AbstractContextManager[None]:
+    """Nothing, zero ablation, or (kind `direction, mean`) the coordinate held at its mean over the fitted texts."""
+    if cell is None:
+        return nullcontext()
+    return ablate(chat_model, cell, means @ cell.vector if kind == MEAN else None)
+
+
 def planned(direction: Direction, controls: dict[str, Any], n: int) -> Iterator[tuple[str, Direction | None]]:
     """No intervention first, then the direction, then `n` controls of each kind."""
     yield "none", None
     yield "direction", direction
+    yield MEAN, direction
     for kind, vectors in controls.items():
         for vector in vectors[:n]:
             yield (
@@ -127,7 +140,7 @@ def summary(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     own = [row for row in rows if row["kind"] == kind]
     keys = ("shift", "kl_neutral", "perplexity", "accuracy")
     line: dict[str, Any] = {"n": len(own), **{key: float(np.mean([row[key] for row in own])) for key in keys}}
-    if kind == "direction":
+    if kind in ("direction", MEAN):
         return line | {key: own[0][key] for key in ("shift_low", "shift_high", "n_positive")}
     shifts = np.array([row["shift"] for row in own])
     tested = next(row["shift"] for row in rows if row["kind"] == "direction")
@@ -141,7 +154,7 @@ def say(result: dict[str, Any]) -> str:
         f"layer {result['layer']}, {result['n_pairs']} pairs of {result['n_questions']} report questions; "
         f"before: margin {before['margin']:+.3f}, perplexity {before['perplexity']:.2f}, accuracy {before['accuracy']:.2f}",
         "",
-        f"{'ablated':12}{'n':>4}  {'margin shift':>32}{'KL':>9}{'perplexity':>12}{'accuracy':>10}{'p':>8}",
+        f"{'ablated':17}{'n':>4}  {'margin shift':>32}{'KL':>9}{'perplexity':>12}{'accuracy':>10}{'p':>8}",
     ]
     for kind, row in table.items():
         bounds = (row.get("shift_low", row.get("shift_min")), row.get("shift_high", row.get("shift_max")))
@@ -149,7 +162,7 @@ def say(result: dict[str, Any]) -> str:
         shift = f"{row['shift']:+.3f}" + words
         p = f"{row['p']:.3f}" if "p" in row else ""
         lines.append(
-            f"{kind:12}{row['n']:>4}  {shift:>32}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}{row['accuracy']:>10.2f}{p:>8}"
+            f"{kind:17}{row['n']:>4}  {shift:>32}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}{row['accuracy']:>10.2f}{p:>8}"
         )
     lines += [
         "",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import cli
 from direction.page import token_map, write_page
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         x, norms = capture_with_norms(
             chat_model, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
         )
+    entering = capture_residuals(chat_model, chats, [0], args.position, args.max_batch_tokens, hook_point="resid_pre")
     extractor = extractor_named(args.extractor)
     data = LabeledActivations(
         x, np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
@@ -109,8 +111,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     save_tensors(
         args.out / "all_layers.safetensors",
-        {"raw": extractor(data), "residual_norm": norms.mean(0)},
-        {"of": "raw direction and mean residual norm of every layer, from all questions", "extractor": args.extractor},
+        {
+            "raw": extractor(data),
+            "residual_norm": norms.mean(0),
+            # What mean ablation needs: the mean residual entering layer 0, then the one leaving each layer.
+            "mean": torch.cat([entering.mean(0), x.mean(0)]),
+        },
+        {"of": "raw direction, mean residual norm and mean residual of every layer", "extractor": args.extractor},
     )
     write_json(args.out / "layers.json", found.numbers)
     page = write_page(
