@@ -21,7 +21,7 @@ SIBLINGS = ("training", "evals", "probes")
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
     1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
-    2: ("capture", "likelihood", "labeled"),
+    2: ("capture", "running_means", "likelihood", "labeled"),
     3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
     4: ("selection", "control_vectors", "orthogonalize", "sweeps", "reliability_card", "capability", "frontier"),
 }
