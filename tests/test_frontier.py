@@ -16,7 +16,8 @@ from emis_interp.interventions import steer
 from emis_interp.models import ChatModel
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
-from emis_interp.report.views import TokenProjections
+from emis_interp.report.figures_transfer import dose_figure, effects_figure, matrix_figure
+from emis_interp.report.views import Estimate, TokenProjections
 
 
 def measured(edge: float, effect: float = 1.0) -> tuple[list[float], Callable[[float], Point]]:
@@ -121,3 +122,21 @@ def test_each_token_has_a_cell_with_its_projection() -> None:
     assert first["z"][1][1] == 1.3 and first["z"][1][2] is None
     assert [trace["visible"] for trace in figure["data"]] == [True, False]
     assert [choice["text"] for choice in figure["layout"]["meta"]["choices"]] == ["misaligned: q", "aligned: q"]
+
+
+def test_matrices_and_doses_show_what_was_measured() -> None:
+    rows = {"a|a": Estimate(value=0.9, low=0.8, high=1.0), "a|b": Estimate(value=0.4)}
+    drawn = json.loads(str(matrix_figure(rows, ["a", "b"], 0.5).to_json()))["data"][0]
+    assert drawn["z"] == [[0.9, 0.4], [None, None]] and (drawn["zmin"], drawn["zmax"]) == (
+        pytest.approx(0.1),
+        pytest.approx(0.9),
+    )
+    assert "[0.80, 1.00]" in drawn["hovertext"][0][0]
+    points = [
+        {"coefficient": 0.2, "effect": 0.3, "coherence": 0.95},
+        {"coefficient": 0.1, "effect": 0.1, "coherence": 1.0},
+    ]
+    layers = [{"layer": 7, "points": points, "best": points[0]}, {"layer": 8, "points": points, "best": None}]
+    traces = json.loads(str(dose_figure(layers, "effect", "margin", 0.9).to_json()))["data"]
+    assert [trace["x"] for trace in traces] == [[0.1, 0.2], [0.2], [0.1, 0.2]]
+    assert len(json.loads(str(effects_figure({"x": [0.1, 0.2]}, "cosine", 1).to_json()))["data"]) == 1

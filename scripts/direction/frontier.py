@@ -23,7 +23,9 @@ from emis_interp.interventions import steer
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import Completion, ContrastPair, Score
-from emis_interp.store import load_tensors, write_json
+from emis_interp.report.figure_page import figure_page
+from emis_interp.report.figures_transfer import dose_figure
+from emis_interp.store import load_tensors, write_json, write_text
 from evals.estimands import Answers, em_of_all
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
@@ -89,6 +91,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "layers": results,
     }
     write_json(out, result)
+    sections = [
+        (
+            "Effect",
+            "Shift of the likelihood margin on the selection questions (nats per token); stars: the best point above the floor.",
+            dose_figure(results, "effect", "margin shift"),
+        ),
+        (
+            "Coherence kept",
+            "Coherent answers relative to the unsteered model; dotted: the floor.",
+            dose_figure(results, "coherence", "share kept", args.floor),
+        ),
+    ]
+    facts = {
+        "direction": str(args.direction),
+        "model": chat_model.name,
+        "unsteered coherent share": f"{scorer.coherent_before:.2f}",
+    }
+    write_text(out.with_suffix(".html"), figure_page("steering frontier", facts, sections))
     return {**result, "out": str(out)}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
 import cli
 from emis_interp.config import RunConfig
@@ -16,11 +17,14 @@ from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import StageError
 from emis_interp.extractors import EXTRACTORS, extractor_named
-from emis_interp.geometry import cosine_matrix
+from emis_interp.geometry import TwoByTwo, cosine_matrix
 from emis_interp.interventions import ablate, steer
 from emis_interp.labeled import LabeledActivations
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.store import load_tensors, read_json, write_json
+from emis_interp.report.figure_page import figure_page
+from emis_interp.report.figures_transfer import effects_figure, matrix_figure
+from emis_interp.report.views import Estimate
+from emis_interp.store import load_tensors, read_json, write_json, write_text
 from evals.uncertainty import mean_interval
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
@@ -78,9 +82,76 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for name, raw in ((name, extractor(one.at([layer]))[0]) for name, one in fit.items())
         }
         result |= intervened(run, directions, args.coefficient, args.n_pairs)
+    tables = {name: TwoByTwo.of(one, data["base"]) for name, one in data.items() if name != "base"}
+    result["two_by_two"] = {name: two_by_two_numbers(table) for name, table in tables.items()}
     out = args.out or args.run_dir / "analysis" / "transfer.json"
     write_json(out, result)
-    return {**result, "out": str(out)}
+    page = write_page(out.with_suffix(".html"), args.run_dir.resolve().name, result)
+    return {**result, "out": str(out), "page": str(page)}
+
+
+def two_by_two_numbers(table: TwoByTwo) -> dict[str, Any]:
+    """Norms, cosines and shares in the massive dimensions of one organism's effects, by layer."""
+    return {
+        "norms": {name: value.tolist() for name, value in table.norms().items()},
+        "cosines": {f"{a}|{b}": value.tolist() for (a, b), value in table.cosines().items()},
+        "massive_shares": {name: value.tolist() for name, value in table.massive_shares().items()},
+    }
+
+
+def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:
+    """The matrices as heat maps and the 2x2 over the layers, in one page that opens without a network."""
+    arms, layer = result["arms"], result["layer"]
+
+    def matrix(key: str, middle: float) -> go.Figure:
+        return matrix_figure({pair: Estimate.model_validate(row) for pair, row in result[key].items()}, arms, middle)
+
+    both = {pair: row for key, row in result["cosine"].items() for pair in (key, "|".join(key.split("|")[::-1]))}
+    own = {f"{arm}|{arm}": {"value": 1.0} for arm in arms}
+    cosines = {pair: Estimate.model_validate(row) for pair, row in (both | own).items()}
+    sections = [
+        (
+            "AUROC",
+            "Texts of the report questions, read by one arm, along another arm's direction; white is chance.",
+            matrix("auroc", 0.5),
+        ),
+        (
+            "Cosines",
+            "Between the arms' directions; hover for the bootstrap interval.",
+            matrix_figure(cosines, arms, 0.0),
+        ),
+        (
+            "Projection shift",
+            "Arm minus base on the same texts, along another arm's direction, in mean residual norms; red: towards misaligned.",
+            matrix("projection_shift", 0.0),
+        ),
+    ]
+    for key, words in (("steering", "steered along"), ("ablation", "ablated of")):
+        if key in result:
+            caption = f"Shift of the likelihood margin (nats per token) of an arm {words} another arm's direction; red: more misaligned."
+            sections.append((key.capitalize(), caption, matrix(key, 0.0)))
+    shared = {arm: table["cosines"]["text_in_organism|text_in_base"] for arm, table in result["two_by_two"].items()}
+    moved = {arm: table["cosines"]["text|model"] for arm, table in result["two_by_two"].items()}
+    sections += [
+        (
+            "Is it the organism's?",
+            "Cosine between each organism's text effect and that of base reading the same texts: near 1, the direction is the text's.",
+            effects_figure(shared, "cosine", layer),
+        ),
+        (
+            "What finetuning moved",
+            "Cosine between the model effect (organism minus base) and the text effect.",
+            effects_figure(moved, "cosine", layer),
+        ),
+    ]
+    facts = {
+        "run": name,
+        "layer": layer,
+        "extractor": result["extractor"],
+        "mean residual norm of base": f"{result['residual_norm']:.1f}",
+    }
+    write_text(path, figure_page(f"directions of {name}", facts, sections))
+    return path
 
 
 def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int) -> dict[str, Any]:
@@ -143,7 +214,7 @@ def say(result: dict[str, Any]) -> str:
         for source in arms:
             cells = [result[name].get(f"{source}|{target}") for target in columns]
             lines.append(f"{source:16} " + "".join(f"{_cell(cell):>24}" for cell in cells))
-    return "\n".join([*lines, "", f"saved: {result['out']}"])
+    return "\n".join([*lines, "", f"saved: {result['out']}, {result['page']}"])
 
 
 def _cell(row: dict[str, Any] | None) -> str:

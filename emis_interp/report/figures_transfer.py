@@ -1,0 +1,105 @@
+"""Turns matrices of arms against arms, effects of a 2x2 by layer, and a frontier search into figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from emis_interp.report.style import MISSING, hover, layout, number
+from emis_interp.report.views import Estimate
+
+SCALE = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#30363d", "#56B4E9")
+
+
+def matrix_figure(rows: Mapping[str, Estimate], arms: Sequence[str], middle: float, digits: int = 2) -> go.Figure:
+    """Heat map of `i|j` estimates: row i is the direction's arm, column j where it is applied; white is `middle`."""
+    table = [[rows.get(f"{i}|{j}") for j in arms] for i in arms]
+    values = [[None if cell is None else cell.value for cell in row] for row in table]
+    far = max((abs(value - middle) for row in values for value in row if value is not None), default=1.0) or 1.0
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=list(arms),
+        y=list(arms),
+        z=values,
+        text=[[number(value, digits) for value in row] for row in values],
+        texttemplate="%{text}",
+        hovertext=[
+            [hover(f"direction of {i}, in {j}: {_words(cell, digits)}") for j, cell in zip(arms, row, strict=True)]
+            for i, row in zip(arms, table, strict=True)
+        ],
+        hoverinfo="text",
+        colorscale=SCALE,
+        zmin=middle - far,
+        zmax=middle + far,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+    )
+    figure.update_layout(
+        layout(
+            120 + 44 * len(arms),
+            xaxis={"title": {"text": "applied in"}, "showgrid": False},
+            yaxis={"title": {"text": "direction of"}, "autorange": "reversed", "showgrid": False},
+            margin={"l": 60, "r": 24, "t": 12, "b": 60},
+        )
+    )
+    return figure
+
+
+def effects_figure(curves: Mapping[str, Sequence[float]], title: str, layer: int) -> go.Figure:
+    """One line over the layers for each name; the dotted line is the layer of the matrices."""
+    figure = go.Figure()
+    for index, (name, values) in enumerate(curves.items()):
+        figure.add_scatter(
+            x=list(range(len(values))),
+            y=list(values),
+            mode="lines+markers",
+            name=name,
+            line={"color": COLORS[index % len(COLORS)]},
+            marker={"size": 5},
+            hovertext=[hover(f"layer {i}, {name}: {number(value)}") for i, value in enumerate(values)],
+            hoverinfo="text",
+        )
+    figure.add_vline(x=layer, line={"color": "#1f2933", "dash": "dot"})
+    figure.update_layout(
+        layout(380, xaxis={"title": {"text": "layer (decoder block, 0-based)"}}, yaxis={"title": {"text": title}})
+    )
+    return figure
+
+
+def dose_figure(layers: Sequence[Mapping[str, Any]], field: str, title: str, floor: float | None = None) -> go.Figure:
+    """`field` of every measured point of a frontier search against the coefficient, one line per layer; a star marks the best."""
+    figure = go.Figure()
+    for index, row in enumerate(layers):
+        color, points = COLORS[index % len(COLORS)], sorted(row["points"], key=lambda point: point["coefficient"])
+        figure.add_scatter(
+            x=[point["coefficient"] for point in points],
+            y=[point[field] for point in points],
+            mode="lines+markers",
+            name=f"layer {row['layer']}",
+            line={"color": color},
+        )
+        if row["best"] is not None:
+            figure.add_scatter(
+                x=[row["best"]["coefficient"]],
+                y=[row["best"][field]],
+                mode="markers",
+                marker={"symbol": "star", "size": 15, "color": color},
+                showlegend=False,
+                hovertext=hover(f"layer {row['layer']}: best {row['best']['coefficient']:+.3f}"),
+                hoverinfo="text",
+            )
+    if floor is not None:
+        figure.add_hline(y=floor, line={"color": "#8a94a3", "dash": "dot"})
+    axis = {"title": {"text": "coefficient, multiples of the mean residual norm"}}
+    figure.update_layout(layout(380, xaxis=axis, yaxis={"title": {"text": title}}))
+    return figure
+
+
+def _words(cell: Estimate | None, digits: int) -> str:
+    if cell is None or cell.value is None:
+        return MISSING
+    if cell.low is None or cell.high is None:
+        return number(cell.value, digits)
+    return f"{number(cell.value, digits)} [{number(cell.low, digits)}, {number(cell.high, digits)}]"
