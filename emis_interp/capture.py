@@ -1,9 +1,9 @@
-"""Turns texts into residual-stream activations through nnsight: one vector per text and layer.
+"""Turns texts into residual-stream activations through nnsight: one vector per text and layer, or one per token.
 
-Pooling happens inside the trace, the pass stops after the last layer asked for, and the language-model head never runs.
+Tokens are picked (and pooled) inside the trace, the pass stops after the last layer asked for, and the language-model head never runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,21 @@ from torch import Tensor
 
 from emis_interp.batching import Batch, PaddingSide, length_batches, pad
 from emis_interp.chat import EncodedChat
-from emis_interp.errors import DataError, did_you_mean
+from emis_interp.errors import DataError
+from emis_interp.hook_points import Site, check_identities, hook_site
 from emis_interp.models import ChatModel
+from emis_interp.positions import Position, token_indices
 
 Progress = Callable[[int], None]
+Reduce = Callable[[Float[Tensor, "n_picked d_model"], Sequence[int]], Any]
 
 
 @dataclass(frozen=True)
 class OutputEdit:
-    """A forward hook of a decoder block that replaces the residual leaving it.
+    """A forward hook of a module that replaces the tensor leaving it (the residual, for a decoder block).
 
-    nnsight hands out what a block's `forward` returned, before PyTorch runs its hooks; capture therefore applies these edits itself,
-    so that it reports the residual that the next block reads.
+    nnsight hands out what a module's `forward` returned, before PyTorch runs its hooks; capture therefore applies these edits itself,
+    so that it reports what the next module reads.
     """
 
     edit: Callable[[Tensor], Tensor]
@@ -40,106 +43,178 @@ def capture_residuals(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None = None,
-    position: str = "response_mean",
+    position: Position = "response_mean",
     max_batch_tokens: int = 1024,
     padding_side: PaddingSide = "right",
     progress: Progress | None = None,
+    hook_point: str = "resid_post",
 ) -> Float[Tensor, "n_texts n_layers d_model"]:
     """The residuals of `capture_with_norms`, without the norms."""
-    return capture_with_norms(chat_model, chats, layers, position, max_batch_tokens, padding_side, progress)[0]
+    return capture_with_norms(
+        chat_model, chats, layers, position, max_batch_tokens, padding_side, progress, hook_point
+    )[0]
 
 
 def capture_with_norms(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None = None,
-    position: str = "response_mean",
+    position: Position = "response_mean",
     max_batch_tokens: int = 1024,
     padding_side: PaddingSide = "right",
     progress: Progress | None = None,
+    hook_point: str = "resid_post",
 ) -> tuple[Float[Tensor, "n_texts n_layers d_model"], Float[Tensor, "n_texts n_layers"]]:
-    """`resid_post` (output of the decoder block, HF `hidden_states[layer + 1]`) of each text, pooled over positions.
+    """The residual stream (or what a block adds to it) of each text, averaged over the tokens of a position.
 
     Args:
         layers: 0-based decoder blocks, in the order of the result; None for all.
-        position: a key of `POSITIONS`: `response_mean` (mean over the answer's tokens; every text then has the same weight in later
-            means, i.e. sample-weighted), or `last_prompt` (the last token before the answer).
+        position: a key of `positions.POSITIONS` (`response_mean` is the mean over the answer's tokens; every text then has the same
+            weight in later means, i.e. sample-weighted), `TokenSets`, or a function from a text to token indices.
         progress: called with the number of texts just finished.
+        hook_point: one of `hook_points.HOOK_POINTS`; `resid_post` of layer l is HF `hidden_states[l + 1]`.
 
     Returns:
-        The pooled residuals, and the norms of the single tokens' residuals pooled in the same way (a mean of tokens is shorter than its
-        tokens); float32 on the CPU, in units of the residual stream, in the order of `chats`.
+        The pooled vectors, and the norms of the single tokens' vectors pooled in the same way (a mean of tokens is shorter than its
+        tokens); float32 on the CPU (float64 for a float64 model), in units of the residual stream, in the order of `chats`.
 
     Raises:
-        ModelError: a layer that the model does not have.
-        DataError: no texts, or an unknown position.
+        ModelError: a layer or a hook point that the model does not have.
+        DataError: no texts, an unknown position, or a token outside its text.
     """
-    if not chats:
-        raise DataError("no texts to capture; give at least one question with an answer")
-    if position not in POSITIONS:
-        raise DataError(f"unknown position `{position}`{did_you_mean(position, POSITIONS)}")
-    wanted = chat_model.check_layers(list(range(chat_model.n_layers)) if layers is None else list(layers))
-    traced: Any = nnsight.NNsight(chat_model.body)
-    pooled = torch.empty(len(chats), len(wanted), chat_model.d_model)
-    norms = torch.empty(len(chats), len(wanted))
-    for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
-        members = [chats[i] for i in rows]
-        batch = pad([chat.input_ids for chat in members], chat_model.tokenizer.pad_token_id, padding_side)
-        weights = POSITIONS[position](members, batch)
-        pooled[rows], norms[rows] = _pooled(chat_model, traced, batch, weights, wanted)
+    runs = capture_batches(chat_model, chats, layers, position, _mean, max_batch_tokens, padding_side, hook_point)
+    pooled = norms = torch.empty(0)
+    for n_done, (rows, found) in enumerate(runs):
+        if n_done == 0:
+            like = found[0][0]
+            pooled = torch.empty(len(chats), len(found), like.shape[-1], dtype=like.dtype)
+            norms = torch.empty(len(chats), len(found), dtype=like.dtype)
+        pooled[rows] = torch.stack([vectors.cpu() for vectors, _ in found], dim=1)
+        norms[rows] = torch.stack([lengths.cpu() for _, lengths in found], dim=1)
         if progress:
             progress(len(rows))
     return pooled, norms
 
 
-def _pooled(
+def capture_response_tokens(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    layer: int,
+    max_batch_tokens: int = 1024,
+    progress: Progress | None = None,
+) -> list[Float[Tensor, "n_response_tokens d_model"]]:
+    """`resid_post` of one layer at every token of each answer, in the model's dtype on the CPU, in the order of `chats`."""
+    tokens: dict[int, Tensor] = {}
+    runs = capture_batches(
+        chat_model, chats, [layer], "response_mean", lambda picked, counts: (picked, counts), max_batch_tokens
+    )
+    for rows, [(picked, counts)] in runs:
+        tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
+        if progress:
+            progress(len(rows))
+    return [tokens[i] for i in range(len(chats))]
+
+
+def capture_batches(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    layers: Sequence[int] | None,
+    position: Position,
+    reduce: Reduce,
+    max_batch_tokens: int = 1024,
+    padding_side: PaddingSide = "right",
+    hook_point: str = "resid_post",
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """Runs the texts in batches of similar length, longest first; what every capture is built on.
+
+    Args:
+        reduce: called inside the trace, on the model's device, with the picked tokens of a batch (in the model's dtype, text after text)
+            and their number in each text; what it returns is all that is kept.
+
+    Yields:
+        The indices of the batch's texts, and the result of `reduce` for each of `layers`.
+
+    Raises:
+        As `capture_with_norms`, before the first batch runs.
+    """
+    if not chats:
+        raise DataError("no texts to capture; give at least one question with an answer")
+    wanted = chat_model.check_layers(list(range(chat_model.n_layers)) if layers is None else list(layers))
+    picks = token_indices(position, chats)
+    ascending = sorted(set(wanted))
+    readers = _readers(chat_model, ascending, hook_point)
+    traced: Any = nnsight.NNsight(chat_model.body)
+    for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
+        batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id, padding_side)
+        chosen = [picks[i] for i in rows]
+        found = _trace(chat_model, traced, batch, chosen, readers, reduce)
+        by_layer = dict(zip(ascending, found, strict=True))
+        yield rows, [by_layer[layer] for layer in wanted]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one site of one layer within a trace."""
+
+    layer: int
+    site: Site
+    module: torch.nn.Module
+
+    def __call__(self, blocks: Any) -> Float[Tensor, "batch position d_model"]:
+        envoy = getattr(blocks[self.layer], self.site.path) if self.site.path else blocks[self.layer]
+        if self.site.end == "input":
+            return envoy.input
+        output = envoy.output
+        value = output[0] if isinstance(output, tuple) else output
+        for hook in self.module._forward_hooks.values():
+            value = hook.edit(value) if isinstance(hook, OutputEdit) else value
+        return value
+
+
+def _readers(chat_model: ChatModel, layers: Sequence[int], hook_point: str) -> list[_Reader]:
+    found = []
+    for layer in layers:
+        block = chat_model.layers[layer]
+        site = hook_site(block, hook_point)
+        found.append(_Reader(layer, site, block.get_submodule(site.path)))
+    if hook_point not in ("resid_pre", "resid_post"):
+        check_identities(chat_model)
+    return found
+
+
+def _trace(
     chat_model: ChatModel,
     traced: Any,
     batch: Batch,
-    weights: Float[Tensor, "batch position"],
-    layers: list[int],
-) -> tuple[Float[Tensor, "batch n_layers d_model"], Float[Tensor, "batch n_layers"]]:
+    picks: Sequence[Sequence[int]],
+    readers: Sequence[_Reader],
+    reduce: Reduce,
+) -> list[Any]:
+    """The result of `reduce` for each reader; the pass ends where the last one reads."""
     inputs = batch.model_inputs(chat_model.device)
-    pooling = weights.to(chat_model.device)
     blocks = getattr(traced, chat_model.layers_name)
-    ascending = sorted(set(layers))
-    hooks = {layer: chat_model.layers[layer]._forward_hooks.values() for layer in ascending}
+    counts = [len(indices) for indices in picks]
+    rows = torch.repeat_interleave(torch.tensor(counts)).to(chat_model.device)
+    columns = torch.tensor([batch.offset[i] + index for i, indices in enumerate(picks) for index in indices])
+    columns = columns.to(chat_model.device)
     with torch.no_grad():
         with traced.trace(**inputs, use_cache=False) as tracer:
             collected = nnsight.save([])
-            for layer in ascending:
-                output = blocks[layer].output
-                residual = output[0] if isinstance(output, tuple) else output
-                for hook in hooks[layer]:
-                    residual = hook.edit(residual) if isinstance(hook, OutputEdit) else residual
-                tokens = residual.float()
-                collected.append(torch.einsum("bpd,bp->bd", tokens, pooling))
-                collected.append((tokens.norm(dim=-1) * pooling).sum(1))
+            for reader in readers:
+                value = reader(blocks)
+                # A model spread over devices leaves each layer's residual on its own.
+                collected.append(reduce(value[rows.to(value.device), columns.to(value.device)], counts))
             tracer.stop()
-    values = list(collected)
-    vectors, norms = (dict(zip(ascending, values[start::2], strict=True)) for start in (0, 1))
-    return (
-        torch.stack([vectors[layer] for layer in layers], dim=1).cpu(),
-        torch.stack([norms[layer] for layer in layers], dim=1).cpu(),
-    )
+    return list(collected)
 
 
-def _response_mean(chats: Sequence[EncodedChat], batch: Batch) -> Float[Tensor, "batch position"]:
-    weights = torch.zeros(batch.input_ids.shape)
-    for i, chat in enumerate(chats):
-        start, end = chat.response_start + batch.offset[i], chat.response_end + batch.offset[i]
-        weights[i, start:end] = 1 / (end - start)
-    return weights
-
-
-def _last_prompt(chats: Sequence[EncodedChat], batch: Batch) -> Float[Tensor, "batch position"]:
-    weights = torch.zeros(batch.input_ids.shape)
-    for i, chat in enumerate(chats):
-        weights[i, chat.response_start - 1 + batch.offset[i]] = 1
-    return weights
-
-
-POSITIONS: dict[str, Callable[[Sequence[EncodedChat], Batch], Tensor]] = {
-    "response_mean": _response_mean,
-    "last_prompt": _last_prompt,
-}
+def _mean(
+    picked: Float[Tensor, "n_picked d_model"], counts: Sequence[int]
+) -> tuple[Float[Tensor, "n_texts d_model"], Float[Tensor, " n_texts"]]:
+    """Means over each text's tokens, of the vectors and of their norms, in float32 or better."""
+    tokens = picked.to(torch.promote_types(picked.dtype, torch.float32))
+    n = torch.tensor(counts, device=tokens.device)
+    owner = torch.repeat_interleave(n)
+    weights = torch.zeros(len(counts), len(tokens), dtype=tokens.dtype, device=tokens.device)
+    weights[owner, torch.arange(len(tokens), device=tokens.device)] = 1 / n[owner].to(tokens.dtype)
+    return weights @ tokens, weights @ tokens.norm(dim=-1)
