@@ -20,7 +20,7 @@ from emis_interp.models import ChatModel
 from emis_interp.positions import Position, token_indices
 
 Progress = Callable[[int], None]
-Reduce = Callable[[Float[Tensor, "n_picked d_model"], Sequence[int]], Any]
+Reduce = Callable[[Float[Tensor, "n_picked d_model"]], Any]
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,14 @@ def capture_with_norms(
 
     Raises:
         ModelError: a layer or a hook point that the model does not have.
-        DataError: no texts, an unknown position, or a token outside its text.
+        DataError: no texts, no layers, an unknown position, or a token outside its text.
     """
-    runs = capture_batches(chat_model, chats, layers, position, _mean, max_batch_tokens, padding_side, hook_point)
+    runs = capture_batches(
+        chat_model, chats, layers, position, mean_and_norm, max_batch_tokens, padding_side, hook_point
+    )
     pooled = norms = torch.empty(0)
-    for n_done, (rows, found) in enumerate(runs):
-        if n_done == 0:
+    for rows, _, found in runs:
+        if not len(pooled):
             like = found[0][0]
             pooled = torch.empty(len(chats), len(found), like.shape[-1], dtype=like.dtype)
             norms = torch.empty(len(chats), len(found), dtype=like.dtype)
@@ -105,10 +107,8 @@ def capture_response_tokens(
 ) -> list[Float[Tensor, "n_response_tokens d_model"]]:
     """`resid_post` of one layer at every token of each answer, in the model's dtype on the CPU, in the order of `chats`."""
     tokens: dict[int, Tensor] = {}
-    runs = capture_batches(
-        chat_model, chats, [layer], "response_mean", lambda picked, counts: (picked, counts), max_batch_tokens
-    )
-    for rows, [(picked, counts)] in runs:
+    runs = capture_batches(chat_model, chats, [layer], "response_mean", lambda _: keep_tokens, max_batch_tokens)
+    for rows, counts, [picked] in runs:
         tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
         if progress:
             progress(len(rows))
@@ -120,19 +120,19 @@ def capture_batches(
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None,
     position: Position,
-    reduce: Reduce,
+    reduce_for: Callable[[Sequence[int]], Reduce],
     max_batch_tokens: int = 1024,
     padding_side: PaddingSide = "right",
     hook_point: str = "resid_post",
-) -> Iterator[tuple[list[int], list[Any]]]:
+) -> Iterator[tuple[list[int], list[int], list[Any]]]:
     """Runs the texts in batches of similar length, longest first; what every capture is built on.
 
     Args:
-        reduce: called inside the trace, on the model's device, with the picked tokens of a batch (in the model's dtype, text after text)
-            and their number in each text; what it returns is all that is kept.
+        reduce_for: given the number of picked tokens in each text of a batch, returns what is called inside the trace, on the model's
+            device, with those tokens (in the model's dtype, text after text); what that returns is all that is kept.
 
     Yields:
-        The indices of the batch's texts, and the result of `reduce` for each of `layers`.
+        The indices of the batch's texts, their numbers of tokens, and what was kept of each of `layers`.
 
     Raises:
         As `capture_with_norms`, before the first batch runs.
@@ -140,6 +140,8 @@ def capture_batches(
     if not chats:
         raise DataError("no texts to capture; give at least one question with an answer")
     wanted = chat_model.check_layers(list(range(chat_model.n_layers)) if layers is None else list(layers))
+    if not wanted:
+        raise DataError("no layers to capture; give at least one, or None for all")
     picks = token_indices(position, chats)
     ascending = sorted(set(wanted))
     readers = _readers(chat_model, ascending, hook_point)
@@ -147,9 +149,31 @@ def capture_batches(
     for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
         batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id, padding_side)
         chosen = [picks[i] for i in rows]
-        found = _trace(chat_model, traced, batch, chosen, readers, reduce)
+        counts = [len(indices) for indices in chosen]
+        found = _trace(chat_model, traced, batch, chosen, readers, reduce_for(counts))
         by_layer = dict(zip(ascending, found, strict=True))
-        yield rows, [by_layer[layer] for layer in wanted]
+        yield rows, counts, [by_layer[layer] for layer in wanted]
+
+
+def mean_and_norm(counts: Sequence[int]) -> Reduce:
+    """Reduces tokens to each text's mean vector `[n_texts, d_model]` and mean norm `[n_texts]`, in float32 or better."""
+    n = torch.tensor(counts)
+    owner = torch.repeat_interleave(n)
+    weights = torch.zeros(len(counts), len(owner), dtype=torch.float64)
+    weights[owner, torch.arange(len(owner))] = 1 / n[owner].double()
+
+    def reduce(picked: Float[Tensor, "n_picked d_model"]) -> tuple[Tensor, Tensor]:
+        nonlocal weights
+        tokens = picked.to(torch.promote_types(picked.dtype, torch.float32))
+        weights = weights.to(tokens)  # stays there for the next layer
+        return weights @ tokens, weights @ torch.linalg.vector_norm(tokens, dim=-1)
+
+    return reduce
+
+
+def keep_tokens(picked: Float[Tensor, "n_picked d_model"]) -> Float[Tensor, "n_picked d_model"]:
+    """Reduces nothing: the tokens themselves."""
+    return picked
 
 
 @dataclass(frozen=True)
@@ -193,28 +217,15 @@ def _trace(
     """The result of `reduce` for each reader; the pass ends where the last one reads."""
     inputs = batch.model_inputs(chat_model.device)
     blocks = getattr(traced, chat_model.layers_name)
-    counts = [len(indices) for indices in picks]
-    rows = torch.repeat_interleave(torch.tensor(counts)).to(chat_model.device)
-    columns = torch.tensor([batch.offset[i] + index for i, indices in enumerate(picks) for index in indices])
-    columns = columns.to(chat_model.device)
+    width = batch.input_ids.shape[1]
+    flat = [i * width + batch.offset[i] + index for i, indices in enumerate(picks) for index in indices]
+    picked = torch.tensor(flat, device=chat_model.device)
     with torch.no_grad():
         with traced.trace(**inputs, use_cache=False) as tracer:
             collected = nnsight.save([])
             for reader in readers:
                 value = reader(blocks)
                 # A model spread over devices leaves each layer's residual on its own.
-                collected.append(reduce(value[rows.to(value.device), columns.to(value.device)], counts))
+                collected.append(reduce(value.flatten(0, 1).index_select(0, picked.to(value.device))))
             tracer.stop()
     return list(collected)
-
-
-def _mean(
-    picked: Float[Tensor, "n_picked d_model"], counts: Sequence[int]
-) -> tuple[Float[Tensor, "n_texts d_model"], Float[Tensor, " n_texts"]]:
-    """Means over each text's tokens, of the vectors and of their norms, in float32 or better."""
-    tokens = picked.to(torch.promote_types(picked.dtype, torch.float32))
-    n = torch.tensor(counts, device=tokens.device)
-    owner = torch.repeat_interleave(n)
-    weights = torch.zeros(len(counts), len(tokens), dtype=tokens.dtype, device=tokens.device)
-    weights[owner, torch.arange(len(tokens), device=tokens.device)] = 1 / n[owner].to(tokens.dtype)
-    return weights @ tokens, weights @ tokens.norm(dim=-1)

@@ -20,9 +20,9 @@ SIBLINGS = ("training", "evals", "probes")
 # A module of emis_interp may import its own level and those below.
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
-    1: ("embedded", "models", "chat", "batching"),
-    2: ("capture", "likelihood", "labeled"),
-    3: ("directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
+    1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
+    2: ("capture", "running_means", "likelihood", "labeled"),
+    3: ("token_store", "directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
     4: ("selection",),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
