@@ -112,7 +112,7 @@ def check_identities(chat_model: ChatModel) -> None:
         actual = found[name]
         rounding = 4 * torch.finfo(actual.dtype).eps
         gap, added = (actual - expected).float().norm(), (actual - found["resid_pre"]).float().norm()
-        if gap > 0.01 * added + rounding * actual.float().norm():
+        if not gap <= 0.01 * added + rounding * actual.float().norm():  # also refuses what is not a number
             raise ModelError(
                 f"{type(block).__name__}: what `{layout.attn_out}` and `{layout.mlp_out}` return is not what is added to the residual "
                 f"({name} differs by {float(gap):.3g}, the block adds {float(added):.3g}); use resid_pre or resid_post"
