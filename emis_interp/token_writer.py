@@ -160,6 +160,10 @@ def weights_hash(chat_model: ChatModel) -> str:
     """SHA-256 of names, shapes and 64 evenly spaced values of every parameter: tells retrained weights from the old at little cost."""
     digest = hashlib.sha256()
     for name, parameter in sorted(chat_model.model.named_parameters()):
+        if parameter.is_meta:
+            raise ModelError(
+                f"{chat_model.name}: its weights are offloaded, so a store cannot tell them from others; load them onto devices"
+            )
         values = parameter.detach().flatten()
         spread = values[torch.linspace(0, len(values) - 1, min(64, len(values)), device=values.device).long()]
         digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}".encode())

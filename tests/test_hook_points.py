@@ -1,11 +1,13 @@
 """Hook points of every family against the identities that define them, and against plain hooks, transformers and a hand-made block."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from accelerate import dispatch_model
 from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
@@ -129,6 +131,25 @@ def test_an_unmerged_adapter_is_part_of_every_hook_point() -> None:
     merged = all_points(ChatModel(adapted.model.merge_and_unload(), chat_model.tokenizer, "merged"))
     for point in HOOK_POINTS:
         close(x[point], merged[point], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_a_model_spread_by_accelerate_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
+    """As `device_map` does it, with the second block on disk, since there is one device here."""
+    expected, chat_model = all_points(family(name)), family(name)
+    places: dict[str, Any] = {
+        f"{body}.{part}" if part != list_name else f"{body}.{part}.{layer}": "disk"
+        if part == list_name and layer
+        else "cpu"
+        for body, list_name in [("transformer", "h") if name == "gpt2" else ("model", "layers")]
+        for part, _ in chat_model.body.named_children()
+        for layer in range(2)
+    }
+    cpu: Any = "cpu"
+    dispatch_model(chat_model.model, places | {"lm_head": cpu}, cpu, offload_dir=str(tmp_path), force_hooks=True)
+    assert next(chat_model.layers[1].parameters()).is_meta
+    for point, x in all_points(chat_model).items():
+        assert torch.equal(x, expected[point])
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])

@@ -1,5 +1,6 @@
 """Kills, damages, shares and moves stores of token-level activations, and expects the same store or the fault by name."""
 
+import copy
 import hashlib
 import json
 import signal
@@ -224,6 +225,9 @@ def test_wrong_requests_are_refused_in_words(tiny: ChatModel, store: Path, tmp_p
     ):
         with pytest.raises(error, match=words):
             write_tokens(tmp_path / "none", tiny, chats, replace(REQUEST, **change))
+    offloaded = ChatModel(copy.deepcopy(tiny.model).to("meta"), tiny.tokenizer, "tiny")
+    with pytest.raises(ModelError, match="its weights are offloaded"):
+        write_tokens(tmp_path / "none", offloaded, chats, REQUEST)
     with pytest.raises(StageError, match="worker 2 of 2"):
         write_tokens(tmp_path / "none", tiny, chats, REQUEST, 2, 2)
     assert not (tmp_path / "none").exists()
