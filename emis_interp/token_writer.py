@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from emis_interp.capture import OutputEdit, Progress, capture_batches, keep_tokens
@@ -165,10 +166,15 @@ def weights_hash(chat_model: ChatModel) -> str:
                 f"{chat_model.name}: its weights are offloaded, so a store cannot tell them from others; load them onto devices"
             )
         values = parameter.detach().flatten()
-        spread = values[torch.linspace(0, len(values) - 1, min(64, len(values)), device=values.device).long()]
+        spread = values[evenly_spaced(len(values)).to(values.device)]
         digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}".encode())
         digest.update(spread.double().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def evenly_spaced(n: int, n_chosen: int = 64) -> Int[Tensor, " n_chosen"]:
+    """Indices from 0 to n - 1, the first and the last among them; in integers, since float32 rounds large indices up."""
+    return torch.arange(min(n, n_chosen)) * (n - 1) // max(1, min(n, n_chosen) - 1)
 
 
 def _claim(folder: Path, card: dict[str, Any]) -> dict[str, Any]:

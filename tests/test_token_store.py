@@ -19,7 +19,7 @@ from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.errors import DataError, ModelError, StageError
 from emis_interp.models import ChatModel, load_model
 from emis_interp.token_store import TokenStore
-from emis_interp.token_writer import TokenRequest, plan, write_tokens
+from emis_interp.token_writer import TokenRequest, evenly_spaced, plan, write_tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUEST = TokenRequest(layers=(0, 1), shard_mib=0.01, max_batch_tokens=200)
@@ -176,6 +176,13 @@ def test_other_texts_and_retrained_weights_of_the_same_name_are_not_mixed_in(tin
     retrained.layers[1].get_submodule("mlp.down_proj").weight.data += 0.01  # pyright: ignore
     with pytest.raises(StageError, match="weights_sha256: "):
         write_tokens(store, retrained, chats_of(tiny), REQUEST)
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 1000, 28311552, 2**33 + 1])
+def test_the_values_that_are_hashed_span_a_parameter_of_any_size(n: int) -> None:
+    indices = evenly_spaced(n).tolist()
+    assert len(set(indices)) == min(n, 64)
+    assert (min(indices), max(indices)) == (0, n - 1)
 
 
 def test_a_store_that_would_be_too_large_is_refused_with_its_size_before_anything_runs(
