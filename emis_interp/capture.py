@@ -1,6 +1,6 @@
 """Turns texts into residual-stream activations through nnsight: one vector per text and layer, or one per token.
 
-Pooling happens inside the trace, the pass stops after the last layer asked for, and the language-model head never runs.
+Tokens are picked (and pooled) inside the trace, the pass stops after the last layer asked for, and the language-model head never runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,25 +15,26 @@ from torch import Tensor
 from emis_interp.batching import Batch, PaddingSide, length_batches, pad
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError
-from emis_interp.hook_points import Site, find_site
+from emis_interp.hook_points import Site, check_identities, hook_site
 from emis_interp.models import ChatModel
-from emis_interp.positions import Position, pooling_weights, token_sets
+from emis_interp.positions import Position, token_indices
 
 Progress = Callable[[int], None]
+Reduce = Callable[[Float[Tensor, "n_picked d_model"]], Any]
 
 
 @dataclass(frozen=True)
 class OutputEdit:
-    """A forward hook of a decoder block (or a part of it) that replaces the residual leaving it.
+    """A forward hook of a module that replaces the tensor leaving it (the residual, for a decoder block).
 
     nnsight hands out what a module's `forward` returned, before PyTorch runs its hooks; capture therefore applies these edits itself,
-    so that it reports the residual that the model reads next.
+    so that it reports what the next module reads.
     """
 
     edit: Callable[[Tensor], Tensor]
 
     def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # attention modules, and blocks of older transformers, return (hidden, ...)
+        if isinstance(output, tuple):  # older transformers return (hidden, ...)
             return (self.edit(output[0]), *output[1:])
         return self.edit(output)
 
@@ -49,12 +50,9 @@ def capture_residuals(
     hook_point: str = "resid_post",
 ) -> Float[Tensor, "n_texts n_layers d_model"]:
     """The residuals of `capture_with_norms`, without the norms."""
-    wanted = _checked(chat_model, chats, layers)
-    sets = token_sets(chats, position)
-    pooled = torch.empty(len(chats), len(wanted), chat_model.d_model)
-    for trace, rows in _batches(chat_model, chats, wanted, hook_point, max_batch_tokens, padding_side, progress):
-        pooled[rows] = trace.run(_mean(pooling_weights([sets[i] for i in rows], trace.batch)))
-    return pooled
+    return capture_with_norms(
+        chat_model, chats, layers, position, max_batch_tokens, padding_side, progress, hook_point
+    )[0]
 
 
 def capture_with_norms(
@@ -67,31 +65,36 @@ def capture_with_norms(
     progress: Progress | None = None,
     hook_point: str = "resid_post",
 ) -> tuple[Float[Tensor, "n_texts n_layers d_model"], Float[Tensor, "n_texts n_layers"]]:
-    """The residual of each text at a hook point, pooled over positions.
+    """The residual stream (or what a block adds to it) of each text, averaged over the tokens of a position.
 
     Args:
         layers: 0-based decoder blocks, in the order of the result; None for all.
-        position: `response_mean` (mean over the answer's tokens; every text then has the same weight in later means, i.e.
-            sample-weighted; `running_means` has the token-weighted kind), `last_prompt` (the last token before the answer),
-            `response_last` (the answer's last token), `all` (mean over the whole text), or the indices of each text's tokens.
+        position: a key of `positions.POSITIONS` (`response_mean` is the mean over the answer's tokens; every text then has the same
+            weight in later means, i.e. sample-weighted), `TokenSets`, or a function from a text to token indices.
         progress: called with the number of texts just finished.
-        hook_point: one of `hook_points.HOOK_POINTS`; `resid_post` is the output of the block, HF `hidden_states[layer + 1]`.
+        hook_point: one of `hook_points.HOOK_POINTS`; `resid_post` of layer l is HF `hidden_states[l + 1]`.
 
     Returns:
-        The pooled residuals, and the norms of the single tokens' residuals pooled in the same way (a mean of tokens is shorter than its
-        tokens); float32 on the CPU, in units of the residual stream, in the order of `chats`.
+        The pooled vectors, and the norms of the single tokens' vectors pooled in the same way (a mean of tokens is shorter than its
+        tokens); float32 on the CPU (float64 for a float64 model), in units of the residual stream, in the order of `chats`.
 
     Raises:
         ModelError: a layer or a hook point that the model does not have.
-        DataError: no texts, or positions that are unknown or outside a text.
+        DataError: no texts, no layers, an unknown position, or a token outside its text.
     """
-    wanted = _checked(chat_model, chats, layers)
-    sets = token_sets(chats, position)
-    pooled = torch.empty(len(chats), len(wanted), chat_model.d_model)
-    norms = torch.empty(len(chats), len(wanted))
-    for trace, rows in _batches(chat_model, chats, wanted, hook_point, max_batch_tokens, padding_side, progress):
-        both = trace.run(_mean_and_norm(pooling_weights([sets[i] for i in rows], trace.batch)))
-        pooled[rows], norms[rows] = both[..., :-1], both[..., -1]
+    runs = capture_batches(
+        chat_model, chats, layers, position, mean_and_norm, max_batch_tokens, padding_side, hook_point
+    )
+    pooled = norms = torch.empty(0)
+    for rows, _, found in runs:
+        if not len(pooled):
+            like = found[0][0]
+            pooled = torch.empty(len(chats), len(found), like.shape[-1], dtype=like.dtype)
+            norms = torch.empty(len(chats), len(found), dtype=like.dtype)
+        pooled[rows] = torch.stack([vectors.cpu() for vectors, _ in found], dim=1)
+        norms[rows] = torch.stack([lengths.cpu() for _, lengths in found], dim=1)
+        if progress:
+            progress(len(rows))
     return pooled, norms
 
 
@@ -104,120 +107,125 @@ def capture_response_tokens(
 ) -> list[Float[Tensor, "n_response_tokens d_model"]]:
     """`resid_post` of one layer at every token of each answer, in the model's dtype on the CPU, in the order of `chats`."""
     tokens: dict[int, Tensor] = {}
-    for i, residuals in stream_tokens(chat_model, chats, [layer], max_batch_tokens=max_batch_tokens):
-        tokens[i] = residuals[:, 0]
+    runs = capture_batches(chat_model, chats, [layer], "response_mean", lambda _: keep_tokens, max_batch_tokens)
+    for rows, counts, [picked] in runs:
+        tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
         if progress:
-            progress(1)
+            progress(len(rows))
     return [tokens[i] for i in range(len(chats))]
 
 
-def stream_tokens(
+def capture_batches(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
-    layers: Sequence[int] | None = None,
-    position: Position = "response_mean",
+    layers: Sequence[int] | None,
+    position: Position,
+    reduce_for: Callable[[Sequence[int]], Reduce],
     max_batch_tokens: int = 1024,
+    padding_side: PaddingSide = "right",
     hook_point: str = "resid_post",
-) -> Iterator[tuple[int, Float[Tensor, "n_tokens n_layers d_model"]]]:
-    """Every token that `position` would average, text by text, longest texts first: (index in `chats`, residuals).
+) -> Iterator[tuple[list[int], list[int], list[Any]]]:
+    """Runs the texts in batches of similar length, longest first; what every capture is built on.
 
-    One batch is held at a time. In the model's dtype on the CPU; errors as in `capture_with_norms`.
+    Args:
+        reduce_for: given the number of picked tokens in each text of a batch, returns what is called inside the trace, on the model's
+            device, with those tokens (in the model's dtype, text after text); what that returns is all that is kept.
+
+    Yields:
+        The indices of the batch's texts, their numbers of tokens, and what was kept of each of `layers`.
+
+    Raises:
+        As `capture_with_norms`, before the first batch runs.
     """
-    wanted = _checked(chat_model, chats, layers)
-    sets = token_sets(chats, position)
-    for trace, rows in _batches(chat_model, chats, wanted, hook_point, max_batch_tokens):
-        offsets = trace.batch.offset
-        row = torch.cat([torch.full((len(sets[i]),), j) for j, i in enumerate(rows)])
-        column = torch.cat([torch.as_tensor(sets[i]) + offsets[j] for j, i in enumerate(rows)])
-        picked = trace.run(lambda residual, row=row, column=column: residual[row, column])
-        yield from zip(rows, picked.split([len(sets[i]) for i in rows]), strict=True)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One batch, ready to be read at the given layers through `traced`."""
-
-    chat_model: ChatModel
-    traced: Any
-    batch: Batch
-    layers: list[int]
-    site: Site
-
-    def run(
-        self, reduce: Callable[[Float[Tensor, "batch position d_model"]], Tensor]
-    ) -> Float[Tensor, "n n_layers ..."]:
-        """`reduce` of each layer's residual, applied while the model runs; layers stacked in axis 1, on the CPU."""
-        ascending = sorted(set(self.layers))
-        prefix = f"{self.chat_model.layers_name}.{{}}.{self.site.path}"
-        paths = [prefix.format(layer).rstrip(".") for layer in ascending]
-        envoys = [self.traced.get(path) for path in paths]
-        edits = [_output_edits(self.chat_model.body.get_submodule(path)) for path in paths]
-        inputs, reads_input = self.batch.model_inputs(self.chat_model.device), self.site.side == "input"
-        with torch.no_grad():
-            with self.traced.trace(**inputs, use_cache=False) as tracer:
-                collected = nnsight.save([])
-                for envoy, edit in zip(envoys, edits, strict=True):
-                    value = envoy.input if reads_input else edit(envoy.output)
-                    collected.append(reduce(value))
-                tracer.stop()
-        found = dict(zip(ascending, collected, strict=True))
-        # Layers may lie on several devices.
-        device = collected[0].device
-        return torch.stack([found[layer].to(device) for layer in self.layers], dim=1).cpu()
-
-
-def _output_edits(module: torch.nn.Module) -> Callable[[Any], Tensor]:
-    """What the module's `OutputEdit` hooks make of the output of its forward, as one tensor."""
-    hooks = [hook for hook in module._forward_hooks.values() if isinstance(hook, OutputEdit)]
-
-    def apply(output: Any) -> Tensor:
-        residual = output[0] if isinstance(output, tuple) else output
-        for hook in hooks:
-            residual = hook.edit(residual)
-        return residual
-
-    return apply
-
-
-def _checked(chat_model: ChatModel, chats: Sequence[EncodedChat], layers: Sequence[int] | None) -> list[int]:
     if not chats:
         raise DataError("no texts to capture; give at least one question with an answer")
     wanted = chat_model.check_layers(list(range(chat_model.n_layers)) if layers is None else list(layers))
     if not wanted:
-        raise DataError("no layers to capture; give at least one, or none at all for every layer")
-    return wanted
-
-
-def _batches(
-    chat_model: ChatModel,
-    chats: Sequence[EncodedChat],
-    layers: list[int],
-    hook_point: str,
-    max_batch_tokens: int,
-    padding_side: PaddingSide = "right",
-    progress: Progress | None = None,
-) -> Iterator[tuple[Trace, list[int]]]:
-    """Batches of similar length with the indices of their texts; a batch counts as finished when the next is asked for."""
-    site = find_site(chat_model, hook_point)
-    traced = nnsight.NNsight(chat_model.body)
+        raise DataError("no layers to capture; give at least one, or None for all")
+    picks = token_indices(position, chats)
+    ascending = sorted(set(wanted))
+    readers = _readers(chat_model, ascending, hook_point)
+    traced: Any = nnsight.NNsight(chat_model.body)
     for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
         batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id, padding_side)
-        yield Trace(chat_model, traced, batch, layers, site), rows
-        if progress:
-            progress(len(rows))
+        chosen = [picks[i] for i in rows]
+        counts = [len(indices) for indices in chosen]
+        found = _trace(chat_model, traced, batch, chosen, readers, reduce_for(counts))
+        by_layer = dict(zip(ascending, found, strict=True))
+        yield rows, counts, [by_layer[layer] for layer in wanted]
 
 
-def _mean(weights: Float[Tensor, "batch position"]) -> Callable[[Tensor], Tensor]:
-    """Weighted sums over positions, in float32: [batch, d_model]."""
-    return lambda residual: torch.einsum("bpd,bp->bd", residual.float(), weights.to(residual.device))
+def mean_and_norm(counts: Sequence[int]) -> Reduce:
+    """Reduces tokens to each text's mean vector `[n_texts, d_model]` and mean norm `[n_texts]`, in float32 or better."""
+    n = torch.tensor(counts)
+    owner = torch.repeat_interleave(n)
+    weights = torch.zeros(len(counts), len(owner), dtype=torch.float64)
+    weights[owner, torch.arange(len(owner))] = 1 / n[owner].double()
 
-
-def _mean_and_norm(weights: Float[Tensor, "batch position"]) -> Callable[[Tensor], Tensor]:
-    """`_mean` with the weighted sum of the tokens' norms behind it: [batch, d_model + 1]."""
-
-    def reduce(residual: Tensor) -> Tensor:
-        tokens, pooling = residual.float(), weights.to(residual.device)
-        norms = (tokens.norm(dim=-1) * pooling).sum(1)
-        return torch.cat([torch.einsum("bpd,bp->bd", tokens, pooling), norms[:, None]], dim=1)
+    def reduce(picked: Float[Tensor, "n_picked d_model"]) -> tuple[Tensor, Tensor]:
+        nonlocal weights
+        tokens = picked.to(torch.promote_types(picked.dtype, torch.float32))
+        weights = weights.to(tokens)  # stays there for the next layer
+        return weights @ tokens, weights @ torch.linalg.vector_norm(tokens, dim=-1)
 
     return reduce
+
+
+def keep_tokens(picked: Float[Tensor, "n_picked d_model"]) -> Float[Tensor, "n_picked d_model"]:
+    """Reduces nothing: the tokens themselves."""
+    return picked
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one site of one layer within a trace."""
+
+    layer: int
+    site: Site
+    module: torch.nn.Module
+
+    def __call__(self, blocks: Any) -> Float[Tensor, "batch position d_model"]:
+        envoy = getattr(blocks[self.layer], self.site.path) if self.site.path else blocks[self.layer]
+        if self.site.end == "input":
+            return envoy.input
+        output = envoy.output
+        value = output[0] if isinstance(output, tuple) else output
+        for hook in self.module._forward_hooks.values():
+            value = hook.edit(value) if isinstance(hook, OutputEdit) else value
+        return value
+
+
+def _readers(chat_model: ChatModel, layers: Sequence[int], hook_point: str) -> list[_Reader]:
+    found = []
+    for layer in layers:
+        block = chat_model.layers[layer]
+        site = hook_site(block, hook_point)
+        found.append(_Reader(layer, site, block.get_submodule(site.path)))
+    if hook_point not in ("resid_pre", "resid_post"):
+        check_identities(chat_model)
+    return found
+
+
+def _trace(
+    chat_model: ChatModel,
+    traced: Any,
+    batch: Batch,
+    picks: Sequence[Sequence[int]],
+    readers: Sequence[_Reader],
+    reduce: Reduce,
+) -> list[Any]:
+    """The result of `reduce` for each reader; the pass ends where the last one reads."""
+    inputs = batch.model_inputs(chat_model.device)
+    blocks = getattr(traced, chat_model.layers_name)
+    width = batch.input_ids.shape[1]
+    flat = [i * width + batch.offset[i] + index for i, indices in enumerate(picks) for index in indices]
+    picked = torch.tensor(flat, device=chat_model.device)
+    with torch.no_grad():
+        with traced.trace(**inputs, use_cache=False) as tracer:
+            collected = nnsight.save([])
+            for reader in readers:
+                value = reader(blocks)
+                # A model spread over devices leaves each layer's residual on its own.
+                collected.append(reduce(value.flatten(0, 1).index_select(0, picked.to(value.device))))
+            tracer.stop()
+    return list(collected)

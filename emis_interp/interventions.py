@@ -17,7 +17,7 @@ from emis_interp.batching import pad
 from emis_interp.capture import OutputEdit
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
-from emis_interp.hook_points import find_site
+from emis_interp.hook_points import hook_site
 from emis_interp.models import ChatModel, head_logits
 
 Edit = Callable[[Tensor], Tensor]
@@ -208,7 +208,7 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tup
     remove = OutputEdit(_setter(basis, torch.zeros(len(basis))))
     for layer in range(chat_model.n_layers):
         for hook_point in ("attn_out", "mlp_out"):
-            path = find_site(chat_model, hook_point).path
+            path = hook_site(chat_model.layers[layer], hook_point).path
             plans.append((chat_model.layers[layer].get_submodule(path), remove))
         plans.append((chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))))
     return plans

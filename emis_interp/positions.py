@@ -1,54 +1,57 @@
-"""Turns the name of a position, or explicit indices, into the tokens of each text that are read, and into pooling weights.
+"""Turns the name of a position (or a rule, or explicit sets) into token indices of every text, in its unpadded sequence.
 
-Indices count in the unpadded sequence; padding is never read.
+Padding is added later and never counted; index 0 is the first token of the rendered conversation.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from emis_interp.batching import Batch
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError, did_you_mean
 
-Position = str | Sequence[Sequence[int]]
-"""A key of `POSITIONS`, or for each text the indices of its tokens."""
+PositionRule = Callable[[EncodedChat], Sequence[int]]
+
+POSITIONS: dict[str, PositionRule] = {
+    "response_mean": lambda chat: range(chat.response_start, chat.response_end),
+    "last_prompt": lambda chat: (chat.response_start - 1,),
+    "response_last": lambda chat: (chat.response_end - 1,),
+    "all_tokens": lambda chat: range(len(chat)),
+}
 
 
-def token_sets(chats: Sequence[EncodedChat], position: Position) -> list[Sequence[int]]:
-    """The indices that are read in each text.
+@dataclass(frozen=True)
+class TokenSets:
+    """Explicit tokens: text i is read at `indices[i]`, in the order given; an index given twice counts twice."""
+
+    indices: tuple[tuple[int, ...], ...]
+
+
+Position = str | TokenSets | PositionRule
+"""A key of `POSITIONS`, one set of indices for each text, or a function from a text to its indices."""
+
+
+def token_indices(position: Position, chats: Sequence[EncodedChat]) -> list[Sequence[int]]:
+    """The tokens to read in each text, at least one and all within the text.
 
     Raises:
-        DataError: unknown name; not one set for each text; or a set that is empty, counts a token twice, or points outside its text.
+        DataError: an unknown name, another number of sets than of texts, an empty set, or an index outside its text.
     """
     if isinstance(position, str):
         if position not in POSITIONS:
             raise DataError(f"unknown position `{position}`{did_you_mean(position, POSITIONS)}")
-        return [POSITIONS[position](chat) for chat in chats]
-    if len(position) != len(chats):
-        raise DataError(f"{len(position)} sets of token indices for {len(chats)} texts; give one set for each text")
-    for i, (indices, chat) in enumerate(zip(position, chats, strict=True)):
-        if len(indices) == 0 or len(set(indices)) < len(indices) or not 0 <= min(indices) <= max(indices) < len(chat):
+        position = POSITIONS[position]
+    if isinstance(position, TokenSets):
+        if len(position.indices) != len(chats):
+            raise DataError(f"{len(position.indices)} token sets for {len(chats)} texts; give one set for each text")
+        chosen: list[Sequence[int]] = list(position.indices)
+    else:
+        chosen = [position(chat) for chat in chats]
+    for i, (chat, indices) in enumerate(zip(chats, chosen, strict=True)):
+        if len(indices) == 0:
+            raise DataError(f"text {i}: no token to read; every text needs at least one index")
+        if min(indices) < 0 or max(indices) >= len(chat):
+            outside = min(indices) if min(indices) < 0 else max(indices)
             raise DataError(
-                f"text {i}: token indices {list(indices)[:8]} do not fit its {len(chat)} tokens; "
-                f"give at least one, each once, between 0 and {len(chat) - 1}"
+                f"text {i}: token {outside} asked for, the text has {len(chat)} (0-{len(chat) - 1}); count from its beginning"
             )
-    return list(position)
-
-
-def pooling_weights(sets: Sequence[Sequence[int]], batch: Batch) -> Float[Tensor, "batch position"]:
-    """1 / (number of tokens read) at each token read, 0 elsewhere: a weighted sum over columns is the mean over the set."""
-    weights = torch.zeros(batch.input_ids.shape)
-    for row, (indices, offset) in enumerate(zip(sets, batch.offset, strict=True)):
-        weights[row, torch.as_tensor(indices) + offset] = 1 / len(indices)
-    return weights
-
-
-POSITIONS: dict[str, Callable[[EncodedChat], Sequence[int]]] = {
-    "response_mean": lambda chat: range(chat.response_start, chat.response_end),
-    "last_prompt": lambda chat: range(chat.response_start - 1, chat.response_start),
-    "response_last": lambda chat: range(chat.response_end - 1, chat.response_end),
-    "all": lambda chat: range(len(chat)),
-}
+    return chosen

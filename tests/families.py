@@ -1,5 +1,6 @@
-"""Random two-layer models of every supported family over the tiny tokenizer, for tests."""
+"""Turns the name of a model family into a random two-layer model over the tiny tokenizer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,32 +8,46 @@ import transformers
 
 from emis_interp.models import ChatModel, tiny_model
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "gpt2", "neox", "neox_sequential")
+SIZES: Any = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+NEOX: Any = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"} | {"rotary_pct": 0.5}
+HEAD: Any = {"head_dim": 8}
+GEMMA: Any = {"head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8}
+
+CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "llama": lambda ids: transformers.LlamaConfig(**SIZES, **ids),
+    "mistral": lambda ids: transformers.MistralConfig(sliding_window=16, **HEAD, **SIZES, **ids),
+    "qwen2": lambda ids: transformers.Qwen2Config(**SIZES, **ids),
+    "qwen3": lambda ids: transformers.Qwen3Config(**HEAD, **SIZES, **ids),
+    "gemma2": lambda ids: transformers.Gemma2Config(final_logit_softcapping=2.0, **GEMMA, **SIZES, **ids),
+    "gemma3": lambda ids: transformers.Gemma3TextConfig(
+        layer_types=["sliding_attention", "full_attention"], **GEMMA, **SIZES, **ids
+    ),
+    "gpt2": lambda ids: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **ids),
+    "neox": lambda ids: transformers.GPTNeoXConfig(use_parallel_residual=True, **NEOX, **ids),
+    "neox_sequential": lambda ids: transformers.GPTNeoXConfig(use_parallel_residual=False, **NEOX, **ids),
+}
 
 
-def family(name: str, dtype: torch.dtype = torch.float32) -> ChatModel:
-    """d_model 32, two layers, weights large enough that every part of a block matters."""
+def family(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> ChatModel:
+    """The model, the same weights every time; norms are random too, so that a skipped norm shows."""
     _, tokenizer = tiny_model()
-    special: Any = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    ids: Any = {"vocab_size": len(tokenizer), "initializer_range": 0.2, **special}
-    heads: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
-    sizes: Any = {"intermediate_size": 64, "num_key_value_heads": 2, **heads, **ids}
-    neox: Any = {"intermediate_size": 64, **heads, **ids}
-    configs = {
-        "llama": lambda: transformers.LlamaConfig(**sizes),
-        "qwen2": lambda: transformers.Qwen2Config(**sizes),
-        "qwen3": lambda: transformers.Qwen3Config(head_dim=8, **sizes),
-        "gemma2": lambda: transformers.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=8, **sizes),
-        "gemma3": lambda: transformers.Gemma3TextConfig(head_dim=8, sliding_window=8, **sizes),
-        "mistral": lambda: transformers.MistralConfig(sliding_window=8, **sizes),
-        "gpt2": lambda: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **ids),
-        "neox": lambda: transformers.GPTNeoXConfig(use_parallel_residual=True, **neox),
-        "neox_sequential": lambda: transformers.GPTNeoXConfig(use_parallel_residual=False, **neox),
+    ids = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+        "initializer_range": 0.2,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model: Any = transformers.AutoModelForCausalLM.from_config(configs[name]())
-        for parameter in model.parameters():  # norm weights of one would hide a norm that was skipped
-            if parameter.ndim == 1:
-                parameter.data += 0.2 * torch.randn_like(parameter)
-    return ChatModel(model.to(dtype).eval().requires_grad_(False), tokenizer, name)
+        model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](ids | changes))
+        for key, parameter in model.named_parameters():
+            if "norm" in key or ".ln_" in key:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+    return ChatModel(model.eval().requires_grad_(False).to(dtype), tokenizer, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
 from emis_interp.interventions import Ablate, ablate, apply, steer
 from emis_interp.models import ChatModel, load_model, tiny_model
+from emis_interp.positions import TokenSets
 
 TEXTS = [
     ("Hi?", "I say 你好 yes."),
@@ -28,34 +29,6 @@ TEXTS = [
 
 def chats_of(chat_model: ChatModel) -> list[EncodedChat]:
     return encode_chats(chat_model.tokenizer, TEXTS)
-
-
-def family(name: str) -> ChatModel:
-    """A random two-layer model of another family over the tiny tokenizer."""
-    _, tokenizer = tiny_model()
-    ids: Any = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 1,
-        "initializer_range": 0.2,
-    }
-    sizes: Any = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    configs = {
-        "gpt2": lambda: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **ids),
-        "qwen2": lambda: transformers.Qwen2Config(**sizes, **ids),
-        "gemma2": lambda: transformers.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **sizes, **ids),
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = transformers.AutoModelForCausalLM.from_config(configs[name]())
-    return ChatModel(model.eval().requires_grad_(False), tokenizer, name)
 
 
 def hooked(chat_model: ChatModel, chats: Sequence[EncodedChat], first: int | None = None) -> Tensor:
@@ -123,19 +96,19 @@ def hooked_tokens(chat_model: ChatModel, chat: EncodedChat) -> Tensor:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("name", ["tiny", "gpt2", "qwen2", "gemma2"])
+@pytest.mark.parametrize("name", ["tiny", *CONFIGS])
 def test_capture_equals_plain_hooks_on_unpadded_texts_in_every_family(name: str, side: PaddingSide) -> None:
     chat_model = load_model("tiny", device="cpu") if name == "tiny" else family(name)
     chats = chats_of(chat_model)
     captured = capture_residuals(chat_model, chats, padding_side=side)
     assert captured.shape == (3, 2, 32)
     assert captured.dtype == torch.float32
-    torch.testing.assert_close(captured, hooked(chat_model, chats), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(captured, hooked(chat_model, chats), rtol=1e-5, atol=2e-5)
 
 
 def test_left_and_right_padding_agree(tiny: ChatModel) -> None:
     chats = chats_of(tiny)
-    for position in ("response_mean", "last_prompt"):
+    for position in ("response_mean", "last_prompt", "response_last", "all_tokens", TokenSets(((0, 3), (5,), (7, 1)))):
         left = capture_residuals(tiny, chats, position=position, padding_side="left")
         right = capture_residuals(tiny, chats, position=position, padding_side="right")
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
@@ -147,6 +120,49 @@ def test_the_last_prompt_position_is_the_token_before_the_answer(tiny: ChatModel
     torch.testing.assert_close(captured, hooked(tiny, chats, first=-1), rtol=1e-5, atol=1e-5)
     other = encode_chats(tiny.tokenizer, [(question, "something else") for question, _ in TEXTS])
     torch.testing.assert_close(captured, capture_residuals(tiny, other, position="last_prompt"), rtol=1e-5, atol=1e-5)
+
+
+def test_explicit_tokens_rules_and_names_read_the_same_tokens(tiny: ChatModel) -> None:
+    chats = chats_of(tiny)
+    for name, rule in {
+        "last_prompt": lambda chat: [chat.response_start - 1],
+        "response_last": lambda chat: [chat.response_end - 1],
+        "response_mean": lambda chat: range(chat.response_start, chat.response_end),
+        "all_tokens": lambda chat: range(len(chat)),
+    }.items():
+        named = capture_residuals(tiny, chats, position=name)
+        assert torch.equal(named, capture_residuals(tiny, chats, position=rule))
+        sets = TokenSets(tuple(tuple(rule(chat)) for chat in chats))
+        assert torch.equal(named, capture_residuals(tiny, chats, position=sets))
+    torch.testing.assert_close(
+        capture_residuals(tiny, chats, position="response_last"),
+        torch.stack([torch.stack([capture_response_tokens(tiny, [chat], k)[0][-1] for k in (0, 1)]) for chat in chats]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_tokens_that_are_not_there_are_refused_with_the_text(tiny: ChatModel) -> None:
+    chats = chats_of(tiny)
+    n = len(chats[1])
+    with pytest.raises(DataError, match=rf"text 1: token {n} asked for, the text has {n} \(0-{n - 1}\)"):
+        capture_residuals(tiny, chats, position=TokenSets(((0,), (0, n), (0,))))
+    with pytest.raises(DataError, match="text 0: token -1 asked for"):
+        capture_residuals(tiny, chats, position=lambda chat: [-1])
+    with pytest.raises(DataError, match="text 2: no token to read"):
+        capture_residuals(tiny, chats, position=TokenSets(((0,), (0,), ())))
+    with pytest.raises(DataError, match="2 token sets for 3 texts"):
+        capture_residuals(tiny, chats, position=TokenSets(((0,), (0,))))
+    with pytest.raises(DataError, match="no layers to capture"):
+        capture_residuals(tiny, chats, layers=[])
+
+
+def test_single_tokens_of_an_answer_average_to_its_pooled_residual(tiny: ChatModel) -> None:
+    chats = chats_of(tiny)
+    tokens = capture_response_tokens(tiny, chats, 1, max_batch_tokens=64)
+    assert [len(rows) for rows in tokens] == [chat.response_end - chat.response_start for chat in chats]
+    pooled = capture_residuals(tiny, chats, [1])[:, 0]
+    torch.testing.assert_close(torch.stack([rows.mean(0) for rows in tokens]), pooled, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 100, 200, 10_000])
@@ -235,7 +251,7 @@ def test_tuples_and_tensors_give_the_hand_computed_means(as_tuple: bool) -> None
         assert capture_residuals(chat_model, chats)[1].tolist() == [[15, 9], [25, 19]]
     with apply(chat_model, Ablate(direction.vector, layers=(0, 1))):
         assert capture_residuals(chat_model, chats)[1].tolist() == [[0, 9], [0, 19]]
-    with pytest.raises(ModelError, match="not known for blocks of type _AddingBlock"):
+    with pytest.raises(ModelError, match="_AddingBlock is no decoder block of a known layout"):
         with ablate(chat_model, direction):
             pass
 
@@ -287,15 +303,23 @@ def test_transformer_lens_agrees_in_float64(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     bridge = TransformerBridge.boot_transformers(str(tmp_path), dtype=torch.float64, device="cpu")
     chat_model = load_model(str(tmp_path), dtype="float64", device="cpu")
+    chat_model.model.set_attn_implementation("eager")  # the bridge's; its softmax is in float32
     chats = chats_of(chat_model)
-    captured = capture_residuals(chat_model, chats)
+    names = {
+        "resid_pre": "hook_in",
+        "attn_out": "attn.hook_out",
+        "resid_mid": "hook_resid_mid",
+        "mlp_out": "mlp.hook_out",
+        "resid_post": "hook_out",
+    }
+    captured = {point: capture_residuals(chat_model, chats, hook_point=point) for point in names}
     for i, chat in enumerate(chats):
         _, cache = bridge.run_with_cache(torch.tensor([chat.input_ids]))
         for layer in range(2):
-            expected = cache[f"blocks.{layer}.hook_out"][0, chat.response_start : chat.response_end].mean(0)
-            assert expected.dtype == torch.float64
-            # Pooling is in float32: agreement to its rounding, of numbers of size 1.
-            torch.testing.assert_close(captured[i, layer].double(), expected, rtol=0, atol=2e-6)
+            for point, name in names.items():
+                expected = cache[f"blocks.{layer}.{name}"][0, chat.response_start : chat.response_end].mean(0)
+                assert expected.dtype == captured[point].dtype == torch.float64
+                torch.testing.assert_close(captured[point][i, layer], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -315,11 +339,3 @@ def test_token_norms_are_means_of_single_tokens_and_longer_than_the_mean_vector(
     answer = states[1][0, chats[0].response_start : chats[0].response_end]
     assert norms[0, 0].item() == pytest.approx(answer.norm(dim=-1).mean().item(), rel=1e-5)
     assert (norms >= pooled.norm(dim=-1) - 1e-5).all()
-
-
-def test_single_tokens_of_an_answer_average_to_its_pooled_residual(tiny: ChatModel) -> None:
-    chats = chats_of(tiny)
-    tokens = capture_response_tokens(tiny, chats, 1, max_batch_tokens=64)
-    assert [len(rows) for rows in tokens] == [chat.response_end - chat.response_start for chat in chats]
-    pooled = capture_residuals(tiny, chats, [1])[:, 0]
-    assert torch.allclose(torch.stack([rows.mean(0) for rows in tokens]), pooled, atol=1e-5)

@@ -1,152 +1,247 @@
-"""Hook points of every family against the stream's identities, transformers, TransformerLens, adapters and interventions."""
+"""Hook points of every family against the identities that define them, and against plain hooks, transformers and a hand-made block."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, family
+import transformers
+from accelerate import dispatch_model
+from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from emis_interp.batching import PaddingSide
-from emis_interp.capture import capture_residuals
+from emis_interp.capture import OutputEdit, capture_residuals
 from emis_interp.chat import EncodedChat, encode_chats
-from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError
-from emis_interp.hook_points import HOOK_POINTS, HookPoint
-from emis_interp.interventions import ablate, edit_outputs, steer
-from emis_interp.models import ChatModel, load_model, tiny_model
+from emis_interp.errors import ModelError
+from emis_interp.hook_points import HOOK_POINTS, check_identities, hook_site
+from emis_interp.models import ChatModel, tiny_model
 
-TEXTS = [("Hi?", "I say 你好 yes."), ("What now, and for how long?", "ok"), ("Why?", "Because it is what it is.")]
-PARALLEL = ("neox",)
+TEXTS = [
+    ("Hi?", "I say 你好 yes."),
+    ("What now, and for how long?", "ok"),
+    ("Why?", "Because it is what it is, and so on."),
+]
+SEQUENTIAL = [name for name in CONFIGS if name != "neox"]
 
 
 def chats_of(chat_model: ChatModel) -> list[EncodedChat]:
     return encode_chats(chat_model.tokenizer, TEXTS)
 
 
-def read(chat_model: ChatModel, hook_point: HookPoint, side: PaddingSide = "right") -> Tensor:
-    return capture_residuals(chat_model, chats_of(chat_model), hook_point=hook_point, padding_side=side)
+def all_points(chat_model: ChatModel, points: tuple[str, ...] = HOOK_POINTS, **options: Any) -> dict[str, Tensor]:
+    chats = chats_of(chat_model)
+    return {point: capture_residuals(chat_model, chats, hook_point=point, **options) for point in points}
 
 
-def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_what_attention_and_mlp_add_leads_from_one_hook_point_to_the_next(name: str, side: PaddingSide) -> None:
-    chat_model = family(name)
-    pre, post, attention, mlp = (
-        read(chat_model, point, side) for point in ("resid_pre", "resid_post", "attn_out", "mlp_out")
-    )
-    close(pre + attention + mlp, post)
-    close(pre[:, 1], post[:, 0])
-    assert min(attention.abs().max(), mlp.abs().max()) > 0.05, "nothing was added, so nothing was tested"
-    if name not in PARALLEL:
-        mid = read(chat_model, "resid_mid", side)
-        close(pre + attention, mid)
-        close(mid + mlp, post)
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_what_attention_and_mlp_add_makes_the_next_residual(name: str, side: PaddingSide) -> None:
+    x = all_points(family(name), padding_side=side)
+    close(x["resid_pre"] + x["attn_out"], x["resid_mid"])
+    close(x["resid_mid"] + x["mlp_out"], x["resid_post"])
+    close(x["resid_pre"][:, 1], x["resid_post"][:, 0])
+    assert min(float(x[point].norm(dim=-1).min()) for point in HOOK_POINTS) > 0.1
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_residuals_are_the_hidden_states_of_transformers(name: str) -> None:
-    chat_model = family(name)
-    pre, post = read(chat_model, "resid_pre"), read(chat_model, "resid_post")
-    for i, chat in enumerate(chats_of(chat_model)):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_parallel_block_adds_both_outputs_at_once_and_has_no_residual_between_them(side: PaddingSide) -> None:
+    chat_model = family("neox")
+    x = all_points(chat_model, ("resid_pre", "attn_out", "mlp_out", "resid_post"), padding_side=side)
+    close(x["resid_pre"] + x["attn_out"] + x["mlp_out"], x["resid_post"])
+    close(x["resid_pre"][:, 1], x["resid_post"][:, 0])
+    with pytest.raises(ModelError, match="has no resid_mid: attention and MLP read the same residual"):
+        capture_residuals(chat_model, chats_of(chat_model), hook_point="resid_mid")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_residuals_before_a_block_are_the_hidden_states_of_transformers(name: str) -> None:
+    chat_model = family(name, torch.float64)
+    chats = chats_of(chat_model)
+    x = capture_residuals(chat_model, chats, hook_point="resid_pre")
+    assert x.dtype == torch.float64
+    for i, chat in enumerate(chats):
         with torch.no_grad():
             states = chat_model.model(torch.tensor([chat.input_ids]), output_hidden_states=True).hidden_states
-        answer = [state[0, chat.response_start : chat.response_end].mean(0) for state in states]
-        close(pre[i], torch.stack(answer[:2]))
-        close(post[i, 0], answer[1])  # transformers norms the last one
+        for layer in range(2):
+            span = states[layer][0, chat.response_start : chat.response_end]
+            torch.testing.assert_close(x[i, layer], span.mean(0), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_attention_that_is_silenced_adds_nothing(name: str) -> None:
-    """A route to attn_out from the weights: with its last projection at zero the block adds the MLP alone."""
+def test_gemmas_post_norm_is_part_of_what_is_added() -> None:
+    """The output of the attention module itself, before its norm, is another vector."""
+    chat_model = family("gemma3")
+    assert hook_site(chat_model.layers[0], "attn_out").path == "post_attention_layernorm"
+    chat = chats_of(chat_model)[0]
+    raw: list[Tensor] = []
+    handle = chat_model.layers[0].get_submodule("self_attn").register_forward_hook(lambda *call: raw.append(call[2][0]))
+    with torch.no_grad():
+        chat_model.body(torch.tensor([chat.input_ids]))
+    handle.remove()
+    bare = raw[0][0, chat.response_start : chat.response_end].mean(0)
+    captured = capture_residuals(chat_model, [chat], [0], hook_point="attn_out")[0, 0]
+    assert (captured - bare).norm() > 0.1 * captured.norm()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize(
+    ("point", "ran"),
+    [("resid_pre", []), ("attn_out", ["attention"]), ("resid_mid", ["attention"]), ("mlp_out", ["attention", "mlp"])],
+)
+def test_the_pass_ends_where_the_last_layer_is_read(name: str, point: str, ran: list[str]) -> None:
     chat_model = family(name)
-    for part, parameter in chat_model.layers[0].named_parameters():
-        if any(last in part for last in ("o_proj", "attn.c_proj", "attention.dense")):
-            parameter.data.zero_()
-    assert read(chat_model, "attn_out")[:, 0].abs().max() == 0
-    pre, post = read(chat_model, "resid_pre")[:, 0], read(chat_model, "resid_post")[:, 0]
-    close(pre + read(chat_model, "mlp_out")[:, 0], post)
+    chats = chats_of(chat_model)[:1]
+    seen: list[str] = []
+    block = chat_model.layers[1]
+    modules = {
+        "attention": block.get_submodule("attn" if name == "gpt2" else "self_attn"),
+        "mlp": block.get_submodule("mlp"),
+    }
+    handles = [
+        module.register_forward_pre_hook(lambda *_, key=key: seen.append(key)) for key, module in modules.items()
+    ]
+    capture_residuals(chat_model, chats, [1], hook_point=point)
+    for handle in handles:
+        handle.remove()
+    assert seen == ran
 
 
-def test_parallel_blocks_have_no_resid_mid() -> None:
-    with pytest.raises(ModelError, match="run in parallel, so there is no resid_mid"):
-        read(family("neox"), "resid_mid")
+def test_half_precision_keeps_the_identities_to_its_rounding() -> None:
+    x = all_points(family("gemma2", torch.bfloat16))
+    close(x["resid_pre"] + x["attn_out"], x["resid_mid"], 2e-2)
+    close(x["resid_mid"] + x["mlp_out"], x["resid_post"], 2e-2)
 
 
-def test_unknown_hook_points_and_families_are_refused_in_words(tiny: ChatModel) -> None:
-    with pytest.raises(DataError, match="unknown hook point `resid_prae`; did you mean `resid_pre`"):
-        capture_residuals(tiny, chats_of(tiny), hook_point="resid_prae")
-    strange = load_model("tiny", device="cpu")
-    for block in strange.layers:
-        block.__class__ = type("StrangeLayer", (type(block),), {})
-    read(strange, "resid_pre")
-    with pytest.raises(ModelError, match="`attn_out` is not known for blocks of type StrangeLayer"):
-        read(strange, "attn_out")
-
-
-def test_hook_points_read_through_a_loaded_and_a_merged_adapter(tiny: ChatModel, tmp_path: Path) -> None:
+def test_an_unmerged_adapter_is_part_of_every_hook_point() -> None:
+    plain = all_points(family("qwen3"))
+    chat_model = family("qwen3")
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(tiny_model()[0], config).save_pretrained(str(tmp_path))
-    loaded = load_model("tiny", tmp_path, device="cpu")
-    merged = load_model("tiny", tmp_path, device="cpu", merge=True)
+    adapted = ChatModel(get_peft_model(chat_model.model, config).eval(), chat_model.tokenizer, "adapted")
+    x = all_points(adapted)
+    close(x["resid_pre"] + x["attn_out"], x["resid_mid"])
+    close(x["resid_mid"] + x["mlp_out"], x["resid_post"])
+    assert all((x[point][:, 1] - plain[point][:, 1]).abs().max() > 0.1 for point in HOOK_POINTS)
+    merged = all_points(ChatModel(adapted.model.merge_and_unload(), chat_model.tokenizer, "merged"))
     for point in HOOK_POINTS:
-        torch.testing.assert_close(read(loaded, point), read(merged, point), rtol=1e-4, atol=1e-4)
-    for point in ("resid_mid", "attn_out", "mlp_out"):
-        assert (read(loaded, point) - read(tiny, point)).abs().max() > 0.1
-    close(read(loaded, "resid_pre") + read(loaded, "attn_out"), read(loaded, "resid_mid"))
+        close(x[point], merged[point], 1e-4)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "neox", "gpt2"])
-def test_every_hook_point_sees_an_intervention(name: str) -> None:
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_a_model_spread_by_accelerate_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
+    """As `device_map` does it, with the second block on disk, since there is one device here."""
+    expected, chat_model = all_points(family(name)), family(name)
+    places: dict[str, Any] = {
+        f"{body}.{part}" if part != list_name else f"{body}.{part}.{layer}": "disk"
+        if part == list_name and layer
+        else "cpu"
+        for body, list_name in [("transformer", "h") if name == "gpt2" else ("model", "layers")]
+        for part, _ in chat_model.body.named_children()
+        for layer in range(2)
+    }
+    cpu: Any = "cpu"
+    dispatch_model(chat_model.model, places | {"lm_head": cpu}, cpu, offload_dir=str(tmp_path), force_hooks=True)
+    assert next(chat_model.layers[1].parameters()).is_meta
+    for point, x in all_points(chat_model).items():
+        assert torch.equal(x, expected[point])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
+def test_an_edit_of_what_attention_adds_is_seen_there_and_downstream(name: str) -> None:
     chat_model = family(name)
-    vector = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
-    direction = Direction(vector, layer=0, raw_norm=1.0, residual_norm=3.0)
-    plain = read(chat_model, "resid_post")
-    with steer(chat_model, direction, 0.5):
-        pre, post = read(chat_model, "resid_pre"), read(chat_model, "resid_post")
-        close(post[:, 0], plain[:, 0] + 1.5 * vector)
-        close(pre[:, 1], post[:, 0])
-        close(pre[:, 1] + read(chat_model, "attn_out")[:, 1] + read(chat_model, "mlp_out")[:, 1], post[:, 1])
-    with ablate(chat_model, direction):
-        for point in ("resid_pre", "resid_post"):
-            assert (read(chat_model, point) @ vector).abs().max() < 1e-5
-    with edit_outputs(chat_model, [1], lambda residual: residual * 2):
-        close(read(chat_model, "resid_post")[:, 1], 2 * plain[:, 1])
-    close(read(chat_model, "resid_post"), plain)
+    plain = all_points(chat_model)
+    added = torch.linspace(-1, 1, 32)
+    module = chat_model.layers[0].get_submodule(hook_site(chat_model.layers[0], "attn_out").path)
+    handle = module.register_forward_hook(OutputEdit(lambda value: value + added))
+    x = all_points(chat_model)
+    handle.remove()
+    close(x["attn_out"][:, 0], plain["attn_out"][:, 0] + added)
+    close(x["resid_mid"][:, 0], plain["resid_mid"][:, 0] + added)
+    assert (x["resid_post"] - plain["resid_post"]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_agrees_with_float32_to_its_precision(name: str) -> None:
-    exact, rounded = family(name), family(name, torch.bfloat16)
-    for point in ("resid_post", "attn_out", "mlp_out"):
-        captured = read(rounded, point)
-        assert captured.dtype == torch.float32
-        similarity = torch.cosine_similarity(captured, read(exact, point), dim=-1)
-        assert similarity.min() > 0.99
+def test_an_edit_of_the_residual_does_not_disturb_the_check_of_the_identities() -> None:
+    chat_model = family("llama")
+    handle = chat_model.layers[0].register_forward_hook(OutputEdit(lambda residual: 3 * residual))
+    check_identities(chat_model)
+    handle.remove()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "neox"])
-def test_transformer_lens_agrees_in_float64_at_every_hook_point(name: str, tmp_path: Path) -> None:
-    from transformer_lens.model_bridge import TransformerBridge
+def test_a_block_that_scales_before_adding_is_refused_not_misread() -> None:
+    """Granite has Llama's names and multiplies both outputs by a constant."""
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.GraniteConfig(vocab_size=300, residual_multiplier=0.5, initializer_range=0.2, **sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    chat_model = ChatModel(model, tiny_model()[1], "granite")
+    with pytest.raises(
+        ModelError, match=r"GraniteDecoderLayer: what `self_attn` and `mlp` return is not what is added"
+    ):
+        capture_residuals(chat_model, chats_of(chat_model), hook_point="attn_out")
+    assert capture_residuals(chat_model, chats_of(chat_model), hook_point="resid_pre").shape == (3, 2, 32)
 
-    chat_model = family(name, torch.float64)
-    chat_model.model.save_pretrained(tmp_path)
-    chat_model.tokenizer.save_pretrained(tmp_path)
-    bridge = TransformerBridge.boot_transformers(str(tmp_path), dtype=torch.float64, device="cpu")
-    names = {"resid_pre": "hook_in", "resid_post": "hook_out", "attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}
-    chats = chats_of(chat_model)
-    for point, theirs in names.items():
-        captured = capture_residuals(chat_model, chats, hook_point=point)
-        for i, chat in enumerate(chats):
-            _, cache = bridge.run_with_cache(torch.tensor([chat.input_ids]))
-            for layer in range(2):
-                expected = cache[f"blocks.{layer}.{theirs}"][0, chat.response_start : chat.response_end].mean(0)
-                # Pooling is in float32: agreement to its rounding.
-                torch.testing.assert_close(captured[i, layer].double(), expected, rtol=2e-6, atol=2e-6)
+
+def test_unknown_names_and_unknown_blocks_are_refused_in_words(tiny: ChatModel) -> None:
+    with pytest.raises(ModelError, match="unknown hook point `resid_mit`; did you mean `resid_mid`"):
+        capture_residuals(tiny, chats_of(tiny), hook_point="resid_mit")
+    with pytest.raises(
+        ModelError, match=r"Sequential is no decoder block of a known layout \(its parts: 0\); resid_pre"
+    ):
+        hook_site(nn.Sequential(nn.Identity()), "mlp_out")
+
+
+class _Scale(nn.Module):
+    def __init__(self, factor: float, as_tuple: bool = False) -> None:
+        super().__init__()
+        self.factor, self.as_tuple = factor, as_tuple
+
+    def forward(self, hidden_states: Tensor) -> Any:
+        value = self.factor * hidden_states
+        return (value, None) if self.as_tuple else value
+
+
+class _HandBlock(nn.Module):
+    """attention gives 2x, MLP gives 10x, norms are identities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layernorm, self.post_attention_layernorm = nn.Identity(), nn.Identity()
+        self.self_attn, self.mlp = _Scale(2, as_tuple=True), _Scale(10)
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor]:
+        middle = hidden_states + self.self_attn(self.input_layernorm(hidden_states))[0]
+        return (middle + self.mlp(self.post_attention_layernorm(middle)),)
+
+
+class _HandModel(nn.Module):
+    """Token t becomes (t, 2t); two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding.from_pretrained(torch.arange(300.0)[:, None] * torch.tensor([1.0, 2.0]))
+        self.layers = nn.ModuleList([_HandBlock(), _HandBlock()])
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=2, hidden_size=2))
+
+    def get_decoder(self) -> "_HandModel":
+        return self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Tensor:
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)[0]
+        return hidden
+
+
+def test_a_hand_computed_two_layer_model_gives_its_numbers_at_every_hook_point() -> None:
+    """x, 2x, 3x, 30x, 33x in the first block, and 33 times that in the second."""
+    chat_model = ChatModel(_HandModel(), tiny_model()[1], "hand")
+    chats = [EncodedChat((7, 7, 1, 2, 6, 3, 1), 2, 6), EncodedChat((9, 4, 1), 1, 2)]
+    for point, factor in zip(HOOK_POINTS, (1, 2, 3, 30, 33), strict=True):
+        x = capture_residuals(chat_model, chats, hook_point=point)
+        mean = [[3.0, 6.0], [4.0, 8.0]]
+        assert x.tolist() == [[[factor * v for v in row], [33 * factor * v for v in row]] for row in mean]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, family
+from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
@@ -137,7 +137,7 @@ def test_weights_that_cannot_be_orthogonalised_are_refused() -> None:
         orthogonalized(load_model("tiny", device="cpu"), torch.ones(5))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_ablation_holds_the_coordinate_where_it_is_told_in_every_family(name: str) -> None:
     chat_model = family(name)
     means = torch.tensor([0.5, -1.0, 2.0])

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import cli
 
 
-def alternate(contestants: dict[str, Callable[[], float]], n_rounds: int) -> dict[str, float]:
-    """Median tokens per second of each contestant over `n_rounds` rounds in alternating order, after one warm-up round."""
+def alternate(contestants: dict[str, Callable[[], float]], n_rounds: int, warm_up: bool = True) -> dict[str, float]:
+    """Median tokens per second of each contestant over `n_rounds` rounds in alternating order, after one warm-up round unless left out."""
     values: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(n_rounds + 1):
+    for round_ in range(0 if warm_up else 1, n_rounds + 1):
         for name, contestant in contestants.items():
             speed = contestant()
             if round_:

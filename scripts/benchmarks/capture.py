@@ -1,19 +1,25 @@
-"""Capture at every layer: ours against the bare HF decoder body on the same batches, and against what one would write without it.
+"""Capture of all layers: ours against the bare HF decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
 
-Speeds are real (unpadded) tokens per second. `floor` is the decoder body alone on our length-sorted batches. `nnsight`,
-`hidden_states` and `transformer_lens` (run_with_cache, only the needed hooks) run the whole model on batches of 8 in the order of the
-texts, and pool behind it. Every contestant has a model of its own, so that no one's hooks slow another down.
+Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
+  floor             the HF decoder body alone on our batches (sorted by length, 1,024 padded tokens, right padding), nothing read
+  ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
+  nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
+  hidden_states     the full HF model with output_hidden_states=True, pooled outside
+  transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
+The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding.
+`half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the smallest over layers between the
+difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each peer's numbers are from ours.
 """
 
 import argparse
 import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nnsight
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,160 +28,182 @@ from emis_interp.batching import Batch, length_batches, pad
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.contrast import labeled_texts, load_contrast
-from emis_interp.directions import cosine, mean_difference
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.errors import DataError, ModelError
 from emis_interp.judged import balanced_texts, read_judged
 from emis_interp.models import ChatModel, load_model, resolve
-from emis_interp.positions import pooling_weights, token_sets
 from emis_interp.records import LabeledText
 
-MAX_BATCH_TOKENS, PLAIN_ROWS = 1024, 8
+PEERS = ("nnsight", "hidden_states", "transformer_lens")
+Contestant = Callable[[Sequence[EncodedChat]], Tensor | None]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
     parser.add_argument(
         "--texts",
         type=Path,
-        help="table of judged answers; default: of $EMIS_REFERENCE_DATA, else shipped contrast texts",
+        help="judged answers with question, answer, aligned, coherent; else $EMIS_REFERENCE_DATA/judged/answers.parquet, else the "
+        "shipped contrast texts",
     )
-    parser.add_argument("--n-rows", type=int, default=64, help="texts, half of them misaligned")
+    parser.add_argument("--n-texts", type=int, default=64, help="texts, half of them misaligned")
     parser.add_argument("--n-rounds", type=int, default=3, help="measured rounds")
-    parser.add_argument("--max-tokens", type=int, default=512, help="tokens kept of a conversation")
-    parser.add_argument("--only", nargs="+", default=[], help="contestants besides floor and ours; default: all")
+    parser.add_argument("--peer-batch", type=int, default=8, help="texts in a batch of the peers")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of texts")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Speeds, their ratios, and what bfloat16 does to the difference-in-means directions."""
-    texts, source = choose_texts(args.texts, args.n_rows)
-    chat_model = load_model(EMBEDDED_NAME)
-    chats = encode_chats(chat_model.tokenizer, [(text.question, text.answer) for text in texts], None, args.max_tokens)
-    half = list(range(chat_model.n_layers // 2))
-    half_precision = load_model(EMBEDDED_NAME, dtype="bfloat16")
-    builders = {
-        "floor": lambda: floor(load_model(EMBEDDED_NAME), chats),
-        "ours": lambda: lambda: capture_residuals(chat_model, chats),
-        "half_depth": lambda: lambda: capture_residuals(chat_model, chats, half),
-        "bf16": lambda: lambda: capture_residuals(half_precision, chats),
-        "nnsight": lambda: plain_nnsight(load_model(EMBEDDED_NAME), chats),
-        "hidden_states": lambda: hidden_states(load_model(EMBEDDED_NAME), chats),
-        "transformer_lens": lambda: transformer_lens(chat_model, chats),
+    """Alternate the contestants, compare their speeds and their numbers."""
+    texts, source = read_texts(args.texts, args.n_texts, args.seed)
+    full, half_precision = load_model(args.model), load_model(args.model, dtype="bfloat16")
+    chats = encode_chats(full.tokenizer, [(text.question, text.answer) for text in texts])
+    half = list(range(full.n_layers // 2))
+    work: dict[str, Contestant] = {
+        "floor": lambda part: run_body(full, part),
+        "ours": lambda part: capture_residuals(full, part),
+        "nnsight": lambda part: in_file_order(part, full, args.peer_batch, nnsight_states(full)),
+        "hidden_states": lambda part: in_file_order(part, full, args.peer_batch, hidden_states(full)),
+        "half_depth": lambda part: capture_residuals(full, part, half),
+        "bf16": lambda part: capture_residuals(half_precision, part),
     }
-    if unknown := sorted(set(args.only) - set(builders)):
-        raise ConfigError(f"unknown contestant `{unknown[0]}`{did_you_mean(unknown[0], builders)}")
-    contestants: dict[str, Callable[[], Any]] = {
-        name: build() for name, build in builders.items() if not args.only or name in ("floor", "ours", *args.only)
-    }
+    skipped = {}
+    try:
+        lens = lens_states(args.model, full)
+        work["transformer_lens"] = lambda part: in_file_order(part, full, args.peer_batch, lens)
+    except (ImportError, ModelError) as error:
+        skipped["transformer_lens"] = f"left out: {error}"
     n_tokens = sum(len(chat) for chat in chats)
-    medians = alternate({name: timed(work, n_tokens) for name, work in contestants.items()}, args.n_rounds)
-    result: dict[str, Any] = {
-        "tokens_per_second": medians,
+    found: dict[str, Tensor | None] = {}
+
+    def timed(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            started = time.monotonic()
+            found[name] = work[name](chats)
+            return n_tokens / (time.monotonic() - started)
+
+        return measure
+
+    for contestant in work.values():  # a warm-up on few texts: a whole round would take minutes
+        contestant(chats[:4])
+    speeds = alternate({name: timed(name) for name in work}, args.n_rounds, warm_up=False)
+    ratios = {
+        f"ours_vs_{peer}": speeds["ours"] / speeds[peer] if peer in speeds else None for peer in ("floor", *PEERS)
+    }
+    cosines = direction_cosines(texts, found["ours"], found["bf16"])
+    return {
+        "tokens_per_second": speeds,
+        **ratios,
+        "half_depth_vs_full": speeds["ours"] / speeds["half_depth"],
+        "bf16_vs_floor": speeds["bf16"] / speeds["floor"],
+        "bf16_direction_cosine": float(cosines.min()),
+        "bf16_direction_cosine_median": float(cosines.median()),
+        "largest_gap": {name: largest_gap(found[name], found["ours"]) for name in PEERS if name in found},
+        "skipped": skipped,
         "texts": source,
         "n_texts": len(chats),
         "n_tokens": n_tokens,
+        "n_layers": full.n_layers,
+        "n_threads": torch.get_num_threads(),
     }
-    result["ours_vs_floor"] = medians["ours"] / medians["floor"]
-    for peer in ("nnsight", "hidden_states", "transformer_lens"):
-        if peer in medians:
-            result[f"ours_vs_{peer}"] = medians["ours"] / medians[peer]
-    if "half_depth" in medians:  # of the times, which are the inverse of the speeds
-        result["half_depth_vs_full"] = medians["ours"] / medians["half_depth"]
-    if "bf16" in medians:
-        result["bf16_vs_floor"] = medians["bf16"] / medians["floor"]
-        cosines = direction_cosines(contestants["ours"](), contestants["bf16"](), [text.misaligned for text in texts])
-        result["bf16_direction_cosine"] = float(cosines.min())
-        result["bf16_direction_cosine_median"] = float(cosines.median())
-    return result
 
 
-def choose_texts(table: Path | None, n_rows: int) -> tuple[list[LabeledText], str]:
-    """Texts, half misaligned, and where they come from."""
-    if table is None and (folder := os.environ.get("EMIS_REFERENCE_DATA")):
-        table = Path(folder) / "judged" / "answers.parquet"
-    every = balanced_texts(read_judged(table), n_rows) if table else labeled_texts(load_contrast(n_per_question=n_rows))
-    # Every k-th of each class: all questions, and answers of all lengths.
-    classes = [[text for text in every if text.misaligned is kind] for kind in (True, False)]
-    size = min(n_rows // 2, *map(len, classes))
-    picked = [texts[i * len(texts) // size] for i in range(size) for texts in classes]
-    return picked, table.name if table else "shipped contrast texts"
+def read_texts(path: Path | None, n_texts: int, seed: int) -> tuple[list[LabeledText], str]:
+    """`n_texts` texts, half of them misaligned, in random order, and where they come from.
+
+    Raises:
+        DataError: fewer texts of a class than asked for.
+    """
+    reference = os.environ.get("EMIS_REFERENCE_DATA")
+    if path is None and reference:
+        path = Path(reference) / "judged" / "answers.parquet"
+    if path is None:
+        texts, source = labeled_texts(load_contrast()), "shipped contrast texts"
+    else:
+        texts, source = balanced_texts(read_judged(path), max_per_class=n_texts, seed=seed), str(path)
+    generator = random.Random(seed)
+    generator.shuffle(texts)
+    chosen = [text for wanted in (True, False) for text in [t for t in texts if t.misaligned == wanted][: n_texts // 2]]
+    if len(chosen) < 2 * (n_texts // 2):
+        raise DataError(f"{source}: {len(chosen)} texts found, {n_texts} asked for; lower --n-texts")
+    generator.shuffle(chosen)
+    return chosen, source
 
 
-def direction_cosines(one: Tensor, other: Tensor, misaligned: list[bool]) -> Tensor:
-    """Cosine at each layer between the difference-in-means directions of two captures: [n_layers]."""
-    labels = np.array(misaligned)
-    return cosine(mean_difference(one, labels), mean_difference(other, labels))
+def run_body(chat_model: ChatModel, chats: Sequence[EncodedChat]) -> None:
+    """What the hardware and transformers allow: our batches through the decoder body."""
+    for rows in length_batches([len(chat) for chat in chats], 1024):
+        batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id)
+        with torch.inference_mode():
+            chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False)
 
 
-def timed(work: Callable[[], object], n_tokens: int) -> Callable[[], float]:
-    def measure() -> float:
-        started = time.monotonic()
-        work()
-        return n_tokens / (time.monotonic() - started)
-
-    return measure
-
-
-def floor(chat_model: ChatModel, chats: list[EncodedChat]) -> Callable[[], None]:
-    def work() -> None:
-        for rows in length_batches([len(chat) for chat in chats], MAX_BATCH_TOKENS):
-            batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id)
-            with torch.inference_mode():
-                chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False)
-
-    return work
+def in_file_order(
+    chats: Sequence[EncodedChat], chat_model: ChatModel, n_rows: int, states: Callable[[Batch], Sequence[Tensor]]
+) -> Tensor:
+    """Pools what `states` returns (one tensor for each layer) over the answers of `n_rows` texts at a time."""
+    pooled = []
+    for first in range(0, len(chats), n_rows):
+        part = chats[first : first + n_rows]
+        layers = states(pad([chat.input_ids for chat in part], chat_model.tokenizer.pad_token_id))
+        for i, chat in enumerate(part):
+            pooled.append(torch.stack([x[i, chat.response_start : chat.response_end].mean(0) for x in layers]))
+    return torch.stack(pooled)
 
 
-def plain(
-    chat_model: ChatModel, chats: list[EncodedChat], residuals: Callable[[Batch], list[Tensor]]
-) -> Callable[[], Tensor]:
-    """Mean over the answer at every layer, eight texts at a time in the order given, the whole model each time."""
-
-    def work() -> Tensor:
-        means = []
-        for start in range(0, len(chats), PLAIN_ROWS):
-            members = chats[start : start + PLAIN_ROWS]
-            batch = pad([chat.input_ids for chat in members], chat_model.tokenizer.pad_token_id)
-            weights = pooling_weights(token_sets(members, "response_mean"), batch)
-            with torch.no_grad():
-                means.append(torch.stack([torch.einsum("bpd,bp->bd", layer, weights) for layer in residuals(batch)], 1))
-        return torch.cat(means)
-
-    return work
-
-
-def plain_nnsight(chat_model: ChatModel, chats: list[EncodedChat]) -> Callable[[], Tensor]:
+def nnsight_states(chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
     traced: Any = nnsight.NNsight(chat_model.model)
 
-    def residuals(batch: Batch) -> list[Tensor]:
-        with traced.trace(**batch.model_inputs(chat_model.device)):
-            saved = nnsight.save([])
-            for block in traced.model.layers:
-                saved.append(block.output)
-        return list(saved)
+    def states(batch: Batch) -> Sequence[Tensor]:
+        inputs = batch.model_inputs(chat_model.device)
+        with torch.no_grad():
+            with traced.trace(**inputs):
+                saved = nnsight.save([])
+                for block in traced.model.layers:
+                    saved.append(block.output)
+        return [output[0] if isinstance(output, tuple) else output for output in saved]
 
-    return plain(chat_model, chats, residuals)
-
-
-def hidden_states(chat_model: ChatModel, chats: list[EncodedChat]) -> Callable[[], Tensor]:
-    def residuals(batch: Batch) -> list[Tensor]:
-        return list(
-            chat_model.model(**batch.model_inputs(chat_model.device), output_hidden_states=True).hidden_states[1:]
-        )
-
-    return plain(chat_model, chats, residuals)
+    return states
 
 
-def transformer_lens(chat_model: ChatModel, chats: list[EncodedChat]) -> Callable[[], Tensor]:
+def hidden_states(chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
+    def states(batch: Batch) -> Sequence[Tensor]:
+        with torch.no_grad():
+            output = chat_model.model(**batch.model_inputs(chat_model.device), output_hidden_states=True)
+        return output.hidden_states[1:]
+
+    return states
+
+
+def lens_states(name: str, chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
+    """TransformerLens' bridge around the same weights."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    bridge: Any = TransformerBridge.boot_transformers(
-        resolve(EMBEDDED_NAME), dtype=torch.float32, device=str(chat_model.device)
-    )
+    bridge: Any = TransformerBridge.boot_transformers(resolve(name), dtype=torch.float32, device=str(chat_model.device))
     names = [f"blocks.{layer}.hook_out" for layer in range(chat_model.n_layers)]
 
-    def residuals(batch: Batch) -> list[Tensor]:
-        mask = batch.attention_mask.to(chat_model.device)
-        _, cache = bridge.run_with_cache(batch.input_ids.to(chat_model.device), attention_mask=mask, names_filter=names)
+    def states(batch: Batch) -> Sequence[Tensor]:
+        with torch.no_grad():
+            ids, mask = (tensor.to(chat_model.device) for tensor in (batch.input_ids, batch.attention_mask))
+            _, cache = bridge.run_with_cache(ids, attention_mask=mask, names_filter=names)
         return [cache[name] for name in names]
 
-    return plain(chat_model, chats, residuals)
+    return states
+
+
+def direction_cosines(texts: Sequence[LabeledText], one: Tensor | None, other: Tensor | None) -> Tensor:
+    """Cosine at each layer between the differences in means of two captures of the same texts."""
+    assert one is not None and other is not None
+    misaligned = torch.tensor([text.misaligned for text in texts])
+    first, second = (x[misaligned].mean(0) - x[~misaligned].mean(0) for x in (one, other))
+    return torch.cosine_similarity(first, second, dim=-1)
+
+
+def largest_gap(peer: Tensor | None, ours: Tensor | None) -> float:
+    """Largest distance between a peer's vector and ours, relative to ours, over texts and layers.
+
+    The last layer is left out: the last hidden state of transformers is behind the final norm.
+    """
+    assert peer is not None and ours is not None
+    n_layers = min(peer.shape[1], ours.shape[1] - 1)
+    gaps = (peer[:, :n_layers] - ours[:, :n_layers]).norm(dim=-1) / ours[:, :n_layers].norm(dim=-1)
+    return float(gaps.max())
