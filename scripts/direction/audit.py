@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from direction.texts import add_model_flags
+from direction.loading import add_direction_flags, model_of
 from emis_interp.capability import capability_items, passed, perplexity
 from emis_interp.chat import encode_prompt
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair
 from emis_interp.store import load_tensors, write_json
 from evals.uncertainty import mean_interval
@@ -36,26 +36,17 @@ MEAN = "direction, mean"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--direction", type=Path, required=True, help="folder/direction as fit saved it")
-    parser.add_argument("--model", help="default: the model on the direction's card")
-    parser.add_argument("--dtype", help="default: the dtype on the direction's card")
+    add_direction_flags(parser)
     parser.add_argument("--pairs", type=Path, help="JSONL of contrast pairs; default: the shipped ones")
-    parser.add_argument("--n-pairs", type=int, default=2, help="pairs per report question")
+    parser.add_argument("--n-pairs", type=int, help="pairs per report question; default: all (few pairs are noisy)")
     parser.add_argument("--n-controls", type=int, default=20, help="of each kind; at least 20 for a p-value below 0.05")
     parser.add_argument("--out", type=Path, help="JSON file; default: audit.json beside the direction")
-    add_model_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Ablate the direction and its controls, one after another."""
     direction = Direction.load(args.direction)
-    chat_model = load_model(
-        args.model or direction.card["model"],
-        args.adapter,
-        dtype=args.dtype or direction.card.get("dtype", "float32"),
-        device=args.device,
-        merge=args.adapter is not None,
-    )
+    chat_model = model_of(direction, args)
     means = load_tensors(args.direction.parent / "all_layers.safetensors")[0]["mean"]
     controls = load_tensors(args.direction.parent / "controls.safetensors")[0]
     system = direction.card.get("system_prompt")
@@ -73,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "direction": str(args.direction),
         "layer": direction.layer,
         "model": chat_model.name,
-        "adapter": str(args.adapter) if args.adapter else None,
+        "adapter": str(chat_model.adapter) if chat_model.adapter else None,
         "n_questions": len({pair.question_id for pair in pairs}),
         "n_pairs": len(pairs),
         "before": {key: rows[0][key] for key in ("margin", "perplexity", "accuracy")},

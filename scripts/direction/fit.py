@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 import cli
+from direction.loading import add_model_flags
 from direction.page import token_map, write_page
-from direction.texts import add_model_flags, add_text_flags, judged_texts, read_texts
+from direction.texts import add_text_flags, judged_texts, read_texts
 from emis_interp.capture import capture_residuals, capture_with_norms
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from direction.texts import add_model_flags
+from direction.loading import add_direction_flags, model_of
 from emis_interp.config import SamplingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction, unit
@@ -21,7 +21,7 @@ from emis_interp.errors import DataError
 from emis_interp.frontier import Frontier, Point, find_frontier
 from emis_interp.interventions import steer
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair, Score
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
@@ -34,7 +34,7 @@ from evals.uncertainty import mean_interval, rate_interval
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--direction", type=Path, required=True, help="folder/direction as fit saved it")
+    add_direction_flags(parser)
     parser.add_argument("--layers", type=int, nargs="+", help="default: the direction's own layer")
     parser.add_argument(
         "--floor", type=float, default=0.9, help="share of the unsteered model's coherent answers to keep"
@@ -50,22 +50,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=60, help="limit of an answer")
     parser.add_argument("--n-pairs", type=int, default=2, help="contrast pairs per question")
     parser.add_argument("--seed", type=int, default=0, help="of the answers")
-    parser.add_argument("--model", help="default: the model on the direction's card")
-    parser.add_argument("--dtype", help="default: the dtype on the direction's card")
     parser.add_argument("--out", type=Path, help="JSON file; default: frontier.json beside the direction")
-    add_model_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """One search per layer."""
     direction = Direction.load(args.direction)
-    chat_model = load_model(
-        args.model or direction.card["model"],
-        args.adapter,
-        dtype=args.dtype or direction.card.get("dtype", "float32"),
-        device=args.device,
-        merge=args.adapter is not None,
-    )
+    chat_model = model_of(direction, args)
     layers = args.layers or [direction.layer]
     chat_model.check_layers(layers)
     stored = load_tensors(args.direction.parent / "all_layers.safetensors")[0]

@@ -50,10 +50,3 @@ def add_text_flags(parser: argparse.ArgumentParser) -> None:
         "--variant", default="plain", help="judged rows of this `variant` when there is such a column, or `all`"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw and of the controls")
-
-
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adapter, device and batch size; the model itself has a default only where no card names it."""
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded tokens per forward pass")

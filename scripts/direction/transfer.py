@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extractor", default="question_balanced", help=", ".join(EXTRACTORS))
     parser.add_argument("--interventions", action="store_true", help="steer and ablate too")
     parser.add_argument("--coefficient", type=float, default=0.2, help="of steering, in mean residual norms of base")
-    parser.add_argument("--n-pairs", type=int, default=2, help="contrast pairs per report question in interventions")
+    parser.add_argument("--n-pairs", type=int, help="contrast pairs per report question in interventions; default: all")
     parser.add_argument("--out", type=Path, help="JSON file; default: RUN/analysis/transfer.json")
 
 
@@ -154,13 +154,13 @@ def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:
     return path
 
 
-def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int) -> dict[str, Any]:
+def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int | None) -> dict[str, Any]:
     """Margin shift in arm j when it is steered along, or ablated of, arm i's direction; nats per token."""
     counts: dict[str, int] = {}
     pairs = []
     for pair in run.half("report"):
         counts[pair.question_id] = counts.get(pair.question_id, 0) + 1
-        if counts[pair.question_id] <= n_pairs:
+        if n_pairs is None or counts[pair.question_id] <= n_pairs:
             pairs.append(pair)
     steered: Matrix = {}
     ablated: Matrix = {}

@@ -1,0 +1,37 @@
+"""The model that a verb works on: named by flags, or by the card of a saved direction."""
+
+import argparse
+from pathlib import Path
+
+from emis_interp.directions import Direction
+from emis_interp.errors import DataError
+from emis_interp.models import ChatModel, load_model
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Adapter, device and batch size; the model itself has a default only where no card names it."""
+    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded tokens per forward pass")
+
+
+def add_direction_flags(parser: argparse.ArgumentParser) -> None:
+    """A saved direction, and the model where it is not the card's."""
+    parser.add_argument("--direction", type=Path, required=True, help="what fit saved, e.g. directions/mine/direction")
+    parser.add_argument("--model", help="default: the model on the direction's card")
+    parser.add_argument("--dtype", help="default: the dtype on the direction's card")
+    add_model_flags(parser)
+
+
+def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
+    """The model of `--model` and `--adapter`, otherwise the one on the card; an adapter is merged.
+
+    Raises:
+        DataError: neither the flags nor the card name a model.
+    """
+    name = args.model or direction.card.get("model")
+    if name is None:
+        raise DataError(f"{args.direction}: its card names no model; give --model")
+    adapter = args.adapter or (Path(direction.card["adapter"]) if direction.card.get("adapter") else None)
+    dtype = args.dtype or direction.card.get("dtype", "float32")
+    return load_model(name, adapter, dtype=dtype, device=args.device, merge=adapter is not None)
