@@ -22,7 +22,16 @@ LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
     1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
     2: ("capture", "running_means", "likelihood", "labeled"),
-    3: ("token_store", "token_writer", "directions", "extractors", "lora_directions", "geometry", "reliability", "interventions"),
+    3: (
+        "token_store",
+        "token_writer",
+        "directions",
+        "extractors",
+        "lora_directions",
+        "geometry",
+        "reliability",
+        "interventions",
+    ),
     4: ("selection",),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
