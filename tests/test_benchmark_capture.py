@@ -46,6 +46,10 @@ def test_every_contestant_is_timed_and_the_peers_agree_with_ours(
     assert result["ours_vs_transformer_lens"] is None
     assert "left out: unknown model `tiny`" in result["skipped"]["transformer_lens"]
     assert max(result["largest_gap"].values()) < 1e-5
+    assert result["n_tokens"] <= result["n_padded_tokens"]["ours"] <= result["n_padded_tokens"]["peers"]
+    sorted_peers = capture.run(arguments("--texts", str(path), "--peer-batch", "0"))
+    assert max(sorted_peers["largest_gap"].values()) < 1e-5
+    assert sorted_peers["n_padded_tokens"]["peers"] == sorted_peers["n_padded_tokens"]["ours"]
     assert result["bf16_direction_cosine"] > 0.98
     assert (result["texts"], result["n_texts"]) == (str(path), 6)
 

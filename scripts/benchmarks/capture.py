@@ -6,7 +6,8 @@ Every contestant pools the same texts over the answer at every layer; a speed is
   nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
   hidden_states     the full HF model with output_hidden_states=True, pooled outside
   transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
-The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding.
+The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding; with
+--peer-batch 0 they get our batches instead, which leaves out what sorting saves. `n_padded_tokens` says how much each batching computes.
 `half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the smallest over layers between the
 difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each peer's numbers are from ours.
 """
@@ -48,7 +49,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n-texts", type=int, default=64, help="texts, half of them misaligned")
     parser.add_argument("--n-rounds", type=int, default=3, help="measured rounds")
-    parser.add_argument("--peer-batch", type=int, default=8, help="texts in a batch of the peers")
+    parser.add_argument(
+        "--peer-batch", type=int, default=8, help="texts in a batch of the peers; 0 gives them our sorted batches"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draw of texts")
 
 
@@ -61,15 +64,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     work: dict[str, Contestant] = {
         "floor": lambda part: run_body(full, part),
         "ours": lambda part: capture_residuals(full, part),
-        "nnsight": lambda part: in_file_order(part, full, args.peer_batch, nnsight_states(full)),
-        "hidden_states": lambda part: in_file_order(part, full, args.peer_batch, hidden_states(full)),
+        "nnsight": lambda part: pooled_outside(part, full, args.peer_batch, nnsight_states(full)),
+        "hidden_states": lambda part: pooled_outside(part, full, args.peer_batch, hidden_states(full)),
         "half_depth": lambda part: capture_residuals(full, part, half),
         "bf16": lambda part: capture_residuals(half_precision, part),
     }
     skipped = {}
     try:
         lens = lens_states(args.model, full)
-        work["transformer_lens"] = lambda part: in_file_order(part, full, args.peer_batch, lens)
+        work["transformer_lens"] = lambda part: pooled_outside(part, full, args.peer_batch, lens)
     except (ImportError, ModelError) as error:
         skipped["transformer_lens"] = f"left out: {error}"
     n_tokens = sum(len(chat) for chat in chats)
@@ -102,6 +105,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "texts": source,
         "n_texts": len(chats),
         "n_tokens": n_tokens,
+        "n_padded_tokens": {
+            "ours": n_padded(chats, peer_batches(chats, 0)),
+            "peers": n_padded(chats, peer_batches(chats, args.peer_batch)),
+        },
+        "peer_batch": args.peer_batch,
         "n_layers": full.n_layers,
         "n_threads": torch.get_num_threads(),
     }
@@ -137,17 +145,29 @@ def run_body(chat_model: ChatModel, chats: Sequence[EncodedChat]) -> None:
             chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False)
 
 
-def in_file_order(
+def peer_batches(chats: Sequence[EncodedChat], n_rows: int) -> list[list[int]]:
+    """Texts in the order of the file, `n_rows` at a time; with 0, our own batches."""
+    if n_rows == 0:
+        return length_batches([len(chat) for chat in chats], 1024)
+    return [list(range(first, min(first + n_rows, len(chats)))) for first in range(0, len(chats), n_rows)]
+
+
+def n_padded(chats: Sequence[EncodedChat], batches: Sequence[Sequence[int]]) -> int:
+    """Tokens that the model computes, padding included."""
+    return sum(len(rows) * max(len(chats[i]) for i in rows) for rows in batches)
+
+
+def pooled_outside(
     chats: Sequence[EncodedChat], chat_model: ChatModel, n_rows: int, states: Callable[[Batch], Sequence[Tensor]]
 ) -> Tensor:
-    """Pools what `states` returns (one tensor for each layer) over the answers of `n_rows` texts at a time."""
-    pooled = []
-    for first in range(0, len(chats), n_rows):
-        part = chats[first : first + n_rows]
-        layers = states(pad([chat.input_ids for chat in part], chat_model.tokenizer.pad_token_id))
-        for i, chat in enumerate(part):
-            pooled.append(torch.stack([x[i, chat.response_start : chat.response_end].mean(0) for x in layers]))
-    return torch.stack(pooled)
+    """Pools what `states` returns for a batch (one tensor for each layer) over the answers."""
+    pooled: dict[int, Tensor] = {}
+    for rows in peer_batches(chats, n_rows):
+        layers = states(pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id))
+        for row, i in enumerate(rows):
+            span = slice(chats[i].response_start, chats[i].response_end)
+            pooled[i] = torch.stack([x[row, span].mean(0) for x in layers])
+    return torch.stack([pooled[i] for i in range(len(chats))])
 
 
 def nnsight_states(chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
