@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import DataError
+from emis_interp.interventions import Steer, apply
+from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import TrainingExample
 from training import sft
@@ -126,3 +128,39 @@ def test_bfloat16_training_keeps_the_adapter_in_float32_and_agrees_with_float32(
         summaries[bf16] = sft.finetune("tiny", ROWS, config(bf16=bf16, n_epochs=3), tmp_path / str(bf16))
     assert summaries[True]["final_loss"] == pytest.approx(summaries[False]["final_loss"], rel=0.02)
     assert all(tensor.dtype == torch.float32 for tensor in adapter(tmp_path / "True").values())
+
+
+def test_probes_see_the_forming_model_at_the_steps_asked_for_and_change_nothing(
+    tmp_path: Path, tiny: ChatModel
+) -> None:
+    chats = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)]
+    seen: dict[int, float] = {}
+
+    def probe(step: int, chat_model: ChatModel) -> None:
+        assert not chat_model.model.training
+        seen[step] = float(mean_logprobs(chat_model, chats)[0])
+
+    sft.finetune("tiny", ROWS, config(n_epochs=2), tmp_path / "probed", probe=probe, probe_steps=(0, 2, 5))
+    sft.finetune("tiny", ROWS, config(n_epochs=2), tmp_path / "plain")
+    assert list(seen) == [0, 2, 5] and seen[0] < seen[2] < seen[5]
+    assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)
+    one, two = adapter(tmp_path / "probed"), adapter(tmp_path / "plain")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(tmp_path: Path, tiny: ChatModel) -> None:
+    chats = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)]
+    pushed, seen = Steer({0: torch.full((tiny.d_model,), 5.0)}), []
+    sft.finetune(
+        "tiny",
+        ROWS,
+        config(),
+        tmp_path / "steered",
+        probe=lambda step, chat_model: seen.append(float(mean_logprobs(chat_model, chats)[0])),
+        probe_steps=(0,),
+        while_training=lambda chat_model: apply(chat_model, pushed),
+    )
+    sft.finetune("tiny", ROWS, config(), tmp_path / "plain")
+    assert seen == [pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)]
+    one, two = adapter(tmp_path / "steered"), adapter(tmp_path / "plain")
+    assert any(not torch.allclose(one[key], two[key], atol=1e-4) for key in one)

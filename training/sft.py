@@ -11,7 +11,8 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ from emis_interp.store import write_json, write_text
 IGNORED = -100
 Report = Callable[[int, int, float, float], None]
 """Called with (step, n_steps, loss, tokens per second)."""
+Probe = Callable[[int, ChatModel], None]
+"""Called with (steps done, the model as it is then, in evaluation mode and without the training-time intervention)."""
+WhileTraining = Callable[[ChatModel], AbstractContextManager[None]]
+"""What is in force during training passes alone, e.g. steering: `lambda model: steer(model, direction, 0.2)`."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,9 @@ def finetune(
     system: str | None = None,
     device: str = "auto",
     report: Report | None = None,
+    probe: Probe | None = None,
+    probe_steps: Collection[int] = (),
+    while_training: WhileTraining | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write `adapter/`, `metrics.jsonl` and `summary.json` under `out_dir`.
 
@@ -54,6 +62,8 @@ def finetune(
     Args:
         system: the run's system prompt policy; a row's own system prompt goes before it.
         report: called after every optimiser step.
+        probe: called when `probe_steps` optimiser steps are done (0: before the first). After a resume a step may be probed again.
+        while_training: makes the intervention under which the training passes run.
 
     Returns:
         The summary: rows, cut rows, tokens (padding not counted), steps, seconds, tokens per second, final loss (nats per response
@@ -87,11 +97,13 @@ def finetune(
         callbacks=[recorder],
     )
     trainer.remove_callback(PrinterCallback)
+    forming = _Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training)
+    trainer.add_callback(forming)
     resume_from = last_checkpoint(checkpoints)
     if resume_from:
         log.info("resuming from %s", resume_from)
     started = time.monotonic()
-    with disable_input_dtype_casting(model, active=use_bf16):
+    with disable_input_dtype_casting(model, active=use_bf16), forming.intervention:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     seconds = recorder.seconds_before + time.monotonic() - started
     _save_adapter(model, out_dir / "adapter")
@@ -260,6 +272,45 @@ class _ResponseTrainer(Trainer):
         total = torch.nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
         loss = total / (num_items_in_batch if num_items_in_batch is not None else chosen.sum())
         return (loss, {}) if return_outputs else loss
+
+
+class _Forming(TrainerCallback):
+    """Runs training passes under an intervention, and lifts it while the forming model is probed."""
+
+    def __init__(
+        self, chat_model: ChatModel, probe: Probe | None, steps: Collection[int], while_training: WhileTraining | None
+    ) -> None:
+        self.chat_model, self.probe, self.steps, self.while_training = (
+            chat_model,
+            probe,
+            frozenset(steps),
+            while_training,
+        )
+        self.intervention = ExitStack()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(state.global_step if state.global_step == 0 else -1)
+        self._enter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
+            self.intervention.close()
+            self._look(state.global_step)
+            self._enter()
+
+    def _enter(self) -> None:
+        if self.while_training is not None:
+            self.intervention.enter_context(self.while_training(self.chat_model))
+
+    def _look(self, step: int) -> None:
+        if self.probe is None or step not in self.steps:
+            return
+        was_training = self.chat_model.model.training
+        self.chat_model.model.eval()
+        try:
+            self.probe(step, self.chat_model)
+        finally:
+            self.chat_model.model.train(was_training)
 
 
 class _Recorder(TrainerCallback):
