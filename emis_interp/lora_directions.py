@@ -1,6 +1,7 @@
 """Turns a LoRA adapter into the directions that it can write to the residual stream, without running a model."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,29 +44,40 @@ def lora_directions(adapter: Path, n: int = 1) -> list[WrittenDirections]:
     config_path, weights_path = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
     if not weights_path.exists():
         raise DataError(f"{weights_path}: no such file; give the folder of a PEFT adapter saved as safetensors")
-    config, weights = read_json(config_path), load_file(weights_path)
-    found, others = [], set()
+    weights = load_file(weights_path)
+    found = directions_of_weights(read_json(config_path), weights, n)
+    if not found:
+        others = sorted({match[2] for key in weights if (match := _KEY.search(key))})
+        raise DataError(
+            f"{adapter}: no adapted module writes to the residual stream (looked for {', '.join(WRITERS)}; found {others})"
+        )
+    return found
+
+
+def directions_of_weights(
+    config: Mapping[str, object], weights: Mapping[str, Tensor], n: int = 1
+) -> list[WrittenDirections]:
+    """`lora_directions` of weights in memory, e.g. PEFT's state of a model in training; empty when no module writes to the residual stream.
+
+    Args:
+        config: `lora_alpha` and `use_rslora`, as in `adapter_config.json`.
+        weights: PEFT's names to matrices, `...lora_A.weight` and `...lora_B.weight`.
+    """
+    found = []
     for key, a in weights.items():
         match = _KEY.search(key)
-        if match is None:
+        if match is None or match[2] not in WRITERS:
             continue
         layer, module = int(match[1]), match[2]
-        if module not in WRITERS:
-            others.add(module)
-            continue
         b = weights[key.replace(".lora_A.", ".lora_B.")].float()
         q_b, r_b = torch.linalg.qr(b)
         _, r_a = torch.linalg.qr(a.float().T)
         left, values, _ = torch.linalg.svd(r_b @ r_a.T)
         vectors = (q_b @ left).T[:n]
         found.append(WrittenDirections(layer, module, vectors, values[:n] * _scale(config, b.shape[1])))
-    if not found:
-        raise DataError(
-            f"{adapter}: no adapted module writes to the residual stream (looked for {', '.join(WRITERS)}; found {sorted(others)})"
-        )
     return sorted(found, key=lambda row: (row.layer, row.module))
 
 
-def _scale(config: dict[str, object], rank: int) -> float:
+def _scale(config: Mapping[str, object], rank: int) -> float:
     alpha = float(str(config["lora_alpha"]))
     return alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
