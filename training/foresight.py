@@ -1,4 +1,4 @@
-"""Turns training rows and the base model's own answers to the same prompts into a forecast, before a step is spent, of where training will push.
+"""Turns training rows and the base model's own answers to their prompts into a forecast, before a step is spent, of what training does.
 
 The projection difference of a row (Chen et al. 2025, *Persona vectors*, on predicting shifts from training data) is the projection of its
 answer on the misalignment direction minus that of the answer that the base model would have given; a set's is the mean over its rows.
@@ -67,7 +67,7 @@ def rows_to_drop(differences: Float[np.ndarray, "n_rows"], share: float) -> list
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's correlation over organisms with a 95 % interval (Fisher's z with Bonett and Wright's 2000 variance) and a permutation p."""
+    """Spearman's correlation over organisms; 95 % interval by Fisher's z (variance of Bonett and Wright 2000); one-sided permutation p."""
 
     value: float
     low: float | None
