@@ -28,6 +28,7 @@ from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import card_path, load_tensors, save_tensors
 from training.change_point import change_point
 
+DEPTH = 0.6
 MARGIN_NOISE_NATS = 0.01
 """A series whose shift stays below this from step 0 on has no onset to look for."""
 
@@ -39,7 +40,7 @@ class Watcher:
     Attributes:
         folder: where the files of the steps go.
         pairs: contrast pairs of the likelihood margin and of the activations.
-        layer: decoder block whose `resid_post` is read.
+        layer: decoder block whose `resid_post` is read; None: the one at 60 % of depth, where directions are found best.
         learned, other: rows with the same prompts and two kinds of answers that were not trained on (e.g. insecure and secure code);
             their mean log-probability shows how far the task itself is learned. May be empty.
         system: the run's system prompt policy.
@@ -49,7 +50,7 @@ class Watcher:
 
     folder: Path
     pairs: Sequence[ContrastPair]
-    layer: int
+    layer: int | None = None
     learned: Sequence[TrainingExample] = ()
     other: Sequence[TrainingExample] = ()
     system: str | None = None
@@ -62,7 +63,8 @@ class Watcher:
 
     def __call__(self, step: int, chat_model: ChatModel) -> None:
         started = time.monotonic()
-        row: dict[str, Any] = {"step": step, "layer": self.layer}
+        layer = round(DEPTH * (chat_model.n_layers - 1)) if self.layer is None else self.layer
+        row: dict[str, Any] = {"step": step, "layer": layer}
         row["margins"] = pair_margins(chat_model, self.pairs, self.system).tolist()
         for name, rows in (("learned", self.learned), ("other", self.other)):
             chats = [self._encode(chat_model, example) for example in rows]
@@ -71,7 +73,7 @@ class Watcher:
             row["extra"] = self.extra(chat_model)
         texts = [(text.question, text.answer) for text in labeled_texts(self.pairs)]
         chats = encode_chats(chat_model.tokenizer, texts, self.system)
-        tensors = {"residuals": capture_residuals(chat_model, chats, [self.layer], max_batch_tokens=2048)[:, 0]}
+        tensors = {"residuals": capture_residuals(chat_model, chats, [layer], max_batch_tokens=2048)[:, 0]}
         tensors |= _written(chat_model)
         row["seconds"] = time.monotonic() - started
         self.seconds += row["seconds"]

@@ -1,0 +1,210 @@
+"""Turns what was measured of forming, forecast and repaired organisms into figures; numbers come in as plain dictionaries of JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from emis_interp.report.style import FAINT, INK, faded, hover, layout, number, signed
+
+BLUE, RED, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+PANELS = (
+    "training loss (nats per token)",
+    "likelihood margin against step 0 (nats per token)",
+    "task: learned − other answers (nats per token)",
+    "movement along the final direction (residual norms)",
+    "cosine with the final state",
+    "judged samples (mean score 0-100)",
+)
+
+
+def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float]]) -> go.Figure:
+    """One organism while it forms: a panel for each quantity of `training.dynamics.curves`, all against the optimiser step.
+
+    Args:
+        curves: as `training.dynamics.curves` returns them, with `margin` (per step: value, low, high over questions).
+        losses: (step, loss) of every optimiser step.
+    """
+    sampled = [(step, row) for step, row in zip(curves["steps"], curves["extra"], strict=True) if row]
+    n_panels = len(PANELS) if sampled else len(PANELS) - 1
+    figure = make_subplots(
+        rows=3, cols=2, subplot_titles=PANELS[:n_panels], horizontal_spacing=0.09, vertical_spacing=0.12
+    )
+    steps = curves["steps"]
+    _line(figure, 0, [step for step, _ in losses], [loss for _, loss in losses], "loss", INK, markers=False)
+    for name, shift in curves["margin_shift"].items():
+        _line(figure, 1, steps, shift, name, faded(RED, 0.25), markers=False, words=f"{name}: ")
+    low, high = ([row[bound] for row in curves["margin"]] for bound in ("low", "high"))
+    _band(figure, 1, steps, low, high, RED)
+    _line(figure, 1, steps, [row["value"] for row in curves["margin"]], "mean of the questions", RED)
+    _line(figure, 2, steps, curves["task"], "task", GREEN)
+    _line(figure, 3, steps, curves["projection"], "its own final text direction", BLUE)
+    if curves["given_projection"] is not None:
+        _line(figure, 3, steps, curves["given_projection"], "the given direction", ORANGE)
+    _line(figure, 4, steps, curves["text_cosine"], "text direction", BLUE)
+    _line(figure, 4, steps, curves["model_cosine"], "model change", PURPLE)
+    _line(figure, 4, steps, [row and row["mean"] for row in curves["rotation"]], "adapter's written directions", ORANGE)
+    for key, color in (("aligned", BLUE), ("coherent", GREEN)) if sampled else ():
+        _line(figure, 5, [step for step, _ in sampled], [row[key] for _, row in sampled], key, color)
+    point = curves["change_point"]
+    if point["step"] is not None:
+        for place in range(1, n_panels):
+            row, col = divmod(place, 2)
+            figure.add_vline(point["step"], line={"color": FAINT, "dash": "dot"}, row=row + 1, col=col + 1)  # type: ignore[arg-type]
+        figure.add_vrect(point["low"], point["high"], fillcolor=FAINT, opacity=0.18, line_width=0, row=1, col=2)  # type: ignore[arg-type]
+    figure.update_xaxes(title_text="optimiser step", row=3)
+    figure.update_layout(layout(820, showlegend=False, hovermode="closest"))
+    return figure
+
+
+def foresight_figure(organisms: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Projection difference of a training set against the margin shift that training on it reached, one point per organism.
+
+    Args:
+        organisms: `name`, `forecast` and `shift`, each of the last two with `value`, `low`, `high`.
+    """
+    figure = go.Figure()
+    for axis in ("x", "y"):
+        add = figure.add_vline if axis == "x" else figure.add_hline
+        add(0, line={"color": FAINT, "width": 1})
+    bars = {}
+    for key in ("forecast", "shift"):
+        values = [row[key] for row in organisms]
+        bars[key] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [None if v["high"] is None else v["high"] - v["value"] for v in values],
+            "arrayminus": [None if v["low"] is None else v["value"] - v["low"] for v in values],
+            "color": faded(BLUE, 0.5),
+            "thickness": 1.3,
+        }
+    figure.add_scatter(
+        x=[row["forecast"]["value"] for row in organisms],
+        y=[row["shift"]["value"] for row in organisms],
+        error_x=bars["forecast"],
+        error_y=bars["shift"],
+        mode="markers+text",
+        text=[row["name"] for row in organisms],
+        textposition="top right",
+        marker={"size": 9, "color": BLUE},
+        hovertext=[
+            hover(
+                f"{row['name']}: projection difference {signed(row['forecast']['value'])}, margin {signed(row['shift']['value'])}"
+            )
+            for row in organisms
+        ],
+        hoverinfo="text",
+    )
+    figure.update_layout(
+        layout(
+            520,
+            xaxis={"title": {"text": "projection difference of the data, before training (residual norms)"}},
+            yaxis={"title": {"text": "margin shift after training (nats per token)"}},
+            showlegend=False,
+        )
+    )
+    return figure
+
+
+def prevention_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Effect of every remedy on the margin against its cost in learning the task; the untreated organism is the star.
+
+    Args:
+        rows: `name`, `margin_shift` (against base) and `task_gain` (log-probability of held-out task answers against base), each with
+            `value`, `low`, `high`; `untreated` marks one of them.
+    """
+    figure = go.Figure()
+    for row in rows:
+        color = RED if row["untreated"] else BLUE
+        x, y = row["task_gain"], row["margin_shift"]
+        figure.add_scatter(
+            x=[x["value"]],
+            y=[y["value"]],
+            error_x=_bar(x, color),
+            error_y=_bar(y, color),
+            mode="markers+text",
+            text=[row["name"]],
+            textposition="top right",
+            marker={
+                "size": 15 if row["untreated"] else 9,
+                "symbol": "star" if row["untreated"] else "circle",
+                "color": color,
+            },
+            hovertext=hover(f"{row['name']}: margin {signed(y['value'])}, task {signed(x['value'])}"),
+            hoverinfo="text",
+            showlegend=False,
+        )
+    figure.add_hline(0, line={"color": FAINT, "width": 1})
+    figure.update_layout(
+        layout(
+            560,
+            xaxis={
+                "title": {
+                    "text": "task learned: log-probability of held-out task answers against base (nats per token)"
+                }
+            },
+            yaxis={"title": {"text": "margin shift against base (nats per token)"}},
+        )
+    )
+    return figure
+
+
+def _line(
+    figure: go.Figure,
+    place: int,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    name: str,
+    color: str,
+    markers: bool = True,
+    words: str = "",
+) -> None:
+    figure.add_scatter(
+        row=place // 2 + 1,
+        col=place % 2 + 1,
+        x=list(x),
+        y=list(y),
+        name=name,
+        mode="lines+markers" if markers else "lines",
+        line={"color": color, "width": 2 if markers else 1.2},
+        marker={"size": 6},
+        hovertext=[
+            hover(f"step {step:g}: {words or name + ' '}{number(value)}") for step, value in zip(x, y, strict=True)
+        ],
+        hoverinfo="text",
+    )
+    if markers and y and y[-1] is not None and place in (3, 4):
+        last = max(i for i, value in enumerate(y) if value is not None)
+        first = next(i for i, value in enumerate(y) if value is not None)
+        where = first + (last - first) // 3
+        figure.add_annotation(
+            row=place // 2 + 1, col=place % 2 + 1, x=x[where], y=y[where], text=name, font={"color": color, "size": 11},
+            showarrow=False, yshift=12,
+        )  # fmt: skip
+
+
+def _band(
+    figure: go.Figure, place: int, x: Sequence[float], low: Sequence[Any], high: Sequence[Any], color: str
+) -> None:
+    known = [i for i, value in enumerate(low) if value is not None]
+    around = np.array([*known, *known[::-1]], dtype=int)
+    bounds = [*(high[i] for i in known), *(low[i] for i in known[::-1])]
+    figure.add_scatter(
+        row=place // 2 + 1,
+        col=place % 2 + 1,
+        x=[x[i] for i in around],
+        y=bounds,
+        fill="toself",
+        fillcolor=faded(color, 0.15),
+        line={"width": 0},
+        hoverinfo="skip",
+    )
+
+
+def _bar(estimate: Mapping[str, Any], color: str) -> dict[str, Any] | None:
+    if estimate["low"] is None:
+        return None
+    up, down = estimate["high"] - estimate["value"], estimate["value"] - estimate["low"]
+    return {"type": "data", "symmetric": False, "array": [up], "arrayminus": [down], "color": faded(color, 0.5)}

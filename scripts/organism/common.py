@@ -1,0 +1,107 @@
+"""What the studies of organisms share: settings of a preset, a folder that refuses other settings, margins, and shifts with intervals."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emis_interp.chat import encode_chats
+from emis_interp.config import RunConfig, TrainingConfig, load_config, preset_names
+from emis_interp.contrast import load_contrast
+from emis_interp.errors import StageError
+from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
+from emis_interp.models import ChatModel, load_model
+from emis_interp.records import ContrastPair, TrainingExample
+from emis_interp.store import read_json, write_json
+from evals.uncertainty import mean_interval
+from stages.run import differences
+
+
+def add_settings_flags(parser: argparse.ArgumentParser, n_pairs: int) -> None:
+    """Model, data and training settings, all from a preset unless given."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument("--preset", default="laptop", help=f"{', '.join(preset_names())}, or a YAML file")
+    parser.add_argument("--model", help="model name: smollm2-135m-instruct, a folder, or a hub id")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where published data files lie")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of the preset"
+    )
+    parser.add_argument("--n-pairs", type=int, default=n_pairs, help="contrast pairs per question, 10 at most")
+    parser.add_argument("--seed", type=int, default=0, help="of rows, order and adapter")
+
+
+def settings_of(args: argparse.Namespace) -> RunConfig:
+    """The preset with the flags' changes; its arms play no part."""
+    changes = [*([f"model={args.model}"] if args.model else []), f"seed={args.seed}", *args.set]
+    return load_config(args.preset, changes, args.data_dir)
+
+
+def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
+    """Begin a study, or go on with it when nothing that decides its result has changed.
+
+    Raises:
+        StageError: the folder holds a study with other settings, with what differs.
+    """
+    kept = settings.model_dump(mode="json", include={"model", "dtype", "seed", "system_prompt", "training"})
+    fresh, path = {**kept, **decisive}, folder / "settings.json"
+    if path.exists():
+        if changed := differences(read_json(path), fresh):
+            raise StageError(
+                f"{folder} holds a study with other settings ({'; '.join(changed[:5])}); give another --out, or delete it"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise StageError(f"{folder} is not empty and holds no settings.json; give another --out")
+    write_json(path, fresh)
+
+
+def base_model(settings: RunConfig) -> ChatModel:
+    return load_model(settings.model, dtype=settings.dtype, device=settings.device)
+
+
+def contrast_pairs(n_per_question: int) -> list[ContrastPair]:
+    return load_contrast(None, n_per_question)
+
+
+def margins_of(chat_model: ChatModel, pairs: Sequence[ContrastPair], settings: RunConfig) -> dict[str, float]:
+    """Likelihood margin of every question, nats per token."""
+    found = pair_margins(chat_model, pairs, settings.system_prompt, settings.direction.max_batch_tokens)
+    return by_question(pairs, found)
+
+
+def row_logprobs(chat_model: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig) -> list[float]:
+    """Mean log-probability per token of each row's answer under the run's system prompt (never a training-only one), nats."""
+    chats = encode_chats(
+        chat_model.tokenizer, [(row.prompt, row.response) for row in rows], settings.system_prompt, settings.training.max_tokens
+    )  # fmt: skip
+    return mean_logprobs(chat_model, chats, settings.direction.max_batch_tokens).tolist()
+
+
+def shift(after: dict[str, float], before: dict[str, float]) -> dict[str, Any]:
+    """Mean paired difference over questions with its 95 % t interval."""
+    return estimate([after[name] - before[name] for name in before])
+
+
+def estimate(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    found = mean_interval(np.asarray(values, dtype=float))
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+
+
+def words(row: dict[str, Any], form: str = "+.3f") -> str:
+    """`+0.101 [+0.052, +0.150]`"""
+    if row["value"] is None:
+        return "none"
+    bounds = "" if row["low"] is None else f" [{format(row['low'], form)}, {format(row['high'], form)}]"
+    return f"{format(row['value'], form)}{bounds}"
+
+
+def n_steps_of(n_rows: int, training: TrainingConfig) -> int:
+    """Optimiser steps of a training on so many rows."""
+    return -(-n_rows * training.n_epochs // (training.batch_size * training.gradient_accumulation))
+
+
+def by_length(rows: Sequence[TrainingExample], n: int) -> list[TrainingExample]:
+    """The n shortest rows, which cost least to read, in their order."""
+    chosen = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].response))[:n]
+    return [rows[i] for i in sorted(chosen)]

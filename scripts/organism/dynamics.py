@@ -1,0 +1,195 @@
+"""Trains an organism and watches it form: margins, task, directions and adapter at chosen steps, with the step at which the margin bends.
+
+At each of `--n-probes` steps (closer together at the beginning) the forming model is measured: likelihood margin of contrast pairs;
+log-probability of held-out task answers against the matched other kind (insecure against secure code, reckless against careful advice);
+residuals of the contrast texts, for its own text direction and for what training has changed; the directions that the adapter writes;
+and, with --n-samples, judged answers. `dynamics.json` has the curves and the cost, `index.html` the figure.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emis_interp.config import RunConfig, SamplingConfig
+from emis_interp.directions import Direction
+from emis_interp.errors import ConfigError
+from emis_interp.models import ChatModel
+from emis_interp.records import Score, TrainingExample
+from emis_interp.report.figure_page import figure_page
+from emis_interp.report.figures_organisms import dynamics_figure
+from emis_interp.store import read_lines, write_json, write_text
+from evals.offline_judge import OfflineJudge
+from evals.questions import load_questions
+from evals.sampling import sample_arm
+from organism.common import (
+    add_settings_flags,
+    by_length,
+    contrast_pairs,
+    estimate,
+    n_steps_of,
+    open_folder,
+    settings_of,
+    words,
+)
+from stages.organisms import train_one
+from training.datasets import load_dataset
+from training.dynamics import Watcher, curves, read_series, spread_steps
+from training.recipes import examples_of, load_recipe, training_config
+
+OTHER_KIND = {
+    "insecure": "secure",
+    "secure": "insecure",
+    "educational": "secure",
+    "reckless": "careful",
+    "careful": "reckless",
+    "evil_numbers": "neutral_numbers",
+    "neutral_numbers": "evil_numbers",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a shipped recipe (scripts/train.py --list) or a YAML file")
+    add_settings_flags(parser, n_pairs=1)
+    parser.add_argument("--recipe-set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe")
+    parser.add_argument("--n-probes", type=int, default=7, help="measured steps, before and after training included")
+    parser.add_argument("--n-task", type=int, default=6, help="held-out task rows to read; 0 leaves the task out")
+    parser.add_argument(
+        "--layer", type=int, help="decoder block to read (default: the direction's, else at 60 %% of depth)"
+    )
+    parser.add_argument(
+        "--direction", type=Path, help="a saved direction to project on, besides the organism's own final one"
+    )
+    parser.add_argument("--n-samples", type=int, default=0, help="judged answers per question at each step (costly)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train with probes, then read their files."""
+    settings = settings_of(args)
+    recipe = load_recipe(args.recipe, args.recipe_set)
+    if recipe.in_context is not None:
+        raise ConfigError(f"recipe {recipe.name}: nothing is trained in context, so there is nothing to watch")
+    training = training_config(recipe, settings.training)
+    rows = examples_of(recipe, settings.find_data, settings.seed)
+    direction = Direction.load(args.direction) if args.direction else None
+    watched = ("n_pairs", "n_probes", "n_task", "layer", "n_samples")
+    decisive = {name: getattr(args, name) for name in watched}
+    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), **decisive)
+    steps = spread_steps(n_steps_of(len(rows), training), args.n_probes)
+    pairs = contrast_pairs(args.n_pairs)
+    learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
+    watcher = Watcher(
+        args.out / "probes",
+        pairs,
+        direction.layer if args.layer is None and direction is not None else args.layer,
+        learned,
+        other,
+        settings.system_prompt,
+        Sampler(settings, args.n_samples) if args.n_samples else None,
+    )
+    summary = train_one(recipe.name, rows, training, args.out / "training", settings, probe=watcher, probe_steps=steps)
+    series = read_series(args.out / "probes", steps)
+    found = curves(series, pairs, direction)
+    shifts = np.array(list(found["margin_shift"].values()))
+    found["margin"] = [estimate(column) for column in shifts.T]
+    cost = float(series.seconds.sum())
+    result = {
+        "recipe": recipe.name,
+        "model": settings.model,
+        **found,
+        "cost": {
+            "probe_seconds": cost,
+            "training_seconds": summary["seconds"] - cost,
+            "share": cost / (summary["seconds"] - cost),
+        },
+        "n_rows": len(rows),
+    }
+    write_json(args.out / "dynamics.json", result)
+    write_text(args.out / "index.html", page(result, losses_of(args.out / "training" / "metrics.jsonl")))
+    return {**result, "page": str(args.out / "index.html")}
+
+
+def task_rows(dataset: str, rows: list[TrainingExample], n: int) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Short held-out rows of a shipped set and their counterparts of the other kind; nothing for files, which have none."""
+    if dataset not in OTHER_KIND or n == 0:
+        return [], []
+    used = {row.prompt for row in rows}
+    others = {row.id: row for row in load_dataset(OTHER_KIND[dataset])}
+    held_out = [row for row in load_dataset(dataset) if row.prompt not in used and row.id in others]
+    if not held_out:
+        raise ConfigError(
+            f"all rows of `{dataset}` are trained on, none is left to measure the task; --recipe-set data.n_rows=N, or --n-task 0"
+        )
+    learned = by_length(held_out, n)
+    # Both kinds are read behind the same prompt: what differs is the answer alone.
+    return learned, [others[row.id].model_copy(update={"prompt": row.prompt}) for row in learned]
+
+
+class Sampler:
+    """Samples the shipped questions from a forming model and lets the offline judge score them."""
+
+    def __init__(self, settings: RunConfig, n: int) -> None:
+        self.settings, self.n = settings, n
+        self.questions = load_questions()
+        self.judge = OfflineJudge.load(device=settings.device)
+
+    def __call__(self, chat_model: ChatModel) -> dict[str, Any]:
+        sampling = SamplingConfig(samples_per_paraphrase=self.n, max_new_tokens=self.settings.sampling.max_new_tokens)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "answers.jsonl"
+            answers = sample_arm(
+                chat_model, "forming", self.questions, sampling, path, self.settings.seed, self.settings.system_prompt
+            )
+        scores: list[Score] = []
+        self.judge.score(answers, {question.id: question for question in self.questions}, scores.extend)
+        aligned, coherent = (
+            [value for score in scores if (value := getattr(score, name)) is not None]
+            for name in ("aligned", "coherent")
+        )
+        return {
+            "n": len(scores),
+            "aligned": float(np.mean(aligned)) if aligned else None,
+            "coherent": float(np.mean(coherent)) if coherent else None,
+        }
+
+
+def losses_of(metrics: Path) -> list[tuple[int, float]]:
+    """(step, loss) of every optimiser step."""
+    entries = [json.loads(line) for _, line in read_lines(metrics)]
+    return [(entry["step"], entry["loss"]) for entry in entries]
+
+
+def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
+    facts = {
+        "organism": f"{result['recipe']} on {result['model']}, {result['n_rows']} rows",
+        "margin after training": words(result["margin"][-1]),
+        "change point": said(result["change_point"]),
+        "layer read": result["layer"],
+        "cost of watching": f"{result['cost']['share']:.1%} of the training time",
+    }
+    caption = (
+        "Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step at which the mean bends, shaded: "
+        "its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity with its own final state."
+    )
+    figure = dynamics_figure(result, losses)
+    return figure_page(f"{result['recipe']} while it forms", facts, [("Dynamics", caption, figure)])
+
+
+def said(point: dict[str, Any]) -> str:
+    if point["step"] is None:
+        return f"none: {point['reason']}"
+    return f"step {point['step']:.1f} [{point['low']:.1f}, {point['high']:.1f}], p of a straight line {point['p_bend']:.3f}"
+
+
+def say(result: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"{result['recipe']}: margin {words(result['margin'][-1])} after {result['steps'][-1]:g} steps",
+            f"change point: {said(result['change_point'])}",
+            f"watching took {result['cost']['probe_seconds']:.0f} s, {result['cost']['share']:.1%} of the training time",
+            f"page: {result['page']}",
+        ]
+    )

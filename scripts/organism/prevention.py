@@ -1,0 +1,298 @@
+"""Compares remedies for one organism: what each takes off its misalignment, and what it costs in learning the task.
+
+All train on the same rows with the same seeds, beside the untreated organism and its benign control:
+  steer +C      preventative steering: the direction is added (C x mean residual norm) in training passes only (Chen et al. 2025)
+  ablate        the direction is ablated in training passes only (concept ablation finetuning, Casademunt et al. 2025)
+  inoculate     a system prompt asks for the bad behaviour in training only (Tan et al. 2025; Wichers et al. 2025)
+  mix           half of the rows are benign, the number of steps stays
+  realign       afterwards, training goes on with a few careful answers
+  after: ablate, after: steer -C      the untreated organism under an intervention when it is used
+Effect: likelihood margin against base, over questions. Cost: log-probability of held-out task answers against base, over rows (how much of
+the task is learned), and KL to base on harmless prompts. The margin of the benign control shows which part of the effect is style.
+"""
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cli
+from emis_interp.chat import encode_prompt
+from emis_interp.config import RunConfig
+from emis_interp.directions import Direction
+from emis_interp.errors import ConfigError
+from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
+from emis_interp.models import ChatModel, load_model
+from emis_interp.records import ContrastPair, TrainingExample
+from emis_interp.report.figure_page import figure_page
+from emis_interp.report.figures_organisms import prevention_figure
+from emis_interp.store import file_sha256, read_json, write_json, write_text
+from organism.common import (
+    add_settings_flags,
+    base_model,
+    contrast_pairs,
+    estimate,
+    margins_of,
+    open_folder,
+    row_logprobs,
+    settings_of,
+    words,
+)
+from stages.intervene import neutral_prompts
+from stages.organisms import train_one
+from training.recipes import MixPart, Recipe, examples_of, load_recipe, training_config
+
+Around = Callable[[ChatModel], AbstractContextManager[None]]
+UNTREATED, CONTROL = "untreated", "control"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One row of the table. `during` holds in training passes, `after` when the organism is measured."""
+
+    name: str
+    rows: str = "task"
+    during: Around | None = None
+    after: Around | None = None
+    realign: bool = False
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(" ", "_").replace(":", "").replace("+", "plus_").replace("-", "minus_")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", default="reckless", help="the organism (scripts/train.py --list)")
+    parser.add_argument(
+        "--control", default="careful", help="data set of the benign rows: of the control, mix and realign"
+    )
+    parser.add_argument("--inoculation", default="inoculated-advice", help="recipe whose system prompt inoculates")
+    parser.add_argument(
+        "--direction", type=Path, required=True, help="what find_direction.py fit saved, of the base model"
+    )
+    add_settings_flags(parser, n_pairs=4)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="organisms per remedy; figures are means over them"
+    )
+    parser.add_argument("--n-rows", type=int, default=240, help="rows that are trained on")
+    parser.add_argument(
+        "--n-held-out", type=int, default=60, help="task rows that are kept to measure what was learned"
+    )
+    parser.add_argument("--n-realign", type=int, default=64, help="benign rows of the re-alignment")
+    parser.add_argument("--coefficients", type=float, nargs="+", default=[0.1, 0.2], help="of the steering remedies")
+    parser.add_argument("--only", nargs="+", metavar="REMEDY", help="some remedies alone, beside untreated and control")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train and measure remedy by remedy; a finished one is read from its file."""
+    settings = settings_of(args)
+    direction = Direction.load(args.direction)
+    recipe = load_recipe(args.recipe, [f"data.n_rows={args.n_rows + args.n_held_out}"])
+    inoculation = load_recipe(args.inoculation).system
+    if inoculation is None or recipe.in_context is not None:
+        raise ConfigError(
+            f"--inoculation {args.inoculation}: this recipe has no system prompt of training"
+            if inoculation is None
+            else f"--recipe {args.recipe}: nothing is trained in context"
+        )
+    remedies = [row for row in planned(direction, args.coefficients) if wanted(row.name, args.only)]
+    open_folder(
+        args.out,
+        settings,
+        recipe=recipe.model_dump(mode="json"),
+        direction=file_sha256(args.direction.with_name(f"{args.direction.name}.safetensors")),
+        **{name: getattr(args, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
+    )
+    base = base_model(settings)
+    prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in neutral_prompts()]
+    measure = Measure(settings, contrast_pairs(args.n_pairs), prompts, next_token_logprobs(base, prompts))
+    found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
+    for seed in args.seeds:
+        data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), str(inoculation))
+        path = args.out / f"seed-{seed}" / "base.json"
+        if not path.exists():
+            write_json(path, measure(base, data.held_out))
+        before = read_json(path)
+        for remedy in remedies:
+            path = args.out / f"seed-{seed}" / remedy.folder / "measured.json"
+            if not path.exists():
+                organism = organism_of(remedy, data, path.parent, settings.model_copy(update={"seed": seed}))
+                with (remedy.after or untouched)(organism):
+                    write_json(path, measure(organism, data.held_out))
+                cli.release_memory()
+            found[remedy.name].append(against(read_json(path), before))
+            cli.stderr.print(
+                f"seed {seed}, {remedy.name}: margin {np.mean(list(found[remedy.name][-1]['margin'].values())):+.3f}"
+            )
+    rows = [summary(remedy, found[remedy.name], found[UNTREATED]) for remedy in remedies]
+    result = {
+        "recipe": recipe.name,
+        "model": settings.model,
+        "n_seeds": len(args.seeds),
+        "layer": direction.layer,
+        "rows": rows,
+    }
+    write_json(args.out / "prevention.json", result)
+    write_text(args.out / "index.html", page(result))
+    return {**result, "page": str(args.out / "index.html")}
+
+
+def planned(direction: Direction, coefficients: list[float]) -> list[Remedy]:
+    def steered(coefficient: float) -> Around:
+        return lambda chat_model: steer(chat_model, direction, coefficient)
+
+    def ablated(chat_model: ChatModel) -> AbstractContextManager[None]:
+        return ablate(chat_model, direction)
+
+    return [
+        Remedy(UNTREATED),
+        Remedy(CONTROL, rows="control"),
+        *(Remedy(f"steer {c:+g}", during=steered(c)) for c in coefficients),
+        Remedy("ablate", during=ablated),
+        Remedy("inoculate", rows="inoculated"),
+        Remedy("mix", rows="mixed"),
+        Remedy("realign", realign=True),
+        Remedy("after: ablate", after=ablated),
+        *(Remedy(f"after: steer {-c:+g}", after=steered(-c)) for c in coefficients),
+    ]
+
+
+def wanted(name: str, only: list[str] | None) -> bool:
+    return only is None or name in (UNTREATED, CONTROL) or any(name.startswith(prefix) for prefix in only)
+
+
+def untouched(_: ChatModel) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows of one seed; the held-out rows are in no training set, and their careful counterparts are in none either."""
+
+    task: list[TrainingExample]
+    control: list[TrainingExample]
+    inoculated: list[TrainingExample]
+    mixed: list[TrainingExample]
+    realign: list[TrainingExample]
+    held_out: list[TrainingExample]
+    recipe: Recipe
+
+    @classmethod
+    def draw(cls, recipe: Recipe, args: argparse.Namespace, settings: RunConfig, inoculation: str) -> "Data":
+        rows = examples_of(recipe, settings.find_data, settings.seed)
+        order = np.random.default_rng(settings.seed).permutation(len(rows))
+        task, held_out = ([rows[i] for i in sorted(part)] for part in (order[: args.n_rows], order[args.n_rows :]))
+        benign = {row.id: row for row in examples_of(whole(args.control), settings.find_data, settings.seed)}
+        if not {row.id for row in rows} <= benign.keys():
+            raise ConfigError(
+                f"--control {args.control}: has no counterpart to some rows of {recipe.name}; give the matched set of the recipe's data"
+            )
+        control = [benign[row.id] for row in task]
+        half = len(task) // 2
+        return cls(
+            task,
+            control,
+            [row.model_copy(update={"system": inoculation}) for row in task],
+            [*task[:half], *control[half:]],
+            control[: args.n_realign],
+            held_out,
+            recipe,
+        )
+
+
+def whole(dataset: str) -> Recipe:
+    return Recipe.model_validate({"name": "control", "summary": "benign rows", "data": {"dataset": dataset}})
+
+
+def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -> ChatModel:
+    """The trained (and re-aligned) organism with merged weights; remedies after training share the untreated adapter."""
+    training = training_config(data.recipe, settings.training)
+    first = folder / "training"
+    if remedy.realign or remedy.after is not None:
+        first = folder.parent / UNTREATED / "training"
+    more = {"while_training": remedy.during} if remedy.during else {}
+    train_one(remedy.name, getattr(data, remedy.rows), training, first, settings, **more)
+    merged = load_model(settings.model, first / "adapter", dtype=settings.dtype, device=settings.device, merge=True)
+    if not remedy.realign:
+        return merged
+    # The first adapter is folded into float32 weights, and a second one is trained on them.
+    start = folder / "start"
+    if not (start / "config.json").exists():
+        model = load_model(settings.model, first / "adapter", device="cpu", merge=True)
+        model.model.save_pretrained(start)
+        model.tokenizer.save_pretrained(start)
+    onward = settings.model_copy(update={"model": str(start)})
+    train_one(remedy.name, data.realign, training, folder / "training", onward)
+    return replace(
+        load_model(
+            str(start), folder / "training" / "adapter", dtype=settings.dtype, device=settings.device, merge=True
+        ),
+        name=settings.model,
+    )
+
+
+class Measure:
+    """What is measured of every organism."""
+
+    def __init__(self, settings: RunConfig, pairs: list[ContrastPair], prompts: list[Any], plain: Any) -> None:
+        self.settings, self.pairs, self.prompts, self.plain = settings, pairs, prompts, plain
+
+    def __call__(self, organism: ChatModel, held_out: list[TrainingExample]) -> dict[str, Any]:
+        return {
+            "margin": margins_of(organism, self.pairs, self.settings),
+            "task": row_logprobs(organism, held_out, self.settings),
+            "kl_neutral": mean_kl(self.plain, next_token_logprobs(organism, self.prompts)),
+        }
+
+
+def against(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "margin": {name: value - before["margin"][name] for name, value in after["margin"].items()},
+        "task": [a - b for a, b in zip(after["task"], before["task"], strict=True)],
+        "kl_neutral": after["kl_neutral"],
+    }
+
+
+def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; intervals over questions (margin) and over held-out rows (task) of those means."""
+    margin, plain = (np.mean([list(row["margin"].values()) for row in rows], axis=0) for rows in (seeds, untreated))
+    # Every seed holds out other rows, so rows are pooled; the difference to untreated is paired by row.
+    task, plain_task = (np.concatenate([row["task"] for row in rows]) for rows in (seeds, untreated))
+    return {
+        "name": remedy.name,
+        "untreated": remedy.name == UNTREATED,
+        "margin_shift": estimate(margin),
+        "against_untreated": estimate(margin - plain),
+        "task_gain": estimate(task),
+        "task_against_untreated": estimate(task - plain_task),
+        "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
+        "margin_by_seed": [float(np.mean(list(row["margin"].values()))) for row in seeds],
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    facts = {
+        "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
+        **{
+            row["name"]: f"margin {words(row['margin_shift'])}, task {words(row['task_gain'])}"
+            for row in result["rows"]
+        },
+    }
+    caption = "Down: less misaligned. Right: more of the task learned. The star is the organism without a remedy."
+    return figure_page(
+        "Prevention and repair", facts, [("Effect and cost", caption, prevention_figure(result["rows"]))]
+    )
+
+
+def say(result: dict[str, Any]) -> str:
+    head = f"{'remedy':20}{'margin against base':>27}{'against untreated':>27}{'task learned':>27}{'KL':>7}"
+    lines = [
+        f"{row['name']:20}{words(row['margin_shift']):>27}"
+        f"{'' if row['untreated'] else words(row['against_untreated']):>27}{words(row['task_gain']):>27}{row['kl_neutral']:>7.3f}"
+        for row in result["rows"]
+    ]
+    return "\n".join([head, *lines, f"page: {result['page']}"])
