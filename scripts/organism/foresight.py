@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training.recipes import examples_of, load_recipe, training_config
 
 import cli
 from emis_interp.chat import encode_prompt
@@ -39,7 +40,6 @@ from organism.common import (
 )
 from stages.organisms import train_one
 from training.foresight import forecast_quality, projection_differences, rows_to_drop
-from training.recipes import examples_of, load_recipe, training_config
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 import cli
 from emis_interp.chat import encode_prompt
@@ -44,7 +45,6 @@ from organism.common import (
 )
 from stages.intervene import neutral_prompts
 from stages.organisms import train_one
-from training.recipes import MixPart, Recipe, examples_of, load_recipe, training_config
 
 Around = Callable[[ChatModel], AbstractContextManager[None]]
 UNTREATED, CONTROL = "untreated", "control"
