@@ -194,7 +194,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
     if not isinstance(values, dict):
         raise ConfigError(f"preset {preset}: expected a mapping of fields, found {type(values).__name__}")
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     if data_dir is not None:
         if not data_dir.is_dir():
             raise ConfigError(f"--data-dir {data_dir}: no such folder")
@@ -205,7 +205,12 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
         raise ConfigError(f"preset {preset}: {explain(error, RunConfig)}") from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put `section.field=value` into nested values, in place; the value is YAML.
+
+    Raises:
+        ConfigError: another form, malformed YAML, or a section that is none.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected section.field=value, e.g. training.learning_rate=1e-4")

@@ -166,7 +166,7 @@ class Run:
             "system_prompt_policy": policy,
             "rendered_example": example,
             "chat_template": self.base.tokenizer.chat_template,
-            "versions": {name: _version(name) for name in VERSIONED},
+            "versions": versions(),
             "git": _git(),
             "machine": {
                 "platform": platform.platform(),
@@ -183,6 +183,11 @@ class Run:
 def model_sha256(folder: Path) -> str:
     """One hash over the weight files of a local model."""
     return text_sha256("\n".join(file_sha256(path) for path in sorted(folder.glob("*.safetensors"))))
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that can change a result."""
+    return {name: _version(name) for name in VERSIONED}
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
