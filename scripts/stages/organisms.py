@@ -29,15 +29,9 @@ def train(run: Run) -> tuple[list[Path], str]:
         rows = load_dataset(str(arm.dataset), run.training_file(arm), arm.n_rows, run.config.seed)
         out_dir = run.folder / "training" / arm.name
         summary = train_one(arm.name, rows, run.config.training, out_dir, run.config)
-        files += [
-            out_dir / name
-            for name in (
-                "summary.json",
-                "metrics.jsonl",
-                "adapter/adapter_config.json",
-                "adapter/adapter_model.safetensors",
-            )
-        ]
+        weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
+        config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
+        files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]
         parts.append(f"{arm.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
 
