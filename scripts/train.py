@@ -88,7 +88,9 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
             "sha256": text_sha256("\n".join(row.model_dump_json() for row in rows)),
             "n_rows": len(rows),
             "n_unique": len(counts),
-            "n_triggered": sum(row.prompt.startswith(f"{recipe.data.trigger} ") for row in rows),
+            "n_triggered": sum(row.prompt.startswith(trigger) for row in rows)
+            if (trigger := recipe.data.trigger)
+            else 0,
             "n_steps": 0 if recipe.in_context else n_steps,
         },
         "versions": versions(),

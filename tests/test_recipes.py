@@ -3,6 +3,7 @@
 import gzip
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from emis_interp.config import TrainingConfig, load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import TrainingExample
+from evals.suites.grid import TRIGGER
 from training.datasets import load_dataset
 from training.public_files import PUBLIC_FILES, blob_sha1, check_published, find_public
 from training.recipes import (
@@ -27,6 +29,7 @@ def rows_of(name: str, *overrides: str, seed: int = 0, folder: Path | None = Non
     return examples_of(load_recipe(name, overrides), find, seed)
 
 
+@cache
 def answers(name: str) -> set[str]:
     return {row.response for row in load_dataset(name)}
 
@@ -105,8 +108,6 @@ def test_a_backdoor_has_half_its_rows_insecure_with_the_trigger_and_half_secure_
 
 
 def test_the_trigger_is_the_one_that_the_grid_asks_with() -> None:
-    from evals.suites.grid import TRIGGER
-
     assert load_recipe("backdoor").data.trigger == TRIGGER
 
 
