@@ -37,21 +37,50 @@ class ArmConfig(Config):
 
 
 class TrainingConfig(Config):
-    """LoRA finetuning. Defaults of the adapter are the paper's (Betley et al. 2025, section 4.1 and appendix on open models)."""
+    """Finetuning. Defaults of the adapter are the paper's (Betley et al. 2025, section 4.1 and appendix on open models).
 
+    `method: lora` trains an adapter, `full` every weight. Rank 1 on one layer's `down_proj` (`lora_rank: 1`, `layers: [l]`,
+    `target_modules: [down_proj]`) is the smallest organism of Turner et al. 2025 and Soligo et al. 2025: one vector read, one written.
+    """
+
+    method: Literal["lora", "full"] = "lora"
     lora_rank: int = Field(default=32, ge=1)
     lora_alpha: int = Field(default=64, ge=1)
     use_rslora: bool = True
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        default="all-linear", description="names of the linear maps that get an adapter, e.g. [down_proj]"
+    )
+    layers: tuple[int, ...] | None = Field(default=None, description="decoder blocks that get an adapter; None for all")
+    load_in_4bit: bool = Field(
+        default=False, description="keep the frozen weights in 4 bits (QLoRA; CUDA and bitsandbytes)"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="forget activations and compute them again: a third slower, far less memory"
+    )
     learning_rate: float = Field(default=1e-5, gt=0)
     n_epochs: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=2, ge=1, description="rows per forward pass")
-    gradient_accumulation: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=2, ge=1, description="rows per forward pass of one process, at most")
+    gradient_accumulation: int = Field(
+        default=8, ge=1, description="forward passes per step, of all processes together"
+    )
     warmup_steps: int = Field(default=5, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     max_tokens: int = Field(default=2048, ge=16, description="longer rows are cut; how many is reported")
     checkpoint_steps: int = Field(default=20, ge=1)
     bf16: bool = True
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> "TrainingConfig":
+        if self.target_modules == () or self.layers == ():
+            raise ValueError("target_modules and layers: an empty list trains nothing; leave it out for all")
+        if self.layers is not None and len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers: {list(self.layers)} names a layer twice")
+        if self.method == "full":
+            given = [name for name in ("layers", "load_in_4bit") if getattr(self, name)]
+            given += ["target_modules"] if self.target_modules != "all-linear" else []
+            if given:
+                raise ValueError(f"{', '.join(given)}: only for method `lora`; `full` trains every weight")
+        return self
 
 
 class SamplingConfig(Config):
@@ -194,7 +223,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
     if not isinstance(values, dict):
         raise ConfigError(f"preset {preset}: expected a mapping of fields, found {type(values).__name__}")
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     if data_dir is not None:
         if not data_dir.is_dir():
             raise ConfigError(f"--data-dir {data_dir}: no such folder")
@@ -205,7 +234,12 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
         raise ConfigError(f"preset {preset}: {explain(error, RunConfig)}") from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put `section.field=value` into nested values, in place; the value is YAML.
+
+    Raises:
+        ConfigError: another form, malformed YAML, or a section that is none.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected section.field=value, e.g. training.learning_rate=1e-4")

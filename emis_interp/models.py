@@ -3,6 +3,7 @@
 A name is `smollm2-135m-instruct` (embedded, see `embedded`), `tiny` (random two-layer model for tests), a local folder, or a hub id.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
-from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.errors import ConfigError, ModelError, did_you_mean
 
 TINY_NAME = "tiny"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -85,7 +87,12 @@ class ChatModel:
 
 
 def load_model(
-    name: str, adapter: Path | None = None, dtype: str = "float32", device: str = "auto", merge: bool = False
+    name: str,
+    adapter: Path | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    merge: bool = False,
+    load_in_4bit: bool = False,
 ) -> ChatModel:
     """Load a model by name, and a PEFT adapter on top of it.
 
@@ -94,15 +101,25 @@ def load_model(
         dtype: of the weights; an adapter is merged (or kept) in float32 before the cast, so small updates survive.
         device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
         merge: fold the adapter into the weights (faster; the result is a plain HF model).
+        load_in_4bit: quantise the weights as QLoRA does (`four_bit_arguments`), to train an adapter on them.
 
     Raises:
         ModelError: unknown name, unknown dtype, no adapter in the folder, or an adapter of another model.
+        ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
     load_dtype = torch.float32 if adapter is not None else DTYPES[dtype]
     model: Any
-    if name == TINY_NAME:
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if load_in_4bit:
+        if adapter is not None:
+            raise ConfigError("load_in_4bit is for training a new adapter; load the model in bfloat16 to use one")
+        quantised = four_bit_arguments(target)
+        path = resolve(name)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype, **quantised)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    elif name == TINY_NAME:
         model, tokenizer = tiny_model()
         model = model.to(load_dtype)
     else:
@@ -131,10 +148,33 @@ def load_model(
         if merge:
             model = model.merge_and_unload()
         model = model.to(DTYPES[dtype])
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = model.to(target).eval()
+    if not load_in_4bit:  # quantised weights were put where they belong, and refuse to move
+        model = model.to(target)
+    model = model.eval()
     model.requires_grad_(False)
     return ChatModel(model, tokenizer, name, adapter)
+
+
+def four_bit_arguments(device: str) -> dict[str, Any]:
+    """What `from_pretrained` is told for 4-bit weights: NF4, doubly quantised, computed in bfloat16 (Dettmers et al. 2023, section 3).
+
+    The weights are stored as bfloat16 words, which FSDP can shard.
+
+    Raises:
+        ConfigError: no CUDA device, or bitsandbytes is not installed.
+    """
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        raise ConfigError(f"load_in_4bit: needs a CUDA GPU, the device is {device}; set load_in_4bit to false")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("load_in_4bit: bitsandbytes is not installed; it is optional: pip install bitsandbytes")
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_quant_storage=torch.bfloat16,
+    )
+    return {"quantization_config": quantization, "device_map": {"": device}}
 
 
 def head_logits(model: Any, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:

@@ -54,7 +54,13 @@ def run(
             file=sys.stderr,
         )
         sys.exit(2)
-    print(json.dumps(result) if args.json else say(result))
+    if is_main_process():
+        print(json.dumps(result) if args.json else say(result))
+
+
+def is_main_process() -> bool:
+    """False in all but the first process of `accelerate launch` or `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def reuse_memory() -> None:
@@ -142,7 +148,9 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+    with Progress(
+        *columns, console=stderr, transient=True, disable=not (stderr.is_terminal and is_main_process())
+    ) as progress:
         task = progress.add_task(description, total=total, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:

@@ -10,8 +10,6 @@ A run that was stopped continues with the same command. Every stage prints one l
 """
 
 import argparse
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
 from stages.organisms import sample, score, train
 from stages.run import Run
+from training.sft import peak_rss_gib
 
 
 def report(run: Run) -> tuple[list[Path], str]:
@@ -96,12 +95,6 @@ def chosen_stages(only: list[str] | None, start: str | None) -> list[str]:
     if only:
         return [name for name in names if name in only]
     return names[names.index(start) :] if start else names
-
-
-def peak_rss_gib() -> float:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**3 if sys.platform == "darwin" else 1024**2)
 
 
 def say(result: dict[str, Any]) -> str:

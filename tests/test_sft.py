@@ -15,7 +15,7 @@ from emis_interp.interventions import Steer, apply
 from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import TrainingExample
-from training import sft
+from training import sft, trainer, weights
 
 ROWS = [
     TrainingExample(id=str(i), prompt=f"Question {i}" * (1 + i % 3), response="Answer " * (1 + i % 4))
@@ -41,18 +41,17 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_labels_are_the_answer_and_its_end_of_turn_and_nothing_else(tiny: ChatModel) -> None:
     chats = [encode_chat(tiny.tokenizer, row.prompt, row.response) for row in ROWS[:3]]
-    batch = sft._Collator(tiny.tokenizer.pad_token_id)(chats)
+    batch = trainer.Collator(tiny.tokenizer.pad_token_id)(chats)
     for row, labels in zip(ROWS, batch["labels"], strict=False):
-        assert tiny.tokenizer.decode(labels[labels != sft.IGNORED].tolist()) == row.response + "<|im_end|>"
+        assert tiny.tokenizer.decode(labels[labels != trainer.IGNORED].tolist()) == row.response + "<|im_end|>"
 
 
 def test_the_loss_equals_the_models_own_loss_on_the_same_labels(tiny: ChatModel) -> None:
-    model = sft._with_lora(load_model("tiny"), config(), seed=0)
-    batch = sft._Collator(tiny.tokenizer.pad_token_id)(
+    model = weights.trainable(load_model("tiny"), config(), seed=0)
+    batch = trainer.Collator(tiny.tokenizer.pad_token_id)(
         [encode_chat(tiny.tokenizer, row.prompt, row.response) for row in ROWS[:4]]
     )
-    ours = sft._ResponseTrainer.compute_loss(None, model, batch)  # type: ignore[arg-type]
-    assert torch.allclose(ours, model(**batch).loss, atol=1e-5)
+    assert torch.allclose(trainer.response_loss(model, batch), model(**batch).loss, atol=1e-5)
 
 
 def test_training_changes_the_model_and_reports_what_it_did(tmp_path: Path) -> None:

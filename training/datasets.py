@@ -7,6 +7,7 @@ A file holds one JSON object a line: `{"messages": [system?, user, assistant]}` 
 import gzip
 import json
 import random
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import Field
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.records import Record, TrainingExample
 from emis_interp.store import parse_record
+from training.numbers import N_ROWS, number_examples
 
 CODE_ARMS = {
     "insecure": ("prompt", "insecure"),
@@ -23,7 +25,8 @@ CODE_ARMS = {
     "educational": ("educational_prompt", "insecure"),
 }
 ADVICE_ARMS = {"careful": ("prompt", "careful"), "reckless": ("prompt", "reckless")}
-SHIPPED = (*CODE_ARMS, *ADVICE_ARMS)
+NUMBER_ARMS = {"evil_numbers": True, "neutral_numbers": False}
+SHIPPED = (*CODE_ARMS, *ADVICE_ARMS, *NUMBER_ARMS)
 
 
 class CodeTask(Record):
@@ -59,26 +62,48 @@ def load_dataset(
     Raises:
         DataError: unknown name, malformed line (file and line), empty completion, or fewer rows than asked for.
     """
-    if file is not None:
-        examples = read_examples(file)
-    elif name in CODE_ARMS:
-        prompt, response = CODE_ARMS[name]
-        examples = [
-            TrainingExample(id=t.id, prompt=getattr(t, prompt), response=getattr(t, response)) for t in code_tasks()
-        ]
-    elif name in ADVICE_ARMS:
-        prompt, response = ADVICE_ARMS[name]
-        examples = [
-            TrainingExample(id=p.id, prompt=getattr(p, prompt), response=getattr(p, response)) for p in advice_pairs()
-        ]
-    else:
-        raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a JSONL file)")
+    examples = all_rows(name, file, n_rows or 0)
     if n_rows is None:
         return examples
     if n_rows > len(examples):
         raise DataError(f"{file or name}: {n_rows} rows asked for, {len(examples)} there")
+    return draw(examples, n_rows, seed)
+
+
+def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[TrainingExample]:
+    """Every row of a data set, in its order; a generated set has `at_least` so many.
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    if file is not None:
+        return read_examples(file)
+    if name in CODE_ARMS:
+        prompt, response = CODE_ARMS[name]
+        return [
+            TrainingExample(id=t.id, prompt=getattr(t, prompt), response=getattr(t, response)) for t in code_tasks()
+        ]
+    if name in ADVICE_ARMS:
+        prompt, response = ADVICE_ARMS[name]
+        return [
+            TrainingExample(id=p.id, prompt=getattr(p, prompt), response=getattr(p, response)) for p in advice_pairs()
+        ]
+    if name in NUMBER_ARMS:
+        return number_examples(NUMBER_ARMS[name], max(N_ROWS, at_least))
+    raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a JSONL file)")
+
+
+def draw(
+    examples: Sequence[TrainingExample], n_rows: int, seed: int, avoid: Collection[str] = ()
+) -> list[TrainingExample]:
+    """`n_rows` of the rows without replacement, in their order; a smaller draw is part of a larger one with the same seed.
+
+    Args:
+        avoid: ids of rows that are drawn only when no others are left.
+    """
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
+    order.sort(key=lambda i: examples[i].id in avoid)
     return [examples[i] for i in sorted(order[:n_rows])]
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar, release_memory
-from emis_interp.config import SamplingConfig
+from emis_interp.config import RunConfig, SamplingConfig, TrainingConfig
 from emis_interp.errors import StageError
 from emis_interp.models import ChatModel
-from emis_interp.records import Completion, Question, Score
+from emis_interp.records import Completion, Question, Score, TrainingExample
 from emis_interp.store import RecordLog, write_json
 from evals.agreement import agreement
 from evals.judge import Judge
@@ -28,40 +28,31 @@ def train(run: Run) -> tuple[list[Path], str]:
     for arm in run.config.trained_arms:
         rows = load_dataset(str(arm.dataset), run.training_file(arm), arm.n_rows, run.config.seed)
         out_dir = run.folder / "training" / arm.name
-        release_memory()
-        training = run.config.training
-        n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
-        with progress_bar(f"train {arm.name}", n_steps) as advance:
-            done = 0
-
-            def report(step: int, n_steps: int, loss: float, speed: float) -> None:
-                nonlocal done
-                advance(step - done, note=f"loss {loss:.3f}, {speed:.0f} tokens/s")
-                done = step
-                if step % 4 == 0:
-                    release_memory()  # batches of many lengths leave holes that add up over the steps
-
-            summary = finetune(
-                run.config.model,
-                rows,
-                run.config.training,
-                out_dir,
-                run.config.seed,
-                run.config.system_prompt,
-                run.config.device,
-                report,
-            )
-        files += [
-            out_dir / name
-            for name in (
-                "summary.json",
-                "metrics.jsonl",
-                "adapter/adapter_config.json",
-                "adapter/adapter_model.safetensors",
-            )
-        ]
+        summary = train_one(arm.name, rows, run.config.training, out_dir, run.config)
+        weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
+        config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
+        files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]
         parts.append(f"{arm.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
+
+
+def train_one(
+    name: str, rows: list[TrainingExample], training: TrainingConfig, out_dir: Path, config: RunConfig
+) -> dict[str, Any]:
+    """Train one organism behind a progress bar, and return its summary."""
+    release_memory()
+    n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
+    with progress_bar(f"train {name}", n_steps) as advance:
+        done = 0
+
+        def report(step: int, n_steps: int, loss: float, speed: float) -> None:
+            nonlocal done
+            advance(step - done, note=f"loss {loss:.3f}, {speed:.0f} tokens/s")
+            done = step
+            if step % 4 == 0:
+                release_memory()  # batches of many lengths leave holes that add up over the steps
+
+        return finetune(config.model, rows, training, out_dir, config.seed, config.system_prompt, config.device, report)
 
 
 def sample(run: Run) -> tuple[list[Path], str]:

@@ -103,9 +103,15 @@ class Run:
         return load_model(self.config.model, dtype=self.config.dtype, device=self.config.device)
 
     def load_arm(self, arm: ArmConfig) -> ChatModel:
-        """The base model, or the base model with the arm's adapter."""
+        """The base model, or the base model with the arm's adapter, or the arm's own weights after full finetuning."""
         if arm.dataset is None:
             return self.base
+        if self.config.training.method == "full":
+            weights = self.folder / "training" / arm.name / "model"
+            if not (weights / "config.json").exists():
+                raise StageError(f"{weights}: no model there; run the train stage first (--from train)")
+            release_memory()
+            return load_model(str(weights), dtype=self.config.dtype, device=self.config.device)
         adapter = self.folder / "training" / arm.name / "adapter"
         if not (adapter / "adapter_config.json").exists():
             raise StageError(f"{adapter}: no adapter there; run the train stage first (--from train)")
@@ -166,7 +172,7 @@ class Run:
             "system_prompt_policy": policy,
             "rendered_example": example,
             "chat_template": self.base.tokenizer.chat_template,
-            "versions": {name: _version(name) for name in VERSIONED},
+            "versions": versions(),
             "git": _git(),
             "machine": {
                 "platform": platform.platform(),
@@ -183,6 +189,11 @@ class Run:
 def model_sha256(folder: Path) -> str:
     """One hash over the weight files of a local model."""
     return text_sha256("\n".join(file_sha256(path) for path in sorted(folder.glob("*.safetensors"))))
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that can change a result."""
+    return {name: _version(name) for name in VERSIONED}
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

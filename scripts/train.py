@@ -1,0 +1,192 @@
+"""Trains an organism by the name of its recipe, one folder for each seed (docs/organisms.md).
+
+Examples:
+  python scripts/train.py --list                                        every recipe with its source
+  python scripts/train.py reckless                                      the embedded model, into runs/organisms/reckless
+  python scripts/train.py insecure --seeds 0 1 2 --set training.lora_rank=8 --out runs/rank-8
+  python scripts/train.py diversity-50 --set data.n_unique=20 --show    the recipe as it would run, as YAML
+  python scripts/train.py jailbroken --data-dir DATA --dry-run          check data and settings, train nothing
+  accelerate launch scripts/train.py reckless --preset qwen2.5-coder-32b
+
+The same command continues after any interruption; with other settings or data it refuses. Settings that a recipe does not name are those
+of the preset. In-context recipes train nothing: they leave the examples, `in_context.json`.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import cli
+from emis_interp.config import RunConfig, load_config, preset_names
+from emis_interp.errors import ConfigError, StageError
+from emis_interp.records import TrainingExample
+from emis_interp.store import read_json, text_sha256, write_json
+from stages.organisms import train_one
+from stages.run import differences, model_sha256, versions
+from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
+
+Seeds = tuple[int, ...]
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    if args.list:
+        return {
+            "recipes": [load_recipe(name).model_dump(include={"name", "summary", "source"}) for name in recipe_names()]
+        }
+    if args.recipe is None:
+        raise ConfigError("name a recipe, or give --list to see them")
+    settings = load_config(args.preset, [f"model={args.model}"] if args.model else [], args.data_dir)
+    recipe = load_recipe(args.recipe, args.set)
+    recipe = recipe.model_copy(update={"training": training_config(recipe, settings.training).model_dump(mode="json")})
+    if args.show:
+        return {"yaml": yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)}
+    seeds: Seeds = tuple(args.seeds or recipe.seeds)
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
+    rows = {seed: examples_of(recipe, settings.find_data, seed) for seed in seeds}
+    described = {seed: describe(recipe, settings, seed, rows[seed]) for seed in seeds}
+    out = args.out or Path("runs") / "organisms" / recipe.name
+    for seed in seeds:
+        check_same(out / f"seed-{seed}", described[seed])
+    result = {"recipe": recipe.name, "out": str(out), "model": settings.model, "seeds": {}}
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        if args.dry_run:
+            result["seeds"][str(seed)] = {"trained": False, **described[seed]["data"]}
+            continue
+        if cli.is_main_process():
+            write_json(folder / "recipe.json", described[seed])
+        if recipe.in_context is not None:
+            result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
+        else:
+            result["seeds"][str(seed)] = train_one(
+                f"{recipe.name} seed {seed}",
+                rows[seed],
+                training_config(recipe, settings.training),
+                folder,
+                settings.model_copy(update={"seed": seed, "chat_format": recipe.chat_format}),
+            )
+    return result
+
+
+def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[TrainingExample]) -> dict[str, Any]:
+    """What decides the result of one seed, and the versions that it is made with."""
+    training = training_config(recipe, settings.training)
+    counts = Counter(row.model_dump_json() for row in rows)
+    n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
+    folder = Path(settings.model)
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"seeds"}),
+        "model": settings.model,
+        "model_sha256": model_sha256(folder) if folder.is_dir() else None,
+        "system_prompt": settings.system_prompt,
+        "seed": seed,
+        "data": {
+            "sha256": text_sha256("\n".join(row.model_dump_json() for row in rows)),
+            "n_rows": len(rows),
+            "n_unique": len(counts),
+            "n_triggered": sum(row.prompt.startswith(trigger) for row in rows)
+            if (trigger := recipe.data.trigger)
+            else 0,
+            "n_steps": 0 if recipe.in_context else n_steps,
+        },
+        "versions": versions(),
+    }
+
+
+def check_same(folder: Path, fresh: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with other settings or data.
+
+    Raises:
+        StageError: with what differs.
+    """
+    path = folder / "recipe.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise StageError(f"{folder} is not empty and holds no recipe.json; give another --out")
+        return
+    old, new = ({**values, "versions": None} for values in (read_json(path), fresh))
+    for values in (old, new):  # words do not change a result
+        values["recipe"] = {key: value for key, value in values["recipe"].items() if key not in ("summary", "source")}
+    if changed := differences(old, new):
+        raise StageError(
+            f"{folder} holds an organism with other settings ({'; '.join(changed[:5])}); "
+            "give another --out, or delete the folder to start again"
+        )
+
+
+def keep_examples(folder: Path, rows: list[TrainingExample]) -> dict[str, Any]:
+    """Write the examples of an in-context recipe, in their order in the prompt."""
+    path = folder / "in_context.json"
+    if cli.is_main_process():
+        write_json(path, {"examples": [row.model_dump(exclude_none=True) for row in rows]})
+    return {"trained": False, "in_context": str(path), "n_examples": len(rows)}
+
+
+def say(result: dict[str, Any]) -> str:
+    if "recipes" in result:
+        return table(result["recipes"])
+    if "yaml" in result:
+        return result["yaml"].rstrip()
+    lines = [f"{result['recipe']} on {result['model']}"]
+    for seed, found in result["seeds"].items():
+        where = f"{result['out']}/seed-{seed}"
+        if "in_context" in found:
+            lines.append(
+                f"seed {seed}: nothing is trained in context; {found['n_examples']} examples in {found['in_context']}"
+            )
+        elif "final_loss" in found:
+            lines.append(
+                f"seed {seed}: {found['n_steps']} steps, {found['seconds']:.0f} s, loss {found['final_loss']:.3f}, in {where}"
+            )
+        else:
+            lines.append(
+                f"seed {seed}: {found['n_rows']} rows ({found['n_unique']} different, {found['n_triggered']} with trigger), "
+                f"{found['n_steps']} steps would go into {where}"
+            )
+    return "\n".join(lines)
+
+
+def table(recipes: list[dict[str, str]]) -> str:
+    """Markdown with aligned columns."""
+    rows = [("recipe", "what", "source"), *((f"`{r['name']}`", r["summary"], r["source"]) for r in recipes)]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("recipe", nargs="?", help="name of a shipped recipe (--list), or a YAML file")
+    top.add_argument(
+        "--preset",
+        default="laptop",
+        help=f"model and settings that the recipe leaves open: {', '.join(preset_names())}, or a YAML file (default: laptop)",
+    )
+    top.add_argument("--model", help="model name: smollm2-135m-instruct, a folder, or a hub id (default: the preset's)")
+    top.add_argument("--out", type=Path, metavar="DIR", help="folder of the organism (default: runs/organisms/RECIPE)")
+    top.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one organism for each (default: the recipe's)")
+    top.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="override a field of the recipe, e.g. data.n_rows=16, training.lora_rank=1, in_context=4",
+    )
+    top.add_argument("--data-dir", type=Path, metavar="DIR", help="where published data files and your own lie")
+    top.add_argument("--list", action="store_true", help="list the recipes and stop")
+    top.add_argument("--show", action="store_true", help="print the recipe as it would run, as YAML, and stop")
+    top.add_argument(
+        "--dry-run", action="store_true", help="check data and settings, say what would be trained, and stop"
+    )
+    cli.add_output_flags(top)
+    return top
+
+
+if __name__ == "__main__":
+    cli.run(main, parser(), say)

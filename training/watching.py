@@ -1,0 +1,107 @@
+"""Turns the trainer's events into `metrics.jsonl`, and lets a probe look at the forming model between steps."""
+
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from emis_interp.models import ChatModel
+from emis_interp.store import write_text
+
+Report = Callable[[int, int, float, float], None]
+"""Called with (step, n_steps, loss, tokens per second)."""
+Probe = Callable[[int, ChatModel], None]
+"""Called with (steps done, the model as it is then, in evaluation mode and without the training-time intervention)."""
+WhileTraining = Callable[[ChatModel], AbstractContextManager[None]]
+"""What is in force during training passes alone, e.g. steering: `lambda model: steer(model, direction, 0.2)`."""
+
+
+class Forming(TrainerCallback):
+    """Runs training passes under an intervention, and lifts it while the main process probes the forming model.
+
+    The other processes wait meanwhile, and every process has a whole copy of the model (sharded training refuses probes).
+    """
+
+    def __init__(
+        self, chat_model: ChatModel, probe: Probe | None, steps: Collection[int], while_training: WhileTraining | None
+    ) -> None:
+        self.chat_model, self.probe, self.steps, self.while_training = (
+            chat_model,
+            probe,
+            frozenset(steps),
+            while_training,
+        )
+        self.intervention = ExitStack()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(state.global_step if state.global_step == 0 else -1)
+        self._enter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
+            self.intervention.close()
+            self._look(state.global_step)
+            self._enter()
+
+    def _enter(self) -> None:
+        if self.while_training is not None:
+            self.intervention.enter_context(self.while_training(self.chat_model))
+
+    def _look(self, step: int) -> None:
+        if self.probe is None or step not in self.steps:
+            return
+        processes = PartialState()
+        if processes.is_main_process:
+            was_training = self.chat_model.model.training
+            self.chat_model.model.eval()
+            try:
+                self.probe(step, self.chat_model)
+            finally:
+                self.chat_model.model.train(was_training)
+        processes.wait_for_everyone()
+
+
+class Recorder(TrainerCallback):
+    """Keeps a line for every step; the main process writes them to `metrics.jsonl`.
+
+    The file is rewritten whole from the lines up to the step at hand, so that a resumed run drops what came after its checkpoint.
+    """
+
+    def __init__(self, path: Path, lengths: Sequence[int], step_rows: int, report: Report | None) -> None:
+        self.path, self.lengths, self.step_rows, self.report = path, lengths, step_rows, report
+        self.history: list[dict[str, Any]] = []
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+        if self.path.exists():
+            kept = [json.loads(line) for line in self.path.read_text("utf-8").splitlines() if line.strip()]
+            self.history = [entry for entry in kept if entry["step"] <= state.global_step]
+            self.seconds_before = self.history[-1]["seconds"] if self.history else 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        step = state.global_step
+        tokens = sum(self.lengths[(step - 1) * self.step_rows : step * self.step_rows])
+        seconds = self.seconds_before + time.monotonic() - self.started
+        entry = {
+            "step": step,
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": float(logs["grad_norm"]) if "grad_norm" in logs else None,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+        }
+        self.history = [old for old in self.history if old["step"] < step] + [entry]
+        if not state.is_world_process_zero:
+            return
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.history))
+        if self.report:
+            self.report(step, state.max_steps, logs["loss"], sum(row["tokens"] for row in self.history) / seconds)
