@@ -60,6 +60,14 @@ def base_model(settings: RunConfig) -> ChatModel:
     return load_model(settings.model, dtype=settings.dtype, device=settings.device)
 
 
+def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
+    """The organism that training left in a folder, adapter merged."""
+    artifact = read_json(folder / "summary.json")["artifact"]
+    if artifact == "adapter":
+        return load_model(settings.model, folder / artifact, dtype=settings.dtype, device=settings.device, merge=True)
+    return load_model(str(folder / artifact), dtype=settings.dtype, device=settings.device)
+
+
 def contrast_pairs(n_per_question: int) -> list[ContrastPair]:
     return load_contrast(None, n_per_question)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training.recipes import examples_of, load_recipe, training_config
 
 from emis_interp.config import RunConfig, SamplingConfig
 from emis_interp.directions import Direction
@@ -39,6 +38,7 @@ from organism.common import (
 from stages.organisms import train_one
 from training.datasets import load_dataset
 from training.dynamics import Watcher, curves, read_series, spread_steps
+from training.recipes import examples_of, load_recipe, training_config
 
 OTHER_KIND = {
     "insecure": "secure",

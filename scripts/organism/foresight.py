@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training.recipes import examples_of, load_recipe, training_config
 
 import cli
 from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import foresight_figure
@@ -34,12 +33,14 @@ from organism.common import (
     estimate,
     margins_of,
     open_folder,
+    organism_in,
     settings_of,
     shift,
     words,
 )
 from stages.organisms import train_one
 from training.foresight import forecast_quality, projection_differences, rows_to_drop
+from training.recipes import examples_of, load_recipe, training_config
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +169,7 @@ def trained_margins(
     path = folder / "margins.json"
     if not path.exists():
         train_one(folder.name, rows, training, folder / "training", settings)
-        adapter = folder / "training" / "adapter"
-        organism = load_model(settings.model, adapter, dtype=settings.dtype, device=settings.device, merge=True)
-        write_json(path, margins_of(organism, pairs, settings))
+        write_json(path, margins_of(organism_in(folder / "training", settings), pairs, settings))
     return read_json(path)
 
 

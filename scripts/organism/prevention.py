@@ -14,12 +14,11 @@ the task is learned), and KL to base on harmless prompts. The margin of the beni
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 import cli
 from emis_interp.chat import encode_prompt
@@ -27,7 +26,7 @@ from emis_interp.config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
@@ -39,12 +38,14 @@ from organism.common import (
     estimate,
     margins_of,
     open_folder,
+    organism_in,
     row_logprobs,
     settings_of,
     words,
 )
 from stages.intervene import neutral_prompts
 from stages.organisms import train_one
+from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 Around = Callable[[ChatModel], AbstractContextManager[None]]
 UNTREATED, CONTROL = "untreated", "control"
@@ -216,23 +217,17 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
         first = folder.parent / UNTREATED / "training"
     more = {"while_training": remedy.during} if remedy.during else {}
     train_one(remedy.name, getattr(data, remedy.rows), training, first, settings, **more)
-    merged = load_model(settings.model, first / "adapter", dtype=settings.dtype, device=settings.device, merge=True)
     if not remedy.realign:
-        return merged
+        return organism_in(first, settings)
     # The first adapter is folded into float32 weights, and a second one is trained on them.
     start = folder / "start"
     if not (start / "config.json").exists():
-        model = load_model(settings.model, first / "adapter", device="cpu", merge=True)
-        model.model.save_pretrained(start)
-        model.tokenizer.save_pretrained(start)
+        trained = organism_in(first, settings.model_copy(update={"dtype": "float32", "device": "cpu"}))
+        trained.model.save_pretrained(start)
+        trained.tokenizer.save_pretrained(start)
     onward = settings.model_copy(update={"model": str(start)})
     train_one(remedy.name, data.realign, training, folder / "training", onward)
-    return replace(
-        load_model(
-            str(start), folder / "training" / "adapter", dtype=settings.dtype, device=settings.device, merge=True
-        ),
-        name=settings.model,
-    )
+    return organism_in(folder / "training", onward)
 
 
 class Measure:

@@ -37,9 +37,9 @@ def train(run: Run) -> tuple[list[Path], str]:
 
 
 def train_one(
-    name: str, rows: list[TrainingExample], training: TrainingConfig, out_dir: Path, config: RunConfig
+    name: str, rows: list[TrainingExample], training: TrainingConfig, out_dir: Path, config: RunConfig, **watching: Any
 ) -> dict[str, Any]:
-    """Train one organism behind a progress bar, and return its summary."""
+    """Train one organism behind a progress bar, and return its summary; `watching` goes to `finetune` (probe, while_training, ...)."""
     release_memory()
     n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
     with progress_bar(f"train {name}", n_steps) as advance:
@@ -52,7 +52,9 @@ def train_one(
             if step % 4 == 0:
                 release_memory()  # batches of many lengths leave holes that add up over the steps
 
-        return finetune(config.model, rows, training, out_dir, config.seed, config.system_prompt, config.device, report)
+        return finetune(
+            config.model, rows, training, out_dir, config.seed, config.system_prompt, config.device, report, **watching
+        )
 
 
 def sample(run: Run) -> tuple[list[Path], str]:

@@ -1,9 +1,9 @@
 """Studies organisms while they form, before they form, and how to keep them from forming (docs/organisms.md).
 
 Examples:
-  python scripts/organism.py dynamics reckless --out runs/dynamics/reckless
-  python scripts/organism.py foresight insecure secure reckless careful --direction directions/mine/direction --out runs/foresight
-  python scripts/organism.py prevention --direction directions/mine/direction --out runs/prevention
+  python scripts/study_organism.py dynamics reckless --out runs/dynamics/reckless
+  python scripts/study_organism.py foresight insecure secure reckless careful --direction directions/mine/direction --out runs/foresight
+  python scripts/study_organism.py prevention --direction directions/mine/direction --out runs/prevention
 
 All of them train on recipes (scripts/train.py --list), continue after any interruption with the same command, refuse other settings in the
 same folder, and leave a JSON file and a page.
