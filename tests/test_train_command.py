@@ -61,14 +61,14 @@ def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_a
         steps: list[int] = []
         yield advance
 
-    run("insecure", *SMALL, "--set", "data.n_rows=12", "--out", str(tmp_path / "whole"))
+    run("reckless", *SMALL, "--out", str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         patch.setattr(organisms, "progress_bar", dying)
         with pytest.raises(Died):
-            run("insecure", *SMALL, "--set", "data.n_rows=12", "--out", str(tmp_path / "cut"))
+            run("reckless", *SMALL, "--out", str(tmp_path / "cut"))
     assert not (tmp_path / "cut" / "seed-0" / "summary.json").exists()
     for _ in range(2):
-        run("insecure", *SMALL, "--set", "data.n_rows=12", "--out", str(tmp_path / "cut"))
+        run("reckless", *SMALL, "--out", str(tmp_path / "cut"))
     one, two = (
         load_file(tmp_path / name / "seed-0" / "adapter" / "adapter_model.safetensors") for name in ("whole", "cut")
     )
