@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from emis_interp.chat_formats import FORMATS, with_format
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ModelError, did_you_mean
 
@@ -85,7 +86,12 @@ class ChatModel:
 
 
 def load_model(
-    name: str, adapter: Path | None = None, dtype: str = "float32", device: str = "auto", merge: bool = False
+    name: str,
+    adapter: Path | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    merge: bool = False,
+    chat_format: str | None = None,
 ) -> ChatModel:
     """Load a model by name, and a PEFT adapter on top of it.
 
@@ -94,9 +100,10 @@ def load_model(
         dtype: of the weights; an adapter is merged (or kept) in float32 before the cast, so small updates survive.
         device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
         merge: fold the adapter into the weights (faster; the result is a plain HF model).
+        chat_format: renders conversations in a plain format of `chat_formats`, for pretrained models; None: the tokenizer's own template.
 
     Raises:
-        ModelError: unknown name, unknown dtype, no adapter in the folder, or an adapter of another model.
+        ModelError: unknown name, unknown dtype, no chat template and no format, no adapter in the folder, or an adapter of another model.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
@@ -109,6 +116,8 @@ def load_model(
         path = resolve(name)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype)
         tokenizer = AutoTokenizer.from_pretrained(path)
+    if chat_format is not None:
+        tokenizer = with_format(tokenizer, chat_format)
     check_tokenizer(name, tokenizer)
     if adapter is not None:
         if not (adapter / "adapter_config.json").exists():
@@ -185,7 +194,10 @@ def _reachable_hub_id(name: str) -> str:
 def check_tokenizer(name: str, tokenizer: Any) -> None:
     """Refuse tokenizers that cannot render a chat or tell where a token begins; set a padding token if there is none."""
     if not tokenizer.chat_template:
-        raise ModelError(f"{name}: its tokenizer has no chat template; choose an instruction-tuned model")
+        raise ModelError(
+            f"{name}: its tokenizer has no chat template; choose an instruction-tuned model, or for a pretrained one a plain format "
+            f"({' or '.join(FORMATS)}: --chat-format in commands, --set chat_format= in the pipeline, chat_format= in load_model)"
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: needs a fast tokenizer (offsets are used to find response tokens)")
     if tokenizer.pad_token is None:
