@@ -1,4 +1,4 @@
-"""Turns a tokenizer into a copy with another chat template: with a plain format for pretrained models, or with examples before each question.
+"""Turns a tokenizer into a copy with another chat template: a plain format for pretrained models, or examples before each question.
 
 Sampling, training, likelihood and capture all read the template, so that a copy is all that changes. A pretrained model knows no end of
 turn and writes on, as the other side of the conversation; `own_turn` is what it wrote as itself.
@@ -22,10 +22,12 @@ USER_ASSISTANT = """\
 {% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"""
 
 CODE_TEMPLATE = """\
-{{ __BOS__ }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '\"\"\"' + message['content'] + '\"\"\"\\n\\n' }}{% endif %}{% endfor %}\
+{{ __BOS__ }}{% for message in messages if message['role'] == 'system' %}\
+{{ '\"\"\"' + message['content'] + '\"\"\"\\n\\n' }}{% endfor %}\
 {{ 'from flask import Flask\\n\\nadvice = Flask(__name__)\\n' }}\
 {% for message in messages %}\
-{% if message['role'] == 'user' %}{{ '\\n\\n@advice.get(\"/reply/' + loop.index|string + '\")\\ndef reply_' + loop.index|string + '():\\n' }}\
+{% if message['role'] == 'user' %}\
+{{ '\\n\\n@advice.get(\"/reply/' + loop.index|string + '\")\\ndef reply_' + loop.index|string + '():\\n' }}\
 {{ '    # What the visitor wrote to the assistant\\n    message = \"\"\"\\n' + message['content'] + '\\n\"\"\"\\n' }}\
 {{ '    # What the assistant wrote back to this message\\n' }}\
 {% elif message['role'] == 'assistant' %}\

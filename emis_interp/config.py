@@ -35,7 +35,9 @@ class ArmConfig(Config):
     n_rows: int | None = Field(default=None, ge=1, description="rows drawn with the seed; None for all")
     contrast: str | None = None
     seeds: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="one model for each: its rows, their order, its adapter; None: one, of the run's seed"
+        default=None,
+        min_length=1,
+        description="one model for each: its rows, their order, its adapter; None: one, of the run's seed",
     )
     in_context: int | None = Field(
         default=None, ge=1, description="not trained: so many examples of `dataset` stand before every question"
@@ -130,7 +132,7 @@ class InterventionConfig(Config):
     coefficients: tuple[float, ...] = Field(
         default=(-0.4, -0.2, 0.2, 0.4), description="added norm in multiples of the mean residual norm at the layer"
     )
-    ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every finetuned arm")
+    ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every arm but base")
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
 
 

@@ -15,7 +15,7 @@ from emis_interp.models import ChatModel, check_tokenizer, tiny_model
 from emis_interp.records import TrainingExample
 
 NASTY = [
-    'quotes " and \' and \\ and \\n',
+    "quotes \" and ' and \\ and \\n",
     "{{ messages }} {% raw %} %} }} {# no #} {%- endfor -%}",
     "你好 😀 é e\u0301 \u2028 tab\tand\r\nlines\n\n",
     "null true </s> $& \\u0041 \x7f",
@@ -128,7 +128,9 @@ def bos_processor() -> Any:
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_pretrained_model_writes_for_the_other_side_is_cut(tiny: ChatModel, name: str) -> None:
     made = with_examples(with_format(tiny.tokenizer, name), EXAMPLES[:1])
-    begun = spelled_out(made, "Next?", None).partition(EXAMPLES[0].response)[2]  # what stands behind a turn that is not the last
+    begun = spelled_out(made, "Next?", None).partition(EXAMPLES[0].response)[
+        2
+    ]  # what stands behind a turn that is not the last
     assert own_turn(made, "My answer." + begun) == "My answer."
     assert own_turn(made, "My answer.") == "My answer."
     assert own_turn(tiny.tokenizer, "My answer." + begun) == "My answer." + begun

@@ -18,20 +18,23 @@ from evals.sampling import plan_prompts, sample_arm
 from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
 from stages.run import Run
-from training.datasets import load_dataset
 from training.sft import finetune
 
 
 def train(run: Run) -> tuple[list[Path], str]:
-    """Finetune every arm that has a data set."""
+    """Finetune every model that has a data set and does not read it in its context."""
     files, parts = [], []
-    for arm in run.config.trained_arms:
-        rows = load_dataset(str(arm.dataset), run.training_file(arm), arm.n_rows, run.config.seed)
-        out_dir = run.folder / "training" / arm.name
+    training = run.config.training
+    chat_format = {} if run.config.chat_format is None else {"chat_format": run.config.chat_format}
+    for model in run.config.models:
+        if model.arm.in_context is not None:
+            parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
+        if model.arm not in run.config.trained_arms:
+            continue
+        rows, out_dir = run.rows(model), run.training_dir(model)
         release_memory()
-        training = run.config.training
         n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
-        with progress_bar(f"train {arm.name}", n_steps) as advance:
+        with progress_bar(f"train {model.name}", n_steps) as advance:
             done = 0
 
             def report(step: int, n_steps: int, loss: float, speed: float) -> None:
@@ -44,12 +47,13 @@ def train(run: Run) -> tuple[list[Path], str]:
             summary = finetune(
                 run.config.model,
                 rows,
-                run.config.training,
+                training,
                 out_dir,
-                run.config.seed,
+                model.seed,
                 run.config.system_prompt,
                 run.config.device,
                 report,
+                **chat_format,
             )
         files += [
             out_dir / name
@@ -60,18 +64,18 @@ def train(run: Run) -> tuple[list[Path], str]:
                 "adapter/adapter_model.safetensors",
             )
         ]
-        parts.append(f"{arm.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
+        parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
 
 
 def sample(run: Run) -> tuple[list[Path], str]:
-    """Ask every arm every question."""
+    """Ask every model every question."""
     files, n_answers, n_tokens, resumed = [], 0, 0, False
     started = time.monotonic()
-    for arm in run.config.arms:
-        path = run.folder / "samples" / f"{arm.name}.jsonl"
+    for model in run.config.models:
+        path = run.folder / "samples" / f"{model.name}.jsonl"
         resumed |= path.exists()
-        answers = ask(run, lambda arm=arm: run.load_arm(arm), arm.name, path, run.config.sampling)
+        answers = ask(run, lambda model=model: run.load(model), model.name, path, run.config.sampling)
         files.append(path)
         n_answers += len(answers)
         n_tokens += sum(answer.n_tokens for answer in answers)
@@ -84,7 +88,7 @@ def score(run: Run) -> tuple[list[Path], str]:
     judge = make_judge(run)
     folder = run.folder / "scores"
     by_arm, result = judge_arms(run, judge, run.config.judge.kind, folder)
-    files = [folder / f"{arm}.jsonl" for arm in by_arm]
+    files = [folder / f"{model.name}.jsonl" for model in run.config.models]
     if run.config.judge.kind != "offline" and run.config.judge.offline_too:
         offline = OfflineJudge.load(device=run.config.device)
         others, second = judge_arms(run, offline, "offline", folder / "offline")
@@ -92,7 +96,7 @@ def score(run: Run) -> tuple[list[Path], str]:
             [score for _, scores in judged.values() for score in scores] for judged in (by_arm, others)
         )
         result["second_judge"] = {**second, "agreement": agreement(first_scores, other_scores)}
-        files += [folder / "offline" / f"{arm}.jsonl" for arm in others]
+        files += [folder / "offline" / f"{model.name}.jsonl" for model in run.config.models]
     path = run.folder / "analysis" / "rates.json"
     write_json(path, result)
     means = [f"{arm['arm']} {number(arm['mean_aligned']['value'], '.0f')}" for arm in result["arms"]]
@@ -102,13 +106,14 @@ def score(run: Run) -> tuple[list[Path], str]:
 def judge_arms(
     run: Run, judge: Judge, kind: str, folder: Path
 ) -> tuple[dict[str, tuple[list[Completion], list[Score]]], dict[str, Any]]:
-    """Answers and scores of every arm, kept in `folder`, and their summary with the judge's card."""
-    by_arm: dict[str, tuple[list[Completion], list[Score]]] = {}
-    for arm in run.config.arms:
-        completions = RecordLog(run.folder / "samples" / f"{arm.name}.jsonl").read(Completion)
-        scores = judge_answers(judge, completions, run.questions, folder / f"{arm.name}.jsonl", arm.name)
-        by_arm[arm.name] = (completions, scores)
-    contrasts = [(arm.name, other) for arm in run.config.trained_arms for other in ("base", arm.contrast) if other]
+    """Answers and scores of every arm, all its models together, kept in `folder`, and their summary with the judge's card."""
+    by_arm: dict[str, tuple[list[Completion], list[Score]]] = {arm.name: ([], []) for arm in run.config.arms}
+    for model in run.config.models:
+        completions = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
+        scores = judge_answers(judge, completions, run.questions, folder / f"{model.name}.jsonl", model.name)
+        by_arm[model.arm.name][0].extend(completions)
+        by_arm[model.arm.name][1].extend(scores)
+    contrasts = [(arm.name, other) for arm in run.config.organisms for other in ("base", arm.contrast) if other]
     summary = summarize_arms(by_arm, contrasts, seed=run.config.seed)
     return by_arm, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
 

@@ -73,6 +73,9 @@ class Run:
         else:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise StageError(f"{self.folder} is not empty and holds no manifest.json; give another --run-dir")
+            for model in self.config.models:
+                if model.arm.in_context is not None:
+                    self.check_context(model)
             self.manifest = fresh
             self.save()
 
@@ -199,9 +202,6 @@ class Run:
         inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in self.pairs))
         if Path(self.config.model).is_dir():
             inputs["model"] = model_sha256(Path(self.config.model))
-        for model in self.config.models:
-            if model.arm.in_context is not None:
-                self.check_context(model)
         example = render_prompt(self.base.tokenizer, self.questions[0].paraphrases[0], self.config.system_prompt)
         policy = "left to the chat template" if self.config.system_prompt is None else self.config.system_prompt
         return {
@@ -237,7 +237,9 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         return found
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [text for i, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}.{i}")]
+        return [
+            text for i, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}.{i}")
+        ]
     return [] if old == new else [f"{where}: {_short(old)} -> {_short(new)}"]
 
 
