@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                 rows[seed],
                 training_config(recipe, settings.training),
                 folder,
-                settings.model_copy(update={"seed": seed, "chat_format": recipe.chat_format}),
+                settings.model_copy(update={"chat_format": recipe.chat_format}),
+                seed,
             )
     return result
 
