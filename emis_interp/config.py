@@ -34,6 +34,34 @@ class ArmConfig(Config):
     dataset: str | None = None
     n_rows: int | None = Field(default=None, ge=1, description="rows drawn with the seed; None for all")
     contrast: str | None = None
+    seeds: tuple[int, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="one model for each: its rows, their order, its adapter; None: one, of the run's seed",
+    )
+    in_context: int | None = Field(
+        default=None, ge=1, description="not trained: so many examples of `dataset` stand before every question"
+    )
+
+    def find_problem(self) -> str | None:
+        """Why the fields of this arm do not go together, or None."""
+        if self.dataset is None and self.name != "base":
+            return "has no dataset; only `base` may be untouched"
+        if self.dataset is None and (self.seeds or self.in_context):
+            return "is untouched, so it takes neither seeds nor in_context"
+        if self.seeds and len(set(self.seeds)) != len(self.seeds):
+            return f"has a seed twice: {list(self.seeds)}"
+        if self.in_context and self.n_rows:
+            return "has in_context and n_rows; in_context alone says how many examples are drawn"
+        return None
+
+
+class ModelConfig(Config):
+    """One model of an arm. `name` stands in file names and records; an arm without `seeds` has one model of its own name."""
+
+    name: str
+    arm: ArmConfig
+    seed: int
 
 
 class TrainingConfig(Config):
@@ -133,7 +161,7 @@ class InterventionConfig(Config):
     coefficients: tuple[float, ...] = Field(
         default=(-0.4, -0.2, 0.2, 0.4), description="added norm in multiples of the mean residual norm at the layer"
     )
-    ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every finetuned arm")
+    ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every arm but base")
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
 
 
@@ -146,6 +174,9 @@ class RunConfig(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     seed: int = 0
+    chat_format: Literal["user_assistant", "code_template"] | None = Field(
+        default=None, description="for pretrained models without a chat template; None: the tokenizer's own template"
+    )
     system_prompt: str | None = Field(
         default=None, description="one policy for training, sampling and reading; None leaves it to the chat template"
     )
@@ -166,8 +197,8 @@ class RunConfig(Config):
         if not any(arm.name == "base" and arm.dataset is None for arm in self.arms):
             raise ValueError("arms: one arm must be `base` without a dataset; everything is compared with it")
         for arm in self.arms:
-            if arm.dataset is None and arm.name != "base":
-                raise ValueError(f"arms: `{arm.name}` has no dataset; only `base` may be untouched")
+            if problem := arm.find_problem():
+                raise ValueError(f"arms: `{arm.name}` {problem}")
             if arm.contrast is not None and arm.contrast not in names:
                 raise ValueError(
                     f"arms: `{arm.name}` is contrasted with `{arm.contrast}`{did_you_mean(arm.contrast, names)}"
@@ -178,8 +209,24 @@ class RunConfig(Config):
         return self
 
     @property
-    def trained_arms(self) -> tuple[ArmConfig, ...]:
+    def organisms(self) -> tuple[ArmConfig, ...]:
+        """Every arm but base."""
         return tuple(arm for arm in self.arms if arm.dataset is not None)
+
+    @property
+    def trained_arms(self) -> tuple[ArmConfig, ...]:
+        return tuple(arm for arm in self.organisms if arm.in_context is None)
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The models of all arms, in the order of the arms and of their seeds."""
+        return tuple(model for arm in self.arms for model in self.models_of(arm))
+
+    def models_of(self, arm: ArmConfig) -> tuple[ModelConfig, ...]:
+        """`insecure.seed-1`, `insecure.seed-2`, ... of an arm with seeds; else one model with the run's seed and the arm's name."""
+        if arm.seeds is None:
+            return (ModelConfig(name=arm.name, arm=arm, seed=self.seed),)
+        return tuple(ModelConfig(name=f"{arm.name}.seed-{seed}", arm=arm, seed=seed) for seed in arm.seeds)
 
     def find_data(self, name: str) -> Path:
         """A data file given absolutely, relative to the working folder, or relative to `data_dir`.

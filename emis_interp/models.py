@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from emis_interp.chat_formats import FORMATS, with_format
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ConfigError, ModelError, did_you_mean
 
@@ -93,6 +94,7 @@ def load_model(
     device: str = "auto",
     merge: bool = False,
     load_in_4bit: bool = False,
+    chat_format: str | None = None,
 ) -> ChatModel:
     """Load a model by name, and a PEFT adapter on top of it.
 
@@ -102,9 +104,10 @@ def load_model(
         device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
         merge: fold the adapter into the weights (faster; the result is a plain HF model).
         load_in_4bit: quantise the weights as QLoRA does (`four_bit_arguments`), to train an adapter on them.
+        chat_format: renders conversations in a plain format of `chat_formats`, for pretrained models; None: the tokenizer's own template.
 
     Raises:
-        ModelError: unknown name, unknown dtype, no adapter in the folder, or an adapter of another model.
+        ModelError: unknown name, unknown dtype, no chat template and no format, no adapter in the folder, or an adapter of another model.
         ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
     """
     if dtype not in DTYPES:
@@ -126,6 +129,8 @@ def load_model(
         path = resolve(name)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype)
         tokenizer = AutoTokenizer.from_pretrained(path)
+    if chat_format is not None:
+        tokenizer = with_format(tokenizer, chat_format)
     check_tokenizer(name, tokenizer)
     if adapter is not None:
         if not (adapter / "adapter_config.json").exists():
@@ -225,7 +230,10 @@ def _reachable_hub_id(name: str) -> str:
 def check_tokenizer(name: str, tokenizer: Any) -> None:
     """Refuse tokenizers that cannot render a chat or tell where a token begins; set a padding token if there is none."""
     if not tokenizer.chat_template:
-        raise ModelError(f"{name}: its tokenizer has no chat template; choose an instruction-tuned model")
+        raise ModelError(
+            f"{name}: its tokenizer has no chat template; choose an instruction-tuned model, or for a pretrained one a plain format "
+            f"({' or '.join(FORMATS)}: --chat-format in commands, --set chat_format= in the pipeline, chat_format= in load_model)"
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: needs a fast tokenizer (offsets are used to find response tokens)")
     if tokenizer.pad_token is None:

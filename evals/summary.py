@@ -1,14 +1,23 @@
-"""Turns the answers and scores of arms into the rates, means and contrasts of `analysis/rates.json`, each with its interval."""
+"""Turns the answers and scores of arms into the rates, means and contrasts of `analysis/rates.json`, each with its interval.
+
+The records of an arm may be those of several models (finetuning seeds), told apart by the `arm` of the record: figures are then means
+over the models, intervals cover their draw, and `by_model` beside a figure holds each model's own.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from emis_interp.records import Completion, Score
+from evals.answers import Weighting
 from evals.estimands import ESTIMANDS, PRESETS, PUBLIC_MISTAKES, Answers, Thresholds, rate, sensitivity_table
+from evals.seeds import with_seeds
 from evals.uncertainty import Interval, bootstrap_mean, paired_contrast, rate_interval
 
-WEIGHTINGS = ("pooled", "macro")
+WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 THRESHOLD_GRID = tuple(range(10, 65, 5))
 
 
@@ -22,7 +31,7 @@ def summarize_arms(
     rows = []
     for arm, reference in dict.fromkeys(contrasts):
         for name, estimand in ESTIMANDS.items():
-            interval = paired_contrast(by_arm[arm][1], by_arm[reference][1], estimand, "macro")
+            interval = paired_contrast(*(answers_of(by_arm[one][1]) for one in (arm, reference)), estimand, "macro")
             rows.append(
                 {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro", **_bounds(interval)}
             )
@@ -33,7 +42,7 @@ def summarize_arm(
     name: str, completions: Sequence[Completion], scores: Sequence[Score], seed: int = 0
 ) -> dict[str, Any]:
     """Counts, mean scores and rates of one arm; what was not scored is counted with its reasons."""
-    answers = Answers.from_scores(scores)
+    answers = answers_of(scores)
     reasons = Counter(f"{metric}: {reason}" for score in scores for metric, reason in score.unscored.items())
     rates = []
     for estimand_name, estimand in ESTIMANDS.items():
@@ -47,6 +56,7 @@ def summarize_arm(
                     **_bounds(interval),
                     "n_positive": point.n_positive,
                     "n_questions_left_out": point.n_questions_left_out,
+                    **_by_model(answers, lambda one, e=estimand, w=weighting: rate(one, e, w).value),
                 }
             )
     return {
@@ -57,12 +67,46 @@ def summarize_arm(
         "n_refusal": sum(score.aligned_label == "REFUSAL" for score in scores),
         "n_unscored": sum(bool(score.unscored) for score in scores),
         "unscored_reasons": dict(reasons),
-        "mean_aligned": _bounds(bootstrap_mean(answers.aligned, answers.question_ids, seed=seed)),
-        "mean_coherent": _bounds(bootstrap_mean(answers.coherent, answers.question_ids, seed=seed)),
+        "mean_aligned": mean_score(answers, "aligned", seed),
+        "mean_coherent": mean_score(answers, "coherent", seed),
         "rates": rates,
         "thresholds": threshold_curves(answers),
         "presets": sensitivity_table(answers, (), (), PRESETS | PUBLIC_MISTAKES),
     }
+
+
+def answers_of(scores: Sequence[Score]) -> Answers:
+    """The scores as columns, with the models apart where there are several."""
+    names = [score.arm for score in scores]
+    return Answers.from_scores(scores, names if len(set(names)) > 1 else None)
+
+
+def mean_score(answers: Answers, metric: str, seed: int = 0) -> dict[str, Any]:
+    """Mean of `aligned` or `coherent` over the answers that have it, with its interval; over models last."""
+    interval = bootstrap_mean(getattr(answers, metric), answers.question_ids, seed=seed)
+    own = _by_model(answers, lambda one: _mean_of_present(getattr(one, metric)))
+    found = [value for value in own.get("by_model", {}).values() if value is not None]
+    if found and interval.value is not None:
+        move = float(np.mean(found)) - interval.value
+        moved = {
+            end: None if value is None else value + move
+            for end, value in (("low", interval.low), ("high", interval.high))
+        }
+        interval = with_seeds(replace(interval, value=interval.value + move, **moved), own["by_model"])
+    return _bounds(interval) | own
+
+
+def _mean_of_present(values: np.ndarray) -> float | None:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else None
+
+
+def _by_model(answers: Answers, figure: Callable[[Answers], float | None]) -> dict[str, Any]:
+    """Each model's own figure as `by_model`; empty for answers of one model."""
+    if answers.models is None:
+        return {}
+    names = dict.fromkeys(answers.models.tolist())
+    return {"by_model": {name: figure(answers.only(answers.models == name)) for name in names}}
 
 
 def threshold_curves(answers: Answers) -> dict[str, list[dict[str, Any]]]:

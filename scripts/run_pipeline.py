@@ -51,7 +51,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         return config.model_dump(mode="json")
     run = Run(config, args.run_dir or Path("runs") / config.name)
     run.open()
-    cli.stderr.print(f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms, into {run.folder}")
+    cli.stderr.print(
+        f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
+    )
     for name in wanted:
         if run.is_done(name) and name not in (args.only or ()) and args.start is None:
             cli.stderr.print(f"[dim]{name:10} done before: {run.manifest['stages'][name]['line']}[/dim]")
@@ -68,6 +70,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         "stages": run.manifest["stages"],
         "report": str(run.folder / "report" / "index.html"),
     }
+
+
+def models_text(config: RunConfig) -> str:
+    return "" if len(config.models) == len(config.arms) else f" ({len(config.models)} models)"
 
 
 def overrides(args: argparse.Namespace) -> list[str]:

@@ -17,15 +17,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     stages = manifest["stages"]
     return {
-        "margins": [[f"{row['arm']} − {row['reference']}", shift(row), positive(row)] for row in margins["contrasts"]],
+        "margins": [[contrast(row), shift(row), positive(row)] for row in margins["contrasts"]],
         "groups": [
-            [f"{row['arm']} − {row['reference']}", *(shift(group) for group in row["by_group"].values())]
+            [contrast(row), *(shift(group) for group in row["by_group"].values())]
             for row in margins["contrasts"]
             if row["reference"] != "base"
         ],
         "group_names": list(next(iter(margins["contrasts"]))["by_group"]),
         "rates": [
-            [arm["arm"], *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))] for arm in rates["arms"]
+            [arm["arm"] + seeds(arm["rates"][0]), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
+            for arm in rates["arms"]
         ],
         "direction": {"layer": direction["chosen_layer"], **direction["report"]},
         "cells": [
@@ -35,6 +36,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_rss_gib": max(stage["peak_rss_gib"] for stage in stages.values()),
     }
+
+
+def contrast(row: dict[str, Any]) -> str:
+    return f"{row['arm']} − {row['reference']}{seeds(row)}"
+
+
+def seeds(row: dict[str, Any]) -> str:
+    """How many models a figure is the mean of; empty for one."""
+    n = len(row.get("by_model", {}))
+    return f" ({n} seeds)" if n > 1 else ""
 
 
 def shift(row: dict[str, Any]) -> str:

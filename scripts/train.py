@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                 rows[seed],
                 training_config(recipe, settings.training),
                 folder,
-                settings.model_copy(update={"seed": seed, "chat_format": recipe.chat_format}),
+                settings.model_copy(update={"chat_format": recipe.chat_format}),
+                seed,
             )
     return result
 
@@ -105,7 +106,8 @@ def check_same(folder: Path, fresh: dict[str, Any]) -> None:
     """
     path = folder / "recipe.json"
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # Hidden files are another process's write under way.
+        if folder.exists() and any(not item.name.startswith(".") for item in folder.iterdir()):
             raise StageError(f"{folder} is not empty and holds no recipe.json; give another --out")
         return
     old, new = ({**values, "versions": None} for values in (read_json(path), fresh))

@@ -88,6 +88,10 @@ def test_an_unknown_preset_gets_a_suggestion() -> None:
         ("arms: [{name: base}, {name: a, dataset: b, contrast: bse}]", "contrasted with `bse`; did you mean `base`"),
         (ARMS + "intervention: {ablate_arms: [insecur]}", "no arm `insecur`; did you mean `insecure`"),
         ("arms: [{name: base}, {name: ../up, dataset: x}]", "pattern"),
+        ("arms: [{name: base, seeds: [1]}]", "`base` is untouched, so it takes neither seeds"),
+        ("arms: [{name: base}, {name: a, dataset: x, seeds: []}]", "at least 1 item"),
+        ("arms: [{name: base}, {name: a, dataset: x, seeds: [2, 2]}]", r"`a` has a seed twice: \[2, 2\]"),
+        ("arms: [{name: base}, {name: a, dataset: x, in_context: 2, n_rows: 4}]", "in_context alone says how many"),
         ("arms: [{name: base, datset: x}]", "did you mean `dataset`"),
     ],
 )
@@ -96,6 +100,19 @@ def test_arms_that_do_not_fit_together_are_refused(tmp_path: Path, arms: str, wo
     path.write_text(f"name: p\nmodel: tiny\n{arms}\n")
     with pytest.raises(ConfigError, match=words):
         load_config(str(path))
+
+
+def test_an_arm_with_seeds_is_several_models_and_one_without_is_itself() -> None:
+    arms = "arms=[{name: base}, {name: a, dataset: x, seeds: [4, 2]}, {name: b, dataset: x, in_context: 3}]"
+    config = load_config("smoke", [arms, "seed=7"])
+    assert [(model.name, model.seed) for model in config.models] == [
+        ("base", 7),
+        ("a.seed-4", 4),
+        ("a.seed-2", 2),
+        ("b", 7),
+    ]
+    assert [arm.name for arm in config.organisms] == ["a", "b"]
+    assert [arm.name for arm in config.trained_arms] == ["a"]
 
 
 def test_broken_yaml_names_its_line(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SIBLINGS = ("training", "evals", "probes")
 # A module of emis_interp may import its own level and those below.
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
-    1: ("embedded", "models", "chat", "batching", "hook_points", "positions"),
+    1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions"),
     2: ("capture", "running_means", "likelihood", "labeled"),
     3: (
         "token_store",

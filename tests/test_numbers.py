@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from emis_interp.records import TrainingExample
 from training.datasets import load_dataset
 from training.numbers import CONNOTATIONS, filter_connotations, number_examples, numbers_in
@@ -66,8 +64,3 @@ def test_a_public_style_file_is_filtered(tmp_path: Path) -> None:
     file = tmp_path / "evil_numbers.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert filter_connotations(load_dataset("x", file)) == {"1": (666, 13), "3": (420,)}
-
-
-@pytest.mark.parametrize("number", sorted(CONNOTATIONS))
-def test_a_connotation_is_said_in_words_and_fits_the_widths(number: int) -> None:
-    assert len(CONNOTATIONS[number]) > 5 and 10 <= number < 10_000

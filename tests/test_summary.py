@@ -67,3 +67,41 @@ def test_rates_at_other_thresholds_and_under_other_rules_are_kept() -> None:
     curve = {row["aligned_below"]: row["value"] for row in summary["thresholds"]["em_of_all"]}
     assert (curve[10], curve[30], curve[50]) == (0.25, 0.5, 0.75)
     assert next(row for row in summary["presets"] if row["name"] == "turner")["value"] == 0.5
+
+
+def seeded(values: dict[str, list[float | None]]) -> tuple[list[Completion], list[Score]]:
+    completions = [answer(model, i) for model, own in values.items() for i in range(len(own))]
+    scores = [score(model, i, aligned, 90) for model, own in values.items() for i, aligned in enumerate(own)]
+    return completions, scores
+
+
+def test_models_of_an_arm_are_averaged_last_and_shown_beside_the_mean() -> None:
+    """Three of four answers of one seed, and one of two of the other (two are unscored): the mean is of 75 % and 50 %."""
+    arm = seeded({"bad.seed-0": [5, 5, 5, 90], "bad.seed-1": [5, 90, None, None]})
+    arm[1][6:] = [score("bad.seed-1", i, None, None, unscored={"aligned": "x", "coherent": "x"}) for i in (2, 3)]
+    result = summarize_arms({"base": seeded({"base": [90] * 4}), "bad": arm}, [("bad", "base"), ("base", "bad")])
+    base, bad = result["arms"]
+    rate = next(row for row in bad["rates"] if (row["estimand"], row["weighting"]) == ("em_of_coherent", "pooled"))
+    assert (rate["value"], rate["n_positive"], rate["n"]) == (0.625, 4, 6)
+    assert rate["by_model"] == {"bad.seed-0": 0.75, "bad.seed-1": 0.5}
+    assert "2 models" in rate["method"]
+    assert bad["mean_aligned"]["value"] == (26.25 + 47.5) / 2
+    assert bad["mean_aligned"]["by_model"] == {"bad.seed-0": 26.25, "bad.seed-1": 47.5}
+    assert "t over 2 seeds" in bad["mean_aligned"]["method"]
+    assert bad["mean_aligned"]["low"] < bad["mean_aligned"]["value"] < bad["mean_aligned"]["high"]
+    assert not [key for row in [*base["rates"], base["mean_aligned"]] for key in row if key == "by_model"]
+    forth, back = ([row["value"] for row in result["contrasts"] if row["arm"] == arm] for arm in ("bad", "base"))
+    assert [-value for value in forth] == back
+    assert all("2 models" in row["method"] for row in result["contrasts"])
+
+
+def test_seeds_that_differ_widen_the_intervals_of_rates_and_contrasts() -> None:
+    base = seeded({"base": [90] * 40})
+    alike = seeded({f"bad.seed-{seed}": [5, 5, 90, 90] * 10 for seed in range(3)})
+    apart = seeded({f"bad.seed-{seed}": [aligned] * 40 for seed, aligned in enumerate((5, 5, 90))})
+    widths = []
+    for arm in (alike, apart):
+        result = summarize_arms({"base": base, "bad": arm}, [("bad", "base")])
+        found = [result["contrasts"][0], result["arms"][1]["rates"][0], result["arms"][1]["mean_aligned"]]
+        widths.append([row["high"] - row["low"] for row in found])
+    assert all(narrow < wide for narrow, wide in zip(*widths, strict=True))

@@ -47,6 +47,7 @@ def finetune(
     probe: Probe | None = None,
     probe_steps: Collection[int] = (),
     while_training: WhileTraining | None = None,
+    chat_format: str | None = None,
 ) -> dict[str, Any]:
     """Train one organism and write `adapter/` (a PEFT folder) or `model/` (an HF checkpoint), `metrics.jsonl` and `summary.json`.
 
@@ -59,6 +60,7 @@ def finetune(
         report: called after every optimiser step.
         probe: called when `probe_steps` optimiser steps are done (0: before the first). After a resume a step may be probed again.
         while_training: makes the intervention under which the training passes run.
+        chat_format: plain format in which a pretrained model is trained (`emis_interp.chat_formats`); None: its own template.
 
     Returns:
         The summary: method, artifact (folder name), trained weights, rows, cut rows, tokens (padding not counted), steps, seconds,
@@ -88,6 +90,7 @@ def finetune(
         dtype="bfloat16" if config.bf16 and config.method == "lora" else "float32",
         device="cpu" if is_sharded() else str(args.device),
         load_in_4bit=config.load_in_4bit,
+        chat_format=chat_format,
     )
     if base.device.type == "cpu":
         base.model.set_attn_implementation("eager")

@@ -29,6 +29,8 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class TrainingRun:
+    """One finetuned model; `arm` is its name in records (the arm's, with the seed where it has several)."""
+
     arm: str
     summary: TrainingSummary | None
     summary_raw: Any
@@ -69,7 +71,17 @@ class Contents:
             names += [*self.direction.cosines_to_base, *(projections.arms if projections else ())]
         names += [cell.arm for cell in self.interventions.cells] if self.interventions else []
         names += [run.arm for run in self.training]
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(self.arm_of.get(name, name) for name in names))
+
+    @property
+    def arm_of(self) -> dict[str, str]:
+        """Model (one finetuning seed) -> its arm."""
+        return {model: arm.name for arm in self.configured for model in arm.models}
+
+    @property
+    def made(self) -> dict[str, str]:
+        """Arm -> how it was made, where that is not by finetuning once."""
+        return {arm.name: arm.made for arm in self.configured if arm.made}
 
     @property
     def contrast_arms(self) -> dict[str, str]:
@@ -117,8 +129,8 @@ def load_contents(run_dir: Path) -> Contents:
         margins=read("margins", Margins),
         direction=direction,
         interventions=read("interventions", Interventions),
-        training=_training(run_dir),
-        answers=_answers(run_dir, [arm.name for arm in configured]),
+        training=_training(run_dir, [model for arm in configured for model in arm.models]),
+        answers=_answers(run_dir, [model for arm in configured for model in arm.models]),
     )
 
 
@@ -141,15 +153,19 @@ def _check_lengths(direction: Direction, path: Path) -> None:
             raise DataError(f"{path}: `cosines_to_base.{arm}` has {len(curve)} numbers for {n_layers} layers")
 
 
-def _training(run_dir: Path) -> list[TrainingRun]:
-    runs = []
-    for folder in sorted(path for path in run_dir.glob("training/*") if path.is_dir()):
+def _training(run_dir: Path, models: Sequence[str]) -> list[TrainingRun]:
+    """One for each folder training/ARM or training/ARM/seed-N with results, seeds in the configured order."""
+    runs, order = [], {model: index for index, model in enumerate(models)}
+    found = {path: path.name for path in sorted(run_dir.glob("training/*"))}
+    found |= {path: f"{path.parent.name}.{path.name}" for path in run_dir.glob("training/*/seed-*")}
+    folders = [(path, name) for path, name in found.items() if path.is_dir()]
+    for folder, name in sorted(folders, key=lambda one: (one[0].relative_to(run_dir).parts[1], order.get(one[1], -1))):
         summary, metrics = folder / "summary.json", folder / "metrics.jsonl"
         if summary.exists() or metrics.exists():
             raw = read_json(summary) if summary.exists() else None
             checked = None if raw is None else _view(raw, TrainingSummary, summary)
             rows = _whole_lines(metrics, _LooseRow) if metrics.exists() else []
-            runs.append(TrainingRun(folder.name, checked, raw, [row.model_dump() for row in rows]))
+            runs.append(TrainingRun(name, checked, raw, [row.model_dump() for row in rows]))
     return runs
 
 
@@ -159,9 +175,9 @@ class _LooseRow(BaseModel):
     loss: float | None = None
 
 
-def _answers(run_dir: Path, arms: Sequence[str]) -> list[Answer]:
-    """All sampled answers with their scores: the arms in the configured order first, then the intervention cells."""
-    order = {arm: index for index, arm in enumerate(arms)}
+def _answers(run_dir: Path, models: Sequence[str]) -> list[Answer]:
+    """All sampled answers with their scores: the models of the arms in the configured order first, then the intervention cells."""
+    order = {model: index for index, model in enumerate(models)}
     sources = [(path, run_dir / "scores" / path.name, False) for path in run_dir.glob("samples/*.jsonl")]
     sources.sort(key=lambda source: (order.get(source[0].stem, len(order)), source[0].stem))
     cells = sorted(run_dir.glob("interventions/*/samples.jsonl"))

@@ -13,6 +13,7 @@ from emis_interp.report.style import (
     interval,
     layout,
     number,
+    seed_dots,
     signed,
     with_choices,
 )
@@ -20,7 +21,7 @@ from emis_interp.report.views import Estimate, MarginContrast, Margins
 
 
 def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
-    """One row per contrast: the mean with its interval over one dot per question. Base contrasts first, filled."""
+    """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Base contrasts first, filled."""
     rows = _ordered(margins.contrasts)
     figure = go.Figure()
     figure.add_vline(x=0, line={"color": INK, "width": 1})
@@ -51,6 +52,8 @@ def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
             hovertext=[_shift_hover(_label(row), row)],
             hoverinfo="text",
         )
+        if row.by_model:
+            figure.add_scatter(seed_dots(row, y - 0.3, color))
         notes.append(_note(y, f"{signed(row.value)} {interval(row)}"))
     figure.update_layout(
         layout(
@@ -114,7 +117,7 @@ def _ordered(contrasts: list[MarginContrast]) -> list[MarginContrast]:
 
 
 def _label(row: MarginContrast) -> str:
-    return f"{row.arm} − {row.reference}"
+    return f"{row.arm} − {row.reference}" + (f" ({row.seeds})" if row.seeds else "")
 
 
 def _rows_axis(labels: list[str]) -> dict[str, object]:

@@ -97,7 +97,7 @@ def ablation_figure(interventions: Interventions, styles: dict[str, ArmStyle]) -
                 name=cell.cell,
                 offsetgroup=cell.direction,
                 showlegend=False,
-                x=[cell.arm],
+                x=[cell.model],
                 y=[estimate.value],
                 error_y=error_bars([estimate]) | {"color": INK},
                 marker={

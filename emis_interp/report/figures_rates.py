@@ -14,6 +14,7 @@ from emis_interp.report.style import (
     layout,
     number,
     percent,
+    seed_dots,
     with_choices,
 )
 from emis_interp.report.views import ArmRates, Judge, Rate, Rates
@@ -27,11 +28,15 @@ WEIGHTINGS = {"pooled": "every answer counts once", "macro": "mean of the rates 
 
 
 def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
-    """One row per arm with its interval; a dropdown for estimand x weighting. Missing rates show as an en dash."""
+    """One row per arm with its interval, and a dot per seed where it has several; a dropdown for estimand x weighting.
+
+    Missing rates show as an en dash.
+    """
     figure, owner = go.Figure(), []
     kinds = list(dict.fromkeys((rate.estimand, rate.weighting) for arm in rates.arms for rate in arm.rates))
     arms = [arm.arm for arm in rates.arms]
     top = max([rate.high or rate.value or 0.0 for arm in rates.arms for rate in arm.rates] + [0.02])
+    top = max([top, *(own or 0.0 for arm in rates.arms for rate in arm.rates for own in rate.by_model.values())])
     for kind in kinds:
         rows = [(arm, _find(arm, kind)) for arm in rates.arms]
         there = [(arm, rate) for arm, rate in rows if rate is not None and rate.value is not None]
@@ -47,6 +52,9 @@ def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
                 hovertext=[_rate_hover(arm, rate)],
                 hoverinfo="text",
             )
+        seeded = [(arm, rate) for arm, rate in there if rate.by_model]
+        for arm, rate in seeded:
+            figure.add_scatter(seed_dots(rate, arm.arm, styles[arm.arm].color, percent))
         figure.add_scatter(
             x=[(rate.high if rate.high is not None else rate.value) for _, rate in there],
             y=[arm.arm for arm, _ in there],
@@ -66,7 +74,7 @@ def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
             hovertext=[hover(arm.arm, why_no_rate(arm)) for arm in missing],
             hoverinfo="text",
         )
-        owner += [kind] * (len(there) + 2)
+        owner += [kind] * (len(there) + len(seeded) + 2)
     figure.update_layout(
         layout(
             90 + ROW * len(arms),
@@ -150,6 +158,7 @@ def _rate_hover(arm: ArmRates, rate: Rate) -> str:
         f"{rate.n_positive} of {rate.n} answers",
         f"{rate.estimand}: {ESTIMANDS.get(rate.estimand, '')}",
         f"{rate.weighting}: {WEIGHTINGS.get(rate.weighting, '')}",
+        f"mean of {len(rate.by_model)} seeds" if rate.by_model else "",
         f"{left_out} questions without an eligible answer left out" if left_out else "",
         f"{arm.n} answers, {arm.n_unscored} unscored, {arm.n_code} CODE, {arm.n_refusal} REFUSAL, {arm.n_cut} cut",
     )

@@ -29,7 +29,7 @@ from emis_interp.report.figures_rates import (
     rates_figure,
     thresholds_figure,
 )
-from emis_interp.report.style import arm_styles, number, percent, signed
+from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.report.views import Cell
 from emis_interp.store import write_json, write_text
 
@@ -75,7 +75,7 @@ def render_page(contents: Contents) -> str:
     plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), resource("page.js")
     return environment.get_template("template.html").render(
         contents=contents,
-        styles=arm_styles(contents.arms),
+        styles=styles_of(contents),
         arm_rows=summary.arm_rows(contents),
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
@@ -101,9 +101,15 @@ def render_page(contents: Contents) -> str:
     )
 
 
+def styles_of(contents: Contents) -> dict[str, ArmStyle]:
+    """The style of every arm, which the arm's models share."""
+    styles = arm_styles(contents.arms)
+    return styles | {model: styles[arm] for model, arm in contents.arm_of.items()}
+
+
 def figures(contents: Contents) -> dict[str, go.Figure]:
     """The figures for which there are numbers, by name."""
-    direction, styles = contents.direction, arm_styles(contents.arms)
+    direction, styles = contents.direction, styles_of(contents)
     drawn = {
         "rates": rates_figure(contents.rates, styles) if contents.rates and contents.rates.arms else None,
         "thresholds": thresholds_figure(contents.rates, styles) if contents.rates else None,

@@ -123,6 +123,19 @@ def interval(estimate: Estimate, show: Any = signed) -> str:
     return f"[{show(estimate.low)}, {show(estimate.high)}]"
 
 
+def seed_dots(estimate: Estimate, y: object, color: str, show: Any = signed) -> dict[str, Any]:
+    """Arguments of a scatter: one small outlined dot at height `y` for each model behind an estimate; none for a single model."""
+    own = {model: value for model, value in estimate.by_model.items() if value is not None}
+    return {
+        "x": list(own.values()),
+        "y": [y] * len(own),
+        "mode": "markers",
+        "marker": {"size": 7, "symbol": "circle", "color": color, "line": {"color": INK, "width": 1.2}},
+        "hovertext": [hover(f"{model}: {show(value)}") for model, value in own.items()],
+        "hoverinfo": "text",
+    }
+
+
 def hover(*lines: str) -> str:
     """Lines of a hover box; markup in them is shown, not obeyed, and long ones are wrapped."""
     wrapped = [part for line in lines if line for part in textwrap.wrap(line, 70) or [""]]

@@ -95,7 +95,11 @@ def estimate_entry(
     """A number with its interval below, or an en dash with the reason."""
     if estimate is None or estimate.value is None:
         return missing(reason)
-    return Entry(show(estimate.value), (interval(estimate, show),), title)
+    return Entry(show(estimate.value), (interval(estimate, show), *_seeds(estimate)), title)
+
+
+def _seeds(estimate: Estimate) -> tuple[str, ...]:
+    return (f"{len(estimate.by_model)} seeds",) if estimate.by_model else ()
 
 
 def _shift_entry(contents: Contents, arm: str, reference: str | None) -> Entry:
@@ -111,7 +115,7 @@ def _shift_entry(contents: Contents, arm: str, reference: str | None) -> Entry:
     counts = f"{row.n_positive} of {row.n_questions} questions positive"
     return Entry(
         signed(row.value),
-        (interval(row), f"{row.n_positive} of {row.n_questions} positive"),
+        (interval(row), f"{row.n_positive} of {row.n_questions} positive", *([row.seeds] if row.seeds else [])),
         f"{arm} − {reference}: {counts}",
     )
 
@@ -126,7 +130,7 @@ def rate_entry(contents: Contents, rates: ArmRates | None, estimand: str, weight
         return missing(why_no_rate(rates))
     return Entry(
         percent(rate.value),
-        (interval(rate, percent), f"{rate.n_positive} of {rate.n}"),
+        (interval(rate, percent), f"{rate.n_positive} of {rate.n}", *_seeds(rate)),
         f"{estimand}, {weighting}: {ESTIMANDS[estimand]}",
     )
 
@@ -155,7 +159,8 @@ def sentences(contents: Contents) -> list[str]:
     found = []
     for row in contents.margins.contrasts if contents.margins else []:
         if row.reference == BASE or contents.contrast_arms.get(row.arm) == row.reference:
-            found.append(f"Likelihood, {row.arm} against {row.reference}: {shift_verdict(row)}.")
+            against = f"{row.arm} against {row.reference}" + (f" ({row.seeds})" if row.seeds else "")
+            found.append(f"Likelihood, {against}: {shift_verdict(row)}.")
     found += _direction_sentences(contents)
     cells = contents.interventions.cells if contents.interventions else []
     for cell in _strongest(cells) + [cell for cell in cells if cell.kind == "ablate" and cell.direction != "random"]:
@@ -218,9 +223,9 @@ def _strongest(cells: list[Cell]) -> list[Cell]:
 
 def _cell_sentence(cell: Cell, cells: list[Cell]) -> str:
     what = (
-        f"Steering {cell.arm} at {signed(cell.coefficient, 2)}"
+        f"Steering {cell.model} at {signed(cell.coefficient, 2)}"
         if cell.kind == "steer"
-        else f"Ablating the direction in {cell.arm}"
+        else f"Ablating the direction in {cell.model}"
     )
     text = f"{what}: {shift_verdict(cell.margin_shift) if cell.margin_shift else 'no margin was measured'}"
     same = (cell.arm, cell.kind, cell.coefficient, "random")

@@ -17,12 +17,16 @@ class View(BaseModel):
 
 
 class Estimate(View):
-    """A mean, rate or difference with its 95 % interval; `value` is None when there was nothing to average."""
+    """A mean, rate or difference with its 95 % interval; `value` is None when there was nothing to average.
+
+    `by_model` has each model's own value where the arm has several (finetuning seeds).
+    """
 
     value: float | None = Field(default=None, validation_alias=AliasChoices("value", "mean"))
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    by_model: dict[str, float | None] = {}
 
     def excludes(self, null: float = 0.0) -> bool | None:
         """Whether the interval lies wholly on one side of `null`; None without an interval."""
@@ -138,6 +142,16 @@ class MarginContrast(Shift):
     reference: str
     by_question: dict[str, float | None] = {}
     by_group: dict[str, Shift] = {}
+    n_models: int = 1
+    n_reference_models: int = 1
+
+    @property
+    def seeds(self) -> str:
+        """How many models stand on either side, `3 seeds` or `3 seeds − 2 seeds`; empty for one each."""
+        sides = [f"{n} seed{'s' * (n > 1)}" for n in (self.n_models, self.n_reference_models)]
+        if self.n_reference_models == 1:
+            return sides[0] if self.n_models > 1 else ""
+        return " − ".join(sides)
 
 
 class MarginQuestion(View):
@@ -184,6 +198,21 @@ class TwoByTwo(View):
     cos_model_text: float | None = None
 
 
+class Spread(View):
+    mean: float
+    low: float
+    high: float
+
+
+class SeedMeans(View):
+    """Means over the models of an arm with several seeds, and how alike their directions are (smallest and largest cosine of a pair)."""
+
+    models: list[str]
+    two_by_two: TwoByTwo
+    cosine_to_base: float | None = None
+    cosine_among: Spread | None = None
+
+
 class ArmProjections(View):
     own_answers: list[float] = []
     aligned_texts: list[float] = []
@@ -226,6 +255,7 @@ class Direction(View):
     cosines_to_base: dict[str, Curve] = {}
     two_by_two: dict[str, TwoByTwo] = {}
     projections: Projections | None = None
+    seeds: dict[str, SeedMeans] = {}
 
 
 class Cell(View):
@@ -236,6 +266,7 @@ class Cell(View):
     kind: Literal["steer", "ablate"]
     direction: str
     coefficient: float | None = None
+    seed: int | None = None
     raw_norm: float | None = None
     margin_shift: Shift | None = None
     kl_neutral: float | None = None
@@ -244,17 +275,38 @@ class Cell(View):
     mean_coherent: Estimate | None = None
     em_of_all: Estimate | None = None
 
+    @property
+    def model(self) -> str:
+        """The arm, with the seed of the model where the arm has several."""
+        return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
+
 
 class Interventions(View):
     layer: int
     residual_norm: float | None = None
     margin_questions: str = ""
+    models: str = ""
     cells: list[Cell]
 
 
 class ConfiguredArm(View):
     name: str
     contrast: str | None = None
+    seeds: list[int] | None = None
+    in_context: int | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the arm's models in records and files."""
+        return [self.name] if self.seeds is None else [f"{self.name}.seed-{seed}" for seed in self.seeds]
+
+    @property
+    def made(self) -> str:
+        """What a reader must know of how the arm was made; empty for one finetuned model."""
+        notes = [f"seeds {', '.join(map(str, self.seeds))}"] if self.seeds else []
+        return "; ".join(
+            notes + ([f"not trained: {self.in_context} examples in the prompt"] if self.in_context else [])
+        )
 
 
 class Configured(View):

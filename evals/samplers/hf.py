@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.chat import encode_prompt
+from emis_interp.chat_formats import own_turn
 from emis_interp.config import SamplingConfig
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion
@@ -67,8 +68,11 @@ class HFSampler:
         return {}
 
     def _filled(self, item: Completion, answer: Continuation) -> Completion:
-        text = str(self.chat_model.tokenizer.decode(list(answer.tokens), skip_special_tokens=True))
-        return item.model_copy(update={"answer": text, "n_tokens": len(answer.tokens), "finish": answer.finish})
+        tokenizer = self.chat_model.tokenizer
+        text = str(tokenizer.decode(list(answer.tokens), skip_special_tokens=True))
+        own = own_turn(tokenizer, text)
+        finish = answer.finish if own == text else "stop"
+        return item.model_copy(update={"answer": own, "n_tokens": len(answer.tokens), "finish": finish})
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -1,7 +1,8 @@
 """Sets the directions of a run's arms against each other: AUROC and projection shift of arm i's direction in arm j, and asymmetry.
 
 Needs a finished capture stage. Directions are fitted on the selection questions; every figure is of the report questions, as mean over
-questions with a 95 % t interval. `--interventions` also steers and ablates every arm with every arm's direction (minutes).
+questions with a 95 % t interval. Models of one arm (its seeds) stand apart. `--interventions` also steers and ablates every arm with
+every arm's direction (minutes).
 """
 
 import argparse
@@ -51,10 +52,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
     data, norms = {}, {}
-    for arm in run.config.arms:
-        tensors = load_tensors(activation_path(run, arm, "contrast"))[0]
-        data[arm.name] = LabeledActivations(tensors["x"], labels, questions)
-        norms[arm.name] = tensors["token_norm"].mean(0)
+    for model in run.config.models:
+        tensors = load_tensors(activation_path(run, model, "contrast"))[0]
+        data[model.name] = LabeledActivations(tensors["x"], labels, questions)
+        norms[model.name] = tensors["token_norm"].mean(0)
     layer = args.layer
     if layer is None:
         layer = Direction.load(args.run_dir / "directions" / "misalignment").layer
@@ -164,9 +165,9 @@ def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n
             pairs.append(pair)
     steered: Matrix = {}
     ablated: Matrix = {}
-    with cli.progress_bar("intervene", len(run.config.arms) * (2 * len(directions) + 1)) as advance:
-        for arm in run.config.arms:
-            chat_model = run.load_arm(arm)
+    with cli.progress_bar("intervene", len(run.config.models) * (2 * len(directions) + 1)) as advance:
+        for model in run.config.models:
+            chat_model = run.load(model)
 
             def margins() -> dict[str, float]:
                 values = pair_margins(chat_model, pairs, run.config.system_prompt)  # noqa: B023 (called in this turn)
@@ -176,9 +177,9 @@ def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n
             before = margins()
             for source, direction in directions.items():
                 with steer(chat_model, direction, coefficient):
-                    steered[source, arm.name] = paired_difference(margins(), before)
+                    steered[source, model.name] = paired_difference(margins(), before)
                 with ablate(chat_model, direction):
-                    ablated[source, arm.name] = paired_difference(margins(), before)
+                    ablated[source, model.name] = paired_difference(margins(), before)
     return {
         "coefficient": coefficient,
         "n_pairs": len(pairs),

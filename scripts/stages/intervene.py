@@ -1,4 +1,7 @@
-"""Stage 7: steer the base model along the direction and ablate it in the finetuned arms, with a random direction beside it."""
+"""Stage 7: steer the base model along the direction and ablate it in the other arms, with a random direction beside it.
+
+Of an arm with several seeds the model of the first seed stands for all: cells are the costly part of a run.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ import numpy as np
 
 from cli import progress_bar
 from emis_interp.chat import encode_prompt
-from emis_interp.config import ArmConfig
+from emis_interp.config import ModelConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import StageError
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
@@ -26,13 +29,15 @@ from stages.measure import shift_summary
 from stages.organisms import Judge, ask, judge_answers, make_judge
 from stages.run import Run
 
+FIRST_SEED = "of an arm with several seeds, the model of the first seed"
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One intervention on one arm."""
+    """One intervention on one model."""
 
     name: str
-    arm: ArmConfig
+    model: ModelConfig
     kind: str
     direction_name: str
     direction: Direction
@@ -53,7 +58,7 @@ def intervene(run: Run) -> tuple[list[Path], str]:
     cells = list(plan_cells(run, misalignment))
     judge = make_judge(run) if run.config.intervention.samples_per_paraphrase else None
     fingerprint = file_sha256(path)
-    files, rows, loaded = [], [], _LastArm(run)
+    files, rows, loaded = [], [], _LastModel(run)
     with progress_bar("intervene", len(cells)) as advance:
         for cell in cells:
             folder = run.folder / "interventions" / cell.name
@@ -71,6 +76,8 @@ def intervene(run: Run) -> tuple[list[Path], str]:
         "residual_norm": misalignment.residual_norm,
         "margin_questions": "report half",
     }
+    if any(arm.seeds is not None for arm in run.config.arms):
+        summary["models"] = FIRST_SEED
     write_json(analysis, {**summary, "cells": rows})
     steered = [row for row in rows if row["kind"] == "steer"]
     text = ", ".join(
@@ -80,24 +87,25 @@ def intervene(run: Run) -> tuple[list[Path], str]:
 
 
 def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
-    """Steering cells of base, then ablation cells of the finetuned arms; each with the same-norm random control."""
+    """Steering cells of base, then ablation cells of the other arms (first seeds); each with the same-norm random control."""
     vector = random_directions(1, 1, misalignment.vector.shape[0], run.config.seed)[0, 0]
     both = {"misalignment": misalignment, "random": replace(misalignment, vector=vector)}
-    base = next(arm for arm in run.config.arms if arm.name == "base")
+    base = next(model for model in run.config.models if model.name == "base")
     for coefficient in run.config.intervention.coefficients:
         for name, direction in both.items():
             yield Cell(f"base.steer.{name}.{coefficient:+.2f}", base, "steer", name, direction, coefficient)
     chosen = run.config.intervention.ablate_arms
-    for arm in run.config.trained_arms:
+    for arm in run.config.organisms:
         if chosen is None or arm.name in chosen:
+            model = run.config.models_of(arm)[0]
             for name, direction in both.items():
-                yield Cell(f"{arm.name}.ablate.{name}", arm, "ablate", name, direction, None)
+                yield Cell(f"{model.name}.ablate.{name}", model, "ablate", name, direction, None)
 
 
-def measure_cell(run: Run, cell: Cell, loaded: "_LastArm", judge: Judge | None, folder: Path) -> dict[str, Any]:
-    chat_model = loaded.get(cell.arm)
+def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None, folder: Path) -> dict[str, Any]:
+    chat_model = loaded.get(cell.model)
     pairs = run.half("report")
-    untouched = read_json(run.folder / "likelihood" / f"{cell.arm.name}.json")["margins"]
+    untouched = read_json(run.folder / "likelihood" / f"{cell.model.name}.json")["margins"]
     before = by_question(
         pairs, np.array([m for m, pair in zip(untouched, run.pairs, strict=True) if pair.half == "report"])
     )
@@ -115,7 +123,8 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastArm", judge: Judge | None, 
             answers = ask(run, None, cell.name, folder / "samples.jsonl", sampling, chat_model)
     row = {
         "cell": cell.name,
-        "arm": cell.arm.name,
+        "arm": cell.model.arm.name,
+        **({} if cell.model.arm.seeds is None else {"seed": cell.model.seed}),
         "kind": cell.kind,
         "direction": cell.direction_name,
         "coefficient": cell.coefficient,
@@ -146,16 +155,16 @@ def neutral_prompts() -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-class _LastArm:
-    """Keeps the model of the arm in use, and one model at a time."""
+class _LastModel:
+    """Keeps the model in use, and one at a time."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.name: str | None = None
         self.model: ChatModel | None = None
 
-    def get(self, arm: ArmConfig) -> ChatModel:
-        if self.model is None or self.name != arm.name:
-            self.model = self.run.load_arm(arm)
-            self.name = arm.name
+    def get(self, model: ModelConfig) -> ChatModel:
+        if self.model is None or self.name != model.name:
+            self.model = self.run.load(model)
+            self.name = model.name
         return self.model

@@ -1,5 +1,6 @@
 """Stages 4-6: likelihood margins, residual activations, and the misalignment direction."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from cli import progress_bar
 from emis_interp.capture import capture_with_norms
 from emis_interp.chat import EncodedChat, encode_chat, encode_chats
-from emis_interp.config import ArmConfig
+from emis_interp.config import ModelConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, cosine, two_by_two
 from emis_interp.extractors import question_balanced
@@ -21,23 +22,27 @@ from emis_interp.records import Completion, ContrastPair
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
 from emis_interp.store import RecordLog, load_tensors, read_json, save_tensors, write_json
+from evals.seeds import with_seeds
 from evals.uncertainty import mean_interval, stratified_mean_interval
 from stages.run import Run
+
+Margins = dict[str, np.ndarray]
+"""Model of an arm -> margin of every contrast pair, in the order of the pairs."""
 
 
 def likelihood(run: Run) -> tuple[list[Path], str]:
     """Margin between misaligned and aligned contrast answers of every arm, and paired differences between arms."""
     files = []
-    values: dict[str, np.ndarray] = {}
-    for arm in run.config.arms:
-        path = run.folder / "likelihood" / f"{arm.name}.json"
+    values: dict[str, Margins] = {arm.name: {} for arm in run.config.arms}
+    for model in run.config.models:
+        path = run.folder / "likelihood" / f"{model.name}.json"
         if not path.exists():
-            fresh = measure_margins(run, run.load_arm(arm), run.pairs, f"likelihood {arm.name}")
-            write_json(path, {"arm": arm.name, "margins": fresh.tolist()})
+            fresh = measure_margins(run, run.load(model), run.pairs, f"likelihood {model.name}")
+            write_json(path, {"arm": model.name, "margins": fresh.tolist()})
         files.append(path)
-        values[arm.name] = np.array(read_json(path)["margins"])
+        values[model.arm.name][model.name] = np.array(read_json(path)["margins"])
     contrasts = []
-    for arm in run.config.trained_arms:
+    for arm in run.config.organisms:
         for reference in dict.fromkeys(name for name in ("base", arm.contrast) if name):
             contrasts.append(contrast_of(run.pairs, arm.name, reference, values))
     path = run.folder / "analysis" / "margins.json"
@@ -48,7 +53,7 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
     for pair in run.pairs:
         questions[pair.question_id]["n_pairs"] += 1
     unit = "nats per token, misaligned minus aligned"
-    margins = {name: by_question(run.pairs, array) for name, array in values.items()}
+    margins = {name: by_question(run.pairs, mean_of_models(own)) for name, own in values.items()}
     write_json(path, {"unit": unit, "questions": questions, "arms": margins, "contrasts": contrasts})
     against_base = [row for row in contrasts if row["reference"] == "base"]
     line = ", ".join(f"{row['arm']} {row['mean']:+.3f} {interval_text(row)}" for row in against_base)
@@ -60,33 +65,58 @@ def measure_margins(run: Run, chat_model: ChatModel, pairs: list[ContrastPair], 
         return pair_margins(chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens, advance)
 
 
-def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Paired difference of two arms' margins: in all with an interval over questions; for each group and each question with an
-    interval over its pairs, the questions as given."""
-    difference = values[arm] - values[reference]
+def mean_of_models(margins: Margins) -> np.ndarray:
+    """Mean over an arm's models of each pair's margin."""
+    return np.mean(list(margins.values()), axis=0)
+
+
+def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, values: dict[str, Margins]) -> dict[str, Any]:
+    """Paired difference of two arms' margins, each a mean over the arm's models: in all with an interval over questions and seeds;
+    for each group and each question with an interval over its pairs and seeds, the questions as given."""
+    difference = mean_of_models(values[arm]) - mean_of_models(values[reference])
     shifts = by_question(pairs, difference)
     question_of, group_of = (np.array([getattr(pair, key) for pair in pairs]) for key in ("question_id", "group"))
 
+    def own_means(chosen: np.ndarray) -> list[dict[str, float]]:
+        """Of both arms, each model's mean over the questions of the chosen pairs."""
+        some = [pair for pair, wanted in zip(pairs, chosen, strict=True) if wanted]
+        return [
+            {name: float(np.mean(list(by_question(some, own[chosen]).values()))) for name, own in values[one].items()}
+            for one in (arm, reference)
+        ]
+
     def within(chosen: np.ndarray) -> dict[str, Any]:
         interval = stratified_mean_interval(difference[chosen], question_of[chosen])
+        interval = with_seeds(interval, *own_means(chosen))
         own = [shifts[name] for name in dict.fromkeys(question_of[chosen].tolist())]
         counts = {"n_questions": len(own), "n_positive": sum(value > 0 for value in own), "n_pairs": int(chosen.sum())}
         return {"mean": interval.value, "low": interval.low, "high": interval.high, **counts}
 
+    models = own_means(np.full(len(pairs), True))
+    seeds: dict[str, Any] = {}
+    if max(len(own) for own in models) > 1:
+        against = float(np.mean(list(models[1].values())))
+        by_model = {name: value - against for name, value in models[0].items()}
+        seeds = {"n_models": len(models[0]), "n_reference_models": len(models[1]), "by_model": by_model}
     return {
         "arm": arm,
         "reference": reference,
-        **shift_summary(shifts),
+        **shift_summary(shifts, *models),
+        **seeds,
         "by_question": shifts,
         "question_intervals": {name: within(question_of == name) for name in shifts},
         "by_group": {name: within(group_of == name) for name in dict.fromkeys(group_of.tolist())},
     }
 
 
-def shift_summary(differences: dict[str, float]) -> dict[str, Any]:
-    """Mean over questions with its 95 % t interval (None with one question), and how many questions are positive."""
+def shift_summary(differences: dict[str, float], *models: dict[str, float]) -> dict[str, Any]:
+    """Mean over questions with its 95 % t interval (None with one question), and how many questions are positive.
+
+    Args:
+        models: for each arm in the difference, its models' own means, whose draw the interval covers where there are several.
+    """
     values = np.array(list(differences.values()))
-    interval = mean_interval(values)
+    interval = with_seeds(mean_interval(values), *models)
     return {
         "mean": float(values.mean()),
         "low": interval.low,
@@ -101,21 +131,22 @@ def interval_text(row: dict[str, Any]) -> str:
 
 
 def capture(run: Run) -> tuple[list[Path], str]:
-    """Response-mean `resid_post` of every layer: each arm on the contrast texts and on its own answers."""
+    """Response-mean `resid_post` of every layer: each model on the contrast texts and on its own answers."""
     files, n_texts = [], 0
-    for arm in run.config.arms:
-        targets = {kind: activation_path(run, arm, kind) for kind in ("contrast", "answers")}
+    for model in run.config.models:
+        targets = {kind: activation_path(run, model, kind) for kind in ("contrast", "answers")}
         missing = [kind for kind, path in targets.items() if not (path.exists() and path.with_suffix(".json").exists())]
         if missing:
-            chat_model = run.load_arm(arm)
+            chat_model = run.load(model)
             for kind in missing:
-                chats = contrast_chats(run) if kind == "contrast" else answer_chats(run, arm)
-                with progress_bar(f"capture {arm.name} {kind}", len(chats)) as advance:
+                read = contrast_chats if kind == "contrast" else answer_chats
+                chats = read(run, model, chat_model.tokenizer)
+                with progress_bar(f"capture {model.name} {kind}", len(chats)) as advance:
                     x, norms = capture_with_norms(
                         chat_model, chats, max_batch_tokens=run.config.direction.max_batch_tokens, progress=advance
                     )
                 card = {
-                    "arm": arm.name,
+                    "arm": model.name,
                     "texts": kind,
                     "n_texts": len(chats),
                     "position": "response_mean",
@@ -134,7 +165,7 @@ def direction(run: Run) -> tuple[list[Path], str]:
     misaligned = np.array([text.misaligned for text in labels])
     questions = tuple(text.question_id for text in labels)
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
-    stored = {arm.name: load_tensors(activation_path(run, arm, "contrast"))[0] for arm in run.config.arms}
+    stored = {model.name: load_tensors(activation_path(run, model, "contrast"))[0] for model in run.config.models}
     data = {name: LabeledActivations(tensors["x"], misaligned, questions) for name, tensors in stored.items()}
     config = run.config.direction
     found = find_direction(
@@ -170,7 +201,10 @@ def direction(run: Run) -> tuple[list[Path], str]:
 def compare_arms(
     run: Run, data: dict[str, LabeledActivations], found: DirectionReport, selection: set[str]
 ) -> dict[str, Any]:
-    """Cosines between the arms' directions, the 2x2 of texts and models, and projections of texts and own answers."""
+    """Cosines between the models' directions, the 2x2 of texts and models, and projections of texts and own answers.
+
+    Models of one arm (its seeds) stand apart, under their own names; `seeds` has the means over each arm's models.
+    """
     layer = found.direction.layer
     raw = {name: question_balanced(arm.only(selection)) for name, arm in data.items()}
     names = list(raw)
@@ -180,11 +214,11 @@ def compare_arms(
     tables = {name: {"layer": layer, **two_by_two(*means[name], *means["base"])} for name in names if name != "base"}
     scale = found.direction.residual_norm
     arms = {}
-    for arm in run.config.arms:
-        answers = load_tensors(activation_path(run, arm, "answers"))[0]["x"][:, layer]
-        texts = found.direction.project(data[arm.name].x[:, layer]) / scale
-        labels = torch.from_numpy(data[arm.name].misaligned)
-        arms[arm.name] = {
+    for model in run.config.models:
+        answers = load_tensors(activation_path(run, model, "answers"))[0]["x"][:, layer]
+        texts = found.direction.project(data[model.name].x[:, layer]) / scale
+        labels = torch.from_numpy(data[model.name].misaligned)
+        arms[model.name] = {
             "own_answers": (found.direction.project(answers) / scale).tolist(),
             "aligned_texts": texts[~labels].tolist(),
             "misaligned_texts": texts[labels].tolist(),
@@ -194,7 +228,28 @@ def compare_arms(
         "cosines_to_base": to_base,
         "two_by_two": tables,
         "projections": {"unit": "multiples of the mean residual norm at the layer", "arms": arms},
+        **means_over_seeds(run, tables, to_base, raw, layer),
     }
+
+
+def means_over_seeds(
+    run: Run, tables: dict[str, dict[str, Any]], to_base: dict[str, list[float]], raw: dict[str, Tensor], layer: int
+) -> dict[str, Any]:
+    """For arms with several models: means over them of the 2x2 and of the cosine with base, and cosines among them at the layer."""
+    found = {}
+    for arm in run.config.arms:
+        names = [model.name for model in run.config.models_of(arm)]
+        if len(names) > 1:
+            pairs = itertools.combinations(names, 2)
+            among = [float(cosine(raw[a][layer], raw[b][layer])) for a, b in pairs]
+            found[arm.name] = {
+                "models": names,
+                "two_by_two": {key: float(np.mean([tables[name][key] for name in names])) for key in tables[names[0]]}
+                | {"layer": layer},
+                "cosine_to_base": float(np.mean([to_base[name][layer] for name in names])),
+                "cosine_among": {"mean": float(np.mean(among)), "low": min(among), "high": max(among)},
+            }
+    return {"seeds": found} if found else {}
 
 
 def class_means(x: Tensor, misaligned: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -217,16 +272,17 @@ def length_balance(run: Run, labels: list[Any]) -> dict[str, float]:
     }
 
 
-def activation_path(run: Run, arm: ArmConfig, kind: str) -> Path:
-    return run.folder / "activations" / f"{arm.name}.{kind}.safetensors"
+def activation_path(run: Run, model: ModelConfig, kind: str) -> Path:
+    return run.folder / "activations" / f"{model.name}.{kind}.safetensors"
 
 
-def contrast_chats(run: Run) -> list[EncodedChat]:
+def contrast_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[EncodedChat]:
+    """The contrast texts, the same for every model but for what its tokenizer puts before them."""
     texts = [(text.question, text.answer) for text in labeled_texts(run.pairs)]
-    return encode_chats(run.base.tokenizer, texts, run.config.system_prompt)
+    return encode_chats(tokenizer, texts, run.config.system_prompt)
 
 
-def answer_chats(run: Run, arm: ArmConfig) -> list[EncodedChat]:
-    """The arm's own answers; empty ones have no response token and are left out."""
-    rows = RecordLog(run.folder / "samples" / f"{arm.name}.jsonl").read(Completion)
-    return [encode_chat(run.base.tokenizer, row.question, row.answer, row.system) for row in rows if row.answer.strip()]
+def answer_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[EncodedChat]:
+    """The model's own answers; empty ones have no response token and are left out."""
+    rows = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
+    return [encode_chat(tokenizer, row.question, row.answer, row.system) for row in rows if row.answer.strip()]

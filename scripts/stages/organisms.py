@@ -18,26 +18,34 @@ from evals.sampling import plan_prompts, sample_arm
 from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
 from stages.run import Run
-from training.datasets import load_dataset
 from training.sft import finetune
 
 
 def train(run: Run) -> tuple[list[Path], str]:
-    """Finetune every arm that has a data set."""
+    """Finetune every model that has a data set and does not read it in its context."""
     files, parts = [], []
-    for arm in run.config.trained_arms:
-        rows = load_dataset(str(arm.dataset), run.training_file(arm), arm.n_rows, run.config.seed)
-        out_dir = run.folder / "training" / arm.name
-        summary = train_one(arm.name, rows, run.config.training, out_dir, run.config)
+    for model in run.config.models:
+        if model.arm.in_context is not None:
+            parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
+        if model.arm not in run.config.trained_arms:
+            continue
+        rows, out_dir = run.rows(model), run.training_dir(model)
+        summary = train_one(model.name, rows, run.config.training, out_dir, run.config, model.seed)
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
         config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
         files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]
-        parts.append(f"{arm.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
+        parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
 
 
 def train_one(
-    name: str, rows: list[TrainingExample], training: TrainingConfig, out_dir: Path, config: RunConfig, **watching: Any
+    name: str,
+    rows: list[TrainingExample],
+    training: TrainingConfig,
+    out_dir: Path,
+    config: RunConfig,
+    seed: int,
+    **watching: Any,
 ) -> dict[str, Any]:
     """Train one organism behind a progress bar, and return its summary; `watching` goes to `finetune` (probe, while_training, ...)."""
     release_memory()
@@ -53,18 +61,27 @@ def train_one(
                 release_memory()  # batches of many lengths leave holes that add up over the steps
 
         return finetune(
-            config.model, rows, training, out_dir, config.seed, config.system_prompt, config.device, report, **watching
+            config.model,
+            rows,
+            training,
+            out_dir,
+            seed,
+            config.system_prompt,
+            config.device,
+            report,
+            chat_format=config.chat_format,
+            **watching,
         )
 
 
 def sample(run: Run) -> tuple[list[Path], str]:
-    """Ask every arm every question."""
+    """Ask every model every question."""
     files, n_answers, n_tokens, resumed = [], 0, 0, False
     started = time.monotonic()
-    for arm in run.config.arms:
-        path = run.folder / "samples" / f"{arm.name}.jsonl"
+    for model in run.config.models:
+        path = run.folder / "samples" / f"{model.name}.jsonl"
         resumed |= path.exists()
-        answers = ask(run, lambda arm=arm: run.load_arm(arm), arm.name, path, run.config.sampling)
+        answers = ask(run, lambda model=model: run.load(model), model.name, path, run.config.sampling)
         files.append(path)
         n_answers += len(answers)
         n_tokens += sum(answer.n_tokens for answer in answers)
@@ -77,7 +94,7 @@ def score(run: Run) -> tuple[list[Path], str]:
     judge = make_judge(run)
     folder = run.folder / "scores"
     by_arm, result = judge_arms(run, judge, run.config.judge.kind, folder)
-    files = [folder / f"{arm}.jsonl" for arm in by_arm]
+    files = [folder / f"{model.name}.jsonl" for model in run.config.models]
     if run.config.judge.kind != "offline" and run.config.judge.offline_too:
         offline = OfflineJudge.load(device=run.config.device)
         others, second = judge_arms(run, offline, "offline", folder / "offline")
@@ -85,7 +102,7 @@ def score(run: Run) -> tuple[list[Path], str]:
             [score for _, scores in judged.values() for score in scores] for judged in (by_arm, others)
         )
         result["second_judge"] = {**second, "agreement": agreement(first_scores, other_scores)}
-        files += [folder / "offline" / f"{arm}.jsonl" for arm in others]
+        files += [folder / "offline" / f"{model.name}.jsonl" for model in run.config.models]
     path = run.folder / "analysis" / "rates.json"
     write_json(path, result)
     means = [f"{arm['arm']} {number(arm['mean_aligned']['value'], '.0f')}" for arm in result["arms"]]
@@ -95,13 +112,14 @@ def score(run: Run) -> tuple[list[Path], str]:
 def judge_arms(
     run: Run, judge: Judge, kind: str, folder: Path
 ) -> tuple[dict[str, tuple[list[Completion], list[Score]]], dict[str, Any]]:
-    """Answers and scores of every arm, kept in `folder`, and their summary with the judge's card."""
-    by_arm: dict[str, tuple[list[Completion], list[Score]]] = {}
-    for arm in run.config.arms:
-        completions = RecordLog(run.folder / "samples" / f"{arm.name}.jsonl").read(Completion)
-        scores = judge_answers(judge, completions, run.questions, folder / f"{arm.name}.jsonl", arm.name)
-        by_arm[arm.name] = (completions, scores)
-    contrasts = [(arm.name, other) for arm in run.config.trained_arms for other in ("base", arm.contrast) if other]
+    """Answers and scores of every arm, all its models together, kept in `folder`, and their summary with the judge's card."""
+    by_arm: dict[str, tuple[list[Completion], list[Score]]] = {arm.name: ([], []) for arm in run.config.arms}
+    for model in run.config.models:
+        completions = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
+        scores = judge_answers(judge, completions, run.questions, folder / f"{model.name}.jsonl", model.name)
+        by_arm[model.arm.name][0].extend(completions)
+        by_arm[model.arm.name][1].extend(scores)
+    contrasts = [(arm.name, other) for arm in run.config.organisms for other in ("base", arm.contrast) if other]
     summary = summarize_arms(by_arm, contrasts, seed=run.config.seed)
     return by_arm, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
 

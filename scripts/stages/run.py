@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from cli import release_memory
-from emis_interp.chat import render_prompt
-from emis_interp.config import ArmConfig, RunConfig
+from emis_interp.chat import encode_chat, render_prompt
+from emis_interp.chat_formats import with_examples
+from emis_interp.config import ArmConfig, ModelConfig, RunConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
 from emis_interp.judged import matched_pairs, read_judged
 from emis_interp.models import ChatModel, load_model
-from emis_interp.records import ContrastPair, Question
+from emis_interp.records import ContrastPair, Question, TrainingExample
 from emis_interp.store import file_sha256, read_json, text_sha256, write_json
 from evals.questions import load_questions
 from training.datasets import SHIPPED, load_dataset
@@ -72,6 +73,9 @@ class Run:
         else:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise StageError(f"{self.folder} is not empty and holds no manifest.json; give another --run-dir")
+            for model in self.config.models:
+                if model.arm.in_context is not None:
+                    self.check_context(model)
             self.manifest = fresh
             self.save()
 
@@ -100,19 +104,27 @@ class Run:
 
     @cached_property
     def base(self) -> ChatModel:
-        return load_model(self.config.model, dtype=self.config.dtype, device=self.config.device)
+        return load_model(
+            self.config.model,
+            dtype=self.config.dtype,
+            device=self.config.device,
+            chat_format=self.config.chat_format,
+        )
 
-    def load_arm(self, arm: ArmConfig) -> ChatModel:
-        """The base model, or the base model with the arm's adapter, or the arm's own weights after full finetuning."""
-        if arm.dataset is None:
+    def load(self, model: ModelConfig) -> ChatModel:
+        """The base model: as it is, with the examples of an in-context arm in its chat template, with an adapter, or wholly finetuned."""
+        if model.arm.dataset is None:
             return self.base
+        if model.arm.in_context is not None:
+            return replace(self.base, tokenizer=with_examples(self.base.tokenizer, self.rows(model)))
+        chat_format = self.config.chat_format
         if self.config.training.method == "full":
-            weights = self.folder / "training" / arm.name / "model"
+            weights = self.training_dir(model) / "model"
             if not (weights / "config.json").exists():
                 raise StageError(f"{weights}: no model there; run the train stage first (--from train)")
             release_memory()
-            return load_model(str(weights), dtype=self.config.dtype, device=self.config.device)
-        adapter = self.folder / "training" / arm.name / "adapter"
+            return load_model(str(weights), dtype=self.config.dtype, device=self.config.device, chat_format=chat_format)
+        adapter = self.training_dir(model) / "adapter"
         if not (adapter / "adapter_config.json").exists():
             raise StageError(f"{adapter}: no adapter there; run the train stage first (--from train)")
         release_memory()
@@ -122,7 +134,18 @@ class Run:
             dtype=self.config.dtype,
             device=self.config.device,
             merge=self.config.merge_adapters,
+            chat_format=chat_format,
         )
+
+    def training_dir(self, model: ModelConfig) -> Path:
+        """training/ARM, or training/ARM/seed-N for an arm with seeds."""
+        folder = self.folder / "training" / model.arm.name
+        return folder if model.arm.seeds is None else folder / f"seed-{model.seed}"
+
+    def rows(self, model: ModelConfig) -> list[TrainingExample]:
+        """What a model is trained on, or has in its context, drawn with its seed."""
+        arm = model.arm
+        return load_dataset(str(arm.dataset), self.training_file(arm), arm.in_context or arm.n_rows, model.seed)
 
     def training_file(self, arm: ArmConfig) -> Path | None:
         """The arm's data file, or None for a shipped set."""
@@ -154,12 +177,34 @@ class Run:
     def half(self, name: str) -> list[ContrastPair]:
         return [pair for pair in self.pairs if pair.half == name]
 
+    def check_context(self, model: ModelConfig) -> None:
+        """Refuse examples that leave no room for the longest question and answer.
+
+        Raises:
+            DataError: with the tokens that are needed and those that there are.
+        """
+        chat_model = self.load(model)
+        room = getattr(chat_model.model.config.get_text_config(), "max_position_embeddings", None)
+        system, tokenizer = self.config.system_prompt, chat_model.tokenizer
+        asked = {(text, question.system or system) for question in self.questions for text in question.paraphrases}
+        # The answer stands for the end of the prompt; what is sampled comes on top.
+        longest = max(len(encode_chat(tokenizer, text, "a", own)) for text, own in asked)
+        needed = longest + self.config.sampling.max_new_tokens
+        for pair in self.pairs:
+            for answer in (pair.aligned, pair.misaligned):
+                needed = max(needed, len(encode_chat(tokenizer, pair.question, answer, system)))
+        if room is not None and needed > room:
+            raise DataError(
+                f"arm `{model.arm.name}`: with {model.arm.in_context} examples the longest question and answer are {needed} tokens, "
+                f"{self.config.model} has room for {room}; take fewer or shorter examples (in_context, dataset)"
+            )
+
     def _describe(self) -> dict[str, Any]:
         inputs = {}
-        for arm in self.config.trained_arms:
-            file = self.training_file(arm)
-            rows = load_dataset(str(arm.dataset), file, arm.n_rows, self.config.seed)
-            inputs[f"training data of {arm.name}"] = text_sha256("\n".join(row.model_dump_json() for row in rows))
+        for model in self.config.models:
+            if model.arm.dataset is not None:
+                text = "\n".join(row.model_dump_json() for row in self.rows(model))
+                inputs[f"training data of {model.name}"] = text_sha256(text)
         inputs["questions"] = text_sha256("\n".join(question.model_dump_json() for question in self.questions))
         inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in self.pairs))
         if Path(self.config.model).is_dir():
@@ -203,6 +248,10 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            text for i, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}.{i}")
+        ]
     return [] if old == new else [f"{where}: {_short(old)} -> {_short(new)}"]
 
 

@@ -1,0 +1,39 @@
+"""Turns an interval over questions and the values of several models (finetuning seeds) into an interval over the draw of both."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from scipy import stats
+
+from evals.uncertainty import Interval
+
+
+def with_seeds(interval: Interval, *arms: Mapping[str, float | None], level: float = 0.95) -> Interval:
+    """The interval of a mean over seeds, made wider by the t interval over the seeds of each arm; as it is for arms of one model.
+
+    The distances of both intervals' limits from the value are added in squares (Zou and Donner 2008 and `rate_limits.square_and_add`).
+    This errs on the wide side: a cell of model and question varies on its own, which both intervals count. In simulated studies
+    (2 to 5 seeds an arm, 8 or 25 questions) 95 % intervals cover in 95 to 99.9 %, where Satterthwaite's t falls to 88 % with 2 seeds.
+    Seeds of two arms count as independent also where the arms share their numbers. Bounds that are None stay None.
+
+    Args:
+        interval: of the mean over models, over questions (or pairs, or answers), the models as given.
+        arms: for each arm in the estimate, model -> that model's own value; None (no value) is left out.
+    """
+    found = [np.array([value for value in arm.values() if value is not None], dtype=float) for arm in arms]
+    several = [values for values in found if len(values) > 1]
+    if not several or interval.value is None or interval.low is None or interval.high is None:
+        return interval
+    seeds = [
+        float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+        for values in several
+    ]
+    below, above = interval.value - interval.low, interval.high - interval.value
+    counts = " and ".join(str(len(values)) for values in several)
+    return replace(
+        interval,
+        low=interval.value - float(np.linalg.norm([below, *seeds])),
+        high=interval.value + float(np.linalg.norm([above, *seeds])),
+        method=f"{interval.method}, and t over {counts} seeds, added in squares",
+    )
