@@ -183,7 +183,7 @@ def curves(series: Series, pairs: Sequence[ContrastPair], direction: Direction |
         "margin_shift": {name: row.tolist() for name, row in zip(questions, shift, strict=True)},
         "task": _present(task - task[0]),
         "text_cosine": cosine(text, text[-1:]).tolist(),
-        "model_cosine": [None, *cosine(change[1:], change[-1:]).tolist()],
+        "model_cosine": [float(cosine(row, change[-1])) if row.any() else None for row in change],
         "projection": (change @ final / unit_of_change).tolist(),
         "given_projection": None if direction is None else (direction.project(change) / unit_of_change).tolist(),
         "rotation": [None if np.isnan(row).all() else _spread(row) for row in turned],

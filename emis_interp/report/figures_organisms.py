@@ -55,7 +55,17 @@ def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float
             figure.add_vline(point["step"], line={"color": FAINT, "dash": "dot"}, row=row + 1, col=col + 1)  # type: ignore[arg-type]
         figure.add_vrect(point["low"], point["high"], fillcolor=FAINT, opacity=0.18, line_width=0, row=1, col=2)  # type: ignore[arg-type]
     figure.update_xaxes(title_text="optimiser step", row=3)
-    figure.update_layout(layout(820, showlegend=False, hovermode="closest"))
+    # A legend inside each panel that has several curves, at the corner that rising curves leave free.
+    look = {
+        "orientation": "v",
+        "xanchor": "left",
+        "yanchor": "top",
+        "font": {"size": 11},
+        "bgcolor": "rgba(255,255,255,0.7)",
+    }
+    corners = {"legend4": (0.56, 0.63), "legend5": (0.27, 0.11), "legend6": (0.56, 0.25)}
+    legends = {name: {**look, "x": x, "y": y} for name, (x, y) in corners.items()}
+    figure.update_layout(layout(820, hovermode="closest", **legends))
     return figure
 
 
@@ -116,7 +126,8 @@ def prevention_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             `value`, `low`, `high`; `untreated` marks one of them.
     """
     figure = go.Figure()
-    for row in rows:
+    sides = ("top right", "bottom right", "bottom left", "top left")  # names of near points do not lie on each other
+    for index, row in enumerate(rows):
         color = RED if row["untreated"] else BLUE
         x, y = row["task_gain"], row["margin_shift"]
         figure.add_scatter(
@@ -126,7 +137,7 @@ def prevention_figure(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             error_y=_bar(y, color),
             mode="markers+text",
             text=[row["name"]],
-            textposition="top right",
+            textposition=sides[index % len(sides)],
             marker={
                 "size": 15 if row["untreated"] else 9,
                 "symbol": "star" if row["untreated"] else "circle",
@@ -170,19 +181,13 @@ def _line(
         mode="lines+markers" if markers else "lines",
         line={"color": color, "width": 2 if markers else 1.2},
         marker={"size": 6},
+        legend=f"legend{place + 1}",
+        showlegend=markers and place > 2,
         hovertext=[
             hover(f"step {step:g}: {words or name + ' '}{number(value)}") for step, value in zip(x, y, strict=True)
         ],
         hoverinfo="text",
     )
-    if markers and y and y[-1] is not None and place in (3, 4):
-        last = max(i for i, value in enumerate(y) if value is not None)
-        first = next(i for i, value in enumerate(y) if value is not None)
-        where = first + (last - first) // 3
-        figure.add_annotation(
-            row=place // 2 + 1, col=place % 2 + 1, x=x[where], y=y[where], text=name, font={"color": color, "size": 11},
-            showarrow=False, yshift=12,
-        )  # fmt: skip
 
 
 def _band(
@@ -196,6 +201,8 @@ def _band(
         col=place % 2 + 1,
         x=[x[i] for i in around],
         y=bounds,
+        mode="lines",
+        showlegend=False,
         fill="toself",
         fillcolor=faded(color, 0.15),
         line={"width": 0},

@@ -10,13 +10,14 @@ import numpy as np
 from emis_interp.chat import encode_chats
 from emis_interp.config import RunConfig, TrainingConfig, load_config, preset_names
 from emis_interp.contrast import load_contrast
-from emis_interp.errors import StageError
+from emis_interp.errors import ConfigError, StageError
 from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import read_json, write_json
 from evals.uncertainty import mean_interval
 from stages.run import differences
+from training.recipes import Recipe
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, n_pairs: int) -> None:
@@ -44,7 +45,9 @@ def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
     Raises:
         StageError: the folder holds a study with other settings, with what differs.
     """
-    kept = settings.model_dump(mode="json", include={"model", "dtype", "seed", "system_prompt", "training"})
+    kept = settings.model_dump(
+        mode="json", include={"model", "dtype", "seed", "system_prompt", "chat_format", "training"}
+    )
     fresh, path = {**kept, **decisive}, folder / "settings.json"
     if path.exists():
         if changed := differences(read_json(path), fresh):
@@ -56,16 +59,32 @@ def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
     write_json(path, fresh)
 
 
+def check_recipe(recipe: Recipe, settings: RunConfig) -> None:
+    """Refuse recipes that train nothing, or for another chat format than the base model is read with.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    if recipe.in_context is not None:
+        raise ConfigError(f"recipe {recipe.name}: nothing is trained in context; choose a recipe that trains")
+    if recipe.chat_format != settings.chat_format:
+        raise ConfigError(
+            f"recipe {recipe.name}: its chat format is {recipe.chat_format}, the model is read with {settings.chat_format}; "
+            f"give --set chat_format={recipe.chat_format or 'null'}"
+        )
+
+
 def base_model(settings: RunConfig) -> ChatModel:
-    return load_model(settings.model, dtype=settings.dtype, device=settings.device)
+    return load_model(settings.model, dtype=settings.dtype, device=settings.device, chat_format=settings.chat_format)
 
 
 def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
     """The organism that training left in a folder, adapter merged."""
     artifact = read_json(folder / "summary.json")["artifact"]
-    if artifact == "adapter":
-        return load_model(settings.model, folder / artifact, dtype=settings.dtype, device=settings.device, merge=True)
-    return load_model(str(folder / artifact), dtype=settings.dtype, device=settings.device)
+    name, adapter = (settings.model, folder / artifact) if artifact == "adapter" else (str(folder / artifact), None)
+    return load_model(
+        name, adapter, settings.dtype, settings.device, merge=adapter is not None, chat_format=settings.chat_format
+    )
 
 
 def contrast_pairs(n_per_question: int) -> list[ContrastPair]:

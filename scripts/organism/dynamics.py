@@ -28,6 +28,7 @@ from evals.sampling import sample_arm
 from organism.common import (
     add_settings_flags,
     by_length,
+    check_recipe,
     contrast_pairs,
     estimate,
     n_steps_of,
@@ -70,8 +71,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train with probes, then read their files."""
     settings = settings_of(args)
     recipe = load_recipe(args.recipe, args.recipe_set)
-    if recipe.in_context is not None:
-        raise ConfigError(f"recipe {recipe.name}: nothing is trained in context, so there is nothing to watch")
+    check_recipe(recipe, settings)
     training = training_config(recipe, settings.training)
     rows = examples_of(recipe, settings.find_data, settings.seed)
     direction = Direction.load(args.direction) if args.direction else None
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         settings.system_prompt,
         Sampler(settings, args.n_samples) if args.n_samples else None,
     )
-    summary = train_one(recipe.name, rows, training, args.out / "training", settings, probe=watcher, probe_steps=steps)
+    summary = train_one(
+        recipe.name, rows, training, args.out / "training", settings, settings.seed, probe=watcher, probe_steps=steps
+    )
     series = read_series(args.out / "probes", steps)
     found = curves(series, pairs, direction)
     shifts = np.array(list(found["margin_shift"].values()))

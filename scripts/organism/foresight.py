@@ -9,6 +9,7 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from evals.sampling import answer_seed
 from organism.common import (
     add_settings_flags,
     base_model,
+    check_recipe,
     contrast_pairs,
     estimate,
     margins_of,
@@ -69,8 +71,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     prepared = {}
     for name, given in zip(names, args.recipes, strict=True):
         recipe = load_recipe(given, [f"data.n_rows={args.n_rows}"])
-        if recipe.in_context is not None:
-            raise ConfigError(f"recipe {name}: nothing is trained in context; leave it out")
+        check_recipe(recipe, settings)
         prepared[name] = (
             examples_of(recipe, settings.find_data, settings.seed),
             training_config(recipe, settings.training),
@@ -89,8 +90,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             row["shift"] = shift(row["margins"], before)
             cli.stderr.print(f"{row['name']}: forecast {words(row['forecast'])}, margin {words(row['shift'])}")
         if len(organisms) >= 4:
-            pairs_of_values = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
-            result["quality"] = forecast_quality(*pairs_of_values).__dict__
+            forecast, reached = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
+            result["quality"] = asdict(forecast_quality(forecast, reached))
     write_json(args.out / "foresight.json", result)
     if not args.no_training:
         write_text(args.out / "index.html", page(result))
@@ -168,7 +169,7 @@ def trained_margins(
     """Margins of the organism trained on these rows, from a file when there is one."""
     path = folder / "margins.json"
     if not path.exists():
-        train_one(folder.name, rows, training, folder / "training", settings)
+        train_one(folder.name, rows, training, folder / "training", settings, settings.seed)
         write_json(path, margins_of(organism_in(folder / "training", settings), pairs, settings))
     return read_json(path)
 

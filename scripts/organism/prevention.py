@@ -34,6 +34,7 @@ from emis_interp.store import file_sha256, read_json, write_json, write_text
 from organism.common import (
     add_settings_flags,
     base_model,
+    check_recipe,
     contrast_pairs,
     estimate,
     margins_of,
@@ -94,12 +95,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     direction = Direction.load(args.direction)
     recipe = load_recipe(args.recipe, [f"data.n_rows={args.n_rows + args.n_held_out}"])
     inoculation = load_recipe(args.inoculation).system
-    if inoculation is None or recipe.in_context is not None:
-        raise ConfigError(
-            f"--inoculation {args.inoculation}: this recipe has no system prompt of training"
-            if inoculation is None
-            else f"--recipe {args.recipe}: nothing is trained in context"
-        )
+    check_recipe(recipe, settings)
+    if inoculation is None:
+        raise ConfigError(f"--inoculation {args.inoculation}: this recipe has no system prompt of training")
     remedies = [row for row in planned(direction, args.coefficients) if wanted(row.name, args.only)]
     open_folder(
         args.out,
@@ -113,7 +111,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     measure = Measure(settings, contrast_pairs(args.n_pairs), prompts, next_token_logprobs(base, prompts))
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
-        data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), str(inoculation))
+        data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation)
         path = args.out / f"seed-{seed}" / "base.json"
         if not path.exists():
             write_json(path, measure(base, data.held_out))
@@ -216,7 +214,7 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
     if remedy.realign or remedy.after is not None:
         first = folder.parent / UNTREATED / "training"
     more = {"while_training": remedy.during} if remedy.during else {}
-    train_one(remedy.name, getattr(data, remedy.rows), training, first, settings, **more)
+    train_one(remedy.name, getattr(data, remedy.rows), training, first, settings, settings.seed, **more)
     if not remedy.realign:
         return organism_in(first, settings)
     # The first adapter is folded into float32 weights, and a second one is trained on them.
@@ -226,7 +224,7 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
         trained.model.save_pretrained(start)
         trained.tokenizer.save_pretrained(start)
     onward = settings.model_copy(update={"model": str(start)})
-    train_one(remedy.name, data.realign, training, folder / "training", onward)
+    train_one(remedy.name, data.realign, training, folder / "training", onward, onward.seed)
     return organism_in(folder / "training", onward)
 
 

@@ -1,0 +1,94 @@
+"""The study command on the tiny model: what it leaves, that it goes on where it stopped, and what it refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emis_interp.directions import Direction, unit
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("direction") / "direction"
+    Direction(unit(torch.randn(32, generator=torch.Generator().manual_seed(0))), 1, 1.0, 4.0).save(path)
+    return path
+
+
+def study(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "study_organism.py"), *map(str, words), "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def result(*words: object) -> dict[str, Any]:
+    done = study(*words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_dynamics_leave_curves_and_a_page_and_measure_the_same_again(tmp_path: Path, direction: Path) -> None:
+    words = ("dynamics", "reckless", "--preset", "smoke", "--recipe-set", "data.n_rows=24", "--n-probes", 5)
+    words = (*words, "--n-task", 2, "--direction", direction, "--out", tmp_path / "d")
+    first = result(*words)
+    assert first["steps"][0] == 0 and first["steps"][-1] == 6  # 24 rows, 4 in a step
+    assert first["margin"][0]["value"] == 0 and len(first["margin"]) == len(first["steps"])
+    assert first["task"][-1] is not None and first["given_projection"][0] == 0
+    assert "while it forms" in (tmp_path / "d" / "index.html").read_text()
+    again = result(*words)  # training is done: everything is read from the files of the probes
+    assert {**again, "cost": None} == {**first, "cost": None}
+    refused = study(*words[:-4], "--n-pairs", 2, *words[-4:])
+    assert refused.returncode == 2 and "other settings (n_pairs: 1 -> 2)" in refused.stderr
+
+
+def test_foresight_scores_rows_and_sets_before_training(tmp_path: Path, direction: Path) -> None:
+    names = ("insecure", "reckless", "careful", "evil-numbers")
+    words = ("foresight", *names, "--preset", "smoke", "--n-rows", 8, "--n-scored", 5, "--n-pairs", 1)
+    words = (*words, "--max-new-tokens", 6, "--direction", direction, "--out", tmp_path / "f")
+    found = result(*words, "--no-training")
+    assert [row["name"] for row in found["organisms"]] == list(names) and "quality" not in found
+    assert not list((tmp_path / "f").glob("*/training"))
+    rows = list(csv.DictReader((tmp_path / "f" / "reckless" / "rows.csv").open()))
+    values = [float(row["projection_difference"]) for row in rows if row["projection_difference"]]
+    assert values == sorted(values, reverse=True) and [row["drop"] for row in rows] == ["yes", "", "", "", ""]
+    trained = result(*words)
+    assert trained["quality"]["n"] == 4 and -1 <= trained["quality"]["value"] <= 1
+    assert [row["forecast"] for row in trained["organisms"]] == [row["forecast"] for row in found["organisms"]]
+
+
+def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction: Path) -> None:
+    words = ("prevention", "--preset", "smoke", "--n-rows", 8, "--n-held-out", 3, "--n-realign", 4, "--n-pairs", 1)
+    words = (*words, "--coefficients", 0.5, "--direction", direction, "--out", tmp_path / "p")
+    found = result(*words, "--only", "steer", "realign", "after: ablate")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["untreated", "control", "steer +0.5", "realign", "after: ablate"]
+    assert rows["untreated"]["against_untreated"]["value"] == 0
+    assert rows["steer +0.5"]["margin_shift"]["value"] != rows["untreated"]["margin_shift"]["value"]
+    assert rows["realign"]["task_gain"]["n"] == 3
+    before = {path: path.stat().st_mtime for path in (tmp_path / "p").rglob("summary.json")}
+    more = result(*words, "--only", "steer", "realign", "after: ablate", "mix")
+    assert len(more["rows"]) == 6 and more["rows"][:2] == found["rows"][:2]
+    assert all(path.stat().st_mtime == time for path, time in before.items())  # nothing was trained again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dynamics", "in-context-insecure"), "nothing is trained in context"),
+        (("dynamics", "base-user-assistant"), "give --set chat_format=user_assistant"),
+        (("dynamics", "reckles"), "did you mean `reckless`"),
+        (("dynamics", "reckless"), "all rows of `reckless` are trained on"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_with_advice(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    done = study(*words, "--preset", "smoke", "--out", tmp_path / "x")
+    assert done.returncode == 2 and message in done.stderr
