@@ -1,0 +1,34 @@
+"""Go on with a job that `start --yes` began: whatever is left of upload, creation and waiting.
+
+Example:
+  python scripts/finetune_openai.py follow runs/gpt-4o-insecure
+Ctrl-C ends the waiting, not the job.
+"""
+
+import argparse
+from typing import Any
+
+from finetuning import connection
+from training.job_folder import JobRecord, read_job
+from training.openai_jobs import Server, follow, submit
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    connection.add_folder_flags(parser)
+    connection.add_poll_flag(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    waits = connection.make_waits(args)
+
+    async def work(server: Server) -> JobRecord:
+        await submit(server, args.folder, waits)
+        return await follow(server, args.folder, waits, connection.tell)
+
+    record = read_job(args.folder)
+    if not record.is_over:
+        record = connection.ask(args.folder, args.timeout, work)
+    return connection.told(args.folder, record)
+
+
+say = connection.say
