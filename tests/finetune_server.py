@@ -35,6 +35,7 @@ class Fault:
     kind: int | str
     times: int = 1
     message: str = "injected"
+    code: str | None = None
 
 
 @dataclass
@@ -123,7 +124,7 @@ class FinetuneServer:
             kind = fault.kind if fault else None
             body = request.rfile.read(length // 2 if kind == "middle" else length)
             if isinstance(kind, int) and fault:
-                return self._send(request, kind, {"error": {"message": fault.message}})
+                return self._send(request, kind, {"error": {"message": fault.message, "code": fault.code}})
             if kind == "kill_before":
                 self._kill()
             if kind in ("middle", "before", "kill_before"):
@@ -173,6 +174,7 @@ class FinetuneServer:
         fields = {part.get_param("name", header="content-disposition"): part for part in parts.iter_parts()}
         assert fields["purpose"].get_content().strip() == "fine-tune"
         content = fields["file"].get_payload(decode=True)
+        assert isinstance(content, bytes)
         file = {
             "id": f"file-{len(self.files)}",
             "object": "file",

@@ -80,11 +80,11 @@ def advice(api: ChatApi, error: openai.OpenAIError, record: JobRecord, folder: P
     elif refusal := api.refusal(error):
         said = refusal
     elif status is None and isinstance(error, openai.APIConnectionError):
-        said += "; is the server running, and the --url right?"
+        said += "; is the server running, and its URL right?"
     if not is_passing(error):
         return said
     state = f"{record.job_id} goes on at the server" if record.job_id else "what was done is kept"
-    return f"{said} {state}; to go on: {follow_command(folder)}"
+    return f"{said}; {state}; to go on: {follow_command(folder)}"
 
 
 def tell(event: JobEvent) -> None:
