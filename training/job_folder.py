@@ -93,7 +93,7 @@ class JobRecord(Record):
     file_id: str | None = None
     job_id: str | None = None
     adopted: bool = False
-    settings: dict[str, float] = Field(default={})
+    settings: dict[str, int | float] = Field(default={})
     error: str | None = None
     model: str | None = None
     checkpoints: tuple[Checkpoint, ...] = ()

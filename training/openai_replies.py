@@ -57,7 +57,7 @@ class JobReply(_Reply):
     result_files: list[str] | None = None
 
     @property
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> dict[str, int | float]:
         """Hyperparameters that the server reports as numbers, in the older or the newer place."""
         newer = ((self.method or {}).get("supervised") or {}).get("hyperparameters") or {}
         both = [*(self.hyperparameters or {}).items(), *newer.items()]

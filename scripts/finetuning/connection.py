@@ -15,7 +15,7 @@ from emis_interp.errors import ModelError
 from evals.api import ChatApi, Role, is_passing
 from training.job_folder import JobEvent, JobRecord, follow_command, read_job
 from training.openai_data import training_cost
-from training.openai_jobs import Server, Waits
+from training.openai_jobs import Server, Waits, follow
 
 SERVICE = Role("finetuning service", "--url", "train an open model here (scripts/run_pipeline.py)", ModelError)
 
@@ -87,6 +87,13 @@ def advice(api: ChatApi, error: openai.OpenAIError, record: JobRecord, folder: P
     return f"{said}; {state}; to go on: {follow_command(folder)}"
 
 
+async def wait_for(server: Server, folder: Path, record: JobRecord, waits: Waits) -> JobRecord:
+    """The job at its end, its events on standard error."""
+    if not record.is_over:
+        cli.stderr.print(f"waiting for {record.job_id}; Ctrl-C ends the waiting, not the job", markup=False)
+    return await follow(server, folder, waits, tell)
+
+
 def tell(event: JobEvent) -> None:
     """One event on standard error."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
@@ -119,7 +126,7 @@ def say(result: dict[str, Any]) -> str:
     found = " (found at the server, not created again)" if result["adopted"] else ""
     lines = [f"{folder}: {name}, {result['status']}{found}"]
     if result["settings"]:
-        lines.append("  " + ", ".join(f"{key} {value}" for key, value in sorted(result["settings"].items())))
+        lines.append("  " + ", ".join(f"{key} {value:g}" for key, value in sorted(result["settings"].items())))
     if result["trained_tokens"] is not None:
         price = "price unknown" if result["usd"] is None else f"{result['usd']:.2f} USD"
         lines.append(f"  {result['trained_tokens']:,} tokens billed, {price}")

@@ -2,7 +2,6 @@
 
 Example:
   python scripts/finetune_openai.py follow runs/gpt-4o-insecure
-Ctrl-C ends the waiting, not the job.
 """
 
 import argparse
@@ -10,7 +9,7 @@ from typing import Any
 
 from finetuning import connection
 from training.job_folder import JobRecord, read_job
-from training.openai_jobs import Server, follow, submit
+from training.openai_jobs import Server, submit
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +21,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     waits = connection.make_waits(args)
 
     async def work(server: Server) -> JobRecord:
-        await submit(server, args.folder, waits)
-        return await follow(server, args.folder, waits, connection.tell)
+        record = await submit(server, args.folder, waits)
+        return await connection.wait_for(server, args.folder, record, waits)
 
     record = read_job(args.folder)
     if not record.is_over:

@@ -21,7 +21,7 @@ from emis_interp.store import explain
 from finetuning import connection, estimate
 from training.job_folder import JobRecord, JobRequest, StatusChange, prepare
 from training.openai_data import TrainingFile
-from training.openai_jobs import Server, follow, submit
+from training.openai_jobs import Server, submit
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     async def work(server: Server) -> JobRecord:
         record = await submit(server, args.out, waits)
-        return record if args.no_wait else await follow(server, args.out, waits, connection.tell)
+        return record if args.no_wait else await connection.wait_for(server, args.out, record, waits)
 
     record = connection.ask(args.out, args.timeout, work)
     return {"sent": True, "estimate": estimate.told(costs), **connection.told(args.out, record)}
