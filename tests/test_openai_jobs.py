@@ -19,7 +19,7 @@ from emis_interp.errors import ConfigError, DataError, ModelError, StageError
 from emis_interp.store import read_json, read_records
 from evaluation import sample
 from finetuning import cancel, connection, estimate, follow, start, status
-from training.job_folder import JobEvent, JobRecord, finished_model, locked, read_job, write_job
+from training.job_folder import JobEvent, finished_model, locked, read_job, write_job
 from training.openai_jobs import Waits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +110,7 @@ def test_events_are_kept_once_each_in_order_with_their_figures(server: FinetuneS
     events = read_records(tmp_path / "job" / "events.jsonl", JobEvent)
     assert [event.message for event in events] == [*(f"now {name}" for name in COURSE), "Step 1", "Step 2"]
     assert events[-1].data == {"step": 2, "train_loss": 1.25} and events[-1].type == "metrics"
+    assert server.count("GET", f"{LOOK[1]}/events") == 1 + 1 + 1 + 3  # pages; only the last look goes through all
 
 
 def test_without_yes_nothing_is_sent_or_written(
@@ -306,14 +307,15 @@ def test_a_job_of_the_same_request_is_adopted_and_one_of_another_is_not(server: 
     (tmp_path / "job").rename(tmp_path / "first")
     again = started(server, tmp_path)
     assert again["adopted"] and again["job_id"] == "ftjob-0" and "not created again" in start.say(again)
+    assert finished_model(tmp_path / "job", step=1) == "ft:base:ftjob-0:step-1"  # what came out is recorded too
     (tmp_path / "job").rename(tmp_path / "second")
     other = started(server, tmp_path, "--seed", "1")
     assert not other["adopted"] and other["job_id"] == "ftjob-1" and len(server.files) == 1
 
 
 def test_a_file_far_down_the_list_is_found(server: FinetuneServer, tmp_path: Path) -> None:
-    others = [{"id": f"file-x{n}", "filename": f"{n}.jsonl", "bytes": 1, "created_at": 1} for n in range(5)]
     started(server, tmp_path, "--no-wait")
+    others = [server.files[0] | {"id": f"file-x{n}", "filename": f"{n}.jsonl"} for n in range(5)]  # of the same size
     server.files[:0] = others  # pages of two
     started_again = start.run(
         parsed(start, *flags(server, tmp_path, "--yes", "--seed", "2", "--out", str(tmp_path / "b")))
@@ -354,11 +356,15 @@ def test_two_commands_do_not_send_at_the_same_time(tmp_path: Path) -> None:
         pass
 
 
-def test_status_looks_once_and_a_finished_job_needs_no_server(server: FinetuneServer, tmp_path: Path) -> None:
+def test_status_looks_once_and_a_finished_job_needs_neither_server_nor_key(
+    server: FinetuneServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started(server, tmp_path, "--no-wait")
     looks = [done(status, tmp_path)["status"] for _ in COURSE]
     assert looks == list(COURSE) and server.count(*LOOK) == len(COURSE)
     server.close()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    write_job(tmp_path / "job", read_job(tmp_path / "job").changed(url=None))  # OpenAI, which nobody asks without a key
     assert done(status, tmp_path)["model"] == done(follow, tmp_path)["model"] == "ft:base:ftjob-0"
     assert done(cancel, tmp_path)["status"] == "succeeded"
 
@@ -394,6 +400,13 @@ def test_a_created_but_unrecorded_job_is_found_and_cancelled(server: FinetuneSer
     assert done(cancel, tmp_path)["job_id"] == "ftjob-0" and server.jobs[0]["status"] == "cancelled"
 
 
+def test_a_job_that_finished_unrecorded_is_found_with_its_model(server: FinetuneServer, tmp_path: Path) -> None:
+    for verb in (cancel, follow):
+        started(server, tmp_path)
+        forget(tmp_path / "job")
+        assert done(verb, tmp_path)["model"] == "ft:base:ftjob-0" and len(server.jobs) == 1
+
+
 def test_a_job_that_ends_before_it_can_be_cancelled_is_recorded_as_it_ended(
     server: FinetuneServer, tmp_path: Path
 ) -> None:
@@ -406,7 +419,7 @@ def forget(folder: Path) -> None:
     """The record as it was before the job was created."""
     record = read_job(folder)
     history = tuple(change for change in record.history if change.status in ("prepared", "uploaded"))
-    write_job(folder, JobRecord(**record.model_dump() | {"job_id": None, "history": history}))
+    write_job(folder, record.changed(job_id=None, model=None, checkpoints=(), history=history))
 
 
 @pytest.mark.slow

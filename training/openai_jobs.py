@@ -96,9 +96,9 @@ async def submit(server: Server, folder: Path, waits: Waits = Waits()) -> JobRec
             return checked(await client.fine_tuning.jobs.create(**_body(record)), JobReply)
 
         job, adopted = await once(lambda: find_job(server, record), create, server, waits)
-        record = record.changed(job.status, job_id=job.id, adopted=adopted)
+        record = record.changed(_unless_over(job), job_id=job.id, adopted=adopted)
         write_job(folder, record)
-        return record
+    return await look(server, folder) if job.status in OVER else record
 
 
 async def follow(
@@ -173,7 +173,7 @@ async def cancel(server: Server, folder: Path) -> JobRecord:
         if record.job_id is None:
             job = await find_job(server, record)
             fields = {"job_id": job.id, "adopted": True} if job else {}
-            record = record.changed(job.status if job else "cancelled", **fields)
+            record = record.changed(_unless_over(job) if job else "cancelled", **fields)
             write_job(folder, record)
     if record.job_id is None:
         return record
@@ -224,6 +224,11 @@ async def find_job(server: Server, record: JobRecord) -> JobReply | None:
         if ours and (job.status not in ("failed", "cancelled") or job.created_at >= record.prepared_at):
             return job
     return None
+
+
+def _unless_over(job: JobReply) -> str | None:
+    """The status of a job that was created or found; that it is over is recorded by `look`, together with what came out."""
+    return None if job.status in OVER else job.status
 
 
 def _body(record: JobRecord) -> dict[str, Any]:
