@@ -302,7 +302,11 @@ def test_the_key_is_in_no_file_even_when_the_server_echoes_it(server: FinetuneSe
     assert all(KEY.encode() not in path.read_bytes() for path in (tmp_path / "job").iterdir())
 
 
-def test_a_job_of_the_same_request_is_adopted_and_one_of_another_is_not(server: FinetuneServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_job_of_the_same_request_is_adopted_and_one_of_another_is_not(
+    server: FinetuneServer, tmp_path: Path, filters: bool
+) -> None:
+    server.filters = filters
     started(server, tmp_path)
     (tmp_path / "job").rename(tmp_path / "first")
     again = started(server, tmp_path)
