@@ -148,11 +148,15 @@ class ChatApi:
         return self.scrub(f"{type(error).__name__}: {error}")
 
     def scrub(self, text: str) -> str:
-        """Without the key, also where a server echoes it or a masked form of it; shortened only after that."""
+        """One line of at most 200 characters without the key."""
+        text = self.redact(" ".join(text.split()))
+        return text if len(text) <= 200 else text[:199] + "…"
+
+    def redact(self, text: str) -> str:
+        """Without the key, also where a server echoes it or a masked form of it."""
         if len(self._key) >= 4:  # a dummy such as "x" is no secret
             text = text.replace(self._key, "[key]")
-        text = re.sub(r"\bsk-[\w*.\-]+", "[key]", " ".join(text.split()))
-        return text if len(text) <= 200 else text[:199] + "…"
+        return re.sub(r"\bsk-[\w*.\-]+", "[key]", text)
 
 
 class Pace:

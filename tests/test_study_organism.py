@@ -57,7 +57,8 @@ def test_foresight_scores_rows_and_sets_before_training(tmp_path: Path, directio
     found = result(*words, "--no-training")
     assert [row["name"] for row in found["organisms"]] == list(names) and "quality" not in found
     assert not list((tmp_path / "f").glob("*/training"))
-    rows = list(csv.DictReader((tmp_path / "f" / "reckless" / "rows.csv").open()))
+    with (tmp_path / "f" / "reckless" / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     values = [float(row["projection_difference"]) for row in rows if row["projection_difference"]]
     assert values == sorted(values, reverse=True) and [row["drop"] for row in rows] == ["yes", "", "", "", ""]
     trained = result(*words)

@@ -3,6 +3,7 @@
 Examples:
   python scripts/evaluate.py sample --model smollm2-135m-instruct --questions shipped --n 4 --out answers.jsonl
   python scripts/evaluate.py sample --model Qwen/Qwen2.5-7B-Instruct --sampler openai --url http://localhost:8000/v1 --out answers.jsonl
+  python scripts/evaluate.py sample --job runs/gpt-4o-insecure --out answers.jsonl
 The same command continues an interrupted file, and asks again for answers that a server failed to give.
 """
 
@@ -27,14 +28,17 @@ from evals.samplers.hf import HFSampler
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import Sampled, plan_prompts, sample_with
+from training.job_folder import finished_model, read_job
 
 SAMPLERS = ("hf", "openai", "vllm")
+DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, help="name, folder or hub id; with --sampler openai the server's name"
-    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="name, folder or hub id; with --sampler openai the server's name")
+    which.add_argument("--job", type=Path, help="folder of a finished job of scripts/finetune_openai.py (openai)")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="of the --job, instead of its final model")
     parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter (hf and vllm)")
     parser.add_argument("--questions", default="shipped", help="`shipped`, or a YAML file of questions")
     parser.add_argument("--question-ids", nargs="+", metavar="ID", help="keep only these questions")
@@ -42,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help="JSONL file of answers; its card is the .json beside it"
     )
     parser.add_argument("--arm", help="name of the model under test in the records; by default the name of the file")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="hf", help="what runs the model")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="what runs the model; by default hf, or openai for a --job")
     parser.add_argument("--n", type=int, help="answers to each paraphrase; by default the count in the question file")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
@@ -59,7 +63,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="where the server's API begins, e.g. http://localhost:8000/v1 (openai)")
     parser.add_argument("--n-parallel", type=int, default=16, help="requests at a time (openai)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one answer (openai)")
-    parser.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable of the key (openai)")
+    parser.add_argument(
+        "--key-variable",
+        help=f"environment variable of the key (openai); by default the job's or {DEFAULT_KEY_VARIABLE}",
+    )
     parser.add_argument(
         "--only-standard-fields",
         action="store_true",
@@ -120,27 +127,28 @@ def say(result: dict[str, Any]) -> str:
 
 def make_sampler(args: argparse.Namespace) -> Sampler:
     """The sampler that the flags ask for, its model loaded."""
-    if args.chat_format and args.sampler != "hf":
-        raise ConfigError(
-            f"--chat-format is for --sampler hf; with {args.sampler} the chat template is the server's own"
-        )
-    if args.sampler == "openai":
+    if args.checkpoint is not None and not args.job:
+        raise ConfigError("--checkpoint is one of a --job")
+    if args.job and args.sampler not in (None, "openai"):
+        raise ConfigError(f"--job: its model is behind an API; use --sampler openai, not {args.sampler}")
+    remote = "openai" if args.job else args.sampler
+    if args.chat_format and remote not in (None, "hf"):
+        raise ConfigError(f"--chat-format is for --sampler hf; with {remote} the chat template is the server's own")
+    if remote == "openai":
         if args.adapter:
             raise ConfigError(
                 "--adapter: a server chooses its own weights; serve the adapter and give its name with --model"
             )
+        model, url, variable = args.model, args.url, args.key_variable or DEFAULT_KEY_VARIABLE
+        if args.job:
+            model, job = finished_model(args.job, args.checkpoint), read_job(args.job)
+            url, variable = url or job.url, args.key_variable or job.key_variable
         api = ChatApi(
-            args.model,
-            os.environ.get(args.key_variable),
-            args.url,
-            args.n_parallel,
-            args.timeout,
-            key_variable=args.key_variable,
-            role=SAMPLER,
+            model, os.environ.get(variable), url, args.n_parallel, args.timeout, key_variable=variable, role=SAMPLER
         )
         return OpenAISampler(api, plain_sampling=False if args.only_standard_fields else None)
     if args.url:
-        raise ConfigError(f"--url is for --sampler openai, not for {args.sampler}")
+        raise ConfigError(f"--url is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
         return VLLMSampler(args.model, args.adapter, args.dtype)
     merge = args.adapter is not None

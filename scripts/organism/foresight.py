@@ -155,7 +155,7 @@ def table(rows: Sequence[TrainingExample], own: Sequence[str], values: np.ndarra
     dropped = set(rows_to_drop(values, share))
     order = sorted(range(len(rows)), key=lambda i: (np.isnan(values[i]), -values[i] if not np.isnan(values[i]) else 0))
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # answers may hold carriage returns
     writer.writerow(["id", "projection_difference", "drop", "prompt", "response", "own_answer"])
     for i in order:
         value = "" if np.isnan(values[i]) else f"{values[i]:.5f}"
