@@ -25,7 +25,7 @@ def train(run: Run) -> tuple[list[Path], str]:
     """Finetune every model that has a data set and does not read it in its context."""
     files, parts = [], []
     training = run.config.training
-    chat_format = {} if run.config.chat_format is None else {"chat_format": run.config.chat_format}
+    chat_format: dict[str, Any] = {} if run.config.chat_format is None else {"chat_format": run.config.chat_format}
     for model in run.config.models:
         if model.arm.in_context is not None:
             parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
