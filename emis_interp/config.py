@@ -27,7 +27,8 @@ class ArmConfig(Config):
     """A model under test: the base model finetuned on `dataset`, or untouched when that is None.
 
     `dataset` is a shipped name (`insecure`, `secure`, `educational`, `reckless`, `careful`), or a JSONL file (relative ones are looked
-    for under `data_dir`). `contrast` names the arm that this one is compared with, besides the base model.
+    for under `data_dir`). `contrast` names the arm that this one is compared with, besides the base model. With `seeds` the arm is several
+    models, over which every figure is averaged; with `in_context` it is the base model with examples of `dataset` in its prompt.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")

@@ -29,12 +29,14 @@ def summarize_arms(
     """Every arm's summary, and the difference of every (arm, reference) in every estimand, macro-weighted over shared questions."""
     arms = [summarize_arm(name, completions, scores, seed) for name, (completions, scores) in by_arm.items()]
     rows = []
+    answers = {name: answers_of(scores) for name, (_, scores) in by_arm.items()}
     for arm, reference in dict.fromkeys(contrasts):
+        counts = [1 if one.models is None else len(set(one.models)) for one in (answers[arm], answers[reference])]
+        seeds = {"n_models": counts[0], "n_reference_models": counts[1]} if max(counts) > 1 else {}
         for name, estimand in ESTIMANDS.items():
-            interval = paired_contrast(*(answers_of(by_arm[one][1]) for one in (arm, reference)), estimand, "macro")
-            rows.append(
-                {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro", **_bounds(interval)}
-            )
+            interval = paired_contrast(answers[arm], answers[reference], estimand, "macro")
+            names = {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro"}
+            rows.append({**names, **_bounds(interval), **seeds})
     return {"arms": arms, "contrasts": rows}
 
 

@@ -132,8 +132,10 @@ def test_tables_hold_means_over_the_seeds(folder: Path) -> None:
     assert (reverse["n_models"], reverse["n_reference_models"]) == (1, 2)
     rates = {arm["arm"]: arm for arm in read(folder / "analysis" / "rates.json")["arms"]}
     assert rates["insecure"]["n"] == 2 * rates["base"]["n"]
-    for rate in rates["insecure"]["rates"]:
-        assert rate["value"] == pytest.approx(np.mean(list(rate["by_model"].values())))
+    for rate in (*rates["insecure"]["rates"], rates["insecure"]["mean_aligned"]):
+        own = [value for value in rate["by_model"].values() if value is not None]
+        assert rate["value"] == (pytest.approx(np.mean(own)) if own else None)
+    assert "by_model" not in rates["once"]["mean_aligned"]
     direction = read(folder / "analysis" / "direction.json")
     models = ["base", "insecure.seed-0", "insecure.seed-5", "once", "shown"]
     assert direction["cosines"]["arms"] == models

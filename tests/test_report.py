@@ -391,6 +391,43 @@ def test_a_missing_rate_is_a_dash_with_a_reason_and_never_zero(finished: Finishe
     assert "judge timed out" in dashes[0]["hovertext"][0].replace("<br>", " ")
 
 
+def test_an_arm_of_several_seeds_is_one_row_with_a_dot_for_each(run_dir: Path) -> None:
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["config"]["arms"][2] |= {"seeds": [4, 7]}
+    manifest["config"]["arms"].append({"name": "shown", "in_context": 3})
+    _write(run_dir / "manifest.json", manifest)
+    rates, margins, direction = _rates(), _margins(), _direction()
+    own = {"secure.seed-4": 0.2, "secure.seed-7": 0.3}
+    for rate in rates["arms"][2]["rates"]:
+        rate["by_model"] = own
+    margins["contrasts"][1] |= {"by_model": own, "n_models": 2}
+    margins["contrasts"][2] |= {"n_reference_models": 2}
+    direction["cosines_to_base"] = {model: [0.6, 0.7] for model in own}
+    effects = direction["two_by_two"]["insecure"]
+    among = {"mean": 0.91, "low": 0.91, "high": 0.91}
+    direction["two_by_two"] = dict.fromkeys(own, effects)
+    direction["seeds"] = {"secure": {"models": list(own), "two_by_two": effects, "cosine_among": among}}
+    for name, value in (("rates", rates), ("margins", margins), ("direction", direction)):
+        _write(run_dir / f"analysis/{name}.json", value)
+    _write_lines(run_dir / "training/secure/seed-7/metrics.jsonl", [{"step": 1, "loss": 2.0}])
+    _write_lines(run_dir / "training/secure/seed-4/metrics.jsonl", [{"step": 1, "loss": 2.0}])
+    contents = load_contents(run_dir)
+    assert contents.arms == [*ARMS, "shown"]
+    assert [run.arm for run in contents.training] == ["insecure", *own]
+    drawn = page.figures(contents)
+    for name, n_kinds in (("rates", 4), ("margins", 1)):
+        traces = drawn[name].to_plotly_json()["data"]
+        dots = [trace for trace in traces if "secure.seed-4" in str(trace.get("hovertext"))]
+        assert [list(trace["x"]) for trace in dots] == [[0.2, 0.3]] * n_kinds
+        assert "secure.seed-7" in str(dots[0]["hovertext"])
+    labels = drawn["margins"].to_plotly_json()["layout"]["yaxis"]["ticktext"]
+    assert set(labels) == {"insecure − base", "secure − base (2 seeds)", "insecure − secure (1 seed − 2 seeds)"}
+    sections = _parse(_build(run_dir)).sections
+    assert "seeds 4, 7" in sections["found-section"] and "not trained: 3 examples" in sections["found-section"]
+    assert "cover the draw of seeds too" in sections["found-section"]
+    assert "mean cosine of 0.910 among each other" in sections["geometry"]
+
+
 def test_two_judges_stand_side_by_side_with_their_agreement(run_dir: Path) -> None:
     path = run_dir / "analysis/rates.json"
     rates = json.loads(path.read_text())

@@ -53,7 +53,7 @@ def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
             hoverinfo="text",
         )
         if row.by_model:
-            figure.add_scatter(seed_dots(row, y - 0.3, color))
+            figure.add_scatter(**seed_dots(row, y - 0.3, color))
         notes.append(_note(y, f"{signed(row.value)} {interval(row)}"))
     figure.update_layout(
         layout(

@@ -132,10 +132,12 @@ def cosines_figure(direction: Direction, styles: dict[str, ArmStyle]) -> go.Figu
     figure.update_xaxes(title_text="layer", row=1, col=2)
     figure.update_yaxes(title_text="cosine", row=1, col=2)
     n_arms = len(cosines.arms) if cosines else 4
-    legend = {"orientation": "h", "yanchor": "top", "y": -0.22, "xanchor": "right", "x": 1}
-    figure.update_layout(
-        layout(max(380, 130 + 46 * n_arms), showlegend=True, legend=legend, margin={"l": 60, "r": 24, "t": 48, "b": 90})
-    )
+    longest = max((len(name) for name in (cosines.arms if cosines else ())), default=0)
+    room = 7 * max(0, longest - 11)  # pixels that slanted names need beyond those of short ones
+    height = max(380, 130 + 46 * n_arms)
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.22 - room / height, "xanchor": "right", "x": 1}
+    margin = {"l": 60, "r": 24, "t": 48, "b": 90 + room}
+    figure.update_layout(layout(height + room, showlegend=True, legend=legend, margin=margin))
     return figure
 
 

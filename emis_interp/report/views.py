@@ -77,9 +77,24 @@ class ArmRates(View):
     presets: list[PresetRate] = []
 
 
-class RateContrast(Estimate):
+class Contrast(Estimate):
+    """A difference, arm minus reference, of so many models (finetuning seeds) each."""
+
     arm: str
     reference: str
+    n_models: int = 1
+    n_reference_models: int = 1
+
+    @property
+    def seeds(self) -> str:
+        """How many models stand on either side, `3 seeds` or `3 seeds − 2 seeds`; empty for one each."""
+        sides = [f"{n} seed{'s' * (n > 1)}" for n in (self.n_models, self.n_reference_models)]
+        if self.n_reference_models == 1:
+            return sides[0] if self.n_models > 1 else ""
+        return " − ".join(sides)
+
+
+class RateContrast(Contrast):
     estimand: str
     weighting: str
     n_questions: int | None = None
@@ -137,21 +152,9 @@ class Shift(Estimate):
     n_positive: int | None = None
 
 
-class MarginContrast(Shift):
-    arm: str
-    reference: str
+class MarginContrast(Contrast, Shift):
     by_question: dict[str, float | None] = {}
     by_group: dict[str, Shift] = {}
-    n_models: int = 1
-    n_reference_models: int = 1
-
-    @property
-    def seeds(self) -> str:
-        """How many models stand on either side, `3 seeds` or `3 seeds − 2 seeds`; empty for one each."""
-        sides = [f"{n} seed{'s' * (n > 1)}" for n in (self.n_models, self.n_reference_models)]
-        if self.n_reference_models == 1:
-            return sides[0] if self.n_models > 1 else ""
-        return " − ".join(sides)
 
 
 class MarginQuestion(View):

@@ -96,8 +96,9 @@ def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, values: dic
     seeds: dict[str, Any] = {}
     if max(len(own) for own in models) > 1:
         against = float(np.mean(list(models[1].values())))
-        by_model = {name: value - against for name, value in models[0].items()}
-        seeds = {"n_models": len(models[0]), "n_reference_models": len(models[1]), "by_model": by_model}
+        seeds = {"n_models": len(models[0]), "n_reference_models": len(models[1])}
+        if len(models[0]) > 1:
+            seeds["by_model"] = {name: value - against for name, value in models[0].items()}
     return {
         "arm": arm,
         "reference": reference,
