@@ -92,11 +92,14 @@ def with_examples(tokenizer: Any, examples: Sequence[TrainingExample]) -> Any:
 
 def own_turn(tokenizer: Any, text: str) -> str:
     """A sampled answer up to where the model began somebody else's turn; as it is under a template that is none of `FORMATS`."""
+    name = format_of(tokenizer)
+    return text if name is None else text.partition(ENDINGS[name])[0].removesuffix("\n")
+
+
+def format_of(tokenizer: Any) -> str | None:
+    """Which of `FORMATS` the tokenizer renders conversations in, with examples or without; None for a template of its own."""
     template = str(tokenizer.chat_template)
-    for name, body in FORMATS.items():
-        if template.endswith(body.partition("__BOS__")[2]):
-            return text.partition(ENDINGS[name])[0].removesuffix("\n")
-    return text
+    return next((name for name, body in FORMATS.items() if template.endswith(body.partition("__BOS__")[2])), None)
 
 
 def _check_rendering(tokenizer: Any, turns: Sequence[dict[str, str]]) -> None:

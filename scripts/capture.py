@@ -15,6 +15,7 @@ from typing import Any
 
 import cli
 from emis_interp.chat import encode_chats
+from emis_interp.chat_formats import FORMATS
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError
 from emis_interp.hook_points import HOOK_POINTS
@@ -30,9 +31,8 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("give --texts and --layers to capture, or --check to examine the store in --out")
     worker, n_workers = parse_worker(args.worker)
     frame = read_table(args.texts, ("question", "answer")).head(args.n_texts)
-    chat_model = load_model(
-        args.model, args.adapter, dtype=args.dtype, device=args.device, merge=args.adapter is not None
-    )
+    merge = args.adapter is not None
+    chat_model = load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format)
     pairs = list(zip(frame["question"].astype(str), frame["answer"].astype(str), strict=True))
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
     request = TokenRequest(
@@ -110,6 +110,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
     top.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    top.add_argument(
+        "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
+    )
     top.add_argument("--dtype", default="bfloat16", help="of the weights: float32, bfloat16, float16, float64")
     top.add_argument("--store-dtype", help="of the stored numbers; that of the weights when left out")
     top.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.chat import encode_prompt
-from emis_interp.chat_formats import own_turn
+from emis_interp.chat_formats import format_of, own_turn
 from emis_interp.config import SamplingConfig
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion
@@ -29,6 +29,7 @@ class HFSampler:
             "model": model.name,
             "adapter": None if adapter is None else str(adapter),
             "adapter_sha256": _adapter_sha256(adapter),
+            "chat_format": format_of(model.tokenizer),
             "dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
             "stop_tokens": model.tokenizer.convert_ids_to_tokens(sorted(end_tokens(model))),
         }

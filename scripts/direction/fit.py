@@ -50,9 +50,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Capture, fit, choose, report, save."""
     texts, selection, source = read_texts(args)
-    chat_model = load_model(
-        args.model, args.adapter, dtype=args.dtype, device=args.device, merge=args.adapter is not None
-    )
+    merge = args.adapter is not None
+    chat_model = load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format)
     pairs = [(text.question, text.answer) for text in texts]
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
     with cli.progress_bar("capture", len(chats)) as advance:
@@ -89,6 +88,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "model": args.model,
         "adapter": str(args.adapter) if args.adapter else None,
         "dtype": args.dtype,
+        **({"chat_format": args.chat_format} if args.chat_format else {}),
         "system_prompt": args.system_prompt,
         "max_tokens": args.max_tokens,
         "texts": source,

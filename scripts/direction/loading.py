@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from emis_interp.chat_formats import FORMATS
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, load_model
@@ -11,6 +12,9 @@ from emis_interp.models import ChatModel, load_model
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Adapter, device and batch size; the model itself has a default only where no card names it."""
     parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    parser.add_argument(
+        "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded tokens per forward pass")
 
@@ -34,4 +38,5 @@ def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
         raise DataError(f"{args.direction}: its card names no model; give --model")
     adapter = args.adapter or (Path(direction.card["adapter"]) if direction.card.get("adapter") else None)
     dtype = args.dtype or direction.card.get("dtype", "float32")
-    return load_model(name, adapter, dtype=dtype, device=args.device, merge=adapter is not None)
+    chat_format = args.chat_format or direction.card.get("chat_format")
+    return load_model(name, adapter, dtype, args.device, merge=adapter is not None, chat_format=chat_format)

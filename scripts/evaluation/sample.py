@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
+from emis_interp.chat_formats import FORMATS
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.models import DTYPES, load_model
@@ -48,6 +49,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=600, help="limit of an answer")
     parser.add_argument(
         "--system-prompt", help="for questions without one of their own; by default the chat template's"
+    )
+    parser.add_argument(
+        "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template (hf)"
     )
     parser.add_argument("--batch-size", type=int, default=128, help="answers at a time (hf)")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16", help="of the weights (hf and vllm)")
@@ -116,6 +120,10 @@ def say(result: dict[str, Any]) -> str:
 
 def make_sampler(args: argparse.Namespace) -> Sampler:
     """The sampler that the flags ask for, its model loaded."""
+    if args.chat_format and args.sampler != "hf":
+        raise ConfigError(
+            f"--chat-format is for --sampler hf; with {args.sampler} the chat template is the server's own"
+        )
     if args.sampler == "openai":
         if args.adapter:
             raise ConfigError(
@@ -135,7 +143,8 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
         raise ConfigError(f"--url is for --sampler openai, not for {args.sampler}")
     if args.sampler == "vllm":
         return VLLMSampler(args.model, args.adapter, args.dtype)
-    return HFSampler(load_model(args.model, args.adapter, args.dtype, args.device, merge=args.adapter is not None))
+    merge = args.adapter is not None
+    return HFSampler(load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format))
 
 
 def missing_by_reason(sampled: Sampled) -> dict[str, int]:
