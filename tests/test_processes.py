@@ -53,8 +53,26 @@ def launch(script: Path, *words: str, n: int = 2) -> subprocess.CompletedProcess
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # `--cpu` would start one process only (accelerate leaves several to MPI); the worker itself chooses the CPU and gloo.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(n), "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), str(script), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        str(n),
+        "--num_machines",
+        "1",
+    ]
+    command += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        str(port),
+        str(script),
+        *words,
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500)
 
 
@@ -67,7 +85,9 @@ def weights(folder: Path, method: str = "lora") -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_train_the_same_steps_as_one(tmp_path: Path, method: str) -> None:
     training = TRAINING | {"method": method}
-    done = launch(ROOT / "tests" / "finetune_worker.py", str(plan(tmp_path, "two", training=training, probe_steps=[0, 2])))
+    done = launch(
+        ROOT / "tests" / "finetune_worker.py", str(plan(tmp_path, "two", training=training, probe_steps=[0, 2]))
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert two["n_processes"] == 2 and two["n_steps"] == 3
