@@ -24,15 +24,17 @@ class Config(BaseModel):
 
 
 class ArmConfig(Config):
-    """A model under test: the base model finetuned on `dataset`, or untouched when that is None.
+    """A model under test: the base model finetuned on `dataset` or by `recipe`, or untouched when both are None.
 
     `dataset` is a shipped name (`insecure`, `secure`, `educational`, `reckless`, `careful`), or a JSONL file (relative ones are looked
-    for under `data_dir`). `contrast` names the arm that this one is compared with, besides the base model. With `seeds` the arm is several
-    models, over which every figure is averaged; with `in_context` it is the base model with examples of `dataset` in its prompt.
+    for under `data_dir`). `recipe` is a name of `scripts/train.py --list` or a YAML file: its rows, and its changes of the run's
+    training settings. `contrast` names the arm that this one is compared with, besides the base model. With `seeds` the arm is several
+    models, over which every figure is averaged; with `in_context` it is the base model with examples of its rows in the prompt.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     dataset: str | None = None
+    recipe: str | None = None
     n_rows: int | None = Field(default=None, ge=1, description="rows drawn with the seed; None for all")
     contrast: str | None = None
     seeds: tuple[int, ...] | None = Field(
@@ -44,11 +46,19 @@ class ArmConfig(Config):
         default=None, ge=1, description="not trained: so many examples of `dataset` stand before every question"
     )
 
+    @property
+    def untouched(self) -> bool:
+        return self.dataset is None and self.recipe is None
+
     def find_problem(self) -> str | None:
         """Why the fields of this arm do not go together, or None."""
-        if self.dataset is None and self.name != "base":
-            return "has no dataset; only `base` may be untouched"
-        if self.dataset is None and (self.seeds or self.in_context):
+        if self.dataset is not None and self.recipe is not None:
+            return "has dataset and recipe; give one of them"
+        if self.recipe is not None and self.in_context:
+            return "has recipe and in_context; in_context goes with dataset"
+        if self.untouched and self.name != "base":
+            return "has no dataset and no recipe; only `base` may be untouched"
+        if self.untouched and (self.seeds or self.in_context):
             return "is untouched, so it takes neither seeds nor in_context"
         if self.seeds and len(set(self.seeds)) != len(self.seeds):
             return f"has a seed twice: {list(self.seeds)}"
@@ -195,7 +205,7 @@ class RunConfig(Config):
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"arms: names must be unique, found {names}")
-        if not any(arm.name == "base" and arm.dataset is None for arm in self.arms):
+        if not any(arm.name == "base" and arm.untouched for arm in self.arms):
             raise ValueError("arms: one arm must be `base` without a dataset; everything is compared with it")
         for arm in self.arms:
             if problem := arm.find_problem():
@@ -212,7 +222,7 @@ class RunConfig(Config):
     @property
     def organisms(self) -> tuple[ArmConfig, ...]:
         """Every arm but base."""
-        return tuple(arm for arm in self.arms if arm.dataset is not None)
+        return tuple(arm for arm in self.arms if not arm.untouched)
 
     @property
     def trained_arms(self) -> tuple[ArmConfig, ...]:

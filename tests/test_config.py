@@ -150,3 +150,17 @@ def test_data_is_looked_for_in_the_working_folder_then_in_the_data_folder(
 def test_a_configuration_survives_a_round_trip_through_json() -> None:
     config = load_config("laptop")
     assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+def test_an_arm_has_a_dataset_or_a_recipe_and_not_both() -> None:
+    def arms(*fields: str) -> str:
+        return f"arms=[{{name: base}}, {{name: odd, {', '.join(fields)}}}]"
+
+    config = load_config("smoke", [arms("recipe: rank-1")])
+    assert [arm.name for arm in config.trained_arms] == ["odd"]
+    with pytest.raises(ConfigError, match="`odd` has dataset and recipe; give one of them"):
+        load_config("smoke", [arms("recipe: rank-1", "dataset: insecure")])
+    with pytest.raises(ConfigError, match="`odd` has no dataset and no recipe"):
+        load_config("smoke", ["arms=[{name: base}, {name: odd}]"])
+    with pytest.raises(ConfigError, match="in_context goes with dataset"):
+        load_config("smoke", [arms("recipe: rank-1", "in_context: 2")])

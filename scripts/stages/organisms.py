@@ -30,7 +30,7 @@ def train(run: Run) -> tuple[list[Path], str]:
         if model.arm not in run.config.trained_arms:
             continue
         rows, out_dir = run.rows(model), run.training_dir(model)
-        summary = train_one(model.name, rows, run.config.training, out_dir, run.config, model.seed)
+        summary = train_one(model.name, rows, run.training(model.arm), out_dir, run.config, model.seed)
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
         config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
         files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]

@@ -15,7 +15,7 @@ import torch
 from cli import release_memory
 from emis_interp.chat import encode_chat, render_prompt
 from emis_interp.chat_formats import with_examples
-from emis_interp.config import ArmConfig, ModelConfig, RunConfig
+from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
 from emis_interp.judged import matched_pairs, read_judged
@@ -24,6 +24,7 @@ from emis_interp.records import ContrastPair, Question, TrainingExample
 from emis_interp.store import file_sha256, read_json, text_sha256, write_json
 from evals.questions import load_questions
 from training.datasets import SHIPPED, load_dataset
+from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 VERSIONED = ("torch", "transformers", "peft", "nnsight", "numpy", "scikit-learn", "plotly", "tokenizers", "emis-interp")
 FREE_TO_CHANGE = (
@@ -113,12 +114,12 @@ class Run:
 
     def load(self, model: ModelConfig) -> ChatModel:
         """The base model: as it is, with the examples of an in-context arm in its chat template, with an adapter, or wholly finetuned."""
-        if model.arm.dataset is None:
+        if model.arm.untouched:
             return self.base
         if model.arm.in_context is not None:
             return replace(self.base, tokenizer=with_examples(self.base.tokenizer, self.rows(model)))
         chat_format = self.config.chat_format
-        if self.config.training.method == "full":
+        if self.training(model.arm).method == "full":
             weights = self.training_dir(model) / "model"
             if not (weights / "config.json").exists():
                 raise StageError(f"{weights}: no model there; run the train stage first (--from train)")
@@ -145,7 +146,35 @@ class Run:
     def rows(self, model: ModelConfig) -> list[TrainingExample]:
         """What a model is trained on, or has in its context, drawn with its seed."""
         arm = model.arm
+        if (recipe := self.recipe(arm)) is not None:
+            return examples_of(recipe, self.config.find_data, model.seed)
         return load_dataset(str(arm.dataset), self.training_file(arm), arm.in_context or arm.n_rows, model.seed)
+
+    def recipe(self, arm: ArmConfig) -> Recipe | None:
+        """The arm's recipe with the arm's number of rows, or None for an arm without one.
+
+        Raises:
+            StageError: a recipe that does not fit a run: one in context, or in another chat format than the run's.
+        """
+        if arm.recipe is None:
+            return None
+        recipe = load_recipe(arm.recipe, [] if arm.n_rows is None else [f"data.n_rows={arm.n_rows}"])
+        if recipe.in_context is not None:
+            raise StageError(
+                f"arm `{arm.name}`: recipe {recipe.name} trains nothing; write the arm as "
+                f"{{name: {arm.name}, dataset: {recipe.data.dataset}, in_context: {recipe.in_context}}}"
+            )
+        if recipe.chat_format not in (None, self.config.chat_format):
+            raise StageError(
+                f"arm `{arm.name}`: recipe {recipe.name} trains in the format {recipe.chat_format}, in which every arm must then be "
+                f"asked; --set chat_format={recipe.chat_format}"
+            )
+        return recipe
+
+    def training(self, arm: ArmConfig) -> TrainingConfig:
+        """The run's training settings, with the changes of the arm's recipe."""
+        recipe = self.recipe(arm)
+        return self.config.training if recipe is None else training_config(recipe, self.config.training)
 
     def training_file(self, arm: ArmConfig) -> Path | None:
         """The arm's data file, or None for a shipped set."""
@@ -200,9 +229,13 @@ class Run:
             )
 
     def _describe(self) -> dict[str, Any]:
-        inputs = {}
+        inputs, recipes = {}, {}
+        for arm in self.config.organisms:
+            if (recipe := self.recipe(arm)) is not None:
+                recipes[arm.name] = recipe.model_dump(mode="json")
+                inputs[f"recipe of {arm.name}"] = text_sha256(recipe.model_dump_json(exclude={"summary", "source"}))
         for model in self.config.models:
-            if model.arm.dataset is not None:
+            if not model.arm.untouched:
                 text = "\n".join(row.model_dump_json() for row in self.rows(model))
                 inputs[f"training data of {model.name}"] = text_sha256(text)
         inputs["questions"] = text_sha256("\n".join(question.model_dump_json() for question in self.questions))
@@ -214,6 +247,7 @@ class Run:
         return {
             "config": self.config.model_dump(mode="json"),
             "inputs": inputs,
+            "recipes": recipes,
             "system_prompt_policy": policy,
             "rendered_example": example,
             "chat_template": self.base.tokenizer.chat_template,
