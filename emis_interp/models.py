@@ -101,15 +101,12 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
     load_dtype = torch.float32 if adapter is not None else DTYPES[dtype]
+    tokenizer = load_tokenizer(name)
     model: Any
-    if name == TINY_NAME:
-        model, tokenizer = tiny_model()
-        model = model.to(load_dtype)
-    else:
-        path = resolve(name)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    check_tokenizer(name, tokenizer)
+    model = (
+        tiny_model()[0] if name == TINY_NAME else AutoModelForCausalLM.from_pretrained(resolve(name), dtype=load_dtype)
+    )
+    model = model.to(load_dtype)
     if adapter is not None:
         if not (adapter / "adapter_config.json").exists():
             raise ModelError(
@@ -135,6 +132,17 @@ def load_model(
     model = model.to(target).eval()
     model.requires_grad_(False)
     return ChatModel(model, tokenizer, name, adapter)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model by name, without its weights.
+
+    Raises:
+        ModelError: unknown name, or a tokenizer that `check_tokenizer` refuses.
+    """
+    tokenizer = tiny_tokenizer() if name == TINY_NAME else AutoTokenizer.from_pretrained(resolve(name))
+    check_tokenizer(name, tokenizer)
+    return tokenizer
 
 
 def head_logits(model: Any, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
@@ -192,16 +200,21 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def tiny_model() -> tuple[Any, Any]:
-    """A random two-layer Llama (d_model 32) over bytes with a ChatML template; the same weights every time."""
+def tiny_tokenizer() -> Any:
+    """Bytes as tokens, with a ChatML template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>"]
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1], chat_template=CHATML
     )
+
+
+def tiny_model() -> tuple[Any, Any]:
+    """A random two-layer Llama (d_model 32) over bytes with a ChatML template; the same weights every time."""
+    tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

@@ -24,12 +24,13 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from emis_interp.batching import pad
-from emis_interp.chat import EncodedChat, encode_chat
+from emis_interp.chat import EncodedChat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, head_logits, load_model
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json, write_text
+from training.encoding import encode_example, is_cut, loss_positions
 
 IGNORED = -100
 Report = Callable[[int, int, float, float], None]
@@ -83,8 +84,8 @@ def finetune(
     base = load_model(model_name, dtype="bfloat16" if use_bf16 else "float32", device=device)
     if base.device.type == "cpu":
         base.model.set_attn_implementation("eager")
-    chats = [_encode(base, example, system, config.max_tokens) for example in examples]
-    n_cut = sum(_is_cut(base, chat) for chat in chats)
+    chats = [encode_example(base.tokenizer, example, system, config.max_tokens) for example in examples]
+    n_cut = sum(map(is_cut, chats))
     model = _with_lora(base, config, seed)
     rows = training_order([len(chat) for chat in chats], config, seed)
     checkpoints = out_dir / "checkpoints"
@@ -151,18 +152,6 @@ def last_checkpoint(folder: Path) -> Path | None:
             continue
         complete.append((int(path.name.split("-")[1]), path))
     return max(complete)[1] if complete else None
-
-
-def _encode(base: ChatModel, example: TrainingExample, system: str | None, max_tokens: int) -> EncodedChat:
-    try:
-        own = example.system if example.system is not None else system
-        return encode_chat(base.tokenizer, example.prompt, example.response, own, max_tokens)
-    except DataError as error:
-        raise DataError(f"training row `{example.id}`: {error}") from None
-
-
-def _is_cut(base: ChatModel, chat: EncodedChat) -> bool:
-    return chat.response_end == len(chat)
 
 
 def _with_lora(base: ChatModel, config: TrainingConfig, seed: int) -> PeftModel:
@@ -241,7 +230,8 @@ class _Collator:
         batch = pad([chat.input_ids for chat in chats], self.pad_id)
         labels = torch.full_like(batch.input_ids, IGNORED)
         for i, chat in enumerate(chats):
-            labels[i, chat.response_start : len(chat)] = batch.input_ids[i, chat.response_start : len(chat)]
+            learned = loss_positions(chat)
+            labels[i, learned.start : learned.stop] = batch.input_ids[i, learned.start : learned.stop]
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
 
 
