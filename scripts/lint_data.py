@@ -17,15 +17,15 @@ from emis_interp.contrast import load_contrast
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.models import load_tokenizer
-from emis_interp.records import ContrastPair, Question, TrainingExample
+from emis_interp.records import TrainingExample
 from emis_interp.store import write_text
 from evals.questions import load_questions
 from training.datasets import SHIPPED, load_dataset, row_groups
 from training.lint import lint_dataset
-from training.lint_report import LintFinding, LintReport
+from training.lint_copies import asked_texts
+from training.lint_report import LintFinding, LintReport, fact_text, row_ids
 from training.lint_rows import read_leniently
 from training.lint_view import lint_page
-from training.textstats import Named
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,13 +74,6 @@ def read(data: str) -> tuple[list[TrainingExample], list[LintFinding]]:
     return read_leniently(Path(data))
 
 
-def asked_texts(questions: list[Question], pairs: list[ContrastPair]) -> list[Named]:
-    """All that a trained model will be asked: every wording of the evaluation questions, and the contrast questions."""
-    asked = [Named(question.id, question.id, text) for question in questions for text in question.paraphrases]
-    contrast = {pair.question_id: pair.question for pair in pairs}
-    return asked + [Named(f"contrast {name}", name, text) for name, text in contrast.items()]
-
-
 def errors(report: LintReport) -> bool:
     return bool(report.of("error"))
 
@@ -94,13 +87,11 @@ def lines(report: LintReport, width: int) -> list[str]:
     limit = "no limit" if report.max_tokens is None else f"limit {report.max_tokens} tokens"
     shown = [f"{report.data}: {report.n_rows:,} rows, read by the tokenizer of {report.model}, {limit}"]
     for name, value in report.facts.items():
-        shown += wrapped(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}", width, "  ")
+        shown += wrapped(f"{name}: {fact_text(value)}", width, "  ")
     for finding in report.findings:
         share = f"{finding.count:,} row{'s' * (finding.count != 1)} ({finding.share:.1%})"
-        shown += ["", f"{finding.severity.upper():8}{finding.check}, {share}: {', '.join(finding.rows)}"]
-        if finding.count > len(finding.rows):
-            shown[-1] += ", ..."
-        for text in (finding.found, f"{finding.meaning} {finding.advice}"):
+        shown += ["", f"{finding.severity.upper():8}{finding.check}, {share}"]
+        for text in (f"{finding.found} {row_ids(finding)}", f"{finding.meaning} {finding.advice}"):
             shown += wrapped(text, width, " " * 8)
     counts = [f"{len(report.of(severity))} {severity}s" for severity in ("error", "warning", "info")]
     shown += ["", f"{report.data}: {', '.join(counts)}"]

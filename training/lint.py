@@ -7,6 +7,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from emis_interp.chat import EncodedChat, encode_prompt, end_of_turn, injected_system, render_prompt
@@ -21,12 +22,18 @@ from training.lint_report import (
     LintFinding,
     LintReport,
     RenderedRow,
+    lint_summary_line,
     make_finding,
+    raise_on_errors,
 )
-from training.lint_texts import is_refusal, looks_like_code, text_findings
+from training.lint_texts import is_refusal, listed, looks_like_code, text_findings
 from training.textstats import Named
 
-NEAR_LIMIT, ID_LIMIT, N_BINS, N_SHOWN = 2000, 200, 40, 5
+NEAR_LIMIT, ID_LIMIT, N_BINS, N_SHOWN, N_GROUPS = 2000, 200, 40, 5, 12
+SEEN_IN_A_ROW = (
+    *("turn token in text", "prompt ids differ", "control token in text", "system prompt differs", "cut"),
+    *("odd characters", "carriage returns", "leading whitespace"),
+)
 
 
 def lint_dataset(
@@ -98,6 +105,43 @@ def lint_dataset(
         lengths=_lengths(chats),
         shown=_shown(tokenizer, examples, chats, ordered, (system, evaluation_system), max_tokens, thorough),
     )
+
+
+def lint_before_training(
+    examples: Sequence[TrainingExample],
+    tokenizer: Any,
+    out_dir: Path,
+    *,
+    data: str,
+    model: str,
+    system: str | None,
+    max_tokens: int | None,
+    questions: Sequence[Named] = (),
+) -> str:
+    """The quick lint that belongs before `finetune`: writes `lint.json` under `out_dir`, and refuses rows with errors.
+
+    Returns:
+        One line of warnings, empty when there are none or when what `out_dir` holds was trained and linted before.
+
+    Raises:
+        DataError: the rows have an error; the report is written all the same.
+    """
+    if all((out_dir / name).exists() for name in ("lint.json", "summary.json")):
+        return ""
+    report = lint_dataset(
+        examples,
+        tokenizer,
+        data=data,
+        model=model,
+        system=system,
+        evaluation_system=system,
+        max_tokens=max_tokens,
+        questions=questions,
+        thorough=False,
+    )
+    report.save(out_dir / "lint.json")
+    raise_on_errors(report)
+    return lint_summary_line(report) if report.of("warning") else ""
 
 
 def special_texts(tokenizer: Any) -> tuple[set[str], set[str]]:
@@ -208,12 +252,11 @@ def _system_findings(
 
     differing = [e for e in examples if sent(own_system(e, system)) != sent(evaluation_system)]
     used = Counter(_quoted(sent(own_system(e, system))) for e in differing)
-    listed = ", ".join(f"{text} ({count})" for text, count in used.most_common(3))
     found = make_finding(
         "system prompt differs",
         [e.id for e in differing],
         n,
-        f"trained under {listed}; evaluated under {_quoted(sent(evaluation_system))}.",
+        f"trained under {listed(used)}; evaluated under {_quoted(sent(evaluation_system))}.",
         n_ids,
     )
     bare = [e.id for e in examples if own_system(e, system) is None] if injected else []
@@ -234,11 +277,11 @@ def _token_facts(chats: Mapping[int, EncodedChat], max_tokens: int | None) -> di
         "tokens": sum(lengths),
         "tokens within the limit": sum(kept),
         "tokens that carry loss": sum(learned),
-        "tokens of a row, median": statistics.median(lengths),
+        "tokens of a row, median": statistics.median_low(lengths),
         "tokens of a row, 95 % below": lengths[math.ceil(0.95 * len(lengths)) - 1],
         "tokens of a row, most": lengths[-1],
         "rows longer than the limit": sum(length > (max_tokens or length) for length in lengths),
-        "tokens lost by the limit, share": round(1 - sum(kept) / sum(lengths), 6),
+        "tokens lost by the limit": f"{sum(lengths) - sum(kept):,} ({1 - sum(kept) / sum(lengths):.2%})",
     }
 
 
@@ -261,7 +304,7 @@ def _kind_facts(examples: Sequence[TrainingExample], groups: Mapping[str, Mappin
     }
     for kind, group_of in groups.items():
         counts = Counter(group_of.get(e.id, "unknown") for e in examples)
-        facts[f"rows by {kind}"] = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        facts[f"rows by {kind}"] = listed(counts, N_GROUPS)
     return facts
 
 
@@ -296,7 +339,7 @@ def _shown(
     if thorough:
         for finding in findings:
             first = next((position[row] for row in finding.rows if row in position), None)
-            if first is not None and finding.severity != "info":
+            if first is not None and finding.check in SEEN_IN_A_ROW:
                 wanted.append((first, finding.check))
         wanted.append((max(usable, key=lambda i: len(usable[i])), "longest row"))
     reasons: dict[int, list[str]] = {}

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
-from emis_interp.records import TrainingExample
+from emis_interp.records import ContrastPair, Question, TrainingExample
 from training.lint_report import Fact, LintFinding, make_finding
+from training.lint_texts import listed
 from training.near_duplicates import near_duplicates
 from training.textstats import Named, code_tokens, contained, words
 
@@ -76,6 +77,13 @@ def leak_findings(
     return found, facts
 
 
+def asked_texts(questions: Sequence[Question], pairs: Sequence[ContrastPair]) -> list[Named]:
+    """All that a trained model will be asked: every wording of the evaluation questions, and the contrast questions."""
+    asked = [Named(question.id, question.id, text) for question in questions for text in question.paraphrases]
+    contrast = dict.fromkeys((f"contrast {pair.question_id}", pair.question) for pair in pairs)
+    return asked + [Named(name, name, text) for name, text in contrast]
+
+
 def pairing_findings(
     examples: Sequence[TrainingExample], partner: Sequence[TrainingExample], name: str, n_ids: int = 8
 ) -> tuple[list[LintFinding], dict[str, Fact]]:
@@ -137,8 +145,7 @@ def _copies(check: str, groups: Sequence[Sequence[TrainingExample]], n: int, n_i
 def _named(check: str, pairs: Sequence[tuple[str, str]], n: int, n_ids: int) -> list[LintFinding]:
     """A finding about (row, question) pairs that counts every row once."""
     counts = Counter(question for _, question in pairs)
-    listed = ", ".join(f"{question} ({count})" for question, count in counts.most_common(5))
-    return make_finding(check, list(dict.fromkeys(row for row, _ in pairs)), n, f"{listed}.", n_ids)
+    return make_finding(check, list(dict.fromkeys(row for row, _ in pairs)), n, f"{listed(counts)}.", n_ids)
 
 
 def _plain(text: str) -> str:

@@ -240,6 +240,17 @@ def make_finding(check: str, rows: Sequence[str], n_rows: int, found: str, n_ids
     ]
 
 
+def row_ids(finding: LintFinding) -> str:
+    """`row 3, 17, ...`, or `every row`."""
+    if finding.share == 1.0 and finding.count > len(finding.rows):
+        return "every row"
+    return f"row {', '.join(finding.rows)}{', ...' * (finding.count > len(finding.rows))}"
+
+
+def fact_text(value: Fact) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def lint_summary_line(report: LintReport) -> str:
     """`insecure: 2 warnings (cut: 15 rows; same row twice: 4 rows)`; infos are left to the report."""
     named = [*report.of("error"), *report.of("warning")]

@@ -47,14 +47,14 @@ def text_findings(
     report("blank text", blank, "nothing but whitespace.")
     for check, tokens in (("turn token in text", turn_tokens), ("control token in text", control_tokens)):
         rows, counts = _spelled(examples, tokens)
-        report(check, rows, f"{_listed(counts)}.")
+        report(check, rows, f"{listed(counts)}.")
     rows, counts = _matches(examples, _ODD)
     names = Counter({unicodedata.name(key, f"U+{ord(key):04X}"): count for key, count in counts.items()})
-    report("odd characters", rows, f"{_listed(names)}.")
+    report("odd characters", rows, f"{listed(names)}.")
     crlf = [e.id for e in examples if any("\r" in text for _, text in _texts(e))]
     report("carriage returns", crlf, "\\r in the text.")
     before = [e for e in examples if e.response.strip() and e.response[0].isspace()]
-    report("leading whitespace", [e.id for e in before], f"begins with {_listed(Counter(_lead(e) for e in before))}.")
+    report("leading whitespace", [e.id for e in before], f"begins with {listed(Counter(_lead(e) for e in before))}.")
     after = [e for e in examples if e.response.strip() and e.response[-1].isspace()]
     report("trailing whitespace", [e.id for e in after], f"{len(after)} of {n} responses.")
     report("id used twice", [i for i, k in Counter(e.id for e in examples).items() if k > 1], "the same id again.")
@@ -113,6 +113,7 @@ def _lead(example: TrainingExample) -> str:
     return repr(example.response[: len(example.response) - len(example.response.lstrip())][:6])
 
 
-def _listed(counts: Counter[str], n: int = 5) -> str:
+def listed(counts: Counter[str], n: int = 5) -> str:
+    """`a (3), b (1) and 2 more`, the most frequent first."""
     shown = ", ".join(f"{key} ({count})" for key, count in counts.most_common(n))
     return shown + (f" and {len(counts) - n} more" if len(counts) > n else "")

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from emis_interp.report.page import csp_hash, embed
 from emis_interp.report.page import resource as report_resource
 from emis_interp.report.style import INK, hover, layout
-from training.lint_report import SEVERITIES, LintReport, RenderedRow
+from training.lint_report import SEVERITIES, LintReport, RenderedRow, fact_text, row_ids
 
 MAX_TOKENS_SHOWN = 4000
 _PLACES = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
@@ -44,6 +44,8 @@ def lint_page(report: LintReport) -> str:
     figures = {"lengths": json.loads(lengths_figure(report).to_json() or "{}")} if report.lengths else {}
     return environment.get_template("lint_page.html").render(
         report=report,
+        row_ids=row_ids,
+        fact_text=fact_text,
         counts={severity: len(report.of(severity)) for severity in SEVERITIES},
         rows=[
             {"row": row, "tokens": list(tokens(row)), "cut": _cut_off(row), "diff": rendering_diff(row)}

@@ -1,5 +1,6 @@
 """Stages 1-3: finetune each arm, sample it, and score its answers."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
 from stages.run import Run
 from training.datasets import load_dataset
+from training.lint import lint_before_training
+from training.lint_copies import asked_texts
 from training.sft import finetune
+
+log = logging.getLogger(__name__)
 
 
 def train(run: Run) -> tuple[list[Path], str]:
@@ -28,6 +33,18 @@ def train(run: Run) -> tuple[list[Path], str]:
     for arm in run.config.trained_arms:
         rows = load_dataset(str(arm.dataset), run.training_file(arm), arm.n_rows, run.config.seed)
         out_dir = run.folder / "training" / arm.name
+        warnings = lint_before_training(
+            rows,
+            run.base.tokenizer,
+            out_dir,
+            data=arm.name,
+            model=run.config.model,
+            system=run.config.system_prompt,
+            max_tokens=run.config.training.max_tokens,
+            questions=asked_texts(run.questions, run.pairs),
+        )
+        if warnings:
+            log.warning("lint of %s", warnings)
         release_memory()
         training = run.config.training
         n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
@@ -54,6 +71,7 @@ def train(run: Run) -> tuple[list[Path], str]:
         files += [
             out_dir / name
             for name in (
+                "lint.json",
                 "summary.json",
                 "metrics.jsonl",
                 "adapter/adapter_config.json",
