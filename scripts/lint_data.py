@@ -123,5 +123,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-if __name__ == "__main__":
+def run() -> None:
     cli.run(main, parser(), say, status=lambda result: 0 if result["ok"] else 2)
+
+
+if __name__ == "__main__":
+    run()

@@ -261,7 +261,7 @@ def lint_summary_line(report: LintReport) -> str:
         for severity in SEVERITIES[:2]
         if (found := report.of(severity))
     ]
-    listed = "; ".join(f"{finding.check}: {finding.count} rows" for finding in named)
+    listed = "; ".join(f"{finding.check}: {finding.count} row{'s' * (finding.count != 1)}" for finding in named)
     return f"{report.data}: {', '.join(counts)} ({listed})"
 
 
