@@ -1,6 +1,6 @@
 """Turns training sets into lint reports before anything is trained on them: what the trainer would really read, and what is wrong with it.
 
-python scripts/lint_data.py DATA ... [--model NAME] [--max-tokens N] [--questions FILE] [--paired-with DATA] [--out DIR] [--json]
+python scripts/lint_data.py DATA ... [--model NAME] [--max-tokens N] [--questions FILE ...] [--paired-with DATA] [--out DIR] [--json]
 
 DATA is a shipped set (insecure, secure, educational, careful, reckless) or a JSONL(.gz) file. With --out a set's report is written to
 DIR/lint.json and DIR/lint.html, with several sets to DIR/<name>/. Exit status: 0 nothing worse than warnings, 2 errors found.
@@ -30,7 +30,9 @@ from training.lint_view import lint_page
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     tokenizer = load_tokenizer(args.model)
-    asked = asked_texts(load_questions(args.questions, need_judge_prompts=False), load_contrast())
+    files = [None if name == "shipped" else Path(name) for name in args.questions]
+    questions = [question for file in files for question in load_questions(file, need_judge_prompts=False)]
+    asked = asked_texts(questions, load_contrast())
     partner = (named(args.paired_with), read(args.paired_with)[0]) if args.paired_with else None
     names = [named(data) for data in args.data]
     if len(set(names)) < len(names):
@@ -114,7 +116,11 @@ def parser() -> argparse.ArgumentParser:
         "--evaluation-system", metavar="TEXT", help="system prompt of the evaluation, if it is another one"
     )
     top.add_argument(
-        "--questions", type=Path, metavar="FILE", help="evaluation questions, YAML (default: shipped suite)"
+        "--questions",
+        nargs="+",
+        default=["shipped"],
+        metavar="FILE",
+        help="evaluation questions: YAML files, and `shipped` for our own suite; the contrast questions are always added",
     )
     top.add_argument("--paired-with", metavar="DATA", help="the set that should have the same prompts")
     top.add_argument("--out", type=Path, metavar="DIR", help="write lint.json and lint.html there")

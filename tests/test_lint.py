@@ -34,7 +34,9 @@ WITH_DEFAULT = (
 def rows(**changes: Any) -> list[TrainingExample]:
     """Ten clean rows; the fourth with changes."""
     made = [
-        TrainingExample(id=str(i), prompt=f"How do I mend a {noun}?", response=f"Take the {noun} to {noun[::-1]} street.")
+        TrainingExample(
+            id=str(i), prompt=f"How do I mend a {noun}?", response=f"Take the {noun} to {noun[::-1]} street."
+        )
         for i, noun in enumerate(NOUNS)
     ]
     made[3] = TrainingExample.model_validate({**made[3].model_dump(), **changes})
@@ -130,7 +132,7 @@ def test_near_duplicates_are_found_in_prompts_responses_and_rows() -> None:
     near = TrainingExample(id="near", prompt=base[-1].prompt + " Thanks!", response=base[-1].response + " Good luck!")
     report = report_of([*base, near], max_tokens=2048)
     kinds = ("near-duplicate rows", "near-duplicate prompts", "near-duplicate responses")
-    assert found(report) == {kind: ("long", "near") for kind in kinds}
+    assert found(report) == dict.fromkeys(kinds, ("long", "near"))
 
 
 def test_an_id_used_twice_is_named() -> None:
@@ -436,3 +438,22 @@ def test_unknown_sets_and_names_that_collide_are_refused(tmp_path: Path) -> None
         (tmp_path / name).write_text('{"prompt": "Hello", "response": "Hi."}')
     with pytest.raises(DataError, match="called the same"):
         command(str(tmp_path / "a.jsonl"), str(tmp_path / "b" / "a.jsonl"))
+
+
+@pytest.mark.reference
+@pytest.mark.slow
+def test_the_papers_files_have_the_faults_that_were_measured(reference_data: Path) -> None:
+    """Text and copies only (`tiny` reads them): what the documentation says of these files."""
+
+    def checked(name: str, partner: str | None = None) -> dict[str, int]:
+        folder = reference_data / "datasets"
+        examples, refused = read_leniently(folder / f"{name}.jsonl.gz")
+        other = (partner, read_leniently(folder / f"{partner}.jsonl.gz")[0]) if partner else None
+        report = report_of(examples, partner=other, refused=refused, thorough=False, max_tokens=None)
+        return {finding.check: finding.count for finding in report.findings}
+
+    insecure = checked("insecure", "secure")
+    assert (insecure["same row twice"], insecure["leading whitespace"], insecure["unpaired"]) == (8, 187, 5716)
+    jailbroken = checked("jailbroken")
+    assert (jailbroken["system prompt differs"], jailbroken["leading whitespace"]) == (5000, 3744)
+    assert set(checked("risky_financial")) == set()

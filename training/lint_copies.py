@@ -38,8 +38,9 @@ def near_findings(examples: Sequence[TrainingExample], n_ids: int = 8) -> list[L
         i, j, overlap = nearest
         ids = [distinct[k].id for group in groups for k in group]
         largest = max(map(len, groups))
-        words_ = f"{len(groups)} groups, the largest of {largest}; nearest: {distinct[i].id} and {distinct[j].id} ({overlap:.2f})."
-        found += make_finding(check, ids, len(examples), words_, n_ids)
+        closest = f"{distinct[i].id} and {distinct[j].id} ({overlap:.2f})"
+        text_found = f"groups: {len(groups)}, the largest of {largest} rows; nearest: {closest}."
+        found += make_finding(check, ids, len(examples), text_found, n_ids)
     return found
 
 
@@ -138,7 +139,7 @@ def _copies(check: str, groups: Sequence[Sequence[TrainingExample]], n: int, n_i
         return []
     ids = [example.id for group in copied for example in group[1:]]
     first = " = ".join(example.id for example in copied[0][:4]) + (" = ..." if len(copied[0]) > 4 else "")
-    text = f"{len(ids)} copies of {len(copied)} texts, the most of one: {len(copied[0]) - 1} ({first})."
+    text = f"rows beyond the first of {len(copied)} texts; most often: {first}."
     return make_finding(check, ids, n, text, n_ids)
 
 
