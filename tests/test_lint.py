@@ -13,9 +13,11 @@ from emis_interp.chat import encode_chat, injected_system
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, tiny_tokenizer
 from emis_interp.records import TrainingExample
-from training import lint, sft
-from training.lint import lint_before_training, lint_dataset, rendered_row
-from training.lint_report import CHECKS, LintReport, lint_summary_line, raise_on_errors
+from training import lint, lint_tokens, sft
+from training.lint import lint_before_training, lint_dataset
+from training.lint_checks import CHECKS
+from training.lint_rendering import rendered_row
+from training.lint_report import LintReport, lint_summary_line, raise_on_errors
 from training.lint_rows import read_leniently
 from training.lint_texts import is_refusal, looks_like_code
 from training.lint_view import lint_page, rendering_diff, tokens
@@ -168,8 +170,8 @@ def test_a_row_without_a_response_token_inside_the_limit_is_an_error() -> None:
 
 
 def test_a_prompt_that_sampling_tokenises_differently_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = lint.encode_prompt
-    monkeypatch.setattr(lint, "encode_prompt", lambda t, q, s: true(t, q, s)[1 if "violin" in q else 0 :])
+    true = lint_tokens.encode_prompt
+    monkeypatch.setattr(lint_tokens, "encode_prompt", lambda t, q, s: true(t, q, s)[1 if "violin" in q else 0 :])
     assert found(report_of(rows())) == {"prompt ids differ": ("3",)}
 
 
@@ -337,7 +339,7 @@ def test_the_lint_before_training_writes_its_report_warns_in_one_line_and_refuse
 
 def test_the_quick_lint_says_what_it_did_not_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lint, "NEAR_LIMIT", 5)
-    monkeypatch.setattr(lint, "ID_LIMIT", 5)
+    monkeypatch.setattr(lint_tokens, "ID_LIMIT", 5)
     assert [text.partition(" (")[0] for text in report_of(rows(), thorough=False).skipped] == [
         "near duplicates",
         "ids of the prompt in all but 5 rows",

@@ -14,7 +14,8 @@ from plotly.offline import get_plotlyjs
 from emis_interp.report.page import csp_hash, embed
 from emis_interp.report.page import resource as report_resource
 from emis_interp.report.style import INK, hover, layout
-from training.lint_report import SEVERITIES, LintReport, RenderedRow, fact_text, row_ids
+from training.lint_checks import SEVERITIES
+from training.lint_report import LintReport, RenderedRow, fact_text, row_ids
 
 MAX_TOKENS_SHOWN = 4000
 _PLACES = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
