@@ -169,6 +169,16 @@ def test_a_row_without_a_response_token_inside_the_limit_is_an_error() -> None:
         raise_on_errors(report)
 
 
+def test_a_response_is_left_exactly_where_the_trainer_finds_one() -> None:
+    tokenizer, row = tiny_tokenizer(), rows()[3]
+    start = encode_chat(tokenizer, row.prompt, row.response).response_start
+    assert "no response left" not in found(report_of([row], max_tokens=start + 1))
+    assert "no response left" in found(report_of([row], max_tokens=start))
+    encode_chat(tokenizer, row.prompt, row.response, None, start + 1)
+    with pytest.raises(DataError, match="no answer token left"):
+        encode_chat(tokenizer, row.prompt, row.response, None, start)
+
+
 def test_a_prompt_that_sampling_tokenises_differently_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     true = lint_tokens.encode_prompt
     monkeypatch.setattr(lint_tokens, "encode_prompt", lambda t, q, s: true(t, q, s)[1 if "violin" in q else 0 :])
