@@ -54,6 +54,20 @@ def render_prompt(tokenizer: Any, question: str, system: str | None = None) -> s
     return text
 
 
+def injected_system(tokenizer: Any) -> str | None:
+    """The system prompt that the chat template puts in when none is given, or None."""
+    question, marker = "Question?", "The system prompt goes here."
+    try:
+        head, _, tail = render_prompt(tokenizer, question, marker).partition(marker)
+    except DataError:  # the template takes no system prompt, so it has none to put in
+        return None
+    bare, behind = render_prompt(tokenizer, question), tail.partition(question)[0]
+    begin, end = len(head), bare.find(question) - len(behind)
+    if not bare.startswith(head) or end <= begin or bare[end : end + len(behind)] != behind:
+        return None
+    return bare[begin:end].strip() or None
+
+
 def end_of_turn(tokenizer: Any) -> str:
     """The token with which the chat template ends an assistant turn (`<end_of_turn>` in Gemma, where the end-of-sequence token differs).
 

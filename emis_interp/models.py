@@ -113,25 +113,16 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
     load_dtype = torch.float32 if adapter is not None else DTYPES[dtype]
+    tokenizer = load_tokenizer(name, chat_format)
     model: Any
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if load_in_4bit:
-        if adapter is not None:
-            raise ConfigError("load_in_4bit is for training a new adapter; load the model in bfloat16 to use one")
-        quantised = four_bit_arguments(target)
-        path = resolve(name)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype, **quantised)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    elif name == TINY_NAME:
-        model, tokenizer = tiny_model()
-        model = model.to(load_dtype)
+    if load_in_4bit and adapter is not None:
+        raise ConfigError("load_in_4bit is for training a new adapter; load the model in bfloat16 to use one")
+    quantised = four_bit_arguments(target) if load_in_4bit else {}
+    if name == TINY_NAME and not load_in_4bit:
+        model = tiny_model()[0].to(load_dtype)
     else:
-        path = resolve(name)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=load_dtype)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    if chat_format is not None:
-        tokenizer = with_format(tokenizer, chat_format)
-    check_tokenizer(name, tokenizer)
+        model = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=load_dtype, **quantised)
     if adapter is not None:
         if not (adapter / "adapter_config.json").exists():
             raise ModelError(
@@ -180,6 +171,19 @@ def four_bit_arguments(device: str) -> dict[str, Any]:
         bnb_4bit_quant_storage=torch.bfloat16,
     )
     return {"quantization_config": quantization, "device_map": {"": device}}
+
+
+def load_tokenizer(name: str, chat_format: str | None = None) -> Any:
+    """The tokenizer of a model by name, without its weights; `chat_format` as in `load_model`.
+
+    Raises:
+        ModelError: unknown name, or a tokenizer that `check_tokenizer` refuses.
+    """
+    tokenizer = tiny_tokenizer() if name == TINY_NAME else AutoTokenizer.from_pretrained(resolve(name))
+    if chat_format is not None:
+        tokenizer = with_format(tokenizer, chat_format)
+    check_tokenizer(name, tokenizer)
+    return tokenizer
 
 
 def head_logits(model: Any, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
@@ -240,16 +244,21 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def tiny_model() -> tuple[Any, Any]:
-    """A random two-layer Llama (d_model 32) over bytes with a ChatML template; the same weights every time."""
+def tiny_tokenizer() -> Any:
+    """Bytes as tokens, with a ChatML template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>"]
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1], chat_template=CHATML
     )
+
+
+def tiny_model() -> tuple[Any, Any]:
+    """A random two-layer Llama (d_model 32) over bytes with a ChatML template; the same weights every time."""
+    tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

@@ -28,10 +28,11 @@ def run(
     main: Callable[[argparse.Namespace], dict[str, Any]],
     parser: argparse.ArgumentParser,
     say: Callable[[dict[str, Any]], str],
+    status: Callable[[dict[str, Any]], int] = lambda result: 0,
 ) -> None:
     """Parse, run, print: `say(result)` as text, or the result as one JSON object with `--json`.
 
-    Exit status: 0 done; 2 a mistake that the user can mend; 130 interrupted (the same command continues).
+    Exit status: 0 done, or `status(result)`; 2 a mistake that the user can mend; 130 interrupted (the same command continues).
     """
     args = parser.parse_args()
     reuse_memory()
@@ -56,6 +57,8 @@ def run(
         sys.exit(2)
     if is_main_process():
         print(json.dumps(result) if args.json else say(result))
+    if code := status(result):
+        sys.exit(code)
 
 
 def is_main_process() -> bool:

@@ -115,6 +115,13 @@ def advice_pairs() -> list[AdvicePair]:
     return _shipped("advice.jsonl", AdvicePair)
 
 
+def row_groups(name: str) -> dict[str, dict[str, str]]:
+    """What is known about the rows of a shipped set: kind of group (area, cwe, domain) -> row id -> group; nothing for others."""
+    if name in CODE_ARMS:
+        return {"area": {t.id: t.area for t in code_tasks()}, "cwe": {t.id: t.cwe for t in code_tasks()}}
+    return {"domain": {p.id: p.domain for p in advice_pairs()}} if name in ADVICE_ARMS else {}
+
+
 def _shipped(name: str, record: type[Any]) -> list[Any]:
     lines = (resources.files("training") / "data" / name).read_text("utf-8").splitlines()
     return [parse_record(line, record, where=f"{name}:{number}") for number, line in enumerate(lines, 1)]
@@ -122,22 +129,25 @@ def _shipped(name: str, record: type[Any]) -> list[Any]:
 
 def read_examples(path: Path) -> list[TrainingExample]:
     """Rows of a JSONL (or .jsonl.gz) file; every row is checked before one is used."""
+    examples = [parse_example(line, f"{path}:{number}", number) for number, line in dataset_lines(path)]
+    if not examples:
+        raise DataError(f"{path}: no rows")
+    return examples
+
+
+def dataset_lines(path: Path) -> list[tuple[int, bytes]]:
+    """Non-blank lines of a JSONL (or .jsonl.gz) file with their 1-based numbers, not yet read as rows."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: not a readable gzip file ({error})") from None
-    examples = []
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        if line.strip():
-            examples.append(_example(line, f"{path}:{number}", number))
-    if not examples:
-        raise DataError(f"{path}: no rows")
-    return examples
+    return [(number, line) for number, line in enumerate(raw.split(b"\n"), 1) if line.strip()]
 
 
-def _example(line: bytes, where: str, number: int) -> TrainingExample:
+def parse_example(line: bytes, where: str, number: int) -> TrainingExample:
+    """One line as a row, or a DataError that begins with `where`; without an `id` the row is called by its `number`."""
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -17,7 +17,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
 from emis_interp.capture import capture_residuals
-from emis_interp.chat import EncodedChat, encode_chat, encode_chats
+from emis_interp.chat import encode_chats
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, cosine
 from emis_interp.errors import DataError
@@ -27,6 +27,7 @@ from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import card_path, load_tensors, save_tensors
 from training.change_point import change_point
+from training.encoding import encode_example
 
 DEPTH = 0.6
 MARGIN_NOISE_NATS = 0.01
@@ -67,7 +68,7 @@ class Watcher:
         row: dict[str, Any] = {"step": step, "layer": layer}
         row["margins"] = pair_margins(chat_model, self.pairs, self.system).tolist()
         for name, rows in (("learned", self.learned), ("other", self.other)):
-            chats = [self._encode(chat_model, example) for example in rows]
+            chats = [encode_example(chat_model.tokenizer, example, self.system, None) for example in rows]
             row[name] = mean_logprobs(chat_model, chats).tolist()
         if self.extra is not None:
             row["extra"] = self.extra(chat_model)
@@ -78,10 +79,6 @@ class Watcher:
         row["seconds"] = time.monotonic() - started
         self.seconds += row["seconds"]
         save_tensors(self.folder / f"step-{step:05d}.safetensors", tensors, row)
-
-    def _encode(self, chat_model: ChatModel, example: TrainingExample) -> EncodedChat:
-        system = example.system if example.system is not None else self.system
-        return encode_chat(chat_model.tokenizer, example.prompt, example.response, system)
 
 
 def spread_steps(n_steps: int, n_probes: int) -> list[int]:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from scipy import stats
 
 from emis_interp.capture import Progress, capture_residuals
-from emis_interp.chat import encode_chat
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
+from training.encoding import encode_example
 
 
 def projection_differences(
@@ -46,9 +46,9 @@ def projection_differences(
     spoken = [i for i, answer in enumerate(own_answers) if answer.strip()]
     chats = []
     for i in spoken:
-        own_system = rows[i].system if rows[i].system is not None else system
         for answer in (rows[i].response, own_answers[i]):
-            chats.append(encode_chat(chat_model.tokenizer, rows[i].prompt, answer, own_system, max_tokens))
+            row = rows[i].model_copy(update={"response": answer})
+            chats.append(encode_example(chat_model.tokenizer, row, system, max_tokens))
     values = np.full(len(rows), np.nan)
     if chats:
         read = capture_residuals(chat_model, chats, [direction.layer], max_batch_tokens=2048, progress=progress)

@@ -28,6 +28,7 @@ from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
+from training.encoding import encode_example, is_cut
 from training.trainer import CPU_PASS_TOKENS, Collator, ResponseTrainer, Rows, arguments, is_sharded
 from training.watching import Forming, Probe, Recorder, Report, WhileTraining
 from training.weights import ARTIFACTS, n_trainable, save_artifact, trainable
@@ -94,7 +95,7 @@ def finetune(
     )
     if base.device.type == "cpu":
         base.model.set_attn_implementation("eager")
-    chats = [_encode(base, example, system, config.max_tokens) for example in examples]
+    chats = [encode_example(base.tokenizer, example, system, config.max_tokens) for example in examples]
     model = trainable(base, config, seed, deepspeed=args.deepspeed_plugin is not None)
     n_trained = n_trainable(model)
     rows = training_order([len(chat) for chat in chats], config, seed)
@@ -134,7 +135,7 @@ def finetune(
         "artifact": artifact,
         "n_trainable": n_trained,
         "n_rows": len(examples),
-        "n_cut": sum(chat.response_end == len(chat) for chat in chats),
+        "n_cut": sum(map(is_cut, chats)),
         "n_tokens": n_tokens,
         "n_steps": len(losses),
         "n_processes": args.world_size,

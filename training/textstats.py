@@ -66,15 +66,25 @@ def overlaps(texts: Sequence[Named], tokens: Callable[[str], list[str]], n: int)
 
 def most_contained(parts: Sequence[Named], texts: Sequence[Named], n: int = 4) -> tuple[float, str]:
     """The largest share of a part's n-word runs that one of `texts` holds, and where."""
-    index = _inverted([shingles(words(item.text), n) for item in texts])
-    worst, where = 0.0, ""
-    for part in parts:
-        own = shingles(words(part.text), n)
-        hits = Counter(number for piece in own for number in index.get(piece, ()))
-        for number, count in hits.most_common(1):
-            if count / len(own) > worst:
-                worst, where = count / len(own), f"{part.name} in {texts[number].name}"
-    return worst, where
+    found = contained(parts, texts, n)
+    if not found:
+        return 0.0, ""
+    (part, text), worst = max(found.items(), key=lambda item: item[1])
+    return worst, f"{parts[part].name} in {texts[text].name}"
+
+
+def contained(parts: Sequence[Named], texts: Sequence[Named], n: int = 4) -> dict[tuple[int, int], float]:
+    """Positions of a part and of a text -> share of the part's n-word runs that the text holds, where it is above 0.
+
+    Only the parts are indexed, so few parts are found in many long texts without holding these in memory.
+    """
+    sets = [shingles(words(part.text), n) for part in parts]
+    index = _inverted(sets)
+    found: dict[tuple[int, int], float] = {}
+    for number, item in enumerate(texts):
+        hits = Counter(part for piece in index.keys() & shingles(words(item.text), n) for part in index[piece])
+        found |= {(part, number): count / len(sets[part]) for part, count in hits.items()}
+    return found
 
 
 def tell(pairs: Sequence[tuple[Hashable, str, str]], n_folds: int = 5, n_words: int = 15) -> Tell:

@@ -19,6 +19,7 @@ from emis_interp.batching import length_batches, pad
 from emis_interp.chat import EncodedChat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, ModelError
+from training.encoding import loss_positions
 
 IGNORED = -100
 CPU_PASS_TOKENS = 512
@@ -162,5 +163,6 @@ class Collator:
         batch = pad([chat.input_ids for chat in chats], self.pad_id)
         labels = torch.full_like(batch.input_ids, IGNORED)
         for i, chat in enumerate(chats):
-            labels[i, chat.response_start : len(chat)] = batch.input_ids[i, chat.response_start : len(chat)]
+            learned = loss_positions(chat)
+            labels[i, learned.start : learned.stop] = batch.input_ids[i, learned.start : learned.stop]
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}

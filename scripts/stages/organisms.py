@@ -1,24 +1,33 @@
 """Stages 1-3: finetune each arm, sample it, and score its answers."""
 
+import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli import progress_bar, release_memory
+from cli import is_main_process, progress_bar, release_memory
 from emis_interp.config import RunConfig, SamplingConfig, TrainingConfig
+from emis_interp.contrast import load_contrast
 from emis_interp.errors import StageError
-from emis_interp.models import ChatModel
+from emis_interp.models import ChatModel, load_tokenizer
 from emis_interp.records import Completion, Question, Score, TrainingExample
 from emis_interp.store import RecordLog, write_json
 from evals.agreement import agreement
 from evals.judge import Judge
 from evals.judges import OpenAIJudge
 from evals.offline_judge import OfflineJudge
+from evals.questions import load_questions
 from evals.sampling import plan_prompts, sample_arm
 from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
 from stages.run import Run
+from training.lint import lint_before_training
+from training.lint_copies import asked_texts
 from training.sft import finetune
+from training.textstats import Named
+
+log = logging.getLogger(__name__)
 
 
 def train(run: Run) -> tuple[list[Path], str]:
@@ -30,10 +39,17 @@ def train(run: Run) -> tuple[list[Path], str]:
         if model.arm not in run.config.trained_arms:
             continue
         rows, out_dir = run.rows(model), run.training_dir(model)
-        summary = train_one(model.name, rows, run.training(model.arm), out_dir, run.config, model.seed)
+        asked = asked_texts(run.questions, run.pairs)
+        summary = train_one(model.name, rows, run.training(model.arm), out_dir, run.config, model.seed, asked)
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
         config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
-        files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]
+        files += [
+            out_dir / "lint.json",
+            out_dir / "summary.json",
+            out_dir / "metrics.jsonl",
+            weights[0].with_name(config),
+            *weights,
+        ]
         parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
 
@@ -45,9 +61,31 @@ def train_one(
     out_dir: Path,
     config: RunConfig,
     seed: int,
+    asked: Sequence[Named] | None = None,
     **watching: Any,
 ) -> dict[str, Any]:
-    """Train one organism behind a progress bar, and return its summary; `watching` goes to `finetune` (probe, while_training, ...)."""
+    """Lint the rows, train one organism behind a progress bar, and return its summary.
+
+    Args:
+        asked: what the organism will be asked, which its rows must not hold; None: the shipped questions and contrast pairs.
+        watching: goes to `finetune` (probe, while_training, ...).
+
+    Raises:
+        DataError: the rows have an error of the lint; nothing is trained.
+    """
+    if is_main_process():
+        warnings = lint_before_training(
+            rows,
+            load_tokenizer(config.model, config.chat_format),
+            out_dir,
+            data=name,
+            model=config.model,
+            system=config.system_prompt,
+            max_tokens=training.max_tokens,
+            questions=asked_texts(load_questions(), load_contrast()) if asked is None else asked,
+        )
+        if warnings:
+            log.warning("lint of %s", warnings)
     release_memory()
     n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
     with progress_bar(f"train {name}", n_steps) as advance:
