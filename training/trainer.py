@@ -92,7 +92,9 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, device: str)
         ConfigError: the forward passes of a step cannot be shared equally, or a certain GPU is asked for.
     """
     if device not in ("auto", "cpu", "cuda", "cuda:0"):
-        raise ConfigError(f"device {device}: training takes the first GPU that it sees; set CUDA_VISIBLE_DEVICES and device `cuda`")
+        raise ConfigError(
+            f"device {device}: training takes the first GPU that it sees; set CUDA_VISIBLE_DEVICES and device `cuda`"
+        )
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.gradient_accumulation % n_processes:
         raise ConfigError(
@@ -125,7 +127,9 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, device: str)
         dataloader_pin_memory=not use_cpu,
     )
     if made.world_size == 1 and made.n_gpu > 1:
-        made._n_gpu = 1  # several GPUs are for several processes; threads over copies of the model would change the loss
+        made._n_gpu = (
+            1  # several GPUs are for several processes; threads over copies of the model would change the loss
+        )
     return made
 
 
@@ -135,7 +139,7 @@ def is_sharded() -> bool:
 
 
 class Rows(Dataset[EncodedChat]):
-    """The rows in the order of training; the last step is filled up with rows without loss, so that all processes make equally many passes."""
+    """The rows in the order of training, and rows without loss behind them, so that all processes make equally many passes."""
 
     def __init__(self, chats: Sequence[EncodedChat], pad_id: int, rows_together: int) -> None:
         filler = EncodedChat((pad_id,), 1, 1)

@@ -94,5 +94,7 @@ def _targets(base: ChatModel, config: TrainingConfig) -> str | list[str]:
         return config.target_modules if config.layers is None else sorted(names)
     for target in config.target_modules:
         if target not in names:
-            raise ConfigError(f"training.target_modules: {base.name} has no linear map `{target}`{did_you_mean(target, names)}")
+            raise ConfigError(
+                f"training.target_modules: {base.name} has no linear map `{target}`{did_you_mean(target, names)}"
+            )
     return list(config.target_modules)
