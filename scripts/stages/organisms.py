@@ -19,6 +19,7 @@ from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
 from stages.run import Run
 from training.datasets import load_dataset
+from training.export import write_card
 from training.sft import finetune
 
 
@@ -51,6 +52,7 @@ def train(run: Run) -> tuple[list[Path], str]:
                 run.config.device,
                 report,
             )
+        write_card(out_dir, rows, training, run.config.seed, str(arm.dataset))
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
         config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
         files += [out_dir / "summary.json", out_dir / "metrics.jsonl", weights[0].with_name(config), *weights]
