@@ -185,11 +185,13 @@ def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(
         config(**METHODS[method]),
         tmp_path / "steered",
         probe=lambda step, chat_model: seen.append(float(mean_logprobs(chat_model, chats)[0])),
-        probe_steps=(0,),
+        probe_steps=(0, 3),
         while_training=lambda chat_model: apply(chat_model, pushed),
     )
     sft.finetune("tiny", ROWS, config(**METHODS[method]), tmp_path / "plain")
-    assert seen == [pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)]
+    folder = tmp_path / "steered"
+    last = load_model(str(folder / "model")) if method == "full" else load_model("tiny", folder / "adapter")
+    assert seen == [pytest.approx(float(mean_logprobs(model, chats)[0]), abs=1e-5) for model in (tiny, last)]
     one, two = trained(tmp_path / "steered"), trained(tmp_path / "plain")
     assert any(not torch.allclose(one[key], two[key], atol=1e-4) for key in one)
 
