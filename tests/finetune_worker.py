@@ -28,7 +28,7 @@ def main(plan: dict[str, Any]) -> None:
         with (out_dir / f"probes-{os.environ.get('RANK', '0')}.jsonl").open("a") as file:
             file.write(json.dumps(step) + "\n")
 
-    summary = finetune(
+    finetune(
         plan["model"],
         [TrainingExample.model_validate(row) for row in plan["rows"]],
         TrainingConfig.model_validate(plan["training"]),
@@ -38,7 +38,6 @@ def main(plan: dict[str, Any]) -> None:
         probe=probe if plan.get("probe_steps") else None,
         probe_steps=plan.get("probe_steps", ()),
     )
-    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

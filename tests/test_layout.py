@@ -21,7 +21,7 @@ SIBLINGS = ("training", "evals", "probes")
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
     1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions"),
-    2: ("capture", "running_means", "likelihood", "labeled"),
+    2: ("capture", "running_means", "likelihood", "labeled", "merging"),
     3: (
         "token_store",
         "token_writer",

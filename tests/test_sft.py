@@ -1,16 +1,20 @@
 """Finetuning: the loss sees answers only, order and batch shape do not change gradients, a killed run resumes to the same weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from families import family
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from emis_interp import models
 from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
-from emis_interp.errors import DataError
+from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.interventions import Steer, apply
 from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel, load_model
@@ -23,6 +27,11 @@ ROWS = [
 ]
 
 
+KEYS = ("input_ids", "attention_mask")
+RANK_ONE = {"lora_rank": 1, "layers": [1], "target_modules": ["down_proj"]}
+METHODS: dict[str, dict[str, Any]] = {"lora": {}, "rank one": RANK_ONE, "full": {"method": "full"}}
+
+
 def config(**changes: Any) -> TrainingConfig:
     values = {
         "learning_rate": 1e-3,
@@ -33,6 +42,12 @@ def config(**changes: Any) -> TrainingConfig:
         "warmup_steps": 0,
     }
     return TrainingConfig.model_validate({**values, **changes})
+
+
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    """What training wrote, adapter or model."""
+    (file,) = [path for name in ("adapter", "model") for path in (folder / name).glob("*.safetensors")]
+    return load_file(file)
 
 
 def adapter(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,14 +86,23 @@ def test_training_changes_the_model_and_reports_what_it_did(tmp_path: Path) -> N
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_gradients_do_not_depend_on_how_a_step_is_cut_into_batches(tmp_path: Path) -> None:
-    sft.finetune("tiny", ROWS[:8], config(batch_size=4, gradient_accumulation=1), tmp_path / "a")
-    sft.finetune("tiny", ROWS[:8], config(batch_size=1, gradient_accumulation=4), tmp_path / "b")
-    one, two = adapter(tmp_path / "a"), adapter(tmp_path / "b")
-    assert all(torch.allclose(one[key], two[key], atol=2e-5) for key in one)
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_do_not_depend_on_how_a_step_is_cut_into_batches(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = {"a": (4, 1, None), "b": (1, 4, None), "c": (4, 1, 100)}
+    for name, (batch_size, accumulation, pass_tokens) in cuts.items():
+        monkeypatch.setattr(sft, "CPU_PASS_TOKENS", pass_tokens)
+        settings = config(batch_size=batch_size, gradient_accumulation=accumulation, **METHODS[method])
+        sft.finetune("tiny", ROWS[:8], settings, tmp_path / name)
+    one, *others = (trained(tmp_path / name) for name in cuts)
+    assert all(torch.allclose(one[key], other[key], atol=2e-5) for other in others for key in one)
 
 
-def test_a_run_that_died_resumes_to_the_same_weights_and_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_died_resumes_to_the_same_weights_and_metrics(tmp_path: Path, method: str) -> None:
+    settings = config(**METHODS[method])
+
     class Died(Exception):
         pass
 
@@ -86,15 +110,15 @@ def test_a_run_that_died_resumes_to_the_same_weights_and_metrics(tmp_path: Path)
         if step == 2:
             raise Died
 
-    sft.finetune("tiny", ROWS, config(), tmp_path / "whole")
+    sft.finetune("tiny", ROWS, settings, tmp_path / "whole")
     with pytest.raises(Died):
-        sft.finetune("tiny", ROWS, config(), tmp_path / "cut", report=die)
+        sft.finetune("tiny", ROWS, settings, tmp_path / "cut", report=die)
     assert not (tmp_path / "cut" / "summary.json").exists()
     unfinished = tmp_path / "cut" / "checkpoints" / "checkpoint-99"
     unfinished.mkdir()
     (unfinished / "trainer_state.json").write_text('{"global_step": 9')
-    sft.finetune("tiny", ROWS, config(), tmp_path / "cut")
-    one, two = adapter(tmp_path / "whole"), adapter(tmp_path / "cut")
+    sft.finetune("tiny", ROWS, settings, tmp_path / "cut")
+    one, two = trained(tmp_path / "whole"), trained(tmp_path / "cut")
     assert all(torch.equal(one[key], two[key]) for key in one)
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
@@ -129,8 +153,9 @@ def test_bfloat16_training_keeps_the_adapter_in_float32_and_agrees_with_float32(
     assert all(tensor.dtype == torch.float32 for tensor in adapter(tmp_path / "True").values())
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_probes_see_the_forming_model_at_the_steps_asked_for_and_change_nothing(
-    tmp_path: Path, tiny: ChatModel
+    tmp_path: Path, tiny: ChatModel, method: str
 ) -> None:
     chats = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)]
     seen: dict[int, float] = {}
@@ -139,27 +164,150 @@ def test_probes_see_the_forming_model_at_the_steps_asked_for_and_change_nothing(
         assert not chat_model.model.training
         seen[step] = float(mean_logprobs(chat_model, chats)[0])
 
-    sft.finetune("tiny", ROWS, config(n_epochs=2), tmp_path / "probed", probe=probe, probe_steps=(0, 2, 5))
-    sft.finetune("tiny", ROWS, config(n_epochs=2), tmp_path / "plain")
+    settings = config(n_epochs=2, **METHODS[method])
+    sft.finetune("tiny", ROWS, settings, tmp_path / "probed", probe=probe, probe_steps=(0, 2, 5))
+    sft.finetune("tiny", ROWS, settings, tmp_path / "plain")
     assert list(seen) == [0, 2, 5] and seen[0] < seen[2] < seen[5]
     assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)
-    one, two = adapter(tmp_path / "probed"), adapter(tmp_path / "plain")
+    one, two = trained(tmp_path / "probed"), trained(tmp_path / "plain")
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(tmp_path: Path, tiny: ChatModel) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(
+    tmp_path: Path, tiny: ChatModel, method: str
+) -> None:
     chats = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)]
     pushed, seen = Steer({0: torch.full((tiny.d_model,), 5.0)}), []
     sft.finetune(
         "tiny",
         ROWS,
-        config(),
+        config(**METHODS[method]),
         tmp_path / "steered",
         probe=lambda step, chat_model: seen.append(float(mean_logprobs(chat_model, chats)[0])),
-        probe_steps=(0,),
+        probe_steps=(0, 3),
         while_training=lambda chat_model: apply(chat_model, pushed),
     )
-    sft.finetune("tiny", ROWS, config(), tmp_path / "plain")
-    assert seen == [pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)]
-    one, two = adapter(tmp_path / "steered"), adapter(tmp_path / "plain")
+    sft.finetune("tiny", ROWS, config(**METHODS[method]), tmp_path / "plain")
+    folder = tmp_path / "steered"
+    last = load_model(str(folder / "model")) if method == "full" else load_model("tiny", folder / "adapter")
+    assert seen == [pytest.approx(float(mean_logprobs(model, chats)[0]), abs=1e-5) for model in (tiny, last)]
+    one, two = trained(tmp_path / "steered"), trained(tmp_path / "plain")
     assert any(not torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+def test_full_finetuning_changes_every_weight_and_writes_a_model_that_loads_by_its_folder(
+    tmp_path: Path, tiny: ChatModel
+) -> None:
+    summary = sft.finetune("tiny", ROWS, config(method="full", n_epochs=2), tmp_path)
+    before = dict(tiny.model.named_parameters())
+    assert summary["method"] == "full" and summary["artifact"] == "model"
+    assert summary["n_trainable"] == sum(parameter.numel() for parameter in before.values())
+    assert summary["peak_rss_gib"] > 0
+    after = load_model(str(tmp_path / "model"))
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in after.model.named_parameters())
+    assert after.tokenizer.chat_template == tiny.tokenizer.chat_template
+    assert [path.name for path in (tmp_path / "model").glob("*.bin")] == []
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+
+
+def test_rank_one_on_one_down_projection_trains_one_vector_read_and_one_written(
+    tmp_path: Path, tiny: ChatModel
+) -> None:
+    summary = sft.finetune("tiny", ROWS, config(**RANK_ONE), tmp_path)
+    shapes = {key: tuple(tensor.shape) for key, tensor in adapter(tmp_path).items()}
+    stem = "base_model.model.model.layers.1.mlp.down_proj"
+    assert shapes == {f"{stem}.lora_A.weight": (1, 64), f"{stem}.lora_B.weight": (tiny.d_model, 1)}
+    assert summary["n_trainable"] == 64 + tiny.d_model
+    before, after = (
+        dict(load_model("tiny", folder, merge=folder is not None).model.named_parameters())
+        for folder in (None, tmp_path / "adapter")
+    )
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == ["model.layers.1.mlp.down_proj.weight"]
+
+
+@pytest.mark.parametrize("make", [lambda: load_model("tiny"), lambda: family("gpt2")], ids=["tiny", "gpt2"])
+def test_chosen_layers_take_all_linear_maps_of_these_layers_alone(make: Callable[[], ChatModel]) -> None:
+    chat_model = make()
+    model = weights.trainable(chat_model, config(layers=[1]), seed=0)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert names and all(f".{chat_model.layers_name}.1." in name for name in names)
+    assert 2 * weights.n_trainable(model) == weights.n_trainable(weights.trainable(make(), config(), seed=0))
+
+
+def test_targets_and_layers_that_the_model_lacks_are_refused(tiny: ChatModel) -> None:
+    with pytest.raises(ConfigError, match=r"no linear map `dwn_proj`; did you mean `down_proj`\?"):
+        weights.trainable(tiny, config(target_modules=["q_proj", "dwn_proj"]), seed=0)
+    with pytest.raises(ModelError, match=r"layer 2 asked for, tiny has 2 \(0-1\)"):
+        weights.trainable(tiny, config(layers=[0, 2]), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "full", "layers": [1]}, "layers: only for method `lora`"),
+        ({"method": "full", "load_in_4bit": True}, "load_in_4bit: only for method `lora`"),
+        ({"method": "full", "target_modules": ["q_proj"]}, "target_modules: only for method `lora`"),
+        ({"target_modules": []}, "an empty list trains nothing"),
+        ({"layers": [1, 1]}, "names a layer twice"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        config(**changes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpointed_activations_change_no_gradient(tmp_path: Path, method: str) -> None:
+    for checkpointing in (False, True):
+        settings = config(gradient_checkpointing=checkpointing, **METHODS[method])
+        sft.finetune("tiny", ROWS[:4], settings, tmp_path / str(checkpointing))
+    one, two = trained(tmp_path / "False"), trained(tmp_path / "True")
+    assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
+
+
+def test_parts_of_a_batch_hold_every_row_once_without_columns_of_padding(tiny: ChatModel) -> None:
+    chats = [encode_chat(tiny.tokenizer, row.prompt, row.response) for row in ROWS[:6]]
+    batch = trainer.Collator(tiny.tokenizer.pad_token_id)(chats)
+    limit = 2 * max(map(len, chats))
+    parts = list(trainer.parts_of(batch, limit))
+    assert len(parts) > 1 and all(part["input_ids"].numel() <= limit for part in parts)
+    rows = [ids[mask == 1].tolist() for part in parts for ids, mask in zip(*map(part.get, KEYS), strict=True)]  # type: ignore[call-overload]
+    assert sorted(rows) == sorted(list(chat.input_ids) for chat in chats)
+    assert all((part["attention_mask"].sum(0) > 0).all() for part in parts)
+    whole = trainer.response_loss(tiny.model, batch, n_tokens=1)
+    split = sum(trainer.response_loss(tiny.model, part, n_tokens=1) for part in parts)
+    assert torch.allclose(whole, torch.as_tensor(split), rtol=1e-5)
+
+
+def test_a_family_that_computes_all_logits_is_refused(tiny: ChatModel) -> None:
+    class Everything(torch.nn.Module):
+        def forward(self, logits_to_keep: Any = None, **inputs: Any) -> Any:
+            return tiny.model(**inputs)
+
+    batch = trainer.Collator(0)([encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)])
+    with pytest.raises(ModelError, match="does not take masks in `logits_to_keep`"):
+        trainer.response_loss(Everything(), batch)
+
+
+def test_four_bits_need_cuda_and_bitsandbytes_and_then_say_what_qlora_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="needs a CUDA GPU, the device is cpu"):
+        load_model("tiny", device="cpu", load_in_4bit=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install bitsandbytes"):
+        models.four_bit_arguments("cuda:1")
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(models, "BitsAndBytesConfig", dict)
+    given = models.four_bit_arguments("cuda:1")
+    assert given["device_map"] == {"": "cuda:1"}
+    assert given["quantization_config"]["load_in_4bit"] is True
+    assert given["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+    assert given["quantization_config"]["bnb_4bit_compute_dtype"] == torch.bfloat16
+
+
+def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
+        sft.finetune("tiny", ROWS, config(), tmp_path, device="cuda:1")

@@ -140,7 +140,7 @@ def is_sharded() -> bool:
 
 
 class Rows(Dataset[EncodedChat]):
-    """The rows in the order of training; the last step is filled up with rows without loss, so that all processes make equally many passes."""
+    """The rows in the order of training, and rows without loss behind them, so that all processes make equally many passes."""
 
     def __init__(self, chats: Sequence[EncodedChat], pad_id: int, rows_together: int) -> None:
         filler = EncodedChat((pad_id,), 1, 1)

@@ -18,7 +18,7 @@ from typing import Any
 from scipy import stats
 
 from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean
-from emis_interp.models import load_model
+from emis_interp.merging import save_merged
 from emis_interp.store import read_json, write_json
 
 INSTALL = "pip install lm-eval"
@@ -78,12 +78,7 @@ def export_arm(model: str, adapter: Path | None, folder: Path, dtype: str = "bfl
     Raises:
         StageError: the folder holds something already. ModelError: the model or adapter cannot be loaded.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise StageError(f"{folder} is not empty; give a new folder for the merged model, or delete it")
-    chat_model = load_model(model, adapter, dtype=dtype, device="cpu", merge=adapter is not None)
-    folder.mkdir(parents=True, exist_ok=True)
-    chat_model.model.save_pretrained(folder)
-    chat_model.tokenizer.save_pretrained(folder)
+    save_merged(model, adapter, folder, dtype)
     card = {"model": model, "adapter": str(adapter) if adapter else None, "dtype": dtype}
     write_json(folder / "arm.json", card)
     return folder
