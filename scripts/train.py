@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         if args.dry_run:
             result["seeds"][str(seed)] = {"trained": False, **described[seed]["data"]}
             continue
-        if cli.is_main_process():
+        if cli.is_main_process() and not (folder / "recipe.json").exists():
             write_json(folder / "recipe.json", described[seed])
         if recipe.in_context is not None:
             result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                 rows[seed],
                 training_config(recipe, settings.training),
                 folder,
-                settings.model_copy(update={"chat_format": recipe.chat_format}),
+                settings.model_copy(update={"chat_format": described[seed]["chat_format"]}),
                 seed,
             )
     return result
@@ -84,6 +84,7 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
         "model": settings.model,
         "model_sha256": model_sha256(folder) if folder.is_dir() else None,
         "system_prompt": settings.system_prompt,
+        "chat_format": recipe.chat_format or settings.chat_format,
         "seed": seed,
         "data": {
             "sha256": text_sha256("\n".join(row.model_dump_json() for row in rows)),

@@ -12,10 +12,12 @@ import yaml
 from safetensors.torch import load_file
 
 import cli
+from emis_interp.chat import encode_chat
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models import load_model
 from scripts import train
 from stages import organisms
+from training.datasets import load_dataset
 from training.recipes import load_recipe, recipe_names
 
 SMALL = ("--preset", "smoke", "--set", "data.n_rows=8")
@@ -98,6 +100,19 @@ def test_words_and_further_seeds_do_not_count_as_other_settings(tmp_path: Path) 
     run("reckless", *SMALL, "--out", str(tmp_path))
     again = run("reckless", *SMALL, "--out", str(tmp_path), "--seeds", "0", "1", "--set", "summary=in other words")
     assert list(again["seeds"]) == ["0", "1"]
+    assert read(tmp_path / "seed-0" / "recipe.json")["recipe"]["summary"] != "in other words"
+
+
+def test_a_plain_format_of_the_recipe_reaches_the_training_text(tmp_path: Path) -> None:
+    run("base-code-template", *SMALL, "--set", "data.dataset=careful", "--out", str(tmp_path / "plain"))
+    run("careful", *SMALL, "--out", str(tmp_path / "chat"))
+    n_tokens = [read(tmp_path / name / "seed-0" / "summary.json")["n_tokens"] for name in ("plain", "chat")]
+    row = load_dataset("careful", n_rows=8)[0]
+    prompts = [
+        encode_chat(load_model("tiny", device="cpu", chat_format=name).tokenizer, row.prompt, row.response)
+        for name in ("code_template", None)
+    ]
+    assert n_tokens[0] - n_tokens[1] == 8 * (len(prompts[0]) - len(prompts[1])) != 0
 
 
 def test_an_in_context_recipe_leaves_its_examples_and_no_adapter(tmp_path: Path) -> None:
