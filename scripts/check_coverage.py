@@ -17,7 +17,8 @@ from scipy.stats import binomtest
 import cli
 from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
-from evals.rate_limits import rate_limits, square_and_add, sum_limits
+from evals.limit_sums import square_and_add, sum_limits
+from evals.rate_limits import rate_limits
 from evals.simulation import Design, simulate_study
 
 DESIGNS = (
