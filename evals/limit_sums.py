@@ -6,6 +6,7 @@ Rates on the same questions share those questions' difficulty, which a differenc
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from evals.rate_limits import Limits, satterthwaite
@@ -13,7 +14,7 @@ from evals.rate_limits import Limits, satterthwaite
 MOVER_SHARE = 2 / 3
 """Weight of MOVER's limit against the t interval's on the longer side, chosen by simulation (`scripts/check_coverage.py`)."""
 
-LEAST_NOISE = 0.25
+LEAST_NOISE = 0.5
 """A sum's variance over questions is never taken to be below this share of what the draw of answers alone brings."""
 
 
@@ -26,8 +27,8 @@ def sum_limits(parts: Sequence[Limits], factors: Sequence[float], level: float =
     - the rates' own lopsided limits combined as if independent (method of variance estimates recovery, MOVER; Zou and Donner 2008,
       Statistics in Medicine 27), scaled to that variance. It is too long where both rates are rare.
 
-    The limit on MOVER's longer side lies between the two (`MOVER_SHARE`), the other is the nearer of the two. One rate, one question, or
-    questions as given leave nothing to pair, and MOVER stands alone.
+    The limit on MOVER's longer side lies between the two (`MOVER_SHARE`), the other is the nearer of the two. Where nothing can be paired
+    (one rate, one question, questions as given, all answers alike), MOVER stands alone.
 
     Args:
         level: the one that the rates' limits were made for.
@@ -36,9 +37,8 @@ def sum_limits(parts: Sequence[Limits], factors: Sequence[float], level: float =
     value = float(weights @ [part.value for part in parts])
     low, high = square_and_add([(part.value, part.low, part.high) for part in parts], factors)
     down, up = value - low, high - value
-    pulls = [part.influence for part in parts if part.influence is not None]
-    if len(parts) > 1 and len(pulls) == len(parts):
-        variance, df, apart = _paired_variance(parts, weights, np.stack(pulls))
+    variance, df, apart = _paired_variance(parts, weights)
+    if variance > 0:
         half = float(stats.t.isf((1 - level) / 2, df) * np.sqrt(variance))
         scale = float(np.sqrt(variance / apart))
         down, up = (
@@ -52,25 +52,22 @@ def _between(mover: float, half: float, longer: bool) -> float:
     return MOVER_SHARE * mover + (1 - MOVER_SHARE) * half if longer else min(mover, half)
 
 
-def _paired_variance(parts: Sequence[Limits], weights: np.ndarray, pulls: np.ndarray) -> tuple[float, float, float]:
-    """Variance of the sum over shared questions, its degrees of freedom, and the variance that rates on other questions would have.
+def _paired_variance(parts: Sequence[Limits], weights: Float[np.ndarray, " part"]) -> tuple[float, float, float]:
+    """Variance of the sum over shared questions, its degrees of freedom, and the variance without what the rates share.
 
-    Args:
-        pulls: each rate's influence, `[part, question]`.
+    All 0 where nothing can be paired: one rate, no draw of questions, or in every rate all answers alike.
     """
-    n_questions = pulls.shape[1]
-    squares = weights**2
-    alone = pulls.var(axis=1, ddof=1) / n_questions
-    beyond = squares @ [part.variance - own for part, own in zip(parts, alone, strict=True)]  # what models add
-    questions = float((weights @ pulls).var(ddof=1) / n_questions)
-    least = LEAST_NOISE * squares * [part.noise for part in parts]
-    variance = max(questions + float(beyond), float(least.sum()))
-    apart = np.maximum(squares * [part.variance for part in parts], least).sum()
-    models = [
-        (float(square * part.between_models), part.n_models - 1) for square, part in zip(squares, parts, strict=True)
-    ]
-    df = satterthwaite([(max(questions, float(least.sum())), n_questions - 1), *models])
-    return variance, df, float(apart)
+    pulls = [part.influence for part in parts if part.influence is not None]
+    if len(parts) == 1 or len(pulls) < len(parts):
+        return 0.0, 0.0, 0.0
+    by_question, squares = np.stack(pulls), weights**2
+    k = by_question.shape[1]
+    noise = LEAST_NOISE * squares * [part.noise for part in parts]
+    variances = squares * [part.variance for part in parts]
+    beyond = float((variances - squares * by_question.var(axis=1, ddof=1) / k).sum())  # what the draw of models adds
+    questions = max(float((weights @ by_question).var(ddof=1)) / k, float(noise.sum()))
+    models = [(float(w) * part.between_models, part.n_models - 1) for w, part in zip(squares, parts, strict=True)]
+    return questions + beyond, satterthwaite([(questions, k - 1), *models]), float(np.maximum(variances, noise).sum())
 
 
 def square_and_add(

@@ -29,8 +29,9 @@ RARE = 0.3
 FEW_QUESTIONS = 16
 """The model is used when the rarer outcome has a rate below `RARE` and fewer than `FEW_QUESTIONS` questions show it.
 
-Both are chosen by simulation. The model's limits and Korn-Graubard's are about equally far from a rate of 0.3, so that a change of the method
-with the data does not add up their coverage; with 16 questions or more, question effects of another shape than beta tell."""
+Both are chosen by simulation: at a rate of 0.3 the two ways' limits nearly agree, so that choosing between them by the data does not add
+up their coverage; with 16 questions or more, it tells that real question effects have another shape than beta.
+"""
 
 # Prior of the share of variance between questions: mean 0.2; over public runs the median is 0.18 at rates under 12 % and 0.23 in all.
 ICC_PRIOR = (1.0, 4.0)
@@ -42,7 +43,7 @@ class Limits:
 
     Attributes:
         variance: squared standard error of the rate over questions (and models), 0 where all answers are alike.
-        noise: the part of it that the draw of answers brings, never 0.
+        noise: the part of it that the draw of answers brings.
         influence: how far each question pulls the rate, `[question]`; None where no questions are drawn (one question, a given suite).
         between_models: squared standard error that the draw of models brings; 0 with one.
     """
@@ -74,16 +75,17 @@ def rate_limits(
     if population == "suite":
         return _given_questions(cells, value, weighting, level)
     variance, df, between_models = _variance(influence)
+    floored = max(variance, value * (1 - value) / n)  # never below that of independent answers
     by_question = influence.mean(axis=0)
     showing = [int((table.sum(axis=0) > 0).sum()) for table in (cells.positive, cells.eligible - cells.positive)]
     rare = 0 if value <= 0.5 else 1
     if n_questions > 1 and min(value, 1 - value) < RARE and showing[rare] < FEW_QUESTIONS:
         low, high = _beta_binomial(cells, value, weighting, level)
         if n_models > 1:
-            low, high = _widened(low, high, value, max(variance, value * (1 - value) / n), df, by_question, level)
+            low, high = _widened(low, high, value, floored, df, by_question, level)
         method = "beta-binomial model of questions"
     else:
-        low, high, effective = _korn_graubard(value, n, variance, df, level)
+        low, high, effective = _korn_graubard(value, n, floored, df, level)
         method = f"Korn-Graubard at effective n {effective:.0f}"
     over = "questions and answers" if n_questions > 1 else "answers only (fewer than 2 questions)"
     seeds = f", {n_models} models" if n_models > 1 else ""
@@ -93,7 +95,7 @@ def rate_limits(
         max(high, value),
         f"{method}, over {over}{seeds}",
         variance,
-        _mean_noise(cells, weighting, smooth=0.5),
+        _mean_noise(cells, weighting),
         by_question if n_questions > 1 else None,
         between_models,
         n_models,
@@ -101,7 +103,7 @@ def rate_limits(
 
 
 def _given_questions(cells: Cells, value: float, weighting: Weighting, level: float) -> Limits:
-    noise = _mean_noise(cells, weighting, smooth=0.0)
+    noise = _mean_noise(cells, weighting)
     low, high, effective = _korn_graubard(value, int(cells.eligible.sum()), noise, np.inf, level)
     method = f"Korn-Graubard at effective n {effective:.0f}, over answers only, these questions as given"
     return Limits(value, low, high, method, noise, noise, None, 0.0, len(cells.models))
@@ -121,16 +123,11 @@ def _question_weights(cells: Cells, weighting: Weighting) -> Float[np.ndarray, "
     return counts / counts.mean(axis=1, keepdims=True)
 
 
-def _mean_noise(cells: Cells, weighting: Weighting, smooth: float) -> float:
-    """Variance of the rate that comes from the draw of answers; `smooth` answers of each kind more in every cell."""
-    return float(_answer_noise(cells, weighting, smooth).mean()) / cells.eligible.size
-
-
-def _answer_noise(cells: Cells, weighting: Weighting, smooth: float) -> Float[np.ndarray, "model question"]:
-    """Variance of each influence that comes from the draw of answers."""
-    eligible = cells.eligible
-    share = (cells.positive + smooth) / np.maximum(eligible + 2 * smooth, 1)
-    return share * (1 - share) / np.maximum(eligible, 1) * _question_weights(cells, weighting) ** 2
+def _mean_noise(cells: Cells, weighting: Weighting) -> float:
+    """Variance of the rate that comes from the draw of answers."""
+    share = cells.positive / np.maximum(cells.eligible, 1)
+    noise = share * (1 - share) / np.maximum(cells.eligible, 1) * _question_weights(cells, weighting) ** 2
+    return float(noise.mean()) / noise.size
 
 
 def _variance(influence: Float[np.ndarray, "model question"]) -> tuple[float, float, float]:
@@ -158,9 +155,8 @@ def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
 
 
 def _korn_graubard(value: float, n: int, variance: float, df: float, level: float) -> tuple[float, float, float]:
-    """Low, high and effective sample size, which is never above that of independent answers."""
+    """Low, high and effective sample size."""
     tail = (1 - level) / 2
-    variance = max(variance, value * (1 - value) / n)
     effective = value * (1 - value) / variance if variance > 0 else float(n)  # 0 or 1: one question, all answers alike
     adjusted = effective * float(stats.norm.isf(tail) / stats.t.isf(tail, df)) ** 2
     return *_clopper_pearson(value, adjusted, tail), effective
@@ -185,6 +181,13 @@ def _grid() -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, "4 mean icc"]
     return logits, np.stack([a, b, betaln(a, b), on_mean[:, None] + on_icc])
 
 
+@lru_cache(maxsize=128)
+def _log_likelihood(positive: int, eligible: int) -> Float[np.ndarray, "mean icc"]:
+    """Of one question's answers, without the constant; kept (0.2 MB each) because studies repeat the same counts."""
+    _, (a, b, log_norm, _) = _grid()
+    return betaln(positive + a, eligible - positive + b) - log_norm
+
+
 def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: float) -> tuple[float, float]:
     """Limits of the mean rate of the questions; several models' answers to a question count together.
 
@@ -192,11 +195,10 @@ def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: floa
     the pooled rate is away from the macro rate.
     """
     positive, eligible = cells.positive.sum(axis=0), cells.eligible.sum(axis=0)
-    logits, (a, b, log_norm, log_mass) = _grid()
+    logits, (_, _, _, log_mass) = _grid()
     pairs, times = np.unique(np.stack([positive, eligible]), axis=1, return_counts=True)
-    log_mass = log_mass - times.sum() * log_norm
     for (x, n), count in zip(pairs.T, times, strict=True):
-        log_mass = log_mass + count * betaln(x + a, n - x + b)
+        log_mass = log_mass + count * _log_likelihood(int(x), int(n))
     mass = np.exp(log_mass - log_mass.max()).sum(axis=1)
     below = np.cumsum(mass) / mass.sum()
     tail = (1 - level) / 2

@@ -120,7 +120,7 @@ def paired_contrast(
 ) -> Interval:
     """Rate of `arm` minus rate of `reference` on the questions that have eligible answers in both.
 
-    The two rates' own limits are combined with their correlation over the shared questions, so that a question's difficulty cancels.
+    The variance is that of the difference over the shared questions, so that a question's difficulty cancels (`sum_limits`).
     With one model an arm it covers neither arm's finetuning seed: a difference between two models is not yet one between two recipes.
     """
     pair = [scores if isinstance(scores, Answers) else Answers.from_scores(scores) for scores in (arm, reference)]
