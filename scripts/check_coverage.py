@@ -94,8 +94,8 @@ def say(result: dict[str, Any]) -> str:
         shared = "-" if row["against"] is None else f"{row['shared']:.1f}"
         lines.append(
             f"{row['n_questions']:>9} {row['n_answers']:>7} {row['n_seeds']:>5}  {row['rate']:.2f}  {against:>7}  "
-            f"{shared:>6}  {row['icc']:.2f}  {row['effects']:<7}  {row['limits']:>7.3f}  {row['limits_truth_above']:>13.3f}  {row['bootstrap']:>9.3f}  "
-            f"{row['naive']:>5.3f}  {row['limits_median_width']:.3f}"
+            f"{shared:>6}  {row['icc']:.2f}  {row['effects']:<7}  {row['limits']:>7.3f}  "
+            f"{row['limits_truth_above']:>13.3f}  {row['bootstrap']:>9.3f}  {row['naive']:>5.3f}  {row['limits_median_width']:.3f}"
         )
     return "\n".join(lines)
 
