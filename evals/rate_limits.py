@@ -200,7 +200,7 @@ def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: floa
     for (x, n), count in zip(pairs.T, times, strict=True):
         log_mass = log_mass + count * _log_likelihood(int(x), int(n))
     mass = np.exp(log_mass - log_mass.max()).sum(axis=1)
-    below = np.cumsum(mass) / mass.sum()
+    below = (np.cumsum(mass) - mass / 2) / mass.sum()  # half of a point's own mass lies below it
     tail = (1 - level) / 2
     ends = [float(np.interp(share, below, logits)) for share in (tail, 1 - tail)]
     macro = float((positive / eligible).mean())
