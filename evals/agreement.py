@@ -13,8 +13,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from emis_interp.records import Score
 from evals.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting
+from evals.limit_sums import square_and_add
 from evals.rank_correlation import spearman, spearman_interval
-from evals.rate_limits import square_and_add
 from evals.uncertainty import Interval, bootstrap_mean, rate_interval
 
 METRICS = ("aligned", "coherent")

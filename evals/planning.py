@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emis_interp.errors import DataError
-from evals.rate_limits import Population, rate_limits, sum_limits
+from evals.limit_sums import sum_limits
+from evals.rate_limits import Population, rate_limits
 from evals.simulation import Design, simulate_study
 
 TYPICAL_ICC = 0.18

@@ -1,12 +1,14 @@
-"""Turns counts of each model and question into the limits of a rate, and limits of several rates into those of a weighted sum.
+"""Turns counts of each model and question into the limits of a rate.
 
 The limits speak of the population that the questions (and, with several models, the finetuning seeds) were drawn from.
 Two ways, each where simulated studies say that it covers (`scripts/check_coverage.py`, docs/evaluation.md):
 
 - the Korn-Graubard interval, Clopper-Pearson at the effective sample size that the variance between questions leaves (Korn and
   Graubard 1998, Survey Methodology 24; degrees of freedom from the number of questions);
-- where few questions show a rare outcome, that variance is not known, and a beta-binomial model takes its place: each question has a
+- where few questions show the rarer outcome, that variance is not known, and a beta-binomial model takes its place: each question has a
   rate of its own from a beta distribution, whose mean has Jeffreys' prior and whose intraclass correlation has the prior Beta(1, 4).
+
+Limits of sums and differences of rates are in `evals.limit_sums`.
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,13 @@ from evals.answers import Cells, Weighting, rates_of_models
 
 Population = Literal["questions", "suite"]
 
-RARE = 0.15
-FEW_QUESTIONS = 12
-"""The model is used when the rarer outcome has a rate below `RARE` and fewer than `FEW_QUESTIONS` questions show it."""
+RARE = 0.3
+FEW_QUESTIONS = 16
+"""The model is used when the rarer outcome has a rate below `RARE` and fewer than `FEW_QUESTIONS` questions show it.
+
+Both are chosen by simulation: at a rate of 0.3 the two ways' limits nearly agree, so that choosing between them by the data does not add
+up their coverage; with 16 questions or more, it tells that real question effects have another shape than beta.
+"""
 
 # Prior of the share of variance between questions: mean 0.2; over public runs the median is 0.18 at rates under 12 % and 0.23 in all.
 ICC_PRIOR = (1.0, 4.0)
@@ -36,10 +42,10 @@ class Limits:
     """A rate with its limits.
 
     Attributes:
-        variance: squared standard error of the rate.
-        influence: how far each question pulls the rate, `[question]`; its covariance over questions pairs two rates.
-        paired_share: share of the variance that lies between questions (the rest lies between models), 0 with one question.
-        reliability: share of the influences' variance that is not noise of single answers; no true correlation exceeds it.
+        variance: squared standard error of the rate over questions (and models), 0 where all answers are alike.
+        noise: the part of it that the draw of answers brings.
+        influence: how far each question pulls the rate, `[question]`; None where no questions are drawn (one question, a given suite).
+        between_models: squared standard error that the draw of models brings; 0 with one.
     """
 
     value: float
@@ -47,9 +53,10 @@ class Limits:
     high: float
     method: str
     variance: float
-    influence: Float[np.ndarray, " question"]
-    paired_share: float
-    reliability: float
+    noise: float
+    influence: Float[np.ndarray, " question"] | None
+    between_models: float
+    n_models: int
 
 
 def rate_limits(
@@ -66,18 +73,19 @@ def rate_limits(
     influence = _influence(cells, rates, weighting)
     n = int(cells.eligible.sum())
     if population == "suite":
-        return _given_questions(cells, value, influence.mean(axis=0), weighting, level)
-    variance, df, share = _variance(influence, value, n)
+        return _given_questions(cells, value, weighting, level)
+    variance, df, between_models = _variance(influence)
+    floored = max(variance, value * (1 - value) / n)  # never below that of independent answers
     by_question = influence.mean(axis=0)
     showing = [int((table.sum(axis=0) > 0).sum()) for table in (cells.positive, cells.eligible - cells.positive)]
     rare = 0 if value <= 0.5 else 1
     if n_questions > 1 and min(value, 1 - value) < RARE and showing[rare] < FEW_QUESTIONS:
         low, high = _beta_binomial(cells, value, weighting, level)
         if n_models > 1:
-            low, high = _widened(low, high, value, variance, df, by_question, level)
+            low, high = _widened(low, high, value, floored, df, by_question, level)
         method = "beta-binomial model of questions"
     else:
-        low, high, effective = _korn_graubard(value, n, variance, df, level)
+        low, high, effective = _korn_graubard(value, n, floored, df, level)
         method = f"Korn-Graubard at effective n {effective:.0f}"
     over = "questions and answers" if n_questions > 1 else "answers only (fewer than 2 questions)"
     seeds = f", {n_models} models" if n_models > 1 else ""
@@ -87,66 +95,18 @@ def rate_limits(
         max(high, value),
         f"{method}, over {over}{seeds}",
         variance,
-        by_question,
-        share,
-        _reliability(cells, by_question, weighting),
+        _mean_noise(cells, weighting),
+        by_question if n_questions > 1 else None,
+        between_models,
+        n_models,
     )
 
 
-def _given_questions(
-    cells: Cells, value: float, by_question: Float[np.ndarray, " question"], weighting: Weighting, level: float
-) -> Limits:
-    n_models, n_questions = cells.eligible.shape
-    n = int(cells.eligible.sum())
-    noise = _answer_noise(cells, weighting, smooth=0.0).mean() / (n_models * n_questions)
-    low, high, effective = _korn_graubard(value, n, float(noise), np.inf, level)
+def _given_questions(cells: Cells, value: float, weighting: Weighting, level: float) -> Limits:
+    noise = _mean_noise(cells, weighting)
+    low, high, effective = _korn_graubard(value, int(cells.eligible.sum()), noise, np.inf, level)
     method = f"Korn-Graubard at effective n {effective:.0f}, over answers only, these questions as given"
-    return Limits(value, low, high, method, float(noise), by_question, 0.0, 0.0)
-
-
-def sum_limits(parts: Sequence[Limits], factors: Sequence[float]) -> tuple[float, float, float]:
-    """Value, low and high of a weighted sum of rates on the same questions, e.g. factors (1, -1) for a difference.
-
-    The rates' own lopsided limits are combined as if independent (method of variance estimates recovery, MOVER; Zou and Donner 2008,
-    Statistics in Medicine 27), and the result is scaled by the ratio of the sum's standard error with and without the rates'
-    correlation over questions.
-    """
-    weights = np.array(factors, dtype=float)
-    value = float(weights @ [part.value for part in parts])
-    errors = weights * np.sqrt([part.variance for part in parts])
-    alone = float(errors @ errors)
-    paired = float(np.sqrt(max(0.0, errors @ _correlation(parts) @ errors) / alone)) if alone > 0 else 1.0
-    low, high = square_and_add([(part.value, part.low, part.high) for part in parts], factors)
-    least, most = float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum())
-    return value, max(value - paired * (value - low), least), min(value + paired * (high - value), most)
-
-
-def square_and_add(
-    parts: Sequence[tuple[float, float, float]], factors: Sequence[float] = (1.0, -1.0)
-) -> tuple[float, float]:
-    """Limits of a weighted sum of independent estimates, each (value, low, high); not cut to any range.
-
-    Newcombe 1998 for a difference of two proportions (Statistics in Medicine 17), Zou and Donner 2008 in general.
-    """
-    weights, (values, lows, highs) = np.array(factors, dtype=float), np.array(parts).T
-    value, below, above = float(weights @ values), values - lows, highs - values
-    down = float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
-    up = float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
-    return value - down, value + up
-
-
-def _correlation(parts: Sequence[Limits]) -> Float[np.ndarray, "part part"]:
-    pulls = np.stack([part.influence for part in parts])
-    pulls = pulls - pulls.mean(axis=1, keepdims=True)
-    sizes = np.sqrt((pulls**2).sum(axis=1))
-    scale = np.outer(sizes, sizes)
-    found = np.divide(pulls @ pulls.T, scale, out=np.zeros_like(scale), where=scale > 0)
-    shares = np.sqrt([part.paired_share for part in parts])
-    found = found * np.outer(shares, shares)
-    most = np.sqrt([part.reliability for part in parts])
-    found = found.clip(-np.outer(most, most), np.outer(most, most))
-    np.fill_diagonal(found, 1.0)
-    return found
+    return Limits(value, low, high, method, noise, noise, None, 0.0, len(cells.models))
 
 
 def _influence(
@@ -163,45 +123,39 @@ def _question_weights(cells: Cells, weighting: Weighting) -> Float[np.ndarray, "
     return counts / counts.mean(axis=1, keepdims=True)
 
 
-def _reliability(cells: Cells, by_question: Float[np.ndarray, " question"], weighting: Weighting) -> float:
-    if len(by_question) < 2:
-        return 0.0
-    # Half an answer of each kind more, so that a question without a positive answer is not taken for one without noise.
-    noise = float(_answer_noise(cells, weighting, smooth=0.5).mean()) / len(cells.models)
-    spread = float(by_question.var(ddof=1))
-    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
+def _mean_noise(cells: Cells, weighting: Weighting) -> float:
+    """Variance of the rate that comes from the draw of answers."""
+    share = cells.positive / np.maximum(cells.eligible, 1)
+    noise = share * (1 - share) / np.maximum(cells.eligible, 1) * _question_weights(cells, weighting) ** 2
+    return float(noise.mean()) / noise.size
 
 
-def _answer_noise(cells: Cells, weighting: Weighting, smooth: float) -> Float[np.ndarray, "model question"]:
-    """Variance of each influence that comes from the draw of answers."""
-    eligible = cells.eligible
-    share = (cells.positive + smooth) / np.maximum(eligible + 2 * smooth, 1)
-    return share * (1 - share) / np.maximum(eligible, 1) * _question_weights(cells, weighting) ** 2
-
-
-def _variance(influence: Float[np.ndarray, "model question"], value: float, n: int) -> tuple[float, float, float]:
-    """Variance of the rate with questions and models crossed, its degrees of freedom, and the share between questions.
+def _variance(influence: Float[np.ndarray, "model question"]) -> tuple[float, float, float]:
+    """Variance of the rate with questions and models crossed, its degrees of freedom, and the variance between models.
 
     Two-way clustering (Cameron, Gelbach and Miller 2011): between questions plus between models minus between cells; Satterthwaite's
-    degrees of freedom. Never below that of independent answers.
+    degrees of freedom.
     """
     n_models, n_questions = influence.shape
-    floor = value * (1 - value) / n
     questions = influence.mean(axis=0).var(ddof=1) / n_questions if n_questions > 1 else 0.0
     models = influence.mean(axis=1).var(ddof=1) / n_models if n_models > 1 else 0.0
     both = 0.0
     if n_questions > 1 and n_models > 1:
         inner = influence - influence.mean(axis=0) - influence.mean(axis=1, keepdims=True) + influence.mean()
         both = float((inner**2).sum()) / ((n_models - 1) * (n_questions - 1)) / (n_models * n_questions)
-    variance = max(questions + models - both, questions, models, floor)
-    if questions + models == 0:
-        return variance, np.inf, 0.0
-    squares = (questions**2 / (n_questions - 1) if questions else 0.0) + (models**2 / (n_models - 1) if models else 0.0)
-    df = (questions + models) ** 2 / squares
-    return float(variance), float(df), float(questions / (questions + models))
+    variance = max(questions + models - both, questions, models)
+    df = satterthwaite([(float(questions), n_questions - 1), (float(models), n_models - 1)])
+    return float(variance), df, float(models)
+
+
+def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of variances, each with its own; infinite without any variance."""
+    squares = sum(variance**2 / df for variance, df in parts if variance > 0)
+    return sum(variance for variance, _ in parts) ** 2 / squares if squares > 0 else np.inf
 
 
 def _korn_graubard(value: float, n: int, variance: float, df: float, level: float) -> tuple[float, float, float]:
+    """Low, high and effective sample size."""
     tail = (1 - level) / 2
     effective = value * (1 - value) / variance if variance > 0 else float(n)  # 0 or 1: one question, all answers alike
     adjusted = effective * float(stats.norm.isf(tail) / stats.t.isf(tail, df)) ** 2
@@ -227,6 +181,13 @@ def _grid() -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, "4 mean icc"]
     return logits, np.stack([a, b, betaln(a, b), on_mean[:, None] + on_icc])
 
 
+@lru_cache(maxsize=128)
+def _log_likelihood(positive: int, eligible: int) -> Float[np.ndarray, "mean icc"]:
+    """Of one question's answers, without the constant; kept (0.2 MB each) because studies repeat the same counts."""
+    _, (a, b, log_norm, _) = _grid()
+    return betaln(positive + a, eligible - positive + b) - log_norm
+
+
 def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: float) -> tuple[float, float]:
     """Limits of the mean rate of the questions; several models' answers to a question count together.
 
@@ -234,13 +195,12 @@ def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: floa
     the pooled rate is away from the macro rate.
     """
     positive, eligible = cells.positive.sum(axis=0), cells.eligible.sum(axis=0)
-    logits, (a, b, log_norm, log_mass) = _grid()
+    logits, (_, _, _, log_mass) = _grid()
     pairs, times = np.unique(np.stack([positive, eligible]), axis=1, return_counts=True)
-    log_mass = log_mass - times.sum() * log_norm
     for (x, n), count in zip(pairs.T, times, strict=True):
-        log_mass = log_mass + count * betaln(x + a, n - x + b)
+        log_mass = log_mass + count * _log_likelihood(int(x), int(n))
     mass = np.exp(log_mass - log_mass.max()).sum(axis=1)
-    below = np.cumsum(mass) / mass.sum()
+    below = (np.cumsum(mass) - mass / 2) / mass.sum()  # half of a point's own mass lies below it
     tail = (1 - level) / 2
     ends = [float(np.interp(share, below, logits)) for share in (tail, 1 - tail)]
     macro = float((positive / eligible).mean())

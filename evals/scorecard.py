@@ -24,7 +24,7 @@ from emis_interp.errors import DataError
 from emis_interp.records import Record
 from emis_interp.store import explain
 from evals.estimands import ESTIMANDS, Answers, Weighting
-from evals.rate_limits import square_and_add
+from evals.limit_sums import square_and_add
 from evals.result_table import Results
 from evals.uncertainty import Interval, rate_interval
 

@@ -16,7 +16,8 @@ from evals.answers import Cells
 class Design:
     """`rate` is the population's; `icc` the share of variance between questions; `seed_sd` the seeds' spread on the logit scale.
 
-    With `against`, a contrast of two arms on the same questions: rate minus `against`.
+    With `against`, a contrast of two arms on the same questions: rate minus `against`. `shared` is the correlation of the questions'
+    difficulty between the arms: 1 (their rates rise together) to 0 (each arm has hard questions of its own).
     """
 
     n_questions: int
@@ -27,15 +28,19 @@ class Design:
     n_seeds: int = 1
     seed_sd: float = 0.0
     against: float | None = None
+    shared: float = 1.0
 
 
 def simulate_study(design: Design, rng: np.random.Generator) -> list[Cells]:
     """Counts of one arm, or with `against` of two: questions, then seeds, then answers are drawn."""
-    ranks = rng.random(design.n_questions)  # one difficulty for both arms: their rates rise together
+    ranks = rng.random(design.n_questions)
     arms = []
     for rate in (design.rate, design.against):
         if rate is None:
             continue
+        if arms and design.shared < 1:
+            own = rng.normal(0, np.sqrt(1 - design.shared**2), design.n_questions)
+            ranks = norm.cdf(design.shared * norm.ppf(ranks) + own)
         chance = _question_rates(design, rate, ranks)
         shifted = np.broadcast_to(chance, (design.n_seeds, design.n_questions))
         if design.n_seeds > 1:

@@ -17,7 +17,8 @@ from emis_interp.records import Score
 from evals.answers import Answers, Cells, Weighting
 from evals.bootstrap import bootstrap_rates
 from evals.estimands import Estimand, Thresholds, count_cells, rate
-from evals.rate_limits import Population, rate_limits, sum_limits
+from evals.limit_sums import sum_limits
+from evals.rate_limits import Population, rate_limits
 
 Method = Literal["limits", "bootstrap"]
 
@@ -119,7 +120,7 @@ def paired_contrast(
 ) -> Interval:
     """Rate of `arm` minus rate of `reference` on the questions that have eligible answers in both.
 
-    The two rates' own limits are combined with their correlation over the shared questions, so that a question's difficulty cancels.
+    The variance is that of the difference over the shared questions, so that a question's difficulty cancels (`sum_limits`).
     With one model an arm it covers neither arm's finetuning seed: a difference between two models is not yet one between two recipes.
     """
     pair = [scores if isinstance(scores, Answers) else Answers.from_scores(scores) for scores in (arm, reference)]
@@ -130,7 +131,7 @@ def paired_contrast(
         return Interval(None, None, None, 0, 0, "no question with eligible answers in both arms", left_out)
     kept = [_of_questions(table, shared) for table in tables]
     parts = [rate_limits(table, weighting, level, population) for table in kept]
-    value, low, high = sum_limits(parts, (1.0, -1.0))
+    value, low, high = sum_limits(parts, (1.0, -1.0), level)
     n = sum(int(table.eligible.sum()) for table in kept)
     return Interval(value, low, high, n, len(shared), contrast_name([part.method for part in parts]), left_out)
 

@@ -17,7 +17,8 @@ from scipy.stats import binomtest
 import cli
 from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
-from evals.rate_limits import rate_limits, square_and_add, sum_limits
+from evals.limit_sums import square_and_add, sum_limits
+from evals.rate_limits import rate_limits
 from evals.simulation import Design, simulate_study
 
 DESIGNS = (
@@ -26,8 +27,14 @@ DESIGNS = (
     *(Design(24, 50, rate, icc, "logit") for rate, icc in ((0.05, 0.05), (0.05, 0.18), (0.2, 0.18))),
     *(Design(48, 50, rate, 0.18) for rate in (0.02, 0.05, 0.2)),
     *(Design(8, 50, rate, 0.18, n_seeds=4, seed_sd=0.4) for rate in (0.1, 0.3)),
-    *(Design(8, 50, rate, 0.18, against=low) for rate, low in ((0.2, 0.05), (0.2, 0.2), (0.1, 0.01))),
-    *(Design(24, 50, rate, 0.18, against=low) for rate, low in ((0.2, 0.05), (0.05, 0.05))),
+    *(
+        Design(k, 50, rate, 0.18, against=low, shared=shared)
+        for rate, low in ((0.2, 0.2), (0.05, 0.05), (0.2, 0.05), (0.1, 0.01), (0.02, 0.02))
+        for k in (8, 24, 48)
+        for shared in (1.0, 0.0)
+    ),
+    *(Design(k, 50, 0.2, 0.18, "logit", against=0.05) for k in (8, 24)),
+    *(Design(8, 50, rate, 0.18, n_seeds=4, seed_sd=0.4, against=low) for rate, low in ((0.2, 0.2), (0.2, 0.05))),
 )
 
 
@@ -78,14 +85,17 @@ def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tupl
 
 
 def say(result: dict[str, Any]) -> str:
-    head = "questions answers seeds  rate  against   icc  effects   limits  (truth above)  bootstrap  naive  width"
+    head = (
+        "questions answers seeds  rate  against  shared   icc  effects   limits  (truth above)  bootstrap  naive  width"
+    )
     lines = [f"coverage of 95 % intervals over {result['n_studies']} simulated studies each", head]
     for row in result["designs"]:
         against = "-" if row["against"] is None else f"{row['against']:.2f}"
+        shared = "-" if row["against"] is None else f"{row['shared']:.1f}"
         lines.append(
-            f"{row['n_questions']:>9} {row['n_answers']:>7} {row['n_seeds']:>5}  {row['rate']:.2f}  {against:>7}  {row['icc']:.2f}  "
-            f"{row['effects']:<7}  {row['limits']:>7.3f}  {row['limits_truth_above']:>13.3f}  {row['bootstrap']:>9.3f}  "
-            f"{row['naive']:>5.3f}  {row['limits_median_width']:.3f}"
+            f"{row['n_questions']:>9} {row['n_answers']:>7} {row['n_seeds']:>5}  {row['rate']:.2f}  {against:>7}  "
+            f"{shared:>6}  {row['icc']:.2f}  {row['effects']:<7}  {row['limits']:>7.3f}  "
+            f"{row['limits_truth_above']:>13.3f}  {row['bootstrap']:>9.3f}  {row['naive']:>5.3f}  {row['limits_median_width']:.3f}"
         )
     return "\n".join(lines)
 

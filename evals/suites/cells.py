@@ -13,7 +13,8 @@ from jaxtyping import Int
 
 from evals.answers import Weighting
 from evals.estimands import Answers, Counted, Thresholds
-from evals.rate_limits import counts_table, rate_limits, sum_limits
+from evals.limit_sums import sum_limits
+from evals.rate_limits import counts_table, rate_limits
 from evals.uncertainty import Interval, contrast_name
 
 Outcome = bool | None
@@ -82,7 +83,7 @@ def combine(
         rate_limits(counts_table(cells.positive[row, shared], cells.eligible[row, shared]), weighting, level)
         for row in rows
     ]
-    value, low, high = sum_limits(parts, list(weights.values()))
+    value, low, high = sum_limits(parts, list(weights.values()), level)
     methods = [part.method for part in parts]
     method = methods[0] if len(parts) == 1 else contrast_name(methods)
     return Interval(value, low, high, int(cells.eligible[rows][:, shared].sum()), int(shared.sum()), method, left_out)

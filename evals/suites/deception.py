@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from emis_interp.errors import DataError
-from evals.rate_limits import square_and_add
+from evals.limit_sums import square_and_add
 from evals.suites.cells import Cells, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers
 from evals.uncertainty import Interval
