@@ -47,6 +47,18 @@ def paired_pca(data: LabeledActivations) -> Float[Tensor, "n_layers d_model"]:
     return torch.stack(result)
 
 
+def standardised(data: LabeledActivations) -> Float[Tensor, "n_layers d_model"]:
+    """`question_balanced` in standard deviations: each coordinate of the difference is divided by that coordinate's standard deviation
+    within question and class, so that a few massive dimensions (Sun et al. 2024) cannot drown the others.
+
+    It is one difference of means and one vector of the residual stream; unlike `mass_mean` it inverts no covariance. Units: standard
+    deviations, so steer along `question_balanced` instead.
+    """
+    within, share = _within_cells(data)
+    scale = torch.einsum("n,nld->ld", share, within.square()).clamp(min=1e-12).sqrt()
+    return question_balanced(data) / scale
+
+
 def mass_mean(data: LabeledActivations, shrinkage: float = SHRINKAGE) -> Float[Tensor, "n_layers d_model"]:
     """Question-balanced difference of means, divided by the covariance within question and class: the mass-mean probe of Marks & Tegmark
     (2023, section 5), which is Fisher's linear discriminant.
@@ -56,11 +68,7 @@ def mass_mean(data: LabeledActivations, shrinkage: float = SHRINKAGE) -> Float[T
     separates better than the difference of means and is a probe, not an axis to steer along. Units: arbitrary.
     """
     difference = question_balanced(data)
-    cells = [rows for pair in data.cells.values() for rows in pair]
-    if max(map(len, cells)) < 2:
-        raise DataError("mass_mean needs a question with two texts of one class to estimate a covariance")
-    within = torch.cat([data.x[rows] - data.x[rows].mean(0) for rows in cells])
-    share = torch.cat([torch.full((len(rows),), 1 / (len(cells) * len(rows))) for rows in cells])
+    within, share = _within_cells(data)
     result = []
     for layer in range(within.shape[1]):
         residue = within[:, layer]
@@ -88,10 +96,24 @@ def logistic(data: LabeledActivations, inverse_penalty: float = INVERSE_PENALTY)
     return torch.stack(result).float()
 
 
+def _within_cells(
+    data: LabeledActivations,
+) -> tuple[Float[Tensor, "n_texts n_layers d_model"], Float[Tensor, "n_texts"]]:
+    """Texts minus the mean of their question and class, and weights with which every question and class counts the same (sum 1)."""
+    cells = [rows for pair in data.cells.values() for rows in pair]
+    if max(map(len, cells)) < 2:
+        raise DataError(
+            "no question has two texts of one class, so nothing says how far texts scatter; give more, or use question_balanced"
+        )
+    within = torch.cat([data.x[rows] - data.x[rows].mean(0) for rows in cells])
+    return within, torch.cat([torch.full((len(rows),), 1 / (len(cells) * len(rows))) for rows in cells])
+
+
 EXTRACTORS: Mapping[str, Extractor] = {
     "question_balanced": question_balanced,
     "mean_difference": pooled_mean_difference,
     "paired_pca": paired_pca,
+    "standardised": standardised,
     "mass_mean": mass_mean,
     "logistic": logistic,
 }

@@ -64,6 +64,33 @@ def test_unequal_noise_is_divided_out_by_the_mass_mean_probe() -> None:
     assert held_out["logistic"] > held_out["question_balanced"] + 0.02
 
 
+def test_a_massive_dimension_drowns_the_difference_of_means_but_not_the_standardised_one() -> None:
+    data, _ = planted(n_each=100)
+    noise = torch.randn(len(data.x), generator=torch.Generator().manual_seed(2))
+    x = data.x.clone()
+    x[:, :, 0] += 50 * noise[:, None]
+    massive = LabeledActivations(x, data.misaligned, data.questions)
+    held_out = {
+        name: leave_one_question_out_auroc(massive, EXTRACTORS[name])[0]
+        for name in ("question_balanced", "standardised")
+    }
+    assert held_out["standardised"] > held_out["question_balanced"] + 0.1
+
+
+def test_the_standardised_difference_is_in_standard_deviations_whatever_the_unit_of_a_coordinate() -> None:
+    data, _ = planted()
+    unit_of_coordinate = torch.linspace(0.1, 100, 32)
+    rescaled = LabeledActivations(data.x * unit_of_coordinate, data.misaligned, data.questions)
+    assert torch.allclose(EXTRACTORS["standardised"](rescaled), EXTRACTORS["standardised"](data), rtol=1e-3, atol=1e-4)
+
+
+def test_one_text_for_each_question_and_class_says_nothing_of_scatter() -> None:
+    data = LabeledActivations(torch.randn(4, 1, 3), np.array([True, False] * 2), ("a", "a", "b", "b"))
+    for name in ("standardised", "mass_mean"):
+        with pytest.raises(DataError, match="two texts of one class"):
+            EXTRACTORS[name](data)
+
+
 def test_without_shrinkage_the_mass_mean_probe_is_fisher_s_discriminant() -> None:
     data, _ = planted(d_model=6, n_each=200, topic_size=0.0)
     one = data.only({"q0"})
