@@ -74,7 +74,7 @@ def text_logprobs(
     cells: Sequence[Cell],
     chats: Sequence[EncodedChat],
     max_batch_tokens: int = 2048,
-    max_cells: int = 32,
+    max_cells: int = 8,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_cells n_texts"]:
     """Mean log-probability per answer token of every text under every cell, nats (`likelihood.mean_logprobs`).
@@ -103,7 +103,7 @@ def margins(
     pairs: Sequence[ContrastPair],
     system: str | None = None,
     max_batch_tokens: int = 2048,
-    max_cells: int = 32,
+    max_cells: int = 8,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_cells n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of every pair under every cell, nats per token; arguments as `text_logprobs`."""
@@ -113,7 +113,7 @@ def margins(
 
 
 def costs(
-    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], max_cells: int = 32
+    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], max_cells: int = 8
 ) -> Float[np.ndarray, "n_cells"]:
     """Mean KL(untouched model || cell) of the token after each prompt, nats: what each cell costs on harmless prompts (`mean_kl`)."""
     _check(cells, prompts, "prompt")
@@ -158,7 +158,7 @@ def _greedy(
     chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[tuple[int, ...]]:
     """Rows cell by cell. Keys and values grow in place, and a row leaves the batch when its answer ends."""
-    ends = torch.tensor(sorted(_end_tokens(chat_model)))
+    ends = torch.tensor(sorted(end_tokens(chat_model)))
     cell_of_row = [cell for cell in cells for _ in prompts]
     batch = pad(prompts, chat_model.tokenizer.pad_token_id, "left").model_inputs(chat_model.device)
     ids, mask, places = (batch[name].repeat(len(cells), 1) for name in ("input_ids", "attention_mask", "position_ids"))
@@ -191,7 +191,8 @@ def _greedy(
     return [tuple(answer) for answer in answers]
 
 
-def _end_tokens(chat_model: ChatModel) -> set[int]:
+def end_tokens(chat_model: ChatModel) -> set[int]:
+    """Ids that end an answer: the generation config's and the tokenizer's."""
     configured: Any = chat_model.model.generation_config.eos_token_id
     found = {configured} if isinstance(configured, int) else set(configured or ())
     return {*found, chat_model.tokenizer.eos_token_id} - {None}
