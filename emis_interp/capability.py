@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pydantic import Field
 
-from emis_interp.chat import encode_chat
+from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel
 from emis_interp.records import Record
@@ -32,13 +32,21 @@ def passed(
     chat_model: ChatModel, items: Sequence[CapabilityItem], system: str | None = None
 ) -> Bool[np.ndarray, "n_items"]:
     """Whether the right answer has the higher mean log-probability per token than the wrong one; a tie is a failure."""
-    chats = [
+    return right_is_likelier(mean_logprobs(chat_model, item_chats(chat_model, items, system)))
+
+
+def item_chats(chat_model: ChatModel, items: Sequence[CapabilityItem], system: str | None = None) -> list[EncodedChat]:
+    """Text 2i is the right answer to item i, text 2i + 1 the wrong one."""
+    return [
         encode_chat(chat_model.tokenizer, item.question, answer, system)
         for item in items
         for answer in (item.right, item.wrong)
     ]
-    values = mean_logprobs(chat_model, chats)
-    return values[0::2] > values[1::2]
+
+
+def right_is_likelier(logprobs: Float[np.ndarray, "n_texts"]) -> Bool[np.ndarray, "n_items"]:
+    """From mean log-probabilities of `item_chats`: whether an item is passed; a tie is a failure."""
+    return logprobs[0::2] > logprobs[1::2]
 
 
 def perplexity(chat_model: ChatModel, texts: Sequence[tuple[str, str]], system: str | None = None) -> float:

@@ -3,7 +3,7 @@
 A pair holds an aligned and a misaligned answer to one question; a question belongs to one half, selection or report.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -39,6 +39,35 @@ def labeled_texts(pairs: Sequence[ContrastPair]) -> list[LabeledText]:
         for pair in pairs
         for answer, misaligned in ((pair.aligned, False), (pair.misaligned, True))
     ]
+
+
+def paired_texts(texts: Sequence[LabeledText], selection: Collection[str], n_per_question: int) -> list[ContrastPair]:
+    """The i-th misaligned and the i-th aligned answer to the same wording as a pair, at most `n_per_question` for each question.
+
+    Args:
+        selection: ids of the questions of the selection half; the others are the report half's.
+    """
+    by_wording: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for text in texts:
+        by_wording.setdefault((text.question_id, text.question), ([], []))[text.misaligned].append(text.answer)
+    counts: dict[str, int] = {}
+    pairs = []
+    for (question_id, question), answers in by_wording.items():
+        for aligned, misaligned in zip(*answers, strict=False):
+            counts[question_id] = counts.get(question_id, 0) + 1
+            if counts[question_id] <= n_per_question:
+                half = "selection" if question_id in selection else "report"
+                pairs.append(
+                    ContrastPair(
+                        question_id=question_id,
+                        group=question_id,
+                        half=half,
+                        question=question,
+                        aligned=aligned,
+                        misaligned=misaligned,
+                    )
+                )
+    return pairs
 
 
 def group_of(pairs: Iterable[ContrastPair]) -> dict[str, str]:

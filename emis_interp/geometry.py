@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emis_interp.directions import cosine
 from emis_interp.errors import DataError
-from emis_interp.extractors import question_balanced
+from emis_interp.extractors import Extractor, question_balanced
 from emis_interp.labeled import LabeledActivations
 from emis_interp.reliability import bootstrap_directions
 
@@ -117,4 +117,32 @@ def cosine_matrix(
     for a, b in combinations(data, 2):
         low, high = np.percentile(cosine(drawn[a], drawn[b]).numpy(), [2.5, 97.5])
         result[a, b] = (float(cosine(whole[a], whole[b])), float(low), float(high))
+    return result
+
+
+def extractor_cosines(
+    data: LabeledActivations, extractors: Mapping[str, Extractor], n_boot: int = 50, seed: int = 0
+) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
+    """Cosine between what every two extractors find in the same texts, with a 95 % percentile bootstrap interval.
+
+    `data` holds one layer. A draw takes questions with replacement, then texts of each class within them; all extractors see the same
+    draw. The bounds are None without draws. As in `cosine_matrix`, the interval speaks of the spread.
+    """
+    generator = np.random.default_rng(seed)
+    cells = list(data.cells.values())
+    draws = [data]
+    for _ in range(n_boot):
+        rows, questions = [], []
+        for place, index in enumerate(generator.integers(len(cells), size=len(cells))):
+            for part in cells[index]:
+                rows.append(generator.choice(part, size=len(part)))
+                questions += [str(place)] * len(part)
+        drawn = np.concatenate(rows)
+        draws.append(LabeledActivations(data.x[torch.from_numpy(drawn)], data.misaligned[drawn], tuple(questions)))
+    found = {name: torch.stack([extract(one)[0] for one in draws]) for name, extract in extractors.items()}
+    result: dict[tuple[str, str], tuple[float, float | None, float | None]] = {}
+    for a, b in combinations(found, 2):
+        values = cosine(found[a], found[b]).numpy()
+        bounds = [float(bound) for bound in np.percentile(values[1:], [2.5, 97.5])] if n_boot else [None, None]
+        result[a, b] = (float(values[0]), bounds[0], bounds[1])
     return result

@@ -45,16 +45,17 @@ class Ablate:
     """Set the coordinates along a direction or in a subspace.
 
     Attributes:
-        basis: `[d_model]` or `[k, d_model]`; orthonormalised here.
+        basis: `[d_model]` or `[k, d_model]`; orthonormalised here. `[batch, k, d_model]` for another one in every row of the batch, where
+            all zeros leave a row as it is.
         coordinates: None for zero. Otherwise `[n_layers + 1]` or `[n_layers + 1, k]` (in the coordinates of `orthonormal(basis)`): row 0
             at the input of layer 0, row l + 1 at the output of layer l, e.g. the means of the model's own activations (mean
-            ablation) or of the base model's (base-mean ablation).
+            ablation) or of the base model's (base-mean ablation). `[n_layers + 1, batch, k]` with a basis for each row.
         layers: None for everywhere: the input of layer 0, what attention and MLP add in every block, and every output. Otherwise the
             outputs (`resid_post`) of these layers alone, which later layers may write to again.
     """
 
-    basis: Float[Tensor, "*k d_model"]
-    coordinates: Float[Tensor, "n_points *k"] | None = None
+    basis: Float[Tensor, "*rest d_model"]
+    coordinates: Float[Tensor, "n_points *rest"] | None = None
     layers: tuple[int, ...] | None = None
 
 
@@ -194,9 +195,9 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tup
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
         return [(chat_model.layers[item.layer], OutputEdit(_patcher(item, clock)))]
     _check_width(chat_model, item.basis)
-    basis = orthonormal(item.basis)
-    n_points = chat_model.n_layers + 1
-    held = torch.zeros(n_points, len(basis)) if item.coordinates is None else item.coordinates.reshape(-1, len(basis))
+    basis = _row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
+    n_points, shape = chat_model.n_layers + 1, basis.shape[:-1]
+    held = torch.zeros(n_points, *shape) if item.coordinates is None else item.coordinates.reshape(-1, *shape)
     if len(held) != n_points:
         raise ModelError(
             f"ablate: {len(held)} rows of coordinates, {chat_model.name} needs {n_points} (input and every layer)"
@@ -205,7 +206,7 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tup
         chat_model.check_layers(list(item.layers))
         return [(chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))) for layer in item.layers]
     plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], _before(_setter(basis, held[0])))]
-    remove = OutputEdit(_setter(basis, torch.zeros(len(basis))))
+    remove = OutputEdit(_setter(basis, torch.zeros(shape)))
     for layer in range(chat_model.n_layers):
         for hook_point in ("attn_out", "mlp_out"):
             path = hook_site(chat_model.layers[layer], hook_point).path
@@ -242,11 +243,20 @@ def _patcher(item: Patch, clock: _Clock) -> Edit:
     return edit
 
 
-def _setter(basis: Float[Tensor, "k d_model"], coordinates: Float[Tensor, "k"]) -> Edit:
+def _row_bases(bases: Float[Tensor, "batch k d_model"]) -> Float[Tensor, "batch k d_model"]:
+    """Orthonormal bases row by row; equal ones are computed once, and zeros stay zeros."""
+    unique, places = torch.unique(bases.double(), dim=0, return_inverse=True)
+    return torch.stack([orthonormal(basis) if basis.any() else basis for basis in unique])[places]
+
+
+def _setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, "*batch k"]) -> Edit:
+    """Sets coordinates of `[batch, position, d_model]`, in float32 or better."""
+    held = coordinates if coordinates.ndim == 1 else coordinates[:, None]
+
     def edit(residual: Tensor) -> Tensor:
         exact = torch.promote_types(residual.dtype, torch.float32)
         rows, values = basis.to(residual.device, exact), residual.to(exact)
-        return (values + (coordinates.to(values) - values @ rows.T) @ rows).to(residual.dtype)
+        return (values + (held.to(values) - values @ rows.mT) @ rows).to(residual.dtype)
 
     return edit
 

@@ -4,7 +4,8 @@ The margin of a question is the mean over its pairs of (mean log-probability per
 aligned one, in nats per token; it rises when a model moves towards misaligned answers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.models import ChatModel, head_logits
 from emis_interp.records import ContrastPair
 
+Under = Callable[[int], AbstractContextManager[None]]
+
 
 def pair_margins(
     chat_model: ChatModel,
@@ -25,12 +28,17 @@ def pair_margins(
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of each pair, nats per token, in the order of `pairs`."""
-    chats = []
-    for pair in pairs:
-        for answer in (pair.misaligned, pair.aligned):
-            chats.append(encode_chat(chat_model.tokenizer, pair.question, answer, system))
-    values = mean_logprobs(chat_model, chats, max_batch_tokens, progress)
+    values = mean_logprobs(chat_model, pair_chats(chat_model, pairs, system), max_batch_tokens, progress)
     return values[0::2] - values[1::2]
+
+
+def pair_chats(chat_model: ChatModel, pairs: Sequence[ContrastPair], system: str | None = None) -> list[EncodedChat]:
+    """Text 2i is the misaligned answer of pair i, text 2i + 1 its aligned one."""
+    return [
+        encode_chat(chat_model.tokenizer, pair.question, answer, system)
+        for pair in pairs
+        for answer in (pair.misaligned, pair.aligned)
+    ]
 
 
 def by_question(pairs: Sequence[ContrastPair], margins: Float[np.ndarray, "n_pairs"]) -> dict[str, float]:
@@ -54,45 +62,69 @@ def mean_logprobs(
     """Mean log-probability per answer token (end-of-turn token excluded), nats, in the order of `chats`.
 
     Answers to one prompt share its pass through the key-value cache. Logits are computed at answer positions only, and normalised in
-    float32.
+    float32 or better.
     """
-    values = np.empty(len(chats))
+    return cell_logprobs(chat_model, chats, 1, lambda n_answers: nullcontext(), max_batch_tokens, progress)[0]
+
+
+def cell_logprobs(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    n_cells: int,
+    under: Under,
+    max_batch_tokens: int = 2048,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "n_cells n_texts"]:
+    """`mean_logprobs` of every text under each of several interventions that share the batches.
+
+    Args:
+        under: given a number n, the context in which rows i n to i n + n - 1 of a batch belong to cell i. It is entered with 1 for a prompt
+            and with the number of answers behind it.
+        max_batch_tokens: padded tokens of all cells together; one answer under all cells is the smallest batch.
+        progress: called with the number of texts just finished in all cells.
+    """
+    values = np.empty((n_cells, len(chats)))
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i, chat in enumerate(chats):
         by_prompt.setdefault(chat.input_ids[: chat.response_start], []).append(i)
     for prompt, indices in by_prompt.items():
-        for members in length_batches([len(chats[i]) for i in indices], max_batch_tokens):
+        for members in length_batches([n_cells * len(chats[i]) for i in indices], max_batch_tokens):
             rows = [indices[member] for member in members]
             answers = [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
-            values[rows] = _answer_logprobs(chat_model, prompt, answers)
+            values[:, rows] = _answer_logprobs(chat_model, prompt, answers, n_cells, under)
             if progress:
                 progress(len(rows))
     return values
 
 
 def _answer_logprobs(
-    chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]
-) -> Float[np.ndarray, "n_answers"]:
-    """Mean log-probability per token of several answers to one prompt, nats."""
+    chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], n_cells: int, under: Under
+) -> Float[np.ndarray, "n_cells n_answers"]:
+    """Mean log-probability per token of several answers to one prompt under every cell, nats."""
     device, n_answers = chat_model.device, len(answers)
     batch = pad(answers, chat_model.tokenizer.pad_token_id)
-    inputs = batch.model_inputs(device)
-    prompt_mask = torch.ones(n_answers, len(prompt), dtype=torch.long, device=device)
-    values = np.empty(n_answers)
+    inputs = {name: value.repeat(n_cells, 1) for name, value in batch.model_inputs(device).items()}
+    prompt_mask = torch.ones(n_cells * n_answers, len(prompt), dtype=torch.long, device=device)
+    values = np.empty((n_cells, n_answers))
     with torch.inference_mode():
-        first = chat_model.body(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True)
+        with under(1):
+            first = chat_model.body(input_ids=torch.tensor([list(prompt)] * n_cells, device=device), use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(n_answers)
-        rest = chat_model.body(
-            input_ids=inputs["input_ids"],
-            attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),
-            position_ids=inputs["position_ids"] + len(prompt),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        before_first = first.last_hidden_state[0, -1:]
-        for i, answer in enumerate(answers):
-            hidden = torch.cat([before_first, rest.last_hidden_state[i, : len(answer) - 1]])
-            targets = inputs["input_ids"][i, : len(answer)]
-            values[i] = -torch.nn.functional.cross_entropy(head_logits(chat_model.model, hidden).float(), targets)
+        with under(n_answers):
+            rest = chat_model.body(
+                input_ids=inputs["input_ids"],
+                attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),
+                position_ids=inputs["position_ids"] + len(prompt),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        for row in range(n_cells * n_answers):
+            cell, i = divmod(row, n_answers)
+            before_first = first.last_hidden_state[cell, -1:]
+            hidden = torch.cat([before_first, rest.last_hidden_state[row, : len(answers[i]) - 1]])
+            targets = inputs["input_ids"][row, : len(answers[i])]
+            logits = head_logits(chat_model.model, hidden)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            values[cell, i] = -torch.nn.functional.cross_entropy(logits, targets)
     return values

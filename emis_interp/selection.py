@@ -1,5 +1,6 @@
 """Turns labelled activations of the selection half into one layer and its direction, and states on the report half how good it is."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from emis_interp.reliability import (
     split_half_cosine,
 )
 
+ChooseLayer = Callable[[Sequence[Direction], Float[np.ndarray, "n_layers"]], int]
+
 
 @dataclass(frozen=True)
 class DirectionReport:
@@ -41,6 +44,7 @@ def find_direction(
     seed: int = 0,
     position: str = "response_mean",
     extractor: Extractor = question_balanced,
+    choose_layer: ChooseLayer | None = None,
 ) -> DirectionReport:
     """Fit a direction per layer on `selection` (by default a question-balanced difference in means), choose the layer there, and test
     it on `report`.
@@ -50,6 +54,8 @@ def find_direction(
 
     Args:
         residual_norm: mean norm of single tokens' residuals per layer (`capture_with_norms`), the unit of steering coefficients.
+        choose_layer: another rule; given the directions of the layers in the range (fitted on `selection`) and their
+            leave-one-question-out AUROC, returns the index of one.
 
     Raises:
         DataError: a half has fewer than two questions with both classes, or a question is in both halves.
@@ -69,9 +75,15 @@ def find_direction(
     separation = held_out_separation(selection, extractor)
     first, last = (round(fraction * (n_layers - 1)) for fraction in layer_range)
     allowed = np.arange(first, max(first, last) + 1)
-    # AUROC saturates near 1: differences below half a percent are ties.
-    best = allowed[loqo[allowed] >= loqo[allowed].max() - 0.005]
-    layer = int(best[np.argmax(separation[best])])
+    if choose_layer is None:
+        # AUROC saturates near 1: differences below half a percent are ties.
+        best = allowed[loqo[allowed] >= loqo[allowed].max() - 0.005]
+        layer = int(best[np.argmax(separation[best])])
+    else:
+        candidates = [
+            Direction(unit(raw[i]), int(i), float(raw[i].norm()), float(residual_norm[i]), position) for i in allowed
+        ]
+        layer = int(allowed[choose_layer(candidates, loqo[allowed])])
     report_auroc = direction_auroc(raw, report)
     random_auroc = direction_auroc(random_directions(n_permutations, n_layers, selection.x.shape[2], seed), report)
     shuffled_auroc = direction_auroc(shuffled_directions(selection, n_permutations, seed, extractor), report)

@@ -23,9 +23,9 @@ from emis_interp.chat import encode_prompt
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ModelError
 from emis_interp.interventions import ablate, steer
+from emis_interp.kv_cache import RoomyLayer, holes_filled, roomy_cache
 from emis_interp.models import ChatModel
-from evals.samplers.generation import Continuation, draw, end_tokens, generate, holes_filled, uniforms
-from evals.samplers.kv_cache import RoomyLayer, roomy_cache
+from evals.samplers.generation import Continuation, draw, end_tokens, generate, uniforms
 
 QUESTIONS = ("Who are you?", "Who are you?", "Name a colour.", "What is the first thing that you remember of it all?")
 

@@ -20,7 +20,7 @@ SIBLINGS = ("training", "evals", "probes")
 # A module of emis_interp may import its own level and those below.
 LEVELS = {
     0: ("errors", "config", "records", "store", "contrast", "judged"),
-    1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions"),
+    1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions", "kv_cache"),
     2: ("capture", "running_means", "likelihood", "labeled", "merging"),
     3: (
         "token_store",
@@ -32,7 +32,16 @@ LEVELS = {
         "reliability",
         "interventions",
     ),
-    4: ("selection", "control_vectors", "orthogonalize", "sweeps", "reliability_card", "capability", "frontier"),
+    4: (
+        "selection",
+        "control_vectors",
+        "orthogonalize",
+        "sweeps",
+        "reliability_card",
+        "capability",
+        "frontier",
+        "causal_selection",
+    ),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
@@ -39,20 +40,20 @@ class Forming(TrainerCallback):
         self.intervention = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._look(state.global_step if state.global_step == 0 else -1)
+        self._look(state.global_step if state.global_step == 0 else -1, args)
         self._enter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self.intervention.close()
-            self._look(state.global_step)
+            self._look(state.global_step, args)
             self._enter()
 
     def _enter(self) -> None:
         if self.while_training is not None:
             self.intervention.enter_context(self.while_training(self.chat_model))
 
-    def _look(self, step: int) -> None:
+    def _look(self, step: int, args: Any) -> None:
         if self.probe is None or step not in self.steps:
             return
         processes = PartialState()
@@ -60,7 +61,9 @@ class Forming(TrainerCallback):
             was_training = self.chat_model.model.training
             self.chat_model.model.eval()
             try:
-                self.probe(step, self.chat_model)
+                # As in training passes: the adapter is kept in float32 and the frozen weights in bfloat16.
+                with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+                    self.probe(step, self.chat_model)
             finally:
                 self.chat_model.model.train(was_training)
         processes.wait_for_everyone()

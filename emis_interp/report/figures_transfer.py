@@ -12,8 +12,16 @@ SCALE = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#30363d", "#56B4E9")
 
 
-def matrix_figure(rows: Mapping[str, Estimate], arms: Sequence[str], middle: float, digits: int = 2) -> go.Figure:
-    """Heat map of `i|j` estimates: row i is the direction's arm, column j where it is applied; white is `middle`."""
+def matrix_figure(
+    rows: Mapping[str, Estimate],
+    arms: Sequence[str],
+    middle: float,
+    digits: int = 2,
+    axes: tuple[str, str] | None = ("direction of", "applied in"),
+) -> go.Figure:
+    """Heat map of `i|j` estimates: row i is the direction's arm, column j where it is applied (`axes` names both; None for a matrix of
+    names against themselves); white is `middle`."""
+    rows_are, columns_are = axes or ("", "")
     table = [[rows.get(f"{i}|{j}") for j in arms] for i in arms]
     values = [[None if cell is None else cell.value for cell in row] for row in table]
     far = max((abs(value - middle) for row in values for value in row if value is not None), default=1.0) or 1.0
@@ -25,7 +33,10 @@ def matrix_figure(rows: Mapping[str, Estimate], arms: Sequence[str], middle: flo
         text=[[number(value, digits) for value in row] for row in values],
         texttemplate="%{text}",
         hovertext=[
-            [hover(f"direction of {i}, in {j}: {_words(cell, digits)}") for j, cell in zip(arms, row, strict=True)]
+            [
+                hover(f"{f'{rows_are} {i}, {columns_are} {j}' if axes else f'{i} and {j}'}: {_words(cell, digits)}")
+                for j, cell in zip(arms, row, strict=True)
+            ]
             for i, row in zip(arms, table, strict=True)
         ],
         hoverinfo="text",
@@ -39,15 +50,15 @@ def matrix_figure(rows: Mapping[str, Estimate], arms: Sequence[str], middle: flo
     figure.update_layout(
         layout(
             120 + 44 * len(arms),
-            xaxis={"title": {"text": "applied in"}, "showgrid": False},
-            yaxis={"title": {"text": "direction of"}, "autorange": "reversed", "showgrid": False},
+            xaxis={"title": {"text": columns_are}, "showgrid": False},
+            yaxis={"title": {"text": rows_are}, "autorange": "reversed", "showgrid": False},
             margin={"l": 60, "r": 24, "t": 12, "b": 60},
         )
     )
     return figure
 
 
-def effects_figure(curves: Mapping[str, Sequence[float]], title: str, layer: int) -> go.Figure:
+def effects_figure(curves: Mapping[str, Sequence[float | None]], title: str, layer: int) -> go.Figure:
     """One line over the layers for each name; the dotted line is the layer of the matrices."""
     figure = go.Figure()
     for index, (name, values) in enumerate(curves.items()):

@@ -11,8 +11,8 @@ from torch import Tensor
 from emis_interp.batching import pad
 from emis_interp.chat import end_of_turn
 from emis_interp.errors import ModelError
+from emis_interp.kv_cache import holes_filled, roomy_cache
 from emis_interp.models import ChatModel, head_logits
-from evals.samplers.kv_cache import roomy_cache
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,6 @@ def end_tokens(chat_model: ChatModel) -> set[int]:
     tokenizer = chat_model.tokenizer
     turn = tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer))
     return {token for token in [turn, tokenizer.eos_token_id, *listed] if token is not None}
-
-
-def holes_filled(keep: Int[Tensor, "row"]) -> Int[Tensor, "kept"]:
-    """Indices of the rows to keep, the last ones moved into the places of those that leave, so that most rows stay where they are."""
-    kept = keep.nonzero()[:, 0]
-    n = len(kept)
-    order = torch.arange(n, device=keep.device)
-    order[~keep[:n]] = kept[kept >= n]
-    return order
 
 
 class _Rows:

@@ -8,25 +8,26 @@ either direction, (1 + k) / (1 + n). An increase of the margin is shown as plain
 
 import argparse
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 import cli
 from direction.loading import add_direction_flags, model_of
-from emis_interp.capability import capability_items, passed, perplexity
-from emis_interp.chat import encode_prompt
+from emis_interp.capability import capability_items, item_chats, right_is_likelier
+from emis_interp.capture import Progress
+from emis_interp.chat import encode_chats, encode_prompt
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
-from emis_interp.interventions import ablate, mean_kl, next_token_logprobs
-from emis_interp.likelihood import by_question, pair_margins, paired_difference
+from emis_interp.likelihood import by_question, pair_chats, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair
 from emis_interp.store import load_tensors, write_json
+from emis_interp.sweeps import AblateCell, costs, text_logprobs
 from evals.uncertainty import mean_interval
 from stages.intervene import neutral_prompts
 from training.datasets import advice_pairs
@@ -44,21 +45,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Ablate the direction and its controls, one after another."""
+    """Ablate the direction and its controls, several in one batch."""
     direction = Direction.load(args.direction)
     chat_model = model_of(direction, args)
     means = load_tensors(args.direction.parent / "all_layers.safetensors")[0]["mean"]
     controls = load_tensors(args.direction.parent / "controls.safetensors")[0]
     system = direction.card.get("system_prompt")
     pairs = [pair for pair in load_contrast(args.pairs, args.n_pairs) if pair.half == "report"]
-    probe = _Probe(chat_model, pairs, system)
-    cells = list(planned(direction, controls, args.n_controls))
-    rows: list[dict[str, Any]] = []
+    planned_cells = list(planned(direction, controls, args.n_controls, means))
+    kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
     with cli.progress_bar("audit", len(cells)) as advance:
-        for kind, cell in cells:
-            with ablation(chat_model, kind, cell, means):
-                rows.append({"kind": kind, **probe.measure()})
-            advance(1)
+        rows = measured(chat_model, kinds, cells, pairs, system, args.max_batch_tokens, advance)
     table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
     result = {
         "direction": str(args.direction),
@@ -76,54 +73,61 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
 
 
-def ablation(
-    chat_model: ChatModel, kind: str, cell: Direction | None, means: Float[Tensor, "n_points d_model"]
-) -> AbstractContextManager[None]:
-    """Nothing, zero ablation, or (kind `direction, mean`) the coordinate held at its mean over the fitted texts."""
-    if cell is None:
-        return nullcontext()
-    return ablate(chat_model, cell, means @ cell.vector if kind == MEAN else None)
-
-
-def planned(direction: Direction, controls: dict[str, Any], n: int) -> Iterator[tuple[str, Direction | None]]:
-    """No intervention first, then the direction, then `n` controls of each kind."""
-    yield "none", None
-    yield "direction", direction
-    yield MEAN, direction
+def planned(
+    direction: Direction, controls: dict[str, Any], n: int, means: Float[Tensor, "n_points d_model"]
+) -> Iterator[tuple[str, AblateCell]]:
+    """Nothing first, then the direction held at zero and at its mean over the fitted texts, then `n` controls of each kind at zero."""
+    yield "none", AblateCell(torch.zeros_like(direction.vector))
+    yield "direction", AblateCell(direction.vector)
+    yield MEAN, AblateCell(direction.vector, means @ direction.vector)
     for kind, vectors in controls.items():
         for vector in vectors[:n]:
-            yield (
-                kind,
-                Direction(vector, direction.layer, direction.raw_norm, direction.residual_norm, direction.position),
-            )
+            yield kind, AblateCell(vector)
 
 
-class _Probe:
-    """Measures one state of a model against the state that it found first."""
-
-    def __init__(self, chat_model: ChatModel, pairs: list[ContrastPair], system: str | None) -> None:
-        self.chat_model, self.pairs, self.system = chat_model, pairs, system
-        self.prompts = [encode_prompt(chat_model.tokenizer, text, system) for text in neutral_prompts()]
-        self.harmless = [(pair.prompt, pair.careful) for pair in advice_pairs()[:N_HARMLESS]]
-        self.items = capability_items()
-        self.plain = next_token_logprobs(chat_model, self.prompts)
-        self.first: dict[str, float] | None = None
-
-    def measure(self) -> dict[str, Any]:
-        margins = by_question(self.pairs, pair_margins(self.chat_model, self.pairs, self.system))
-        self.first = self.first or margins
-        shift = paired_difference(margins, self.first)
+def measured(
+    chat_model: ChatModel,
+    kinds: list[str],
+    cells: list[AblateCell],
+    pairs: list[ContrastPair],
+    system: str | None,
+    max_batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """One row for each cell, against the first one; cells share batches."""
+    tokenizer = chat_model.tokenizer
+    harmless = [(pair.prompt, pair.careful) for pair in advice_pairs()[:N_HARMLESS]]
+    parts = [
+        pair_chats(chat_model, pairs, system),
+        encode_chats(tokenizer, harmless, system),
+        item_chats(chat_model, capability_items(), system),
+    ]
+    chats = [chat for part in parts for chat in part]
+    values = text_logprobs(chat_model, cells, chats, max_batch_tokens, progress=progress)
+    prompts = [encode_prompt(tokenizer, text, system) for text in neutral_prompts()]
+    kl = costs(chat_model, cells, prompts)
+    first: dict[str, float] | None = None
+    rows = []
+    for kind, row, cost in zip(kinds, values, kl, strict=True):
+        answers, texts, items = np.split(row, np.cumsum([len(part) for part in parts])[:-1])
+        margins = by_question(pairs, answers[0::2] - answers[1::2])
+        first = first or margins
+        shift = paired_difference(margins, first)
         interval = mean_interval(list(shift.values()))
-        return {
-            "margin": float(np.mean(list(margins.values()))),
-            "shift": interval.value,
-            "shift_low": interval.low,
-            "shift_high": interval.high,
-            "n_positive": sum(value > 0 for value in shift.values()),
-            "kl_neutral": mean_kl(self.plain, next_token_logprobs(self.chat_model, self.prompts)),
-            "perplexity": perplexity(self.chat_model, self.harmless, self.system),
-            "accuracy": float(passed(self.chat_model, self.items, self.system).mean()),
-        }
+        rows.append(
+            {
+                "kind": kind,
+                "margin": float(np.mean(list(margins.values()))),
+                "shift": interval.value,
+                "shift_low": interval.low,
+                "shift_high": interval.high,
+                "n_positive": sum(value > 0 for value in shift.values()),
+                "kl_neutral": float(cost),
+                "perplexity": float(np.exp(-texts.mean())),
+                "accuracy": float(right_is_likelier(items).mean()),
+            }
+        )
+    return rows
 
 
 def summary(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Fits the direction of a model on labelled texts, with its reliability card and a page to look at.
 
-The layer is chosen on one half of the questions and reported on the other; the direction saved is fitted on all questions at that
-layer. Beside it lie its controls, its curves over layers (layers.json) and a page (index.html).
+The layer is chosen on one half of the questions and reported on the other, by what steering along it does and ablating it costs, or by
+AUROC alone; the direction saved is fitted on all questions at that layer. Beside it lie its controls, its curves over layers
+(layers.json) and a page (index.html). With an adapter the direction is the organism's, and base reads the same texts for a 2x2.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 
 import cli
+from direction.causal import CausalStage, add_causal_flags, wanted_coefficients
 from direction.loading import add_model_flags
+from direction.organism import organism_card, read_by_base
 from direction.page import token_map, write_page
 from direction.texts import add_text_flags, judged_texts, read_texts
 from emis_interp.capture import capture_residuals, capture_with_norms
@@ -22,6 +25,7 @@ from emis_interp.directions import Direction, unit
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
 from emis_interp.extractors import EXTRACTORS, extractor_named
+from emis_interp.geometry import extractor_cosines
 from emis_interp.labeled import LabeledActivations
 from emis_interp.models import ChatModel, load_model
 from emis_interp.reliability import auroc_by_question, control_directions
@@ -31,6 +35,9 @@ from emis_interp.store import file_sha256, save_tensors, write_json
 from evals.uncertainty import mean_interval
 
 N_CONTROLS = 20
+N_BOOT = 50
+WIDEST_BOOT = 1024
+"""d_model above which no draws are made of extractors that solve a d_model x d_model system each time."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +51,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transfer", type=Path, metavar="FILE", help="judged answers (columns as --judged) to test the direction on"
     )
+    add_causal_flags(parser)
     add_model_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Capture, fit, choose, report, save."""
     texts, selection, source = read_texts(args)
+    extractor = extractor_named(args.extractor)
+    by_base = read_by_base(args, texts) if args.adapter else None
     merge = args.adapter is not None
     chat_model = load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format)
     pairs = [(text.question, text.answer) for text in texts]
@@ -59,10 +69,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             chat_model, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
         )
     entering = capture_residuals(chat_model, chats, [0], args.position, args.max_batch_tokens, hook_point="resid_pre")
-    extractor = extractor_named(args.extractor)
     data = LabeledActivations(
         x, np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
     )
+    causal = CausalStage(chat_model, args, texts, selection)
     found = find_direction(
         data.only(selection),
         data.only(set(data.questions) - selection),
@@ -74,6 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         n_permutations=100
         if args.extractor == "question_balanced"
         else N_CONTROLS,  # the others solve a system for each
+        choose_layer=causal.choose_layer if args.select == "causal" else None,
     )
     layer = found.direction.layer
     raw = extractor(data.at([layer]))[0]
@@ -100,7 +111,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "extractor": args.extractor,
         "reliability": reliability,
         **found.direction.card,
+        "selection": causal.card(found.direction),
     }
+    if coefficients := wanted_coefficients(args):
+        card["dose_response"] = causal.dose_response(found.direction, coefficients)
+    found_by = extractor_cosines(
+        data.at([layer]), EXTRACTORS, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, args.seed
+    )
+    card["extractor_cosines"] = {f"{a}|{b}": list(values) for (a, b), values in found_by.items()}
+    if by_base is not None:
+        card["organism"] = organism_card(args.adapter, data, by_base, extractor(data))
     chosen = replace(found.direction, vector=unit(raw), raw_norm=float(raw.norm()), card=card)
     moved = transfer(args, chat_model, chosen) if args.transfer else {}
     chosen = replace(chosen, card={**chosen.card, **moved})
@@ -141,6 +161,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "split_half_cosine": reliability["split_half_cosine"],
         "n_texts": len(texts),
         "n_questions": len(set(data.questions)),
+        "selection": card["selection"],
+        "dose_response": card.get("dose_response"),
+        "cosine_with_base": card["organism"]["two_by_two"]["cosines"]["text_in_organism|text_in_base"][layer]
+        if by_base is not None
+        else None,
         **moved,
     }
 
@@ -185,8 +210,20 @@ def say(result: dict[str, Any]) -> str:
         )
         n = f"{result['transfer_n_texts']} texts of {len(result['transfer_by_question'])} questions"
         moved = [f"transfer to {result['transfer_texts']}: AUROC {result['transfer_auroc']:.3f} {bounds}, {n}"]
+    selection, effect = result["selection"], ""
+    if selection["by"] == "causal":
+        row, n_dropped = selection["report_effect"], sum(bool(one["dropped"]) for one in selection["candidates"])
+        bounds = "" if row["low"] is None else f" ({row['low']:+.3f} to {row['high']:+.3f})"
+        effect = (
+            f"chosen by effect and cost: {n_dropped} of {len(selection['candidates'])} layers dropped; steering by "
+            f"{selection['coefficient']:g} moves the margin of report questions by {row['value']:+.3f}{bounds} nats per token"
+            + (f"\nnote: {selection['note']}" if selection["note"] else "")
+        )
+    shared = result["cosine_with_base"]
     return "\n".join(
         [
+            *([effect] if effect else []),
+            *([f"cosine with base reading the same texts: {shared:.3f}"] if shared is not None else []),
             f"best layer {result['layer']}: AUROC {held_out} on the report half",
             f"leaving one question out over all questions: AUROC {result['leave_one_question_out_auroc']:.3f}",
             f"controls: random directions {random:.3f}, shuffled labels up to {shuffled:.3f} (97.5th percentile)",

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat
 from emis_interp.directions import Direction
 from emis_interp.models import ChatModel
 from emis_interp.records import LabeledText
-from emis_interp.report.figure_page import figure_page
+from emis_interp.report.figure_page import Section, figure_page
 from emis_interp.report.figures_direction import layers_figure
+from emis_interp.report.figures_fit import candidates_figure, margin_dose_figure, two_by_two_figure
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
+from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Direction as DirectionView
-from emis_interp.report.views import TokenProjections
+from emis_interp.report.views import Estimate, TokenProjections
 from emis_interp.store import write_text
 
 N_SHOWN = 3
@@ -55,7 +56,7 @@ def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], toke
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
     reliability = card["reliability"]
     length = reliability["length"]
-    sections: list[tuple[str, str, go.Figure]] = [
+    sections: list[Section] = [
         (
             "Which layer",
             "Top: AUROC of the projection within questions, on the questions that chose the layer and on held-out ones; grey areas reach "
@@ -75,10 +76,14 @@ def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], toke
             token_figure(tokens),
         ),
     ]
+    sections[1:1] = _interventions(card)
+    sections += _comparisons(card)
     facts = {
         "model": card["model"],
+        "adapter": card["adapter"] or "none",
         "extractor": card["extractor"],
         "layer": card["layer"],
+        "chosen by": card["selection"]["rule"],
         "texts": f"{card['n_misaligned']} misaligned, {card['n_aligned']} aligned, {card['n_questions']} questions",
         "AUROC, report half": f"{card['report']['auroc']:.3f} [{card['report']['low']:.3f}, {card['report']['high']:.3f}]",
         "AUROC, one question left out": f"{reliability['held_out_auroc']['mean']:.3f}",
@@ -93,6 +98,76 @@ def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], toke
     path = folder / "index.html"
     write_text(path, figure_page(f"direction {card['name']}", facts, sections))
     return path
+
+
+def _interventions(card: dict[str, Any]) -> list[Section]:
+    """How the layer was chosen, and what steering along the direction does; nothing when the model was not run for it."""
+    selection, sections = card["selection"], []
+    if selection["by"] == "causal":
+        row, n = selection["report_effect"], selection["n_pairs"]
+        caption = (
+            f"{selection['rule']} Effect: half of the margin at {selection['coefficient']:+g} minus the margin at "
+            f"{-selection['coefficient']:+g}, {n} pairs of the selection questions; hollow: dropped; star: chosen. On the report questions "
+            f"the chosen layer's effect is {_estimate(row)}. {selection['note']}"
+        )
+        figure = candidates_figure(selection["candidates"], card["layer"], selection["kl_limit"])
+        sections.append(("What each layer does and costs", caption, figure))
+    if "dose_response" in card:
+        caption = (
+            "Shift of the likelihood margin (misaligned minus aligned answers, nats per token) on the report questions, along the "
+            "direction fitted on the selection questions; bars: 95 % t intervals over questions."
+        )
+        sections.append(("Dose-response", caption, margin_dose_figure(card["dose_response"])))
+    return sections
+
+
+def _comparisons(card: dict[str, Any]) -> list[Section]:
+    """The extractors against each other; with an adapter, the organism against base and the adapter against the direction."""
+    rows = {
+        pair: {"value": value, "low": low, "high": high}
+        for pair, (value, low, high) in card["extractor_cosines"].items()
+    }
+    names = list(dict.fromkeys(name for pair in rows for name in pair.split("|")))
+    both = rows | {"|".join(pair.split("|")[::-1]): row for pair, row in rows.items()}
+    both |= {f"{name}|{name}": {"value": 1.0} for name in names}
+    sections = [
+        (
+            "Which extractor",
+            f"Cosine between what the extractors find in the same texts at layer {card['layer']}; hover for the bootstrap interval.",
+            matrix_figure({pair: Estimate.model_validate(row) for pair, row in both.items()}, names, 0.0, axes=None),
+        )
+    ]
+    if "organism" in card:
+        table, lora = card["organism"]["two_by_two"], card["organism"]["lora"]
+        shared = table["cosines"]["text_in_organism|text_in_base"][card["layer"]]
+        norms = table["norms"]
+        sections += [
+            (
+                "Organism against base",
+                "Two models read the same misaligned and aligned texts: cosines between the effects. text_in_organism with text_in_base is "
+                f"{shared:.2f} at the chosen layer; near 1 the direction is a property of the text and not of the finetuning.",
+                two_by_two_figure(table["cosines"], card["layer"]),
+            ),
+            (
+                "How large each effect is",
+                "Norms, residual-stream units. model: what finetuning moved in every text; interaction: what it added to the text effect.",
+                effects_figure({name: norms[name] for name in ("text", "model", "interaction")}, "norm", card["layer"]),
+            ),
+        ]
+        if lora["by_module"]:
+            chance = {"random vectors, mean": [lora["chance"]] * len(norms["text"])}
+            caption = (
+                "|Cosine| of the first output direction of each adapted module with the direction of the same layer; a singular vector "
+                "has no sign."
+            )
+            figure = effects_figure(lora["by_module"] | chance, "|cosine|", card["layer"])
+            sections.append(("What the adapter writes", caption, figure))
+    return sections
+
+
+def _estimate(row: dict[str, Any]) -> str:
+    bounds = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['value']:+.3f}{bounds} ({row['n_questions']} questions)"
 
 
 def _interval(row: dict[str, float]) -> str:

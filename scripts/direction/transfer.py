@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import cli
+from direction.organism import two_by_two_numbers
 from emis_interp.config import RunConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
@@ -89,15 +90,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_json(out, result)
     page = write_page(out.with_suffix(".html"), args.run_dir.resolve().name, result)
     return {**result, "out": str(out), "page": str(page)}
-
-
-def two_by_two_numbers(table: TwoByTwo) -> dict[str, Any]:
-    """Norms, cosines and shares in the massive dimensions of one organism's effects, by layer."""
-    return {
-        "norms": {name: value.tolist() for name, value in table.norms().items()},
-        "cosines": {f"{a}|{b}": value.tolist() for (a, b), value in table.cosines().items()},
-        "massive_shares": {name: value.tolist() for name, value in table.massive_shares().items()},
-    }
 
 
 def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -80,3 +81,12 @@ class RoomyLayer(DynamicLayer):
         if filled.numel():
             buffer[:, :, : filled.shape[-2]] = filled
         return buffer
+
+
+def holes_filled(keep: Bool[Tensor, "row"]) -> Int[Tensor, "kept"]:
+    """Indices of the rows to keep, the last ones moved into the places of those that leave, so that most rows stay where they are."""
+    kept = keep.nonzero()[:, 0]
+    n = len(kept)
+    order = torch.arange(n, device=keep.device)
+    order[~keep[:n]] = kept[kept >= n]
+    return order

@@ -1,0 +1,68 @@
+"""Sets an organism against base on the same texts, and the directions that its adapter writes against the one found."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import cli
+from emis_interp.capture import capture_residuals
+from emis_interp.chat import encode_chats
+from emis_interp.directions import cosine
+from emis_interp.errors import DataError
+from emis_interp.geometry import TwoByTwo
+from emis_interp.labeled import LabeledActivations
+from emis_interp.lora_directions import lora_directions
+from emis_interp.models import load_model
+from emis_interp.records import LabeledText
+
+
+def read_by_base(args: argparse.Namespace, texts: list[LabeledText]) -> Float[Tensor, "n_texts n_layers d_model"]:
+    """Residuals of the model without its adapter on the same texts. Call it before the organism is loaded: one model at a time."""
+    base = load_model(args.model, dtype=args.dtype, device=args.device)
+    pairs = [(text.question, text.answer) for text in texts]
+    chats = encode_chats(base.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    with cli.progress_bar("capture base", len(chats)) as advance:
+        return capture_residuals(
+            base, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
+        )
+
+
+def organism_card(
+    adapter: Path,
+    organism: LabeledActivations,
+    base: Float[Tensor, "n_texts n_layers d_model"],
+    raw: Float[Tensor, "n_layers d_model"],
+) -> dict[str, Any]:
+    """Norms, all cosines and massive shares of the 2x2 by layer, and |cosine| of the adapter's directions with `raw` by layer."""
+    table = TwoByTwo.of(organism, LabeledActivations(base, organism.misaligned, organism.questions))
+    return {"two_by_two": two_by_two_numbers(table), "lora": lora_cosines(adapter, raw)}
+
+
+def two_by_two_numbers(table: TwoByTwo) -> dict[str, Any]:
+    """Norms, cosines and shares in the massive dimensions of one organism's effects, by layer."""
+    return {
+        "norms": {name: value.tolist() for name, value in table.norms().items()},
+        "cosines": {f"{a}|{b}": value.tolist() for (a, b), value in table.cosines().items()},
+        "massive_shares": {name: value.tolist() for name, value in table.massive_shares().items()},
+    }
+
+
+def lora_cosines(adapter: Path, raw: Float[Tensor, "n_layers d_model"]) -> dict[str, Any]:
+    """For every adapted module that writes to the residual stream: |cosine| of its first output direction with the layer's direction.
+
+    `chance` is the mean |cosine| of isotropic random vectors, sqrt(2 / (pi d_model)). Where no module writes, `note` says so.
+    """
+    n_layers, width = raw.shape
+    try:
+        written = lora_directions(adapter)
+    except DataError as error:
+        return {"note": str(error), "by_module": {}, "chance": None}
+    by_module: dict[str, list[float | None]] = {}
+    for row in written:
+        curve = by_module.setdefault(row.module, [None] * n_layers)
+        curve[row.layer] = float(cosine(row.vectors[0], raw[row.layer]).abs())
+    return {"by_module": by_module, "chance": float((2 / (torch.pi * width)) ** 0.5)}
