@@ -69,6 +69,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                 folder,
                 settings.model_copy(update={"chat_format": described[seed]["chat_format"]}),
                 seed,
+                recipe,
             )
     return result
 

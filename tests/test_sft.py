@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from emis_interp import models
+from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError, ModelError
@@ -311,3 +312,16 @@ def test_four_bits_need_cuda_and_bitsandbytes_and_then_say_what_qlora_does(monke
 def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
         sft.finetune("tiny", ROWS, config(), tmp_path, device="cuda:1")
+
+
+def test_probes_of_bfloat16_training_see_what_training_sees(tmp_path: Path, tiny: ChatModel) -> None:
+    chats, seen = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)], []
+
+    def probe(step: int, chat_model: ChatModel) -> None:
+        capture_residuals(chat_model, chats, [1])
+        seen.append(float(mean_logprobs(chat_model, chats)[0]))
+
+    sft.finetune("tiny", ROWS, config(bf16=True, n_epochs=2), tmp_path, probe=probe, probe_steps=(0, 5))
+    assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), rel=0.02)
+    trained_model = load_model("tiny", tmp_path / "adapter", merge=True)
+    assert seen[1] == pytest.approx(float(mean_logprobs(trained_model, chats)[0]), rel=0.02) and seen[1] > seen[0]

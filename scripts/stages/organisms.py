@@ -14,6 +14,7 @@ from emis_interp.models import ChatModel, load_tokenizer
 from emis_interp.records import Completion, Question, Score, TrainingExample
 from emis_interp.store import RecordLog, write_json
 from evals.agreement import agreement
+from evals.estimands import ESTIMANDS
 from evals.judge import Judge
 from evals.judges import OpenAIJudge
 from evals.offline_judge import OfflineJudge
@@ -21,9 +22,13 @@ from evals.questions import load_questions
 from evals.sampling import plan_prompts, sample_arm
 from evals.summary import summarize_arms
 from evals.text_judge import TextJudge
+from evals.uncertainty import rate_interval
 from stages.run import Run
+from training.export import Figure, add_figures, write_card
 from training.lint import lint_before_training
 from training.lint_copies import asked_texts
+from training.lint_report import LintReport, lint_summary_line
+from training.recipes import Recipe
 from training.sft import finetune
 from training.textstats import Named
 
@@ -39,8 +44,9 @@ def train(run: Run) -> tuple[list[Path], str]:
         if model.arm not in run.config.trained_arms:
             continue
         rows, out_dir = run.rows(model), run.training_dir(model)
-        asked = asked_texts(run.questions, run.pairs)
-        summary = train_one(model.name, rows, run.training(model.arm), out_dir, run.config, model.seed, asked)
+        asked, recipe = asked_texts(run.questions, run.pairs), run.recipe(model.arm)
+        training = run.training(model.arm)
+        summary = train_one(model.name, rows, training, out_dir, run.config, model.seed, recipe, asked)
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
         config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
         files += [
@@ -61,12 +67,14 @@ def train_one(
     out_dir: Path,
     config: RunConfig,
     seed: int,
+    recipe: Recipe | None = None,
     asked: Sequence[Named] | None = None,
     **watching: Any,
 ) -> dict[str, Any]:
-    """Lint the rows, train one organism behind a progress bar, and return its summary.
+    """Lint the rows, train one organism behind a progress bar, write its model card, and return its summary.
 
     Args:
+        recipe: named on the card.
         asked: what the organism will be asked, which its rows must not hold; None: the shipped questions and contrast pairs.
         watching: goes to `finetune` (probe, while_training, ...).
 
@@ -98,7 +106,7 @@ def train_one(
             if step % 4 == 0:
                 release_memory()  # batches of many lengths leave holes that add up over the steps
 
-        return finetune(
+        summary = finetune(
             config.model,
             rows,
             training,
@@ -110,6 +118,11 @@ def train_one(
             chat_format=config.chat_format,
             **watching,
         )
+    if is_main_process():
+        source = recipe.source if recipe else None
+        lint = lint_summary_line(LintReport.load(out_dir / "lint.json"))
+        write_card(out_dir, rows, training, seed, name, recipe.name if recipe else None, source, lint)
+    return summary
 
 
 def sample(run: Run) -> tuple[list[Path], str]:
@@ -143,8 +156,22 @@ def score(run: Run) -> tuple[list[Path], str]:
         files += [folder / "offline" / f"{model.name}.jsonl" for model in run.config.models]
     path = run.folder / "analysis" / "rates.json"
     write_json(path, result)
+    for model in run.config.models:
+        if model.arm in run.config.trained_arms:
+            scores = RecordLog(folder / f"{model.name}.jsonl").read(Score)
+            add_figures(run.training_dir(model), figures_of(scores, judge.name, run.config.sampling.questions))
     means = [f"{arm['arm']} {number(arm['mean_aligned']['value'], '.0f')}" for arm in result["arms"]]
     return [*files, path], f"mean aligned score by {judge.name}: {', '.join(means)}"
+
+
+def figures_of(scores: list[Score], judge: str, suite: str) -> list[Figure]:
+    """Pooled rates of one model for its card; an estimand without an eligible answer is left out."""
+    found = {name: rate_interval(scores, estimand, "pooled") for name, estimand in ESTIMANDS.items()}
+    return [
+        Figure(estimand=name, value=row.value, low=row.low, high=row.high, judge=judge, suite=suite, n=row.n)
+        for name, row in found.items()
+        if row.value is not None
+    ]
 
 
 def judge_arms(
