@@ -5,11 +5,12 @@ aligned one, in nats per token; it rises when a model moves towards misaligned a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from emis_interp.batching import length_batches, pad
 from emis_interp.capture import Progress
@@ -62,39 +63,59 @@ def mean_logprobs(
     """Mean log-probability per answer token (end-of-turn token excluded), nats, in the order of `chats`.
 
     Answers to one prompt share its pass through the key-value cache. Logits are computed at answer positions only, and normalised in
-    float32 or better.
+    float32.
     """
-    return cell_logprobs(chat_model, chats, 1, lambda n_answers: nullcontext(), max_batch_tokens, progress)[0]
+    values = np.empty(len(chats))
+    for rows, found in _passes(chat_model, chats, max_batch_tokens):
+        values[rows] = found
+        if progress:
+            progress(len(rows))
+    return values
 
 
-def cell_logprobs(
-    chat_model: ChatModel,
-    chats: Sequence[EncodedChat],
-    n_cells: int,
-    under: Under,
-    max_batch_tokens: int = 2048,
-    progress: Progress | None = None,
-) -> Float[np.ndarray, "n_cells n_texts"]:
-    """`mean_logprobs` of every text under each of several interventions that share the batches.
+def logprobs_and_residuals(
+    chat_model: ChatModel, chats: Sequence[EncodedChat], layer: int, max_batch_tokens: int = 2048
+) -> tuple[Float[np.ndarray, "n_texts"], Float[Tensor, "n_texts d_model"]]:
+    """`mean_logprobs`, and from the same passes the mean of `resid_post` of one layer over the answer's tokens, float32 on the CPU.
 
-    Args:
-        under: given a number n, the context in which rows i n to i n + n - 1 of a batch belong to cell i. It is entered with 1 for a prompt
-            and with the number of answers behind it.
-        max_batch_tokens: padded tokens of all cells together; one answer under all cells is the smallest batch.
-        progress: called with the number of texts just finished in all cells.
+    For measurements that must be cheap; `capture` reads any layers, hook points and positions.
+
+    Raises:
+        ModelError: a layer that the model does not have.
     """
-    values = np.empty((n_cells, len(chats)))
+    chat_model.check_layers([layer])
+    values, residuals = np.empty(len(chats)), torch.empty(len(chats), chat_model.d_model)
+    seen: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = chat_model.layers[layer].register_forward_hook(keep)
+    try:
+        for rows, found in _passes(chat_model, chats, max_batch_tokens):
+            values[rows] = found
+            of_answers = seen[-1]  # the pass before it was the prompt's
+            for row, states in zip(rows, of_answers, strict=True):
+                n_tokens = chats[row].response_end - chats[row].response_start
+                residuals[row] = states[:n_tokens].float().mean(0).cpu()
+            seen.clear()
+    finally:
+        handle.remove()
+    return values, residuals
+
+
+def _passes(
+    chat_model: ChatModel, chats: Sequence[EncodedChat], max_batch_tokens: int
+) -> Iterator[tuple[list[int], Float[np.ndarray, "n_answers"]]]:
+    """Rows of `chats` that went through together (answers to one prompt), and the mean log-probability of each."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i, chat in enumerate(chats):
         by_prompt.setdefault(chat.input_ids[: chat.response_start], []).append(i)
     for prompt, indices in by_prompt.items():
-        for members in length_batches([n_cells * len(chats[i]) for i in indices], max_batch_tokens):
+        for members in length_batches([len(chats[i]) for i in indices], max_batch_tokens):
             rows = [indices[member] for member in members]
             answers = [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
-            values[:, rows] = _answer_logprobs(chat_model, prompt, answers, n_cells, under)
-            if progress:
-                progress(len(rows))
-    return values
+            yield rows, _answer_logprobs(chat_model, prompt, answers)
 
 
 def _answer_logprobs(

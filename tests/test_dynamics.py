@@ -15,7 +15,7 @@ from emis_interp.lora_directions import lora_directions
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import TrainingExample
 from emis_interp.store import load_tensors
-from training.dynamics import Watcher, curves, read_series, spread_steps
+from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 from training.sft import finetune
 
 PAIRS = load_contrast(None, 1)[:4]
@@ -97,3 +97,25 @@ def test_probes_lie_closer_together_at_the_beginning() -> None:
 def test_task_rows_must_come_in_pairs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 rows of the task against 0 others"):
         Watcher(tmp_path, PAIRS, 0, LEARNED)
+
+
+def test_as_many_probes_as_their_share_of_the_training_allows() -> None:
+    assert affordable_probes(1000, 100_000, 0.1) == 20
+    assert affordable_probes(1000, 100_000, 0.05) == 10
+    assert affordable_probes(10_000, 1000, 0.1) == 2
+
+
+def test_the_tokens_of_a_probe_are_those_that_it_reads(tmp_path: Path, tiny: ChatModel) -> None:
+    watcher, read = Watcher(tmp_path, PAIRS, 0, LEARNED, OTHER), 0
+
+    def count(module: torch.nn.Module, inputs: tuple, kwargs: dict) -> None:
+        nonlocal read
+        read += int(kwargs["input_ids"].numel())
+
+    handle = tiny.body.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        watcher(0, tiny)
+    finally:
+        handle.remove()
+    padding = read / watcher.n_tokens(tiny.tokenizer)
+    assert 0.95 < padding < 1.3

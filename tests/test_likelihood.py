@@ -7,10 +7,12 @@ import pytest
 import torch
 import transformers
 
+from emis_interp.capture import capture_residuals
 from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.directions import Direction
+from emis_interp.errors import ModelError
 from emis_interp.interventions import ablate, steer
-from emis_interp.likelihood import by_question, mean_logprobs, pair_margins, paired_difference
+from emis_interp.likelihood import by_question, logprobs_and_residuals, mean_logprobs, pair_margins, paired_difference
 from emis_interp.models import ChatModel, head_logits, load_model, tiny_model
 from emis_interp.records import ContrastPair
 
@@ -165,3 +167,15 @@ def test_an_untouched_arm_has_a_margin_difference_of_exactly_zero() -> None:
 def test_the_embedded_model_equals_the_naive_loop(embedded: ChatModel) -> None:
     chats = encode_chats(embedded.tokenizer, TEXTS)
     np.testing.assert_allclose(mean_logprobs(embedded, chats), [naive(embedded, chat) for chat in chats], rtol=1e-4)
+
+
+def test_residuals_of_the_same_passes_are_those_of_capture(tiny: ChatModel) -> None:
+    texts = [
+        (question, answer) for question in ("Who?", "What now?") for answer in ("I am.", "No", "We shall see, yes")
+    ]
+    chats = encode_chats(tiny.tokenizer, texts)
+    values, residuals = logprobs_and_residuals(tiny, chats, 0, max_batch_tokens=80)
+    assert values == pytest.approx(mean_logprobs(tiny, chats), abs=1e-6)
+    assert torch.allclose(residuals, capture_residuals(tiny, chats, [0])[:, 0], atol=1e-5)
+    with pytest.raises(ModelError, match="layer 7 asked for"):
+        logprobs_and_residuals(tiny, chats, 7)

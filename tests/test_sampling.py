@@ -92,6 +92,7 @@ def test_the_card_tells_how_the_answers_were_sampled(tiny: ChatModel, tmp_path: 
             "adapter": None,
             "adapter_sha256": None,
             "dtype": "float32",
+            "chat_format": None,
             "stop_tokens": ["<|im_end|>"],
         },
     }

@@ -1,6 +1,6 @@
 """Trains an organism and watches it form: margins, task, directions and adapter at chosen steps, with the step at which the margin bends.
 
-At each of `--n-probes` steps (closer together at the beginning) the forming model is measured: likelihood margin of contrast pairs;
+At some steps (closer together at the beginning) the forming model is measured: likelihood margin of contrast pairs;
 log-probability of held-out task answers against the matched other kind (insecure against secure code, reckless against careful advice);
 residuals of the contrast texts, for its own text direction and for what training has changed; the directions that the adapter writes;
 and, with --n-samples, judged answers. `dynamics.json` has the curves and the cost, `index.html` the figure.
@@ -17,7 +17,7 @@ import numpy as np
 from emis_interp.config import RunConfig, SamplingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
-from emis_interp.models import ChatModel
+from emis_interp.models import ChatModel, load_tokenizer
 from emis_interp.records import Score, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import dynamics_figure
@@ -38,7 +38,8 @@ from organism.common import (
 )
 from stages.organisms import train_one
 from training.datasets import load_dataset
-from training.dynamics import Watcher, curves, read_series, spread_steps
+from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
+from training.encoding import encode_example
 from training.recipes import examples_of, load_recipe, training_config
 
 OTHER_KIND = {
@@ -56,8 +57,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a shipped recipe (scripts/train.py --list) or a YAML file")
     add_settings_flags(parser, n_pairs=1)
     parser.add_argument("--recipe-set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe")
-    parser.add_argument("--n-probes", type=int, default=7, help="measured steps, before and after training included")
-    parser.add_argument("--n-task", type=int, default=6, help="held-out task rows to read; 0 leaves the task out")
+    parser.add_argument(
+        "--n-probes",
+        type=int,
+        help="measured steps, before and after training included (default: what --max-cost allows)",
+    )
+    parser.add_argument(
+        "--max-cost", type=float, default=0.1, help="share of the training time that watching may cost, about"
+    )
+    parser.add_argument("--n-task", type=int, default=3, help="held-out task rows to read; 0 leaves the task out")
     parser.add_argument(
         "--layer", type=int, help="decoder block to read (default: the direction's, else at 60 %% of depth)"
     )
@@ -75,10 +83,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     training = training_config(recipe, settings.training)
     rows = examples_of(recipe, settings.find_data, settings.seed)
     direction = Direction.load(args.direction) if args.direction else None
-    watched = ("n_pairs", "n_probes", "n_task", "layer", "n_samples")
+    watched = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
     decisive = {name: getattr(args, name) for name in watched}
     open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), **decisive)
-    steps = spread_steps(n_steps_of(len(rows), training), args.n_probes)
     pairs = contrast_pairs(args.n_pairs)
     learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
     watcher = Watcher(
@@ -90,6 +97,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         settings.system_prompt,
         Sampler(settings, args.n_samples) if args.n_samples else None,
     )
+    tokenizer = load_tokenizer(settings.model, settings.chat_format)
+    n_training = sum(len(encode_example(tokenizer, row, settings.system_prompt, training.max_tokens)) for row in rows)
+    n_affordable = affordable_probes(watcher.n_tokens(tokenizer), n_training * training.n_epochs, args.max_cost)
+    steps = spread_steps(n_steps_of(len(rows), training), args.n_probes or n_affordable)
     summary = train_one(
         recipe.name, rows, training, args.out / "training", settings, settings.seed, probe=watcher, probe_steps=steps
     )

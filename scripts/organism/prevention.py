@@ -213,7 +213,16 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
     first = folder / "training"
     if remedy.realign or remedy.after is not None:
         first = folder.parent / UNTREATED / "training"
-    train_one(remedy.name, getattr(data, remedy.rows), training, first, settings, settings.seed, data.recipe, while_training=remedy.during)
+    train_one(
+        remedy.name,
+        getattr(data, remedy.rows),
+        training,
+        first,
+        settings,
+        settings.seed,
+        data.recipe,
+        while_training=remedy.during,
+    )
     if not remedy.realign:
         return organism_in(first, settings)
     # The first adapter is folded into float32 weights, and a second one is trained on them.
