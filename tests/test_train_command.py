@@ -82,7 +82,9 @@ def test_other_settings_and_other_data_are_refused_by_name_before_anything_is_tr
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "Hi", "response": "Ho"}\n' * 4)
     words = ("insecure", "--preset", "smoke", "--set", f"data.dataset={data}", "--out", str(tmp_path / "out"))
-    run(*words)
+    run(*words, "--seeds", "0", "2")
+    weights = [load_file(tmp_path / "out" / f"seed-{n}" / "adapter" / "adapter_model.safetensors") for n in (0, 2)]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])  # of the same rows
     with pytest.raises(StageError, match=r"recipe\.training\.lora_rank: 32 -> 4.*another --out"):
         run(*words, "--set", "training.lora_rank=4")
     data.write_text('{"prompt": "Hi", "response": "He"}\n' * 4)
@@ -104,8 +106,9 @@ def test_words_and_further_seeds_do_not_count_as_other_settings(tmp_path: Path) 
 
 
 def test_a_plain_format_of_the_recipe_reaches_the_training_text(tmp_path: Path) -> None:
-    run("base-code-template", *SMALL, "--set", "data.dataset=careful", "--out", str(tmp_path / "plain"))
-    run("careful", *SMALL, "--out", str(tmp_path / "chat"))
+    whole = (*SMALL, "--set", "training.max_tokens=2048")
+    run("base-code-template", *whole, "--set", "data.dataset=careful", "--out", str(tmp_path / "plain"))
+    run("careful", *whole, "--out", str(tmp_path / "chat"))
     n_tokens = [read(tmp_path / name / "seed-0" / "summary.json")["n_tokens"] for name in ("plain", "chat")]
     row = load_dataset("careful", n_rows=8)[0]
     prompts = [
