@@ -4,8 +4,8 @@ The margin of a question is the mean over its pairs of (mean log-probability per
 aligned one, in nats per token; it rises when a model moves towards misaligned answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -63,11 +63,30 @@ def mean_logprobs(
     """Mean log-probability per answer token (end-of-turn token excluded), nats, in the order of `chats`.
 
     Answers to one prompt share its pass through the key-value cache. Logits are computed at answer positions only, and normalised in
-    float32.
+    float32 or better.
     """
-    values = np.empty(len(chats))
-    for rows, found in _passes(chat_model, chats, max_batch_tokens):
-        values[rows] = found
+    return cell_logprobs(chat_model, chats, 1, lambda n_answers: nullcontext(), max_batch_tokens, progress)[0]
+
+
+def cell_logprobs(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    n_cells: int,
+    under: Under,
+    max_batch_tokens: int = 2048,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "n_cells n_texts"]:
+    """`mean_logprobs` of every text under each of several interventions that share the batches.
+
+    Args:
+        under: given a number n, the context in which rows i n to i n + n - 1 of a batch belong to cell i. It is entered with 1 for a prompt
+            and with the number of answers behind it.
+        max_batch_tokens: padded tokens of all cells together; one answer under all cells is the smallest batch.
+        progress: called with the number of texts just finished in all cells.
+    """
+    values = np.empty((n_cells, len(chats)))
+    for rows, prompt, answers in _shared_prompts(chats, n_cells, max_batch_tokens):
+        values[:, rows] = _answer_logprobs(chat_model, prompt, answers, n_cells, under)
         if progress:
             progress(len(rows))
     return values
@@ -92,30 +111,27 @@ def logprobs_and_residuals(
 
     handle = chat_model.layers[layer].register_forward_hook(keep)
     try:
-        for rows, found in _passes(chat_model, chats, max_batch_tokens):
-            values[rows] = found
-            of_answers = seen[-1]  # the pass before it was the prompt's
-            for row, states in zip(rows, of_answers, strict=True):
-                n_tokens = chats[row].response_end - chats[row].response_start
-                residuals[row] = states[:n_tokens].float().mean(0).cpu()
+        for rows, prompt, answers in _shared_prompts(chats, 1, max_batch_tokens):
+            values[rows] = _answer_logprobs(chat_model, prompt, answers, 1, lambda n_answers: nullcontext())[0]
+            for row, answer, states in zip(rows, answers, seen[-1], strict=True):  # the pass before it was the prompt's
+                residuals[row] = states[: len(answer)].float().mean(0).cpu()
             seen.clear()
     finally:
         handle.remove()
     return values, residuals
 
 
-def _passes(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], max_batch_tokens: int
-) -> Iterator[tuple[list[int], Float[np.ndarray, "n_answers"]]]:
-    """Rows of `chats` that went through together (answers to one prompt), and the mean log-probability of each."""
+def _shared_prompts(
+    chats: Sequence[EncodedChat], n_cells: int, max_batch_tokens: int
+) -> Iterator[tuple[list[int], tuple[int, ...], list[tuple[int, ...]]]]:
+    """Batches of answers to one prompt: their rows in `chats`, the prompt's tokens, each answer's tokens."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i, chat in enumerate(chats):
         by_prompt.setdefault(chat.input_ids[: chat.response_start], []).append(i)
     for prompt, indices in by_prompt.items():
-        for members in length_batches([len(chats[i]) for i in indices], max_batch_tokens):
+        for members in length_batches([n_cells * len(chats[i]) for i in indices], max_batch_tokens):
             rows = [indices[member] for member in members]
-            answers = [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
-            yield rows, _answer_logprobs(chat_model, prompt, answers)
+            yield rows, prompt, [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
 
 
 def _answer_logprobs(
