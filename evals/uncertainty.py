@@ -18,7 +18,7 @@ from evals.answers import Answers, Cells, Weighting
 from evals.bootstrap import bootstrap_rates
 from evals.estimands import Estimand, Thresholds, count_cells, rate
 from evals.limit_sums import sum_limits
-from evals.rate_limits import Population, rate_limits
+from evals.rate_limits import Limits, Population, rate_limits
 
 Method = Literal["limits", "bootstrap"]
 
@@ -133,12 +133,13 @@ def paired_contrast(
     parts = [rate_limits(table, weighting, level, population) for table in kept]
     value, low, high = sum_limits(parts, (1.0, -1.0), level)
     n = sum(int(table.eligible.sum()) for table in kept)
-    return Interval(value, low, high, n, len(shared), contrast_name([part.method for part in parts]), left_out)
+    return Interval(value, low, high, n, len(shared), contrast_name(parts), left_out)
 
 
-def contrast_name(methods: Sequence[str]) -> str:
-    """How limits of a sum of rates were made."""
-    return f"MOVER, paired by question, of: {'; '.join(dict.fromkeys(methods))}"
+def contrast_name(parts: Sequence[Limits]) -> str:
+    """How `sum_limits` of these rates were made."""
+    way = "MOVER and paired t over questions" if all(part.influence is not None for part in parts) else "MOVER"
+    return f"{way}, of: {'; '.join(dict.fromkeys(part.method for part in parts))}"
 
 
 def _of_questions(cells: Cells, names: Sequence[str]) -> Cells:

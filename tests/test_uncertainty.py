@@ -208,7 +208,7 @@ def test_a_question_that_is_hard_for_both_arms_cancels_in_the_contrast() -> None
     apart = [rate_interval(arm(counts, 20), em_of_all, "macro") for counts in (more, base)]
     assert found.value == pytest.approx(0.2)
     assert width(found) < 0.7 * np.hypot(width(apart[0]), width(apart[1]))
-    assert found.method.startswith("MOVER, paired by question")
+    assert found.method.startswith("MOVER and paired t over questions")
 
 
 def test_a_contrast_uses_shared_questions_only_and_counts_the_others() -> None:

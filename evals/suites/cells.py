@@ -84,8 +84,7 @@ def combine(
         for row in rows
     ]
     value, low, high = sum_limits(parts, list(weights.values()), level)
-    methods = [part.method for part in parts]
-    method = methods[0] if len(parts) == 1 else contrast_name(methods)
+    method = parts[0].method if len(parts) == 1 else contrast_name(parts)
     return Interval(value, low, high, int(cells.eligible[rows][:, shared].sum()), int(shared.sum()), method, left_out)
 
 
