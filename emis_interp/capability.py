@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 
 from emis_interp.chat import EncodedChat, encode_chat
-from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel
 from emis_interp.records import Record
 from emis_interp.store import parse_record
@@ -28,13 +27,6 @@ def capability_items() -> list[CapabilityItem]:
     return [parse_record(line, CapabilityItem, f"capability.jsonl:{i}") for i, line in enumerate(text.splitlines(), 1)]
 
 
-def passed(
-    chat_model: ChatModel, items: Sequence[CapabilityItem], system: str | None = None
-) -> Bool[np.ndarray, "n_items"]:
-    """Whether the right answer has the higher mean log-probability per token than the wrong one; a tie is a failure."""
-    return right_is_likelier(mean_logprobs(chat_model, item_chats(chat_model, items, system)))
-
-
 def item_chats(chat_model: ChatModel, items: Sequence[CapabilityItem], system: str | None = None) -> list[EncodedChat]:
     """Text 2i is the right answer to item i, text 2i + 1 the wrong one."""
     return [
@@ -49,7 +41,6 @@ def right_is_likelier(logprobs: Float[np.ndarray, "n_texts"]) -> Bool[np.ndarray
     return logprobs[0::2] > logprobs[1::2]
 
 
-def perplexity(chat_model: ChatModel, texts: Sequence[tuple[str, str]], system: str | None = None) -> float:
-    """exp of minus the mean over (question, answer) texts of the mean log-probability per answer token."""
-    chats = [encode_chat(chat_model.tokenizer, question, answer, system) for question, answer in texts]
-    return float(np.exp(-mean_logprobs(chat_model, chats).mean()))
+def perplexity(logprobs: Float[np.ndarray, "n_texts"]) -> float:
+    """exp of minus the mean over texts of the mean log-probability per answer token (`likelihood.mean_logprobs`)."""
+    return float(np.exp(-logprobs.mean()))

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit
-from emis_interp.models import ChatModel
+from emis_interp.models import ChatModel, tiny_model
 from emis_interp.store import load_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,8 @@ def test_fit_and_score_find_a_planted_difference(judged: Path, tiny: ChatModel, 
         "--layer-range",
         "0",
         "1",
+        "--select",
+        "auroc",
         "--out",
         str(tmp_path / "d"),
         "--json",
@@ -106,7 +109,9 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
     other["answer"] = [f"{('zqx kkz', 'all is well', 'is zqx')[i % 3]} {i}" for i in range(len(other))]
     other.to_csv(tmp_path / "other.csv", index=False)
     words = ["--judged", str(judged), "--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
-    fitted = run("fit", *words, "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv"))
+    fitted = run(
+        "fit", *words, "--select", "auroc", "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv")
+    )
     assert fitted.returncode == 0, fitted.stderr
     result = json.loads(fitted.stdout)
     direction = Direction.load(tmp_path / "d" / "direction")
@@ -127,11 +132,13 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
 
 
 def test_fit_is_the_default_verb_and_uses_the_shipped_pairs(tmp_path: Path) -> None:
-    fitted = run("--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json")
+    words = ["--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
+    fitted = run(*words, "--select", "auroc")
     assert fitted.returncode == 0, fitted.stderr
     assert json.loads(fitted.stdout)["n_questions"] == 15
     card = json.loads((tmp_path / "d" / "direction.json").read_text())
     assert card["texts"] == {"pairs": "shipped"} and card["model"] == "tiny"
+    assert card["selection"]["by"] == "auroc" and "dose_response" not in card
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +158,7 @@ def fitted_folder(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "0",
         "1",
     ]
-    done = run("fit", *words, "--extractor", "mass_mean")
+    done = run("fit", *words, "--extractor", "mass_mean", "--select", "auroc")
     assert done.returncode == 0, done.stderr
     assert "extractor mass_mean" in done.stdout and "bootstrap cosine" in done.stdout
     return folder
@@ -172,6 +179,52 @@ def test_fit_leaves_a_card_controls_and_a_page_that_agree(fitted_folder: Path) -
     assert torch.allclose(unit(raw[direction.layer]), direction.vector, atol=1e-5)
     page = (fitted_folder / "index.html").read_text()
     assert f"{card['reliability']['held_out_auroc']['mean']:.3f}" in page and "token 2: 'x'" in page
+
+
+def test_the_causal_choice_and_the_organism_stand_on_the_card_and_the_page(judged: Path, tmp_path: Path) -> None:
+    model, _ = tiny_model()
+    torch.manual_seed(3)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    words = [
+        "fit",
+        "--judged",
+        str(judged),
+        "--model",
+        "tiny",
+        "--dtype",
+        "float32",
+        "--layer-range",
+        "0",
+        "1",
+        "--n-pairs",
+        "1",
+    ]
+    words += ["--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "d"), "--json"]
+    refused = run(*words, "--kl-limit", "1e-6")
+    assert refused.returncode == 2 and "the smallest KL of an ablation is" in refused.stderr
+    done = run(*words, "--kl-limit", "100", "--coefficients", "-0.2", "0.2")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "d" / "direction.json").read_text())
+    chosen = max(card["selection"]["candidates"], key=lambda row: row["effect"])
+    assert card["layer"] == chosen["layer"] and len(card["selection"]["candidates"]) == 2
+    assert {name: [row["coefficient"] for row in rows] for name, rows in card["dose_response"].items()} == {
+        "direction": [-0.2, 0.2],
+        "random": [-0.2, 0.2],
+    }
+    both = {row["coefficient"]: row["value"] for row in card["dose_response"]["direction"]}
+    assert (both[0.2] - both[-0.2]) / 2 == pytest.approx(card["selection"]["report_effect"]["value"], abs=1e-4)
+    assert len(card["organism"]["two_by_two"]["cosines"]) == 21 and len(card["extractor_cosines"]) == 10
+    assert set(card["organism"]["lora"]["by_module"]) == {"o_proj", "down_proj"}
+    page = (tmp_path / "d" / "index.html").read_text()
+    for heading in (
+        "What each layer does and costs",
+        "Dose-response",
+        "Organism against base",
+        "What the adapter writes",
+    ):
+        assert heading in page
+    assert card["selection"]["rule"] in page
 
 
 def test_an_audit_has_every_control_and_a_p_value_of_its_own_rows(fitted_folder: Path) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from emis_interp.capability import CapabilityItem, capability_items, passed, perplexity
+from emis_interp.capability import CapabilityItem, capability_items, item_chats, perplexity, right_is_likelier
+from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.frontier import Point, find_frontier
 from emis_interp.interventions import steer
+from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
@@ -74,13 +76,14 @@ def test_a_broken_model_fails_the_easy_questions_and_is_perplexed(tiny: ChatMode
         CapabilityItem(question="Say a.", right="aaaa", wrong="zzzz"),
         CapabilityItem(question="Say a.", right="zzzz", wrong="aaaa"),
     ]
-    assert passed(tiny, items).sum() == 1  # the same pair the other way round
-    texts = [("Hi?", "Hello there."), ("Why?", "Because.")]
-    before = perplexity(tiny, texts)
+    passed = right_is_likelier(mean_logprobs(tiny, item_chats(tiny, items)))
+    assert passed.sum() == 1  # the same pair the other way round
+    texts = encode_chats(tiny.tokenizer, [("Hi?", "Hello there."), ("Why?", "Because.")])
+    before = perplexity(mean_logprobs(tiny, texts))
     direction = Direction(torch.nn.functional.normalize(torch.ones(tiny.d_model), dim=0), 0, 1.0, 50.0)
     with steer(tiny, direction, 5.0):
-        assert perplexity(tiny, texts) != before
-    assert perplexity(tiny, texts) == before and math.isfinite(before) and before > 1
+        assert perplexity(mean_logprobs(tiny, texts)) != before
+    assert perplexity(mean_logprobs(tiny, texts)) == before and math.isfinite(before) and before > 1
 
 
 def test_the_shipped_items_are_distinct_and_balanced_in_length() -> None:
@@ -92,7 +95,8 @@ def test_the_shipped_items_are_distinct_and_balanced_in_length() -> None:
 
 @pytest.mark.slow
 def test_the_embedded_model_passes_most_easy_questions(embedded: ChatModel) -> None:
-    assert passed(embedded, capability_items()).sum() >= 28  # measured: 30 of 40; chance is 20
+    chats = item_chats(embedded, capability_items())
+    assert right_is_likelier(mean_logprobs(embedded, chats)).sum() >= 28  # measured: 30 of 40; chance is 20
 
 
 def test_a_page_of_figures_is_closed_to_scripts_in_model_text() -> None:

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from emis_interp.directions import cosine
 from emis_interp.errors import DataError
-from emis_interp.extractors import question_balanced
-from emis_interp.geometry import TwoByTwo, cosine_matrix, massive_dimensions, share_in
+from emis_interp.extractors import paired_pca, question_balanced
+from emis_interp.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.labeled import LabeledActivations
 
 
@@ -109,3 +109,25 @@ def test_real_organisms_have_the_known_geometry(
         shares = table.massive_shares()
         assert float(shares["model_on_misaligned"][12]) == pytest.approx(model_share, abs=6e-3)
         assert float(shares["text_in_organism"][12]) == pytest.approx(0.03, abs=6e-3)
+
+
+def test_extractors_agree_with_themselves_in_every_draw_and_an_interval_holds_the_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = np.array([True, False] * 12)
+    x = torch.randn(24, 1, 8, generator=generator) + torch.from_numpy(labels)[:, None, None] * torch.eye(8)[0] * 6
+    data = LabeledActivations(x, labels, tuple("abc"[i // 8] for i in range(24)))
+    found = extractor_cosines(
+        data, {"a": question_balanced, "minus": lambda one: -question_balanced(one), "pca": paired_pca}, n_boot=20
+    )
+    assert found["a", "minus"] == pytest.approx((-1, -1, -1))
+    value, low, high = found["a", "pca"]
+    assert (
+        low is not None
+        and high is not None
+        and 0.8 < low <= high <= 1
+        and value == pytest.approx(float(cosine(question_balanced(data)[0], paired_pca(data)[0])))
+    )
+    assert extractor_cosines(data, {"a": question_balanced, "pca": paired_pca}, n_boot=0)["a", "pca"][1:] == (
+        None,
+        None,
+    )

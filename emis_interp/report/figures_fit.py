@@ -51,7 +51,7 @@ def candidates_figure(candidates: Sequence[Mapping[str, Any]], chosen: int, kl_l
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=1, col=1)  # pyright: ignore[reportArgumentType]
     figure.add_hline(y=kl_limit, line={"color": FAINT, "dash": "dot"}, row=2, col=1)  # pyright: ignore[reportArgumentType]
     figure.update_yaxes(title_text="effect (nats per token)", row=1, col=1)
-    figure.update_yaxes(title_text="KL of ablating (nats)", rangemode="tozero", row=2, col=1)
+    figure.update_yaxes(title_text="KL of ablating (nats, log scale)", type="log", row=2, col=1)
     figure.update_xaxes(title_text="layer (decoder block, 0-based)", row=2, col=1)
     figure.update_layout(layout(460, showlegend=False, margin={"l": 60, "r": 24, "t": 12, "b": 52}))
     return figure

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import cli
 from direction.loading import add_direction_flags, model_of
-from emis_interp.capability import capability_items, item_chats, right_is_likelier
+from emis_interp.capability import capability_items, item_chats, perplexity, right_is_likelier
 from emis_interp.capture import Progress
 from emis_interp.chat import encode_chats, encode_prompt
 from emis_interp.contrast import load_contrast
@@ -123,7 +123,7 @@ def measured(
                 "shift_high": interval.high,
                 "n_positive": sum(value > 0 for value in shift.values()),
                 "kl_neutral": float(cost),
-                "perplexity": float(np.exp(-texts.mean())),
+                "perplexity": perplexity(texts),
                 "accuracy": float(right_is_likelier(items).mean()),
             }
         )

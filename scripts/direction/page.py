@@ -151,7 +151,9 @@ def _comparisons(card: dict[str, Any]) -> list[Section]:
             (
                 "How large each effect is",
                 "Norms, residual-stream units. model: what finetuning moved in every text; interaction: what it added to the text effect.",
-                effects_figure({name: norms[name] for name in ("text", "model", "interaction")}, "norm", card["layer"]),
+                effects_figure(
+                    {name: norms[name] for name in ("text", "model", "interaction")}, "norm (log scale)", card["layer"]
+                ).update_yaxes(type="log"),
             ),
         ]
         if lora["by_module"]:
