@@ -185,7 +185,7 @@ def test_the_causal_choice_and_the_organism_stand_on_the_card_and_the_page(judge
     model, _ = tiny_model()
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
     words = [
         "fit",
         "--judged",

@@ -55,6 +55,8 @@ def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float
             figure.add_vline(point["step"], line={"color": FAINT, "dash": "dot"}, row=row + 1, col=col + 1)  # type: ignore[arg-type]
         figure.add_vrect(point["low"], point["high"], fillcolor=FAINT, opacity=0.18, line_width=0, row=1, col=2)  # type: ignore[arg-type]
     figure.update_xaxes(title_text="optimiser step", row=3)
+    if not sampled:
+        figure.update_xaxes(title_text="optimiser step", row=2, col=2)
     # A legend inside each panel that has several curves, at the corner that rising curves leave free.
     look = {
         "orientation": "v",
