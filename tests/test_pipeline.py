@@ -72,6 +72,14 @@ def test_json_output_is_exactly_one_object_and_every_stage_left_its_files(
     assert set(manifest["inputs"]) >= {"questions", "contrast pairs", "training data of reckless"}
 
 
+def test_every_adapter_has_a_card_with_its_lint_and_its_rates(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    card = (whole[0] / "training" / "reckless" / "adapter" / "README.md").read_text()
+    assert "| em_of_all |" in card and "Data report: reckless: nothing to warn of in" in card
+    assert "Final loss" in card and "none was made" not in card
+
+
 def test_a_finished_run_does_nothing_when_started_again(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = whole
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
