@@ -103,7 +103,7 @@ def two_by_two_figure(cosines: Mapping[str, Sequence[float]], layer: int) -> go.
             for other in EFFECTS
             if other != effect
         }
-        drawn = effects_figure(curves, "cosine", layer)
+        drawn: Any = effects_figure(curves, "cosine", layer)
         for trace in drawn.data:
             trace.line.color = colors[trace.name]
             figure.add_trace(trace)
