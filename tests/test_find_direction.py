@@ -68,8 +68,7 @@ def test_fit_and_score_find_a_planted_difference(judged: Path, tiny: ChatModel, 
         "--layer-range",
         "0",
         "1",
-        "--select",
-        "auroc",
+        "--coefficients",
         "--out",
         str(tmp_path / "d"),
         "--json",
@@ -109,9 +108,7 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
     other["answer"] = [f"{('zqx kkz', 'all is well', 'is zqx')[i % 3]} {i}" for i in range(len(other))]
     other.to_csv(tmp_path / "other.csv", index=False)
     words = ["--judged", str(judged), "--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
-    fitted = run(
-        "fit", *words, "--select", "auroc", "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv")
-    )
+    fitted = run("fit", *words, "--coefficients", "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv"))
     assert fitted.returncode == 0, fitted.stderr
     result = json.loads(fitted.stdout)
     direction = Direction.load(tmp_path / "d" / "direction")
@@ -133,7 +130,7 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
 
 def test_fit_is_the_default_verb_and_uses_the_shipped_pairs(tmp_path: Path) -> None:
     words = ["--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
-    fitted = run(*words, "--select", "auroc")
+    fitted = run(*words, "--coefficients")
     assert fitted.returncode == 0, fitted.stderr
     assert json.loads(fitted.stdout)["n_questions"] == 15
     card = json.loads((tmp_path / "d" / "direction.json").read_text())
@@ -158,7 +155,7 @@ def fitted_folder(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "0",
         "1",
     ]
-    done = run("fit", *words, "--extractor", "mass_mean", "--select", "auroc")
+    done = run("fit", *words, "--extractor", "mass_mean")
     assert done.returncode == 0, done.stderr
     assert "extractor mass_mean" in done.stdout and "bootstrap cosine" in done.stdout
     return folder
@@ -201,9 +198,9 @@ def test_the_causal_choice_and_the_organism_stand_on_the_card_and_the_page(judge
         "1",
     ]
     words += ["--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "d"), "--json"]
-    refused = run(*words, "--kl-limit", "1e-6")
+    refused = run(*words, "--select", "causal", "--kl-limit", "1e-6")
     assert refused.returncode == 2 and "the smallest KL of an ablation is" in refused.stderr
-    done = run(*words, "--kl-limit", "100", "--coefficients", "-0.2", "0.2")
+    done = run(*words, "--select", "causal", "--kl-limit", "100", "--coefficients", "-0.2", "0.2")
     assert done.returncode == 0, done.stderr
     card = json.loads((tmp_path / "d" / "direction.json").read_text())
     chosen = max(card["selection"]["candidates"], key=lambda row: row["effect"])

@@ -103,8 +103,8 @@ def two_by_two_figure(cosines: Mapping[str, Sequence[float]], layer: int) -> go.
             for other in EFFECTS
             if other != effect
         }
-        traces: Any = effects_figure(curves, "cosine", layer).data
-        for trace in traces:
+        drawn: Any = effects_figure(curves, "cosine", layer)
+        for trace in drawn.data:
             trace.line.color = colors[trace.name]
             figure.add_trace(trace)
             owner.append(effect)

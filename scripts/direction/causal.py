@@ -34,8 +34,8 @@ def add_causal_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--select",
         choices=("causal", "auroc"),
-        default="causal",
-        help="choose the layer by what steering does and ablating costs, or by AUROC alone (cheap: the model is not run again)",
+        default="auroc",
+        help="choose the layer by AUROC (the model is not run again), or by what steering does and ablating costs",
     )
     parser.add_argument("--coefficient", type=float, default=0.2, help="of the steering that ranks layers; positive")
     parser.add_argument("--kl-limit", type=float, default=KL_LIMIT, help="nats; candidates that cost more are dropped")
@@ -46,7 +46,7 @@ def add_causal_flags(parser: argparse.ArgumentParser) -> None:
         "--coefficients",
         type=float,
         nargs="*",
-        help=f"of the dose-response; default: {' '.join(map(str, COEFFICIENTS))} with --select causal, otherwise none",
+        help=f"of the dose-response; default: {' '.join(map(str, COEFFICIENTS))}; the flag alone leaves it out",
     )
 
 
@@ -125,6 +125,13 @@ class CausalStage:
         shifts = iter([estimate(paired_difference(row, before)) for row in after])
         return {name: [{"coefficient": c, **next(shifts)} for c in coefficients] for name in along}
 
+    @property
+    def coefficients(self) -> list[float]:
+        """Those asked for; otherwise the default ones, or none where the report questions have no pairs."""
+        if self.args.coefficients is not None:
+            return sorted(self.args.coefficients)
+        return list(COEFFICIENTS) if self.pairs["report"] else []
+
     def half(self, name: str) -> list[ContrastPair]:
         if not self.pairs[name]:
             raise DataError(
@@ -132,13 +139,6 @@ class CausalStage:
                 "texts, or --select auroc without --coefficients"
             )
         return self.pairs[name]
-
-
-def wanted_coefficients(args: argparse.Namespace) -> list[float]:
-    """Those asked for; by default a dose-response goes with the causal choice, which runs interventions anyway."""
-    if args.coefficients is not None:
-        return sorted(args.coefficients)
-    return list(COEFFICIENTS) if args.select == "causal" else []
 
 
 def estimate(by_question: dict[str, float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import cli
-from direction.causal import CausalStage, add_causal_flags, wanted_coefficients
+from direction.causal import CausalStage, add_causal_flags
 from direction.loading import add_model_flags
 from direction.organism import organism_card, read_by_base
 from direction.page import token_map, write_page
@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **found.direction.card,
         "selection": causal.card(found.direction),
     }
-    if coefficients := wanted_coefficients(args):
-        card["dose_response"] = causal.dose_response(found.direction, coefficients)
+    if causal.coefficients:
+        card["dose_response"] = causal.dose_response(found.direction, causal.coefficients)
     found_by = extractor_cosines(
         data.at([layer]), EXTRACTORS, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, args.seed
     )
