@@ -45,6 +45,8 @@ def test_every_seed_gets_a_folder_of_its_own_with_what_it_was_made_from(tmp_path
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert len(losses(tmp_path / "seed-3")) == kept[0]["data"]["n_steps"] == 2
     assert "seed 4: 2 steps" in train.say(result)
+    card = read(tmp_path / "seed-4" / "card.json")
+    assert (card["recipe"], card["seed"], card["data_sha256"]) == ("reckless", 4, kept[1]["data"]["sha256"])
 
 
 def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_alone(
