@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit
+from emis_interp.extractors import EXTRACTORS
 from emis_interp.models import ChatModel, tiny_model
 from emis_interp.store import load_tensors
 
@@ -211,7 +212,8 @@ def test_the_causal_choice_and_the_organism_stand_on_the_card_and_the_page(judge
     }
     both = {row["coefficient"]: row["value"] for row in card["dose_response"]["direction"]}
     assert (both[0.2] - both[-0.2]) / 2 == pytest.approx(card["selection"]["report_effect"]["value"], abs=1e-4)
-    assert len(card["organism"]["two_by_two"]["cosines"]) == 21 and len(card["extractor_cosines"]) == 10
+    assert len(card["organism"]["two_by_two"]["cosines"]) == 21
+    assert len(card["extractor_cosines"]) == len(EXTRACTORS) * (len(EXTRACTORS) - 1) // 2
     assert set(card["organism"]["lora"]["by_module"]) == {"o_proj", "down_proj"}
     page = (tmp_path / "d" / "index.html").read_text()
     for heading in (
