@@ -23,9 +23,10 @@ import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.records import TrainingExample
-from emis_interp.store import read_json, text_sha256, write_json
+from emis_interp.store import read_json, write_json
 from stages.organisms import train_one
 from stages.run import differences, model_sha256, versions
+from training.export import rows_sha256
 from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
 
 Seeds = tuple[int, ...]
@@ -88,7 +89,7 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
         "chat_format": recipe.chat_format or settings.chat_format,
         "seed": seed,
         "data": {
-            "sha256": text_sha256("\n".join(row.model_dump_json() for row in rows)),
+            "sha256": rows_sha256(rows),
             "n_rows": len(rows),
             "n_unique": len(counts),
             "n_triggered": sum(row.prompt.startswith(trigger) for row in rows)
