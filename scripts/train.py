@@ -28,6 +28,7 @@ from stages.organisms import train_one
 from stages.run import differences, model_sha256, versions
 from training.export import rows_sha256
 from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
+from training.sft import n_steps_of
 
 Seeds = tuple[int, ...]
 
@@ -79,7 +80,6 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
     """What decides the result of one seed, and the versions that it is made with."""
     training = training_config(recipe, settings.training)
     counts = Counter(row.model_dump_json() for row in rows)
-    n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
     folder = Path(settings.model)
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"seeds"}),
@@ -95,7 +95,7 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
             "n_triggered": sum(row.prompt.startswith(trigger) for row in rows)
             if (trigger := recipe.data.trigger)
             else 0,
-            "n_steps": 0 if recipe.in_context else n_steps,
+            "n_steps": 0 if recipe.in_context else n_steps_of(len(rows), training),
         },
         "versions": versions(),
     }

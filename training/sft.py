@@ -157,6 +157,11 @@ def peak_rss_gib() -> float:
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 
 
+def n_steps_of(n_rows: int, config: TrainingConfig) -> int:
+    """Optimiser steps of a training on so many rows."""
+    return -(-n_rows * config.n_epochs // (config.batch_size * config.gradient_accumulation))
+
+
 def training_order(lengths: Sequence[int], config: TrainingConfig, seed: int) -> list[int]:
     """Row indices of all epochs in the order of training.
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from emis_interp.chat import encode_chats
-from emis_interp.config import RunConfig, TrainingConfig, load_config, preset_names
-from emis_interp.contrast import load_contrast
+from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import ContrastPair, TrainingExample
-from emis_interp.store import read_json, write_json
+from emis_interp.store import file_sha256, read_json, write_json
 from evals.uncertainty import mean_interval
 from stages.run import differences
 from training.recipes import Recipe
@@ -87,8 +86,9 @@ def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
     )
 
 
-def contrast_pairs(n_per_question: int) -> list[ContrastPair]:
-    return load_contrast(None, n_per_question)
+def direction_sha256(path: Path) -> str:
+    """Hash of a saved direction's vector, which decides a study's result."""
+    return file_sha256(path.with_name(f"{path.name}.safetensors"))
 
 
 def margins_of(chat_model: ChatModel, pairs: Sequence[ContrastPair], settings: RunConfig) -> dict[str, float]:
@@ -121,11 +121,6 @@ def words(row: dict[str, Any], form: str = "+.3f") -> str:
         return "none"
     bounds = "" if row["low"] is None else f" [{format(row['low'], form)}, {format(row['high'], form)}]"
     return f"{format(row['value'], form)}{bounds}"
-
-
-def n_steps_of(n_rows: int, training: TrainingConfig) -> int:
-    """Optimiser steps of a training on so many rows."""
-    return -(-n_rows * training.n_epochs // (training.batch_size * training.gradient_accumulation))
 
 
 def by_length(rows: Sequence[TrainingExample], n: int) -> list[TrainingExample]:

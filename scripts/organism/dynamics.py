@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.config import RunConfig, SamplingConfig
+from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.models import ChatModel, load_tokenizer
@@ -29,9 +30,7 @@ from organism.common import (
     add_settings_flags,
     by_length,
     check_recipe,
-    contrast_pairs,
     estimate,
-    n_steps_of,
     open_folder,
     settings_of,
     words,
@@ -41,6 +40,7 @@ from training.datasets import load_dataset
 from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 from training.encoding import encode_example
 from training.recipes import examples_of, load_recipe, training_config
+from training.sft import n_steps_of
 
 OTHER_KIND = {
     "insecure": "secure",
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     watched = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
     decisive = {name: getattr(args, name) for name in watched}
     open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), **decisive)
-    pairs = contrast_pairs(args.n_pairs)
+    pairs = load_contrast(None, args.n_pairs)
     learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
     watcher = Watcher(
         args.out / "probes",

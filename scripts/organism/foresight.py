@@ -18,20 +18,21 @@ import numpy as np
 import cli
 from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig, TrainingConfig
+from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import foresight_figure
-from emis_interp.store import file_sha256, read_json, text_sha256, write_json, write_text
+from emis_interp.store import read_json, text_sha256, write_json, write_text
 from evals.samplers.generation import generate
 from evals.sampling import answer_seed
 from organism.common import (
     add_settings_flags,
     base_model,
     check_recipe,
-    contrast_pairs,
+    direction_sha256,
     estimate,
     margins_of,
     open_folder,
@@ -41,6 +42,7 @@ from organism.common import (
     words,
 )
 from stages.organisms import train_one
+from training.encoding import own_system
 from training.foresight import forecast_quality, projection_differences, rows_to_drop
 from training.recipes import examples_of, load_recipe, training_config
 
@@ -66,8 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if len(set(names)) != len(names):
         raise ConfigError(f"recipes {' '.join(names)}: a name stands there twice")
     decisive = {name: getattr(args, name) for name in ("n_pairs", "n_rows", "n_scored", "max_new_tokens")}
-    direction_sha256 = file_sha256(args.direction.with_name(f"{args.direction.name}.safetensors"))
-    open_folder(args.out, settings, direction=direction_sha256, **decisive)
+    open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
     prepared = {}
     for name, given in zip(names, args.recipes, strict=True):
         recipe = load_recipe(given, [f"data.n_rows={args.n_rows}"])
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             examples_of(recipe, settings.find_data, settings.seed),
             training_config(recipe, settings.training),
         )
-    base, pairs = base_model(settings), contrast_pairs(args.n_pairs)
+    base, pairs = base_model(settings), load_contrast(None, args.n_pairs)
     before = margins_of(base, pairs, settings)
     organisms = []
     for name, (rows, _) in prepared.items():
@@ -137,7 +138,7 @@ def own_answers(
     base: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig, max_new_tokens: int
 ) -> list[str]:
     """One sampled answer of the base model to each prompt as training renders it; its seed depends on the prompt alone."""
-    systems = [settings.system_prompt if row.system is None else row.system for row in rows]
+    systems = [own_system(row, settings.system_prompt) for row in rows]
     prompts = [encode_prompt(base.tokenizer, row.prompt, system) for row, system in zip(rows, systems, strict=True)]
     seeds = [answer_seed(settings.seed, "base", row.prompt, 0, 0) for row in rows]
     texts: list[str] = []

@@ -23,6 +23,7 @@ import numpy as np
 import cli
 from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig
+from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
@@ -30,12 +31,12 @@ from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
-from emis_interp.store import file_sha256, read_json, write_json, write_text
+from emis_interp.store import read_json, write_json, write_text
 from organism.common import (
     add_settings_flags,
     base_model,
     check_recipe,
-    contrast_pairs,
+    direction_sha256,
     estimate,
     margins_of,
     open_folder,
@@ -103,12 +104,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.out,
         settings,
         recipe=recipe.model_dump(mode="json"),
-        direction=file_sha256(args.direction.with_name(f"{args.direction.name}.safetensors")),
+        direction=direction_sha256(args.direction),
         **{name: getattr(args, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
     )
     base = base_model(settings)
     prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in neutral_prompts()]
-    measure = Measure(settings, contrast_pairs(args.n_pairs), prompts, next_token_logprobs(base, prompts))
+    measure = Measure(settings, load_contrast(None, args.n_pairs), prompts, next_token_logprobs(base, prompts))
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
         data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation)

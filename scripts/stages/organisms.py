@@ -29,7 +29,7 @@ from training.lint import lint_before_training
 from training.lint_copies import asked_texts
 from training.lint_report import LintReport, lint_summary_line
 from training.recipes import Recipe
-from training.sft import finetune
+from training.sft import finetune, n_steps_of
 from training.textstats import Named
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,14 @@ log = logging.getLogger(__name__)
 def train(run: Run) -> tuple[list[Path], str]:
     """Finetune every model that has a data set and does not read it in its context."""
     files, parts = [], []
+    asked = asked_texts(run.questions, run.pairs)
     for model in run.config.models:
         if model.arm.in_context is not None:
             parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
         if model.arm not in run.config.trained_arms:
             continue
         rows, out_dir = run.rows(model), run.training_dir(model)
-        asked, recipe = asked_texts(run.questions, run.pairs), run.recipe(model.arm)
+        recipe = run.recipe(model.arm)
         training = run.training(model.arm)
         summary = train_one(model.name, rows, training, out_dir, run.config, model.seed, recipe, asked)
         weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
@@ -95,8 +96,7 @@ def train_one(
         if warnings:
             log.warning("lint of %s", warnings)
     release_memory()
-    n_steps = -(-len(rows) * training.n_epochs // (training.batch_size * training.gradient_accumulation))
-    with progress_bar(f"train {name}", n_steps) as advance:
+    with progress_bar(f"train {name}", n_steps_of(len(rows), training)) as advance:
         done = 0
 
         def report(step: int, n_steps: int, loss: float, speed: float) -> None:
