@@ -22,7 +22,6 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
-from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel, load_model
@@ -190,11 +189,3 @@ def last_checkpoint(folder: Path) -> Path | None:
             continue
         complete.append((int(path.name.split("-")[1]), path))
     return max(complete)[1] if complete else None
-
-
-def _encode(base: ChatModel, example: TrainingExample, system: str | None, max_tokens: int) -> EncodedChat:
-    try:
-        own = example.system if example.system is not None else system
-        return encode_chat(base.tokenizer, example.prompt, example.response, own, max_tokens)
-    except DataError as error:
-        raise DataError(f"training row `{example.id}`: {error}") from None
