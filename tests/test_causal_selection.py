@@ -21,7 +21,7 @@ def test_the_strongest_candidate_within_the_limit_wins_and_the_dropped_say_why()
         Candidate(11, auroc=0.80, kl=0.1, effect=0.3),
         Candidate(12, auroc=0.99, kl=0.11, effect=0.9),
         Candidate(13, auroc=0.99, kl=float("nan"), effect=0.9),
-        Candidate(14, auroc=0.99, kl=0.01, effect=0.3),
+        Candidate(14, auroc=0.7, kl=0.01, effect=0.3),
     ]
     choice = choose(rows, kl_limit=0.1)
     assert choice.chosen is rows[4] and choice.candidates == tuple(rows) and choice.note == ""
