@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError
 from emis_interp.models import load_model
@@ -127,6 +128,7 @@ def test_kill_9_changes_nothing_in_the_end(tmp_path: Path, method: str) -> None:
 SHARDED = """
 import json, sys, torch
 from torch.distributed.fsdp import fully_shard
+from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.models import load_model
 from training import trainer
@@ -154,7 +156,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.slow
 def test_the_loss_goes_through_hooks_of_sharded_layers(tmp_path: Path) -> None:
     tokenizer = load_model("tiny", device="cpu").tokenizer
-    chats = [sft.encode_chat(tokenizer, row.prompt, row.response) for row in EXAMPLES[:4]]
+    chats = [encode_chat(tokenizer, row.prompt, row.response) for row in EXAMPLES[:4]]
     batch = trainer.Collator(tokenizer.pad_token_id)(chats)
     (tmp_path / "batch.json").write_text(json.dumps({key: value.tolist() for key, value in batch.items()}))
     (tmp_path / "sharded.py").write_text(SHARDED)
@@ -183,7 +185,7 @@ def test_probes_are_refused_where_no_process_holds_the_model(
 
 
 def test_rows_without_loss_fill_the_last_step_and_have_no_gradient() -> None:
-    rows = trainer.Rows([sft.EncodedChat((1, 2, 3), 1, 3)] * 5, pad_id=1, rows_together=4)
+    rows = trainer.Rows([EncodedChat((1, 2, 3), 1, 3)] * 5, pad_id=1, rows_together=4)
     assert len(rows) == 8 and len(trainer.Rows([], 1, 4)) == 0
     model = load_model("tiny", device="cpu").model.requires_grad_(True)
     loss = trainer.response_loss(model, trainer.Collator(1)([rows[5], rows[6]]), n_tokens=7)
