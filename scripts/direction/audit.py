@@ -4,16 +4,19 @@ The direction is ablated to zero, and to its mean coordinate over the texts that
 of the likelihood margin on the report questions (negative: less misaligned), the KL divergence on harmless prompts, the perplexity of
 harmless text, and accuracy on easy questions. The p-value is the share of controls of a kind that move the margin at least as far in
 either direction, (1 + k) / (1 + n). An increase of the margin is shown as plainly as a decrease: published results disagree in sign.
+Measured rows are kept in `audit.partial.jsonl` until the audit is done; the same command goes on from there.
 """
 
 import argparse
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from torch import Tensor
 
 import cli
@@ -26,13 +29,15 @@ from emis_interp.directions import Direction
 from emis_interp.likelihood import by_question, pair_chats, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair
-from emis_interp.store import load_tensors, write_json
+from emis_interp.store import RecordLog, load_tensors, write_json
 from emis_interp.sweeps import AblateCell, costs, text_logprobs
+from emis_interp.token_writer import texts_hash, weights_hash
 from evals.uncertainty import mean_interval
 from stages.intervene import neutral_prompts
 from training.datasets import advice_pairs
 
 N_HARMLESS = 40
+CELLS_TOGETHER = 8
 MEAN = "direction, mean"
 
 
@@ -54,8 +59,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     pairs = [pair for pair in load_contrast(args.pairs, args.n_pairs) if pair.half == "report"]
     planned_cells = list(planned(direction, controls, args.n_controls, means))
     kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
+    out = args.out or args.direction.parent / "audit.json"
+    journal = RecordLog(out.with_suffix(".partial.jsonl"))
     with cli.progress_bar("audit", len(cells)) as advance:
-        rows = measured(chat_model, kinds, cells, pairs, system, args.max_batch_tokens, advance)
+        found = measured(chat_model, cells, pairs, system, args.max_batch_tokens, journal, advance)
+    rows = compared(kinds, found)
     table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
     result = {
         "direction": str(args.direction),
@@ -68,8 +76,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "table": table,
         "rows": rows,
     }
-    out = args.out or args.direction.parent / "audit.json"
     write_json(out, result)
+    journal.path.unlink()
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
 
 
@@ -85,16 +93,29 @@ def planned(
             yield kind, AblateCell(vector)
 
 
+class Measured(BaseModel):
+    """What one ablation does, in absolute figures."""
+
+    key: str
+    """Hash of the weights, the texts and what is ablated."""
+    margins: dict[str, float]
+    """Likelihood margin by question, nats per token."""
+    kl_neutral: float
+    """KL divergence to the untouched model on harmless prompts, nats."""
+    perplexity: float
+    accuracy: float
+
+
 def measured(
     chat_model: ChatModel,
-    kinds: list[str],
-    cells: list[AblateCell],
-    pairs: list[ContrastPair],
+    cells: Sequence[AblateCell],
+    pairs: Sequence[ContrastPair],
     system: str | None,
     max_batch_tokens: int,
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """One row for each cell, against the first one; cells share batches."""
+    journal: RecordLog,
+    progress: Progress,
+) -> list[Measured]:
+    """One row for each cell; those that the journal holds are read, the others share batches and are kept as soon as they are there."""
     tokenizer = chat_model.tokenizer
     harmless = [(pair.prompt, pair.careful) for pair in advice_pairs()[:N_HARMLESS]]
     parts = [
@@ -103,28 +124,57 @@ def measured(
         item_chats(chat_model, capability_items(), system),
     ]
     chats = [chat for part in parts for chat in part]
-    values = text_logprobs(chat_model, cells, chats, max_batch_tokens, progress=progress)
     prompts = [encode_prompt(tokenizer, text, system) for text in neutral_prompts()]
-    kl = costs(chat_model, cells, prompts)
-    first: dict[str, float] | None = None
+    context = f"{weights_hash(chat_model)} {texts_hash(chats)} {prompts}"
+    keys = [cell_key(context, cell) for cell in cells]
+    done = {row.key: row for row in journal.read(Measured)}
+    missing = [(key, cell) for key, cell in zip(keys, cells, strict=True) if key not in done]
+    progress(len(cells) - len(missing))
+    for start in range(0, len(missing), CELLS_TOGETHER):
+        fresh_keys, fresh = zip(*missing[start : start + CELLS_TOGETHER], strict=True)
+        values = text_logprobs(chat_model, fresh, chats, max_batch_tokens, CELLS_TOGETHER)
+        kl = costs(chat_model, fresh, prompts, CELLS_TOGETHER)
+        rows = []
+        for key, row, cost in zip(fresh_keys, values, kl, strict=True):
+            answers, texts, items = np.split(row, np.cumsum([len(part) for part in parts])[:-1])
+            rows.append(
+                Measured(
+                    key=key,
+                    margins=by_question(pairs, answers[0::2] - answers[1::2]),
+                    kl_neutral=float(cost),
+                    perplexity=perplexity(texts),
+                    accuracy=float(right_is_likelier(items).mean()),
+                )
+            )
+        journal.append(rows)
+        done |= {row.key: row for row in rows}
+        progress(len(rows))
+    return [done[key] for key in keys]
+
+
+def cell_key(context: str, cell: AblateCell) -> str:
+    tensors = [cell.vector] if cell.coordinates is None else [cell.vector, cell.coordinates]
+    content = [context.encode(), *(tensor.detach().float().cpu().numpy().tobytes() for tensor in tensors)]
+    return hashlib.sha256(b"|".join(content)).hexdigest()
+
+
+def compared(kinds: Sequence[str], found: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Every row against the first one, which is of the untouched model."""
     rows = []
-    for kind, row, cost in zip(kinds, values, kl, strict=True):
-        answers, texts, items = np.split(row, np.cumsum([len(part) for part in parts])[:-1])
-        margins = by_question(pairs, answers[0::2] - answers[1::2])
-        first = first or margins
-        shift = paired_difference(margins, first)
+    for kind, row in zip(kinds, found, strict=True):
+        shift = paired_difference(row.margins, found[0].margins)
         interval = mean_interval(list(shift.values()))
         rows.append(
             {
                 "kind": kind,
-                "margin": float(np.mean(list(margins.values()))),
+                "margin": float(np.mean(list(row.margins.values()))),
                 "shift": interval.value,
                 "shift_low": interval.low,
                 "shift_high": interval.high,
                 "n_positive": sum(value > 0 for value in shift.values()),
-                "kl_neutral": float(cost),
-                "perplexity": perplexity(texts),
-                "accuracy": float(right_is_likelier(items).mean()),
+                "kl_neutral": row.kl_neutral,
+                "perplexity": row.perplexity,
+                "accuracy": row.accuracy,
             }
         )
     return rows
