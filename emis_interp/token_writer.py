@@ -163,7 +163,7 @@ def weights_hash(chat_model: ChatModel) -> str:
     for name, parameter in sorted(chat_model.model.named_parameters()):
         if parameter.is_meta:
             raise ModelError(
-                f"{chat_model.name}: its weights are offloaded, so what is kept of them cannot be told from that of others; load them onto devices"
+                f"{chat_model.name}: its weights are offloaded, so they cannot be told from others; load them onto devices"
             )
         values = parameter.detach().flatten()
         spread = values[evenly_spaced(len(values)).to(values.device)]
