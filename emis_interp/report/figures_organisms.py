@@ -54,20 +54,11 @@ def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float
             row, col = divmod(place, 2)
             figure.add_vline(point["step"], line={"color": FAINT, "dash": "dot"}, row=row + 1, col=col + 1)  # type: ignore[arg-type]
         figure.add_vrect(point["low"], point["high"], fillcolor=FAINT, opacity=0.18, line_width=0, row=1, col=2)  # type: ignore[arg-type]
-    figure.update_xaxes(title_text="optimiser step", row=3)
-    if not sampled:
-        figure.update_xaxes(title_text="optimiser step", row=2, col=2)
-    # A legend inside each panel that has several curves, at the corner that rising curves leave free.
-    look = {
-        "orientation": "v",
-        "xanchor": "left",
-        "yanchor": "top",
-        "font": {"size": 11},
-        "bgcolor": "rgba(255,255,255,0.7)",
-    }
-    corners = {"legend4": (0.56, 0.63), "legend5": (0.27, 0.11), "legend6": (0.56, 0.25)}
-    legends = {name: {**look, "x": x, "y": y} for name, (x, y) in corners.items()}
-    figure.update_layout(layout(820, hovermode="closest", **legends))
+    # Each panel that has several curves has its own legend, below its axis, where no curve runs.
+    look = {"orientation": "h", "xanchor": "center", "yanchor": "top", "font": {"size": 11}}
+    places = {"legend4": (0.77, 0.322), "legend5": (0.23, -0.055), "legend6": (0.77, -0.055)}
+    legends = {name: {**look, "x": x, "y": y} for name, (x, y) in places.items()}
+    figure.update_layout(layout(850, hovermode="closest", margin={"l": 60, "r": 24, "t": 40, "b": 90}, **legends))
     return figure
 
 

@@ -79,7 +79,12 @@ def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
         layout(
             90 + ROW * len(arms),
             showlegend=False,
-            xaxis={"tickformat": ".1~%", "range": [-0.02 * top, 1.2 * top]},
+            # Room for the counts to the right of the intervals; no tick there says more than 100 %.
+            xaxis={
+                "tickformat": ".1~%",
+                "range": [-0.02 * top, 1.2 * top],
+                "tickvals": [0, 0.25, 0.5, 0.75, 1] if top > 0.8 else None,
+            },
             yaxis={"categoryorder": "array", "categoryarray": arms[::-1], "showgrid": False},
             margin={"l": 60, "r": 24, "t": 12, "b": 52},
         )

@@ -184,8 +184,9 @@ def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
         "cost of watching": f"{result['cost']['share']:.1%} of the training time",
     }
     caption = (
-        "Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step at which the mean bends, shaded: "
-        "its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity with its own final state."
+        "All against the optimiser step. Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step "
+        "at which the mean bends, shaded: its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity "
+        "with its own final state."
     )
     figure = dynamics_figure(result, losses)
     return figure_page(f"{result['recipe']} while it forms", facts, [("Dynamics", caption, figure)])
