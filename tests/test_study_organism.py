@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from emis_interp.directions import Direction, unit
+from organism import prevention
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -93,3 +94,18 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
 def test_what_cannot_be_studied_is_refused_with_advice(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     done = study(*words, "--preset", "smoke", "--out", tmp_path / "x")
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_remedy_over_several_seeds_is_paired_by_seed_and_as_sure_as_its_seeds_allow() -> None:
+    def seed(shift: float) -> dict[str, Any]:
+        return {"margin": {"a": 0.1 + shift, "b": 0.3 + shift}, "task": [1.0 + shift, 2.0 + shift], "kl_neutral": shift}
+
+    untreated = [seed(0.0), seed(0.4), seed(-0.4)]
+    treated = [{**row, "margin": {name: value - 0.2 for name, value in row["margin"].items()}} for row in untreated]
+    rows = prevention.summary(prevention.Remedy("steer"), treated, untreated)
+    assert rows["against_untreated"]["value"] == pytest.approx(-0.2)
+    assert rows["against_untreated"]["high"] == pytest.approx(-0.2)  # the seeds' own ups and downs cancel
+    one = prevention.summary(prevention.Remedy("steer"), treated[:1], untreated[:1])
+    wide, narrow = rows["margin_shift"], one["margin_shift"]
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"] > 0
+    assert rows["margin_by_seed"] == pytest.approx([0.0, 0.4, -0.4]) and rows["task_gain"]["n"] == 6

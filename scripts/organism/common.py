@@ -14,6 +14,7 @@ from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import file_sha256, read_json, write_json
+from evals.seeds import with_seeds
 from evals.uncertainty import mean_interval
 from stages.run import differences
 from training.recipes import Recipe
@@ -110,8 +111,9 @@ def shift(after: dict[str, float], before: dict[str, float]) -> dict[str, Any]:
     return estimate([after[name] - before[name] for name in before])
 
 
-def estimate(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
-    found = mean_interval(np.asarray(values, dtype=float))
+def estimate(values: Sequence[float] | np.ndarray, by_seed: Sequence[float] = ()) -> dict[str, Any]:
+    """Mean with its 95 % interval over the values (questions, rows); wider by the draw of seeds where `by_seed` holds several means."""
+    found = with_seeds(mean_interval(np.asarray(values, dtype=float)), {str(i): mean for i, mean in enumerate(by_seed)})
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 

@@ -260,19 +260,26 @@ def against(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds; intervals over questions (margin) and over held-out rows (task) of those means."""
-    margin, plain = (np.mean([list(row["margin"].values()) for row in rows], axis=0) for rows in (seeds, untreated))
-    # Every seed holds out other rows, so rows are pooled; the difference to untreated is paired by row.
-    task, plain_task = (np.concatenate([row["task"] for row in rows]) for rows in (seeds, untreated))
+    """Means over seeds; intervals over questions (margin) and held-out rows (task), and over the seeds where there are several."""
+    names = list(seeds[0]["margin"])
+
+    def margins(found: list[dict[str, Any]]) -> np.ndarray:
+        return np.array([[row["margin"][name] for name in names] for row in found])
+
+    # A seed has the same rows, order and first adapter with and without the remedy, so differences are paired by seed. Every seed
+    # holds out other rows: the rows of all seeds are pooled.
+    margin, fewer = margins(seeds), margins(seeds) - margins(untreated)
+    task = [np.array(row["task"]) for row in seeds]
+    less = [own - np.array(row["task"]) for own, row in zip(task, untreated, strict=True)]
     return {
         "name": remedy.name,
         "untreated": remedy.name == UNTREATED,
-        "margin_shift": estimate(margin),
-        "against_untreated": estimate(margin - plain),
-        "task_gain": estimate(task),
-        "task_against_untreated": estimate(task - plain_task),
+        "margin_shift": estimate(margin.mean(0), margin.mean(1).tolist()),
+        "against_untreated": estimate(fewer.mean(0), fewer.mean(1).tolist()),
+        "task_gain": estimate(np.concatenate(task), [float(rows.mean()) for rows in task]),
+        "task_against_untreated": estimate(np.concatenate(less), [float(rows.mean()) for rows in less]),
         "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
-        "margin_by_seed": [float(np.mean(list(row["margin"].values()))) for row in seeds],
+        "margin_by_seed": margin.mean(1).tolist(),
     }
 
 
