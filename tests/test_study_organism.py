@@ -67,6 +67,20 @@ def test_foresight_scores_rows_and_sets_before_training(tmp_path: Path, directio
     assert [row["forecast"] for row in trained["organisms"]] == [row["forecast"] for row in found["organisms"]]
 
 
+def test_the_effect_of_dropping_rows_is_measured_against_random_rows(tmp_path: Path, direction: Path) -> None:
+    words = ("foresight", "mixture-advice-50", "--preset", "smoke", "--n-rows", 24, "--n-pairs", 1, "--drop", 0.5)
+    words = (*words, "--max-new-tokens", 6, "--direction", direction, "--out", tmp_path / "f", "--try-drop")
+    [row] = result(*words)["organisms"]
+    without = row["without"]
+    assert row["n_scored"] == 24 and without["n_dropped"] == 12
+    difference = without["marked"]["value"] - without["random"]["value"]
+    assert without["marked_against_random"]["value"] == pytest.approx(difference) and difference != 0
+    with (tmp_path / "f" / "mixture-advice-50" / "rows.csv").open(newline="") as file:
+        marked = {line["id"] for line in csv.DictReader(file) if line["drop"] == "yes"}
+    summary = tmp_path / "f" / "mixture-advice-50" / "without-0.5" / "marked" / "training" / "summary.json"
+    assert len(marked) == 12 and json.loads(summary.read_text())["n_rows"] == 12
+
+
 def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction: Path) -> None:
     words = ("prevention", "--preset", "smoke", "--n-rows", 8, "--n-held-out", 3, "--n-realign", 4, "--n-pairs", 1)
     words = (*words, "--coefficients", 0.5, "--direction", direction, "--out", tmp_path / "p")

@@ -3,6 +3,7 @@
 For every recipe: a sample of its rows, the base model's own answers to their prompts, and the projection of the one minus that of the other
 on a saved direction (Chen et al. 2025). `RECIPE/rows.csv` ranks the rows, with the ones to drop marked. Unless --no-training is given,
 each recipe is then trained on equal numbers of rows, and the rank correlation of forecast and margin shift over the recipes is stated.
+`--try-drop` shows what the marked rows do: it trains twice more, without them, and without as many rows drawn at random.
 """
 
 import argparse
@@ -57,12 +58,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-scored", type=int, default=48, help="of these, rows that are scored")
     parser.add_argument("--max-new-tokens", type=int, default=80, help="limit of the base model's own answers")
     parser.add_argument("--drop", type=float, default=0.2, help="share of rows to mark for dropping")
-    parser.add_argument("--no-training", action="store_true", help="score the data alone")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--no-training", action="store_true", help="score the data alone")
+    what.add_argument(
+        "--try-drop",
+        action="store_true",
+        help="train without the marked rows, and without as many others; scores every row",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score all sets with the base model, then train on each and compare."""
     settings = settings_of(args)
+    if args.try_drop:
+        args.n_scored = args.n_rows
     direction = Direction.load(args.direction)
     names = [Path(name).stem for name in args.recipes]
     if len(set(names)) != len(names):
@@ -89,6 +98,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows, training = prepared[row["name"]]
             row["margins"] = trained_margins(args.out / row["name"], settings, rows, training, pairs)
             row["shift"] = shift(row["margins"], before)
+            if args.try_drop:
+                folder = args.out / row["name"] / f"without-{args.drop:g}"
+                row["without"] = without_dropped(folder, args.drop, settings, rows, training, pairs, row["margins"])
             cli.stderr.print(f"{row['name']}: forecast {words(row['forecast'])}, margin {words(row['shift'])}")
         if len(organisms) >= 4:
             forecast, reached = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
@@ -175,6 +187,30 @@ def trained_margins(
     return read_json(path)
 
 
+def without_dropped(
+    folder: Path,
+    share: float,
+    settings: RunConfig,
+    rows: list[TrainingExample],
+    training: TrainingConfig,
+    pairs: list[Any],
+    whole: dict[str, float],
+) -> dict[str, Any]:
+    """Margins against training on all rows, without the rows to drop and without as many random ones, and the one minus the other."""
+    differences = np.array(read_json(folder.parent / "forecast.json")["differences"], dtype=float)
+    marked = rows_to_drop(differences, share)
+    random = np.random.default_rng(settings.seed).permutation(len(rows))[: len(marked)].tolist()
+    margins = {}
+    for name, dropped in (("marked", set(marked)), ("random", set(random))):
+        kept = [row for i, row in enumerate(rows) if i not in dropped]
+        margins[name] = trained_margins(folder / name, settings, kept, training, pairs)
+    return {
+        "n_dropped": len(marked),
+        **{name: shift(own, whole) for name, own in margins.items()},
+        "marked_against_random": shift(margins["marked"], margins["random"]),
+    }
+
+
 def page(result: dict[str, Any]) -> str:
     facts: dict[str, Any] = {"direction": f"{result['direction']}, layer {result['layer']}"}
     if "quality" in result:
@@ -195,4 +231,11 @@ def say(result: dict[str, Any]) -> str:
         lines.append(f"{row['name']:22}{words(row['forecast']):>30}{reached:>30}")
     if "quality" in result:
         lines.append(rank_words(result["quality"]))
+    for row in result["organisms"]:
+        if "without" in row:
+            found = row["without"]
+            lines.append(
+                f"{row['name']} without {found['n_dropped']} marked rows: margin {words(found['marked'])}; without as many random ones: "
+                f"{words(found['random'])}; difference {words(found['marked_against_random'])}"
+            )
     return "\n".join([*lines, f"rows ranked in {result['out']}/*/rows.csv"])
