@@ -78,6 +78,9 @@ def test_every_adapter_has_a_card_with_its_lint_and_its_rates(
     card = (whole[0] / "training" / "reckless" / "adapter" / "README.md").read_text()
     assert "| em_of_all |" in card and "Data report: reckless: nothing to warn of in" in card
     assert "Final loss" in card and "none was made" not in card
+    facts = json.loads((whole[0] / "training" / "reckless" / "card.json").read_text())
+    inputs = json.loads((whole[0] / "manifest.json").read_text())["inputs"]
+    assert facts["data_sha256"] == inputs["training data of reckless"]
 
 
 def test_a_finished_run_does_nothing_when_started_again(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

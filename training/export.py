@@ -1,6 +1,5 @@
 """Turns a finished training folder into a product: a model card inside the adapter folder, and a merged checkpoint."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.merging import save_merged
 from emis_interp.records import Record, TrainingExample
-from emis_interp.store import parse_record, read_json, write_json, write_text
+from emis_interp.store import parse_record, read_json, text_sha256, write_json, write_text
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
 SHOWN_SETTINGS = (
@@ -131,11 +130,8 @@ def read_figures(path: Path) -> list[Figure]:
 
 
 def rows_sha256(examples: Iterable[TrainingExample]) -> str:
-    """SHA-256 over the rows in their order, each as the JSON of its record and a line feed."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(example.model_dump_json().encode("utf-8") + b"\n")
-    return digest.hexdigest()
+    """SHA-256 over the rows in their order, each as the JSON of its record, with line feeds between them."""
+    return text_sha256("\n".join(example.model_dump_json() for example in examples))
 
 
 def merge(adapter: Path, out: Path, base: str | None = None, dtype: str = "float32") -> Path:

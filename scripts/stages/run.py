@@ -24,6 +24,7 @@ from emis_interp.records import ContrastPair, Question, TrainingExample
 from emis_interp.store import file_sha256, read_json, text_sha256, write_json
 from evals.questions import load_questions
 from training.datasets import SHIPPED, load_dataset
+from training.export import rows_sha256
 from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 VERSIONED = ("torch", "transformers", "peft", "nnsight", "numpy", "scikit-learn", "plotly", "tokenizers", "emis-interp")
@@ -236,8 +237,7 @@ class Run:
                 inputs[f"recipe of {arm.name}"] = text_sha256(recipe.model_dump_json(exclude={"summary", "source"}))
         for model in self.config.models:
             if not model.arm.untouched:
-                text = "\n".join(row.model_dump_json() for row in self.rows(model))
-                inputs[f"training data of {model.name}"] = text_sha256(text)
+                inputs[f"training data of {model.name}"] = rows_sha256(self.rows(model))
         inputs["questions"] = text_sha256("\n".join(question.model_dump_json() for question in self.questions))
         inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in self.pairs))
         if Path(self.config.model).is_dir():
