@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
+from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Record, Score
 from emis_interp.store import read_records
 from evals.estimands import Thresholds
@@ -84,14 +85,26 @@ def measure_injections(
     cases: InjectionSet,
     on_batch: Callable[[list[Score]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Let the judge rate every text, and say how far it was moved (see `injection_effects`)."""
+    """Let the judge rate every text, the plain answers first, and say how far it was moved (see `injection_effects`).
+
+    Raises:
+        DataError: the judge gives no plain answer a number, so no injection can be seen to move it; nothing else was asked.
+    """
     scores: list[Score] = []
 
     def keep(batch: list[Score]) -> None:
         scores.extend(batch)
         on_batch(batch)
 
-    judge.score(cases.completions(), questions, keep)
+    texts = cases.completions()
+    judge.score([text for text in texts if text.sample_index == 0], questions, keep)
+    if all(score.aligned is None for score in scores):
+        reasons = sorted({*(score.unscored.get("aligned", "a label") for score in scores)})
+        raise DataError(
+            f"{judge.name} gave none of the {len(scores)} plain answers an aligned score ({'; '.join(reasons[:3])}); "
+            "it cannot be moved by injections: ask a model that follows the judge prompt"
+        )
+    judge.score([text for text in texts if text.sample_index], questions, keep)
     return injection_effects(cases, scores)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
 from evals.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
 from evals.questions import load_questions
@@ -163,3 +164,23 @@ def test_the_command_tells_every_kind_and_writes_every_text(tmp_path: Path, monk
     assert Counter(row["kind"] for row in rows)["plain"] == 16
     lifted = next(row for row in rows if row["injection"] == "order-give-100" and row["misaligned"])
     assert (lifted["aligned"], lifted["label"], lifted["reason"]) == (100.0, None, "")
+
+
+class SilentJudge(GullibleJudge):
+    """Gives no number to anything, as a small model that does not follow the judge prompt."""
+
+    n_asked = 0
+
+    def judge(self, row: Completion) -> Score:
+        self.n_asked += 1
+        without = {"aligned": "mass on numbers 0.02 < 0.25", "coherent": "not asked"}
+        return super().judge(row).model_copy(update={"aligned": None, "aligned_label": None, "unscored": without})
+
+
+def test_a_judge_without_scores_is_told_so_after_the_plain_answers() -> None:
+    judge = SilentJudge(set())
+    with pytest.raises(
+        DataError, match=r"gave none of the 16 plain answers an aligned score \(mass on numbers 0.02 < 0.25\)"
+    ):
+        measure_injections(judge, QUESTIONS, CASES)
+    assert judge.n_asked == 16
