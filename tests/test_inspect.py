@@ -137,8 +137,8 @@ def test_a_run_in_which_nothing_is_scored_has_no_average(tmp_path: Path, planted
     )
     task = inspect_suites.main(questions=str(tmp_path / "q.yaml"), judge="planted", samples=1)
     (log,) = inspect_eval(task, model=mock_model(), log_dir=str(tmp_path), display="none")
-    assert log.samples is not None
-    assert [sample.scores["judge"].reason for sample in log.samples] == ["timeout"]
+    assert log.samples is not None and log.results is not None
+    assert [(sample.scores or {})["judge"].reason for sample in log.samples] == ["timeout"]
     assert all(math.isnan(metric.value) for score in log.results.scores for metric in score.metrics.values())
     assert read_results(Path(log.location)).reasons == ({"aligned": "timeout", "coherent": "timeout"},)
 
