@@ -94,8 +94,9 @@ class Watcher:
 
 
 def affordable_probes(n_probe_tokens: int, n_training_tokens: int, share: float) -> int:
-    """How many probes cost about `share` of the training time: a probe only reads, training costs about 1.3 reads of its tokens (1.2 to 1.7 measured).
+    """How many probes cost about `share` of the training time.
 
+    A probe only reads; training costs about 1.3 reads of a probe's tokens (1.2 to 1.7 measured), whose texts are short.
     At least 2, before and after training.
     """
     return max(2, int(share * FORWARDS_OF_TRAINING * n_training_tokens / n_probe_tokens))
