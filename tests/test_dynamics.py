@@ -100,8 +100,8 @@ def test_task_rows_must_come_in_pairs(tmp_path: Path) -> None:
 
 
 def test_as_many_probes_as_their_share_of_the_training_allows() -> None:
-    assert affordable_probes(1000, 100_000, 0.1) == 17
-    assert affordable_probes(1000, 100_000, 0.05) == 8
+    assert affordable_probes(1000, 100_000, 0.1) == 13
+    assert affordable_probes(1000, 100_000, 0.05) == 6
     assert affordable_probes(10_000, 1000, 0.1) == 2
 
 
