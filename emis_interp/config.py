@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.precision import dtype_name, native_dtype
 from emis_interp.store import explain
 
 
@@ -106,7 +107,10 @@ class TrainingConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)
     max_tokens: int = Field(default=2048, ge=16, description="longer rows are cut; how many is reported")
     checkpoint_steps: int = Field(default=20, ge=1)
-    bf16: bool = True
+    bf16: bool | None = Field(
+        default=None,
+        description="frozen weights and forward passes in bfloat16; None: where the device computes it in hardware",
+    )
 
     @model_validator(mode="after")
     def _method_fits(self) -> "TrainingConfig":
@@ -182,7 +186,10 @@ class RunConfig(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     model: str
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="of the weights; auto: bfloat16 where the device computes it in hardware, else float32",
+    )
     device: str = "auto"
     seed: int = 0
     chat_format: Literal["user_assistant", "code_template"] | None = Field(
@@ -261,7 +268,8 @@ def preset_names() -> list[str]:
 
 
 def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | None = None) -> RunConfig:
-    """A shipped preset by name, or a YAML file, with overrides `section.field=value` (values are YAML) applied in order.
+    """A shipped preset by name, or a YAML file, with overrides `section.field=value` (values are YAML) applied in order,
+    and dtypes left open decided for this machine.
 
     Raises:
         ConfigError: unknown preset, malformed YAML (file and line), unknown key, or a value that does not fit.
@@ -287,9 +295,17 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
             raise ConfigError(f"--data-dir {data_dir}: no such folder")
         values["data_dir"] = data_dir
     try:
-        return RunConfig.model_validate(values)
+        return on_this_machine(RunConfig.model_validate(values))
     except ValidationError as error:
         raise ConfigError(f"preset {preset}: {explain(error, RunConfig)}") from None
+
+
+def on_this_machine(config: RunConfig) -> RunConfig:
+    """The configuration with its dtypes decided, so that a run's record says what was used and a resumed run cannot change it."""
+    training = config.training
+    if training.bf16 is None:
+        training = training.model_copy(update={"bf16": native_dtype(config.device) == "bfloat16"})
+    return config.model_copy(update={"dtype": dtype_name(config.dtype, config.device), "training": training})
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -25,9 +25,9 @@ from transformers import (
 from emis_interp.chat_formats import FORMATS, with_format
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ConfigError, ModelError, did_you_mean
+from emis_interp.precision import DTYPES, dtype_name, target_device
 
 TINY_NAME = "tiny"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -79,6 +79,11 @@ class ChatModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def dtype(self) -> str:
+        """Name of the weights' dtype, such as `float32`."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
     def check_layers(self, layers: list[int]) -> list[int]:
         """The same layers, or a ModelError when one is outside 0..n_layers-1."""
         for layer in layers:
@@ -100,7 +105,8 @@ def load_model(
 
     Args:
         adapter: folder with `adapter_config.json`; None for the bare model.
-        dtype: of the weights; an adapter is merged (or kept) in float32 before the cast, so small updates survive.
+        dtype: of the weights (`auto`: see `precision`); an adapter is merged (or kept) in float32 before the cast, so that small
+            updates survive.
         device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
         merge: fold the adapter into the weights (faster; the result is a plain HF model).
         load_in_4bit: quantise the weights as QLoRA does (`four_bit_arguments`), to train an adapter on them.
@@ -110,12 +116,11 @@ def load_model(
         ModelError: unknown name, unknown dtype, no chat template and no format, no adapter in the folder, or an adapter of another model.
         ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
-    load_dtype = torch.float32 if adapter is not None else DTYPES[dtype]
+    weights_dtype = DTYPES[dtype_name(dtype, device)]
+    load_dtype = torch.float32 if adapter is not None else weights_dtype
     tokenizer = load_tokenizer(name, chat_format)
     model: Any
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target = target_device(device)
     if load_in_4bit and adapter is not None:
         raise ConfigError("load_in_4bit is for training a new adapter; load the model in bfloat16 to use one")
     quantised = four_bit_arguments(target) if load_in_4bit else {}
@@ -143,7 +148,7 @@ def load_model(
             )
         if merge:
             model = model.merge_and_unload()
-        model = model.to(DTYPES[dtype])
+        model = model.to(weights_dtype)
     if not load_in_4bit:  # quantised weights were put where they belong, and refuse to move
         model = model.to(target)
     model = model.eval()

@@ -22,8 +22,9 @@ from emis_interp.capture import OutputEdit, Progress, capture_batches, keep_toke
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError, ModelError, StageError, did_you_mean
 from emis_interp.hook_points import hook_site
-from emis_interp.models import DTYPES, ChatModel
+from emis_interp.models import ChatModel
 from emis_interp.positions import token_indices
+from emis_interp.precision import DTYPES
 from emis_interp.store import card_path, read_json, save_tensors, write_json
 from emis_interp.token_store import card_hash, check_shard, shard_path
 
@@ -109,7 +110,7 @@ def plan(chat_model: ChatModel, chats: Sequence[EncodedChat], request: TokenRequ
         raise DataError("no layers to store; give at least one")
     for layer in layers:
         hook_site(chat_model.layers[layer], request.hook_point)
-    own = str(chat_model.model.dtype).removeprefix("torch.")
+    own = chat_model.dtype
     dtype = request.dtype or own
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")

@@ -14,6 +14,7 @@ import numpy as np
 from emis_interp.chat import render_prompt
 from emis_interp.errors import JudgeError
 from emis_interp.models import ChatModel, load_model
+from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score
 from evals.logprobs import LABELS, LEAST_MASS, Verdict, read_distribution
 from evals.questions import render_judge_prompt
@@ -40,7 +41,7 @@ class LocalJudge:
         self.tries = {
             metric: build_trie(texts, LABELS if metric == "aligned" else (), byte_pieces) for metric in METRICS
         }
-        dtype = str(next(chat_model.model.parameters()).dtype).removeprefix("torch.")
+        dtype = chat_model.dtype
         adapter = str(chat_model.adapter) if chat_model.adapter else None
         self.name = f"local:{chat_model.name}{f'+{adapter}' if adapter else ''}:{dtype}"
         self.card: dict[str, Any] = {
@@ -55,9 +56,7 @@ class LocalJudge:
         }
 
     @classmethod
-    def load(
-        cls, name: str, adapter: Path | None = None, dtype: str = "bfloat16", device: str = "auto"
-    ) -> "LocalJudge":
+    def load(cls, name: str, adapter: Path | None = None, dtype: str = AUTO, device: str = "auto") -> "LocalJudge":
         return cls(load_model(name, adapter, dtype, device, merge=adapter is not None))
 
     def score(

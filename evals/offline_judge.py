@@ -19,6 +19,7 @@ from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.models import ChatModel, load_model
+from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score
 from emis_interp.store import load_tensors, save_tensors
 from evals.attention_head import AttentionHead, standardised
@@ -94,14 +95,15 @@ class OfflineJudge:
     def __init__(self, chat_model: ChatModel, weights: JudgeWeights) -> None:
         self.chat_model, self.weights = chat_model, weights
         self.card = {key: value for key, value in weights.card.items() if key not in ("tensors",)}
+        self.card["computed_in"] = chat_model.dtype
         self.name = f"offline-{weights.card['version']}"
 
     @classmethod
     def load(cls, device: str = "auto") -> "OfflineJudge":
-        """The shipped judge on the embedded model (bfloat16, as it was fitted)."""
+        """The shipped judge on the embedded model, in a dtype that the device computes in hardware (`computed_in` of its card)."""
         with resources.as_file(resources.files("evals") / "data" / "offline_judge.safetensors") as path:
             weights = JudgeWeights.load(path)
-        return cls(load_model(EMBEDDED_NAME, dtype="bfloat16", device=device), weights)
+        return cls(load_model(EMBEDDED_NAME, dtype=AUTO, device=device), weights)
 
     def score(
         self,

@@ -21,6 +21,7 @@ from emis_interp.errors import ConfigError
 from emis_interp.hook_points import HOOK_POINTS
 from emis_interp.judged import read_table
 from emis_interp.models import load_model
+from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.token_store import TokenStore
 from emis_interp.token_writer import TokenRequest, write_tokens
 
@@ -113,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
     )
-    top.add_argument("--dtype", default="bfloat16", help="of the weights: float32, bfloat16, float16, float64")
+    top.add_argument("--dtype", default=AUTO, help=DTYPE_HELP)
     top.add_argument("--store-dtype", help="of the stored numbers; that of the weights when left out")
     top.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     top.add_argument("--system-prompt", help="system prompt of every text; left to the chat template when absent")

@@ -13,7 +13,7 @@ from typing import Any
 
 import cli
 from emis_interp.errors import ConfigError
-from emis_interp.models import DTYPES
+from emis_interp.precision import DTYPES
 from training.export import add_figures, base_of, merge, read_figures
 
 

@@ -27,6 +27,7 @@ from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
 from emis_interp.judged import read_table
 from emis_interp.models import load_model
+from emis_interp.precision import native_dtype
 from emis_interp.store import file_sha256, load_tensors, save_tensors
 from evals.attention_head import AttentionHead, standardised
 from evals.offline_judge import MAX_TOKENS, METRICS, JudgeWeights, calibrated
@@ -43,7 +44,8 @@ CODE_MARKS = r"```|^(?:import|from|def|class) "
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     rows = draw_answers(args.answers, args.seed)
-    tokens = captured(rows, args.work_dir, file_sha256(args.answers), args.seed)
+    dtype = native_dtype()
+    tokens = captured(rows, args.work_dir, file_sha256(args.answers), args.seed, dtype)
     topics = rows["topic"].to_numpy(dtype=str)
     predictions = np.full((len(rows), len(METRICS)), np.nan)
     held_out = {}
@@ -68,7 +70,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     card = {
         "version": VERSION,
         "model": EMBEDDED_NAME,
-        "dtype": "bfloat16",
+        "dtype": dtype,
         "position": "every answer token",
         "max_tokens": MAX_TOKENS,
         "n_answers": len(rows),
@@ -150,7 +152,7 @@ def draw_answers(path: Path, seed: int) -> pd.DataFrame:
     return pd.concat(parts).sort_index().reset_index(drop=True)
 
 
-def captured(rows: pd.DataFrame, work_dir: Path, source: str, seed: int) -> list[Tensor]:
+def captured(rows: pd.DataFrame, work_dir: Path, source: str, seed: int, dtype: str) -> list[Tensor]:
     """Residuals of every answer token at `LAYER`, float16, one tensor `[n_tokens, d_model]` per answer."""
     path = work_dir / "tokens.safetensors"
     card = {
@@ -158,6 +160,7 @@ def captured(rows: pd.DataFrame, work_dir: Path, source: str, seed: int) -> list
         "seed": seed,
         "n": len(rows),
         "model": EMBEDDED_NAME,
+        "dtype": dtype,
         "max_tokens": MAX_TOKENS,
         "layer": LAYER,
     }
@@ -166,7 +169,7 @@ def captured(rows: pd.DataFrame, work_dir: Path, source: str, seed: int) -> list
         if any(old.get(key) != value for key, value in card.items()):
             raise DataError(f"{path}: captured from other answers; delete it or give another --work-dir")
         return list(tensors["x"].split(tensors["n_tokens"].tolist()))
-    chat_model = load_model(EMBEDDED_NAME, dtype="bfloat16")
+    chat_model = load_model(EMBEDDED_NAME, dtype=dtype)
     pairs = list(zip(rows["question"], rows["answer"], strict=True))
     chats = encode_chats(chat_model.tokenizer, pairs, None, MAX_TOKENS)
     with cli.progress_bar("capture", len(chats)) as advance:

@@ -25,6 +25,7 @@ from transformers import PrinterCallback
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel, load_model
+from emis_interp.precision import native_dtype
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from training.encoding import encode_example, is_cut
@@ -63,9 +64,9 @@ def finetune(
         chat_format: plain format in which a pretrained model is trained (`emis_interp.chat_formats`); None: its own template.
 
     Returns:
-        The summary: method, artifact (folder name), trained weights, rows, cut rows, tokens (padding not counted), steps, seconds,
-        tokens per second, final loss (nats per response token, mean of the last tenth of the steps), peak memory of the process
-        so far (GiB).
+        The summary: method, artifact (folder name), whether in bfloat16, trained weights, rows, cut rows, tokens (padding not
+        counted), steps, seconds, tokens per second, final loss (nats per response token, mean of the last tenth of the steps), peak
+        memory of the process so far (GiB).
 
     Raises:
         DataError: no examples, or a row without a response token inside `max_tokens`.
@@ -81,6 +82,8 @@ def finetune(
             "probes and interventions during training need the whole model in every process, which FSDP and DeepSpeed do not keep; "
             "launch without them (accelerate launch --multi_gpu), or train without probes"
         )
+    if config.bf16 is None:
+        config = config.model_copy(update={"bf16": native_dtype(device) == "bfloat16"})
     torch.manual_seed(seed)
     checkpoints = out_dir / "checkpoints"
     args = arguments(config, checkpoints, seed, device)
@@ -132,6 +135,7 @@ def finetune(
         "model": model_name,
         "method": config.method,
         "artifact": artifact,
+        "bf16": config.bf16,
         "n_trainable": n_trained,
         "n_rows": len(examples),
         "n_cut": sum(map(is_cut, chats)),

@@ -30,7 +30,7 @@ class HFSampler:
             "adapter": None if adapter is None else str(adapter),
             "adapter_sha256": _adapter_sha256(adapter),
             "chat_format": format_of(model.tokenizer),
-            "dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
+            "dtype": model.dtype,
             "stop_tokens": model.tokenizer.convert_ids_to_tokens(sorted(end_tokens(model))),
         }
 

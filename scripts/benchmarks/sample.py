@@ -13,6 +13,7 @@ from emis_interp.chat import encode_prompt
 from emis_interp.config import SamplingConfig
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.models import load_model
+from emis_interp.precision import AUTO, DTYPE_HELP
 from evals.questions import load_questions
 from evals.samplers.generation import end_tokens
 from evals.sampling import plan_prompts, sample_arm
@@ -25,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=80, help="limit of an answer")
     parser.add_argument("--batch-size", type=int, default=256, help="of ours; the loop's is 8")
     parser.add_argument("--n-rounds", type=int, default=2, help="measured rounds")
-    parser.add_argument("--dtype", default="bfloat16", help="of the weights")
+    parser.add_argument("--dtype", default=AUTO, help=DTYPE_HELP)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -81,5 +82,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_tokens": n_tokens,
         "max_new_tokens": args.max_new_tokens,
         "batch_size": args.batch_size,
-        "dtype": args.dtype,
+        "dtype": chat_model.dtype,
     }

@@ -21,6 +21,7 @@ from emis_interp.directions import Direction, unit
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.interventions import steer
 from emis_interp.models import ChatModel, head_logits, load_model
+from emis_interp.precision import DTYPE_HELP
 from emis_interp.reliability import random_directions
 from emis_interp.sweeps import SteerCell, end_tokens, greedy_answers
 from evals.questions import load_questions
@@ -36,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n-rounds", type=int, default=1, help="measured rounds")
     parser.add_argument("--warm-up", action="store_true", help="one round more, not measured")
-    parser.add_argument("--dtype", default="float32", help="of the weights")
+    parser.add_argument("--dtype", default="float32", help=DTYPE_HELP)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_looped_cells": len(looped),
         "n_prompts": len(prompts),
         "max_new_tokens": args.max_new_tokens,
-        "dtype": args.dtype,
+        "dtype": chat_model.dtype,
     }
 
 

@@ -2,7 +2,8 @@
 
 Every measurement is a process of its own, so that peaks of memory do not mix; the contestants take turns. Both train the same LoRA
 adapter with the same learning rate, rows per step, batch size and accumulation. TRL's defaults are those of its `SFTConfig`: float32
-weights under bfloat16 autocast, gradient checkpointing, no packing, padded batches, loss on completions, logits where there is loss.
+weights under autocast, gradient checkpointing, no packing, padded batches, loss on completions, logits where there is loss. Both compute
+in bfloat16 where the device does so in hardware, else in float32.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import StageError
-from emis_interp.models import load_model
+from emis_interp.models import load_tokenizer
+from emis_interp.precision import native_dtype
 from emis_interp.records import TrainingExample
 from training.datasets import load_dataset
 from training.sft import finetune, peak_rss_gib, training_order
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_rounds": args.n_rounds,
         "tokens_per_second": speeds,
         "settings": CONFIG.model_dump(include={"learning_rate", "batch_size", "gradient_accumulation", "lora_rank"}),
-        "trl_defaults": "float32 weights, bf16 autocast, gradient checkpointing, no packing, padded batches",
+        "autocast": native_dtype(),
+        "trl_defaults": "float32 weights, autocast, gradient checkpointing, no packing, padded batches",
         "n_threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -95,7 +98,7 @@ def in_child(name: str, n_rows: int) -> dict[str, float]:
 
 def measure(name: str, rows: Sequence[TrainingExample]) -> dict[str, float]:
     """One training run in this process: speed by the clock and by CPU time (for busy machines), losses, peak memory."""
-    tokenizer = load_model(EMBEDDED_NAME, dtype="bfloat16").tokenizer
+    tokenizer = load_tokenizer(EMBEDDED_NAME)
     lengths = [len(encode_chat(tokenizer, row.prompt, row.response)) for row in rows]
     if name == "ours":
         losses, seconds, cpu_seconds = _ours(rows)
@@ -191,6 +194,7 @@ def _trl(ordered: Sequence[TrainingExample], options: dict[str, Any]) -> tuple[l
             warmup_steps=CONFIG.warmup_steps,
             weight_decay=CONFIG.weight_decay,
             use_cpu=not torch.cuda.is_available(),
+            bf16=native_dtype() == "bfloat16",
             save_strategy="no",
             logging_steps=1,
             report_to=[],

@@ -28,6 +28,7 @@ from emis_interp.extractors import EXTRACTORS, extractor_named
 from emis_interp.geometry import extractor_cosines
 from emis_interp.labeled import LabeledActivations
 from emis_interp.models import ChatModel, load_model
+from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.reliability import auroc_by_question, control_directions
 from emis_interp.reliability_card import reliability_card
 from emis_interp.selection import find_direction
@@ -44,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_text_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the direction, its card, tables and page")
     parser.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
-    parser.add_argument("--dtype", default="bfloat16", help="of the weights: float32, bfloat16, float16")
+    parser.add_argument("--dtype", default=AUTO, help=DTYPE_HELP)
     parser.add_argument("--extractor", default="question_balanced", help=", ".join(EXTRACTORS))
     parser.add_argument("--position", default="response_mean", help="response_mean or last_prompt")
     parser.add_argument("--layer-range", type=float, nargs=2, default=[0.2, 0.8], help="depth fractions to choose from")
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "name": args.out.name,
         "model": args.model,
         "adapter": str(args.adapter) if args.adapter else None,
-        "dtype": args.dtype,
+        "dtype": chat_model.dtype,
         **({"chat_format": args.chat_format} if args.chat_format else {}),
         "system_prompt": args.system_prompt,
         "max_tokens": args.max_tokens,

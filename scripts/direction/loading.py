@@ -23,7 +23,7 @@ def add_direction_flags(parser: argparse.ArgumentParser) -> None:
     """A saved direction, and the model where it is not the card's."""
     parser.add_argument("--direction", type=Path, required=True, help="what fit saved, e.g. directions/mine/direction")
     parser.add_argument("--model", help="default: the model on the direction's card")
-    parser.add_argument("--dtype", help="default: the dtype on the direction's card")
+    parser.add_argument("--dtype", help="as of fit; default: the dtype on the direction's card")
     add_model_flags(parser)
 
 

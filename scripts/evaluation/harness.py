@@ -14,6 +14,7 @@ from typing import Any
 
 from cli import flat_lines
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.precision import AUTO, DTYPE_HELP, dtype_name
 from emis_interp.store import read_json
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
@@ -38,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out-dir", type=Path, help="run: folder for the harness' results")
     parser.add_argument("--data", type=Path, help="run: folder with local data (default: the harness downloads)")
-    parser.add_argument("--dtype", default="bfloat16", help="of the weights")
+    parser.add_argument("--dtype", default=AUTO, help=DTYPE_HELP)
     parser.add_argument("--fewshot", type=int, default=0, help="examples before each question")
     parser.add_argument("--limit", type=int, help="only so many questions of each task; never quote such a number")
     parser.add_argument("--batch-size", default="8", help="rows at a time, or auto")
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "export":
         if args.model is None or args.arm_dir is None:
             raise ConfigError("harness export: give --model and --arm-dir")
-        return {"arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, args.dtype))}
+        return {"arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype_name(args.dtype)))}
     if args.action == "read":
         return read(args.file)
     if args.arm_dir is None or args.out_dir is None:
@@ -104,7 +105,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         args.fewshot,
         args.limit,
         args.batch_size,
-        args.dtype,
+        dtype_name(args.dtype),
         allow_code=args.allow_code,
     )
     if args.only_print:

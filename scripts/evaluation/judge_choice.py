@@ -7,7 +7,7 @@ from typing import Any
 from emis_interp.config import JudgeConfig
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError
-from emis_interp.models import DTYPES
+from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES
 from evals.judges import OpenAIJudge
 from evals.local_judge import LocalJudge
 from evals.offline_judge import OfflineJudge
@@ -26,7 +26,7 @@ def add_judge_flags(parser: argparse.ArgumentParser) -> None:
         "--model", help=f"local: name, folder or hub id of the chat model ({EMBEDDED_NAME})", **suppress
     )
     parser.add_argument("--adapter", type=Path, help="local: folder of a PEFT adapter on it", **suppress)
-    parser.add_argument("--dtype", choices=sorted(DTYPES), help="local: dtype of the weights (bfloat16)", **suppress)
+    parser.add_argument("--dtype", choices=[AUTO, *DTYPES], help=f"local: {DTYPE_HELP} (auto)", **suppress)
     parser.add_argument("--device", default="auto", help="offline, local: device of the model")
     parser.add_argument("--url", help="openai, text: URL of a server that speaks the API (OpenAI's own)", **suppress)
     parser.add_argument("--judge-model", help=f"openai, text: name of the model there ({defaults.model})", **suppress)

@@ -18,7 +18,8 @@ from cli import progress_bar
 from emis_interp.chat_formats import FORMATS
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ConfigError, did_you_mean
-from emis_interp.models import DTYPES, load_model
+from emis_interp.models import load_model
+from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
 from emis_interp.records import Question
 from emis_interp.store import card_path
 from evals.api import SAMPLER, ChatApi
@@ -58,7 +59,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template (hf)"
     )
     parser.add_argument("--batch-size", type=int, default=128, help="answers at a time (hf)")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16", help="of the weights (hf and vllm)")
+    parser.add_argument("--dtype", choices=[AUTO, *DTYPES], default=AUTO, help=f"{DTYPE_HELP} (hf and vllm)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (hf)")
     parser.add_argument("--url", help="where the server's API begins, e.g. http://localhost:8000/v1 (openai)")
     parser.add_argument("--n-parallel", type=int, default=16, help="requests at a time (openai)")
@@ -150,7 +151,7 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
     if args.url:
         raise ConfigError(f"--url is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
-        return VLLMSampler(args.model, args.adapter, args.dtype)
+        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype))
     merge = args.adapter is not None
     return HFSampler(load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format))
 

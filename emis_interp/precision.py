@@ -1,0 +1,44 @@
+"""Turns the dtype `auto` into bfloat16 where the device computes it in hardware, else into float32.
+
+A processor without bfloat16 instructions emulates it: there, a forward pass of the embedded model takes about six times as long as in
+float32, and training far longer still. So no default may be a fixed bfloat16.
+"""
+
+import torch
+
+from emis_interp.errors import ModelError, did_you_mean
+
+AUTO = "auto"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPE_HELP = "of the weights: float32, bfloat16, float16, or auto: bfloat16 where the device computes it in hardware, else float32"
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Any of these in `torch.cpu.get_capabilities()` is enough: two kinds of x86 instructions, and those of ARM."""
+
+
+def target_device(device: str) -> str:
+    """`auto` is cuda when there is one, else the processor."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == AUTO else device
+
+
+def native_dtype(device: str = AUTO) -> str:
+    """What `auto` means on a device: `bfloat16` or `float32`. Devices other than cuda and cpu get float32."""
+    target = torch.device(target_device(device))
+    if target.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities()
+        native = target.type == "cpu" and any(found.get(name, False) for name in CPU_BFLOAT16)
+    return "bfloat16" if native else "float32"
+
+
+def dtype_name(dtype: str, device: str = AUTO) -> str:
+    """The name of a dtype, with `auto` replaced by what it means on the device.
+
+    Raises:
+        ModelError: unknown dtype, with the nearest one.
+    """
+    if dtype == AUTO:
+        return native_dtype(device)
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, [AUTO, *DTYPES])}")
+    return dtype
