@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
-from emis_interp.precision import dtype_name, native_dtype
+from emis_interp.precision import dtype_name, uses_bfloat16
 from emis_interp.store import explain
 
 
@@ -302,9 +302,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
 
 def on_this_machine(config: RunConfig) -> RunConfig:
     """The configuration with its dtypes decided, so that a run's record says what was used and a resumed run cannot change it."""
-    training = config.training
-    if training.bf16 is None:
-        training = training.model_copy(update={"bf16": native_dtype(config.device) == "bfloat16"})
+    training = config.training.model_copy(update={"bf16": uses_bfloat16(config.training.bf16, config.device)})
     return config.model_copy(update={"dtype": dtype_name(config.dtype, config.device), "training": training})
 
 

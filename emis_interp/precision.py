@@ -31,6 +31,11 @@ def native_dtype(device: str = AUTO) -> str:
     return "bfloat16" if native else "float32"
 
 
+def uses_bfloat16(wanted: bool | None, device: str = AUTO) -> bool:
+    """What is wanted, or where nobody said: whether the device computes bfloat16 in hardware."""
+    return native_dtype(device) == "bfloat16" if wanted is None else wanted
+
+
 def dtype_name(dtype: str, device: str = AUTO) -> str:
     """The name of a dtype, with `auto` replaced by what it means on the device.
 

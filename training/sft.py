@@ -25,7 +25,7 @@ from transformers import PrinterCallback
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel, load_model
-from emis_interp.precision import native_dtype
+from emis_interp.precision import uses_bfloat16
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from training.encoding import encode_example, is_cut
@@ -82,8 +82,7 @@ def finetune(
             "probes and interventions during training need the whole model in every process, which FSDP and DeepSpeed do not keep; "
             "launch without them (accelerate launch --multi_gpu), or train without probes"
         )
-    if config.bf16 is None:
-        config = config.model_copy(update={"bf16": native_dtype(device) == "bfloat16"})
+    config = config.model_copy(update={"bf16": uses_bfloat16(config.bf16, device)})
     torch.manual_seed(seed)
     checkpoints = out_dir / "checkpoints"
     args = arguments(config, checkpoints, seed, device)

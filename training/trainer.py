@@ -19,6 +19,7 @@ from emis_interp.batching import length_batches, pad
 from emis_interp.chat import EncodedChat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, ModelError
+from emis_interp.precision import uses_bfloat16
 from training.encoding import loss_positions
 
 IGNORED = -100
@@ -112,7 +113,7 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, device: str)
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         lr_scheduler_type="linear",
-        bf16=config.bf16,
+        bf16=uses_bfloat16(config.bf16, device),
         use_cpu=use_cpu,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=True,
