@@ -4,6 +4,7 @@ A name is `smollm2-135m-instruct` (embedded, see `embedded`), `tiny` (random two
 """
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from transformers import (
 from emis_interp.chat_formats import FORMATS, with_format
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ConfigError, ModelError, did_you_mean
-from emis_interp.precision import DTYPES, dtype_name, target_device
+from emis_interp.precision import DTYPES, dtype_name, native_dtype, target_device
+
+log = logging.getLogger(__name__)
 
 TINY_NAME = "tiny"
 CHATML = (
@@ -118,6 +121,8 @@ def load_model(
     """
     weights_dtype = DTYPES[dtype_name(dtype, device)]
     load_dtype = torch.float32 if adapter is not None else weights_dtype
+    if weights_dtype == torch.bfloat16 and native_dtype(device) != "bfloat16":
+        log.warning("this device emulates bfloat16, several times slower than float32; give dtype auto or float32")
     tokenizer = load_tokenizer(name, chat_format)
     model: Any
     target = target_device(device)
