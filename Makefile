@@ -7,6 +7,8 @@ LOG := $(VENV)/pip.log
 # A Python to build .venv with; give PYTHON=/path/to/python to choose another.
 PYTHON := python3.11 python3 python3.12 python3.13
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two processes of one thread share the test files: most tests start commands that use one core.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 QUICK := not slow and not gpu and not network
 
 # Reference data of the paper, when it lies next to this checkout.
@@ -47,10 +49,10 @@ pipeline: setup ## the whole study on this machine: train, sample, judge, direct
 	@$(PY) scripts/run_pipeline.py --preset laptop $(ARGS)
 
 test: setup ## all tests with coverage, except those that need a GPU or the network (ARGS="..." adds flags)
-	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
+	@$(PYTEST) --cov --cov-report=term $(ARGS)
 
 check: lint ## format, lint, types, shipped data and the quick tests
-	@$(PY) -m pytest -q -m "$(QUICK)"
+	@$(PYTEST) -q -m "$(QUICK)"
 
 lint: setup ## format, lint, types and shipped data, without tests
 	@$(PY) -m ruff format --check

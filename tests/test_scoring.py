@@ -411,16 +411,16 @@ def check_faulty(scores: list[Score], stats: dict[str, Any], n: int, faults: Fau
 def test_a_thousand_calls_of_which_a_fifth_fails_end_scored_or_with_their_reason(
     tmp_path: Path, judge_class: Any
 ) -> None:
-    faults = Faults(latency_s=0.05, rate=0.2, stubborn_rate=0.3, timeout_s=1.0)
+    faults = Faults(latency_s=0.05, rate=0.2, stubborn_rate=0.3, timeout_s=3.0)
     scores, stats = judge_faulty(judge_class, 500, faults, tmp_path / "c")
     check_faulty(scores, stats, 500, faults)
 
 
 @pytest.mark.slow
 def test_a_second_run_mends_what_the_first_one_left_and_asks_for_nothing_else(tmp_path: Path) -> None:
-    faults = Faults(latency_s=0.02, rate=0.2, timeout_s=1.0)
+    faults = Faults(latency_s=0.02, rate=0.2, timeout_s=3.0)
     with start_server(faults) as url, Cache(tmp_path / "c") as cache:
-        judge = OpenAIJudge("m", None, url + "/v1", n_parallel=32, timeout_s=1.0, cache=cache)
+        judge = OpenAIJudge("m", None, url + "/v1", n_parallel=32, timeout_s=3.0, cache=cache)
         first = score(judge, answers(100))
         n_broken = sum(len(row.unscored) for row in first)
         before = read_stats(url)
