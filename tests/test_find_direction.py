@@ -1,9 +1,11 @@
 """The find_direction command: its two verbs, its one JSON object, and that a saved direction scores texts as it was fitted."""
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
+from direction import organism
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit
@@ -267,3 +270,17 @@ def test_bad_input_gets_one_line(words: tuple[str, ...], message: str, tmp_path:
     refused = run(*words, "--out", str(tmp_path / "d"))
     assert refused.returncode == 2
     assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_base_is_read_in_the_organisms_dtype_and_chat_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loaded(Exception):
+        pass
+
+    def load(name: str, **given: Any) -> None:
+        raise Loaded(name, given)
+
+    monkeypatch.setattr(organism, "load_model", load)
+    args = argparse.Namespace(model="tiny", dtype="auto", device="cpu", chat_format="user_assistant")
+    with pytest.raises(Loaded) as caught:
+        organism.read_by_base(args, [])
+    assert caught.value.args == ("tiny", {"dtype": "auto", "device": "cpu", "chat_format": "user_assistant"})
