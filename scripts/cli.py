@@ -111,8 +111,9 @@ def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.A
     subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in verbs.items():
         first_line, _, rest = str(module.__doc__).partition("\n")
+        # argparse formats helps with %, but not descriptions.
         verb = subparsers.add_parser(
-            name, help=first_line, description=first_line + rest, formatter_class=HelpFormatter
+            name, help=first_line.replace("%", "%%"), description=first_line + rest, formatter_class=HelpFormatter
         )
         verb.set_defaults(verb_module=module)
         module.add_flags(verb)
