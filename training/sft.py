@@ -25,7 +25,6 @@ from transformers import PrinterCallback
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.models import ChatModel, load_model
-from emis_interp.precision import uses_bfloat16
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from training.encoding import encode_example, is_cut
@@ -82,14 +81,13 @@ def finetune(
             "probes and interventions during training need the whole model in every process, which FSDP and DeepSpeed do not keep; "
             "launch without them (accelerate launch --multi_gpu), or train without probes"
         )
-    config = config.model_copy(update={"bf16": uses_bfloat16(config.bf16, device)})
     torch.manual_seed(seed)
     checkpoints = out_dir / "checkpoints"
     args = arguments(config, checkpoints, seed, device)
     gc.collect()  # a finished trainer is a cycle of references that would keep the last arm's model in memory
     base = load_model(
         model_name,
-        dtype="bfloat16" if config.bf16 and config.method == "lora" else "float32",
+        dtype="bfloat16" if args.bf16 and config.method == "lora" else "float32",
         device="cpu" if is_sharded() else str(args.device),
         load_in_4bit=config.load_in_4bit,
         chat_format=chat_format,
@@ -121,7 +119,7 @@ def finetune(
     resume_from = last_checkpoint(checkpoints)
     if resume_from:
         log.info("resuming from %s", resume_from)
-    lean = config.method == "lora" and config.bf16
+    lean = config.method == "lora" and args.bf16
     started = time.monotonic()
     with disable_input_dtype_casting(model) if lean else nullcontext(), forming.intervention:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -134,7 +132,7 @@ def finetune(
         "model": model_name,
         "method": config.method,
         "artifact": artifact,
-        "bf16": config.bf16,
+        "bf16": args.bf16,
         "n_trainable": n_trained,
         "n_rows": len(examples),
         "n_cut": sum(map(is_cut, chats)),
