@@ -1,0 +1,1 @@
+"""Turns results into files and files into results: tables, journals, folders."""

@@ -1,0 +1,1 @@
+"""Turns numbers of questions, answers and seeds into intervals."""
