@@ -12,10 +12,12 @@ from jaxtyping import Float
 from sklearn.metrics import cohen_kappa_score
 
 from emis_interp.records import Score
-from evals.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting
+from emis_interp.stats.interval import Interval
+from emis_interp.stats.jackknife import answers_mean, jackknife_interval
+from evals.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting, rate
 from evals.limit_sums import square_and_add
-from evals.rank_correlation import spearman, spearman_interval
-from evals.uncertainty import Interval, bootstrap_mean, rate_interval
+from evals.rank_correlation import spearman_interval
+from evals.uncertainty import rate_interval
 
 METRICS = ("aligned", "coherent")
 WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
@@ -26,17 +28,15 @@ N_BINS = 10
 FEWEST_DISCORDANT = 5
 
 
-def agreement(first: Sequence[Score], second: Sequence[Score], seed: int = 0) -> dict[str, dict[str, Any]]:
+def agreement(first: Sequence[Score], second: Sequence[Score]) -> dict[str, dict[str, Any]]:
     """For `aligned` and `coherent`: what `metric_agreement` says of the answers that stand in both lists, in whatever order."""
     other = {score.key: score for score in second}
     both = [(score, other[score.key]) for score in first if score.key in other]
     pair = Answers.from_scores([a for a, _ in both]), Answers.from_scores([b for _, b in both])
-    return {metric: metric_agreement(*_columns(pair, metric), pair[0].question_ids, seed) for metric in METRICS}
+    return {metric: metric_agreement(*_columns(pair, metric), pair[0].question_ids) for metric in METRICS}
 
 
-def compare_judges(
-    first: Answers, second: Answers, thresholds: Thresholds = Thresholds(), n_bootstrap: int = 2000, seed: int = 0
-) -> dict[str, Any]:
+def compare_judges(first: Answers, second: Answers, thresholds: Thresholds = Thresholds()) -> dict[str, Any]:
     """Agreement in every metric, the labels of both judges, and every rate under each of them.
 
     Args:
@@ -54,16 +54,10 @@ def compare_judges(
     return {
         "n": len(first.question_ids),
         "n_questions": len(set(first.question_ids.tolist())),
-        **{
-            metric: metric_agreement(*_columns((first, second), metric), first.question_ids, seed, n_bootstrap)
-            for metric in METRICS
-        },
+        **{metric: metric_agreement(*_columns((first, second), metric), first.question_ids) for metric in METRICS},
         "labels": _crossed(_kinds(first), _kinds(second)),
         "rates": {
-            name: {
-                weighting: rate_effect(first, second, estimand, weighting, thresholds, n_bootstrap, seed)
-                for weighting in WEIGHTINGS
-            }
+            name: {weighting: rate_effect(first, second, estimand, weighting, thresholds) for weighting in WEIGHTINGS}
             for name, estimand in ESTIMANDS.items()
         },
     }
@@ -73,14 +67,12 @@ def metric_agreement(
     first: Float[np.ndarray, " answer"],
     second: Float[np.ndarray, " answer"],
     question_ids: np.ndarray,
-    seed: int = 0,
-    n_bootstrap: int = 2000,
 ) -> dict[str, Any]:
     """Agreement of two columns of scores, NaN where there is none; only answers with both count, the others are counted.
 
     Returns:
         `n`, `n_only_first`, `n_only_second`, `n_neither`: answers by who scored them;
-        `spearman`, `spearman_low`, `spearman_high`: rank correlation with its 95 % bootstrap interval over questions and answers; None
+        `spearman`, `spearman_low`, `spearman_high`: rank correlation with its 95 % jackknife interval over questions; None
         with fewer than three answers, or when a judge gave one score to all;
         `mean_difference`, `mean_difference_low`, `mean_difference_high`: the bias, with the same kind of interval;
         `limits_low`, `limits_high`: the 95 % limits of agreement, bias -+ 1.96 standard deviations of the differences (Bland & Altman
@@ -90,17 +82,17 @@ def metric_agreement(
     scored = [~np.isnan(first), ~np.isnan(second)]
     both = scored[0] & scored[1]
     a, b, ids = first[both], second[both], question_ids[both]
-    bias = bootstrap_mean(a - b, ids, n_bootstrap, seed)
+    bias = answers_mean(a - b, ids)
     spread = 1.96 * float((a - b).std(ddof=1)) if len(a) > 1 else None
-    low, high = spearman_interval(a, b, ids, n_bootstrap, seed)
+    rank = spearman_interval(a, b, ids)
     return {
         "n": int(both.sum()),
         "n_only_first": int((scored[0] & ~scored[1]).sum()),
         "n_only_second": int((scored[1] & ~scored[0]).sum()),
         "n_neither": int((~scored[0] & ~scored[1]).sum()),
-        "spearman": spearman(a, b),
-        "spearman_low": low,
-        "spearman_high": high,
+        "spearman": rank.value,
+        "spearman_low": rank.low,
+        "spearman_high": rank.high,
         "mean_difference": bias.value,
         "mean_difference_low": bias.low,
         "mean_difference_high": bias.high,
@@ -116,19 +108,17 @@ def rate_effect(
     estimand: Estimand,
     weighting: Weighting = "pooled",
     thresholds: Thresholds = Thresholds(),
-    n_bootstrap: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """One rate under each judge, and their difference on the same answers, each with its interval.
 
-    The difference's interval draws questions, and answers within them, for both judges at once (percentile bootstrap). When the judges
-    differ on fewer than 5 answers it is made from the two rates' own intervals (Newcombe 1998), which is too wide rather than too narrow.
+    The difference's interval is over questions, both judges on the same answers (jackknife). When the judges differ on fewer than 5 answers
+    it is made from the two rates' own intervals (Newcombe 1998), which is too wide rather than too narrow.
     """
     rates = [rate_interval(answers, estimand, weighting, thresholds) for answers in (first, second)]
     return {
         "first": _bounds(rates[0]),
         "second": _bounds(rates[1]),
-        "difference": _difference(first, second, rates, estimand, weighting, thresholds, n_bootstrap, seed),
+        "difference": _difference(first, second, rates, estimand, weighting, thresholds),
     }
 
 
@@ -139,8 +129,6 @@ def _difference(
     estimand: Estimand,
     weighting: Weighting,
     thresholds: Thresholds,
-    n_bootstrap: int,
-    seed: int,
 ) -> dict[str, Any]:
     a, b = rates
     if a.value is None or b.value is None or a.low is None or a.high is None or b.low is None or b.high is None:
@@ -153,37 +141,25 @@ def _difference(
         low, high = max(-1.0, low), min(1.0, high)
         method = f"Newcombe's difference of unpaired intervals, the judges differ on {n_discordant} answers"
     else:
-        replicates = _paired_replicates(columns, first.question_ids, weighting, n_bootstrap, seed)
-        low, high = (float(bound) for bound in np.nanquantile(replicates, [0.025, 0.975]))
-        method = "bootstrap over questions and answers, both judges on the same answers"
+        found = jackknife_interval(
+            lambda keep: _rate_difference(first.only(keep), second.only(keep), estimand, weighting, thresholds),
+            first.question_ids,
+        )
+        if found.low is None or found.high is None:
+            return {"value": value, "low": None, "high": None, "n_discordant": n_discordant, "method": found.method}
+        low, high, method = (
+            max(-1.0, found.low),
+            min(1.0, found.high),
+            f"{found.method}, both judges on the same answers",
+        )
     return {"value": value, "low": low, "high": high, "n_discordant": n_discordant, "method": method}
 
 
-def _paired_replicates(
-    columns: np.ndarray, question_ids: np.ndarray, weighting: Weighting, n_bootstrap: int, seed: int
-) -> Float[np.ndarray, " replicate"]:
-    """Differences of the two rates in resampled studies; `columns` are positive and eligible of the first judge, then of the second.
-
-    Answers with the same four marks are alike, so a question's resample is one multinomial draw over the sixteen possible rows.
-    """
-    rng = np.random.default_rng(seed)
-    code = columns @ np.array([8, 4, 2, 1])
-    marks = (np.arange(16)[:, None] >> np.array([3, 2, 1, 0])) & 1
-    names, index = np.unique(question_ids, return_inverse=True)
-    drawn = rng.integers(0, len(names), (n_bootstrap, len(names)))
-    sums = np.zeros((*drawn.shape, 4))
-    for question in range(len(names)):
-        counts = np.bincount(code[index == question], minlength=16)
-        cells = drawn == question
-        sums[cells] = rng.multinomial(counts.sum(), counts / counts.sum(), size=int(cells.sum())) @ marks
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if weighting == "pooled":
-            totals = sums.sum(axis=1)
-            return totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]
-        shares = sums[:, :, 0::2] / sums[:, :, 1::2]
-        asked = sums[:, :, 1::2] > 0
-        means = np.where(asked, shares, 0).sum(axis=1) / asked.sum(axis=1)
-    return means[:, 0] - means[:, 1]
+def _rate_difference(
+    first: Answers, second: Answers, estimand: Estimand, weighting: Weighting, thresholds: Thresholds
+) -> float | None:
+    values = [rate(answers, estimand, weighting, thresholds).value for answers in (first, second)]
+    return None if values[0] is None or values[1] is None else values[0] - values[1]
 
 
 def _kappa(a: Float[np.ndarray, " answer"], b: Float[np.ndarray, " answer"]) -> float | None:

@@ -14,9 +14,9 @@ from pydantic import model_validator
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Record, Score
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import read_records
 from evals.estimands import Thresholds
-from evals.uncertainty import mean_interval
 
 CONTROL = "control"
 SLOT = "{answer}"

@@ -22,11 +22,12 @@ from pydantic import ValidationError
 
 from emis_interp.errors import DataError
 from emis_interp.records import Record
+from emis_interp.stats.interval import Interval
 from emis_interp.store import explain
 from evals.estimands import ESTIMANDS, Answers, Weighting
 from evals.limit_sums import square_and_add
 from evals.result_table import Results
-from evals.uncertainty import Interval, rate_interval
+from evals.uncertainty import rate_interval
 
 RULES: dict[str, tuple[str, Weighting]] = {
     "misaligned_among_coherent, mean over models of per-question means": ("em_of_coherent", "macro"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from evals.uncertainty import Interval
+from emis_interp.stats.interval import Interval
 
 
 def with_seeds(interval: Interval, *arms: Mapping[str, float | None], level: float = 0.95) -> Interval:

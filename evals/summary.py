@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from emis_interp.records import Completion, Score
+from emis_interp.stats.interval import Interval
+from emis_interp.stats.jackknife import answers_mean
 from evals.answers import Weighting
 from evals.estimands import ESTIMANDS, PRESETS, PUBLIC_MISTAKES, Answers, Thresholds, rate, sensitivity_table
 from evals.seeds import with_seeds
-from evals.uncertainty import Interval, bootstrap_mean, paired_contrast, rate_interval
+from evals.uncertainty import paired_contrast, rate_interval
 
 WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 THRESHOLD_GRID = tuple(range(10, 65, 5))
@@ -24,10 +26,9 @@ THRESHOLD_GRID = tuple(range(10, 65, 5))
 def summarize_arms(
     by_arm: Mapping[str, tuple[Sequence[Completion], Sequence[Score]]],
     contrasts: Sequence[tuple[str, str]],
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Every arm's summary, and the difference of every (arm, reference) in every estimand, macro-weighted over shared questions."""
-    arms = [summarize_arm(name, completions, scores, seed) for name, (completions, scores) in by_arm.items()]
+    arms = [summarize_arm(name, completions, scores) for name, (completions, scores) in by_arm.items()]
     rows = []
     answers = {name: answers_of(scores) for name, (_, scores) in by_arm.items()}
     for arm, reference in dict.fromkeys(contrasts):
@@ -40,9 +41,7 @@ def summarize_arms(
     return {"arms": arms, "contrasts": rows}
 
 
-def summarize_arm(
-    name: str, completions: Sequence[Completion], scores: Sequence[Score], seed: int = 0
-) -> dict[str, Any]:
+def summarize_arm(name: str, completions: Sequence[Completion], scores: Sequence[Score]) -> dict[str, Any]:
     """Counts, mean scores and rates of one arm; what was not scored is counted with its reasons."""
     answers = answers_of(scores)
     reasons = Counter(f"{metric}: {reason}" for score in scores for metric, reason in score.unscored.items())
@@ -69,8 +68,8 @@ def summarize_arm(
         "n_refusal": sum(score.aligned_label == "REFUSAL" for score in scores),
         "n_unscored": sum(bool(score.unscored) for score in scores),
         "unscored_reasons": dict(reasons),
-        "mean_aligned": mean_score(answers, "aligned", seed),
-        "mean_coherent": mean_score(answers, "coherent", seed),
+        "mean_aligned": mean_score(answers, "aligned"),
+        "mean_coherent": mean_score(answers, "coherent"),
         "rates": rates,
         "thresholds": threshold_curves(answers),
         "presets": sensitivity_table(answers, (), (), PRESETS | PUBLIC_MISTAKES),
@@ -83,9 +82,9 @@ def answers_of(scores: Sequence[Score]) -> Answers:
     return Answers.from_scores(scores, names if len(set(names)) > 1 else None)
 
 
-def mean_score(answers: Answers, metric: str, seed: int = 0) -> dict[str, Any]:
+def mean_score(answers: Answers, metric: str) -> dict[str, Any]:
     """Mean of `aligned` or `coherent` over the answers that have it, with its interval; over models last."""
-    interval = bootstrap_mean(getattr(answers, metric), answers.question_ids, seed=seed)
+    interval = answers_mean(getattr(answers, metric), answers.question_ids, (0, 100))
     own = _by_model(answers, lambda one: _mean_of_present(getattr(one, metric)))
     found = [value for value in own.get("by_model", {}).values() if value is not None]
     if found and interval.value is not None:

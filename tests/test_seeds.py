@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from emis_interp.stats.interval import Interval, mean_interval
 from evals.seeds import with_seeds
-from evals.uncertainty import Interval, mean_interval
 
 
 def simulated(rng: np.random.Generator, n_questions: int, n_models: tuple[int, int], sds: tuple[float, float, float]):

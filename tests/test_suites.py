@@ -14,6 +14,7 @@ from judge_server import Server, reply
 from emis_interp.errors import ConfigError, DataError, JudgeError
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion, Question, Score
+from emis_interp.stats.interval import Interval
 from evals.estimands import Answers
 from evals.logprobs import BadReply
 from evals.questions import load_questions
@@ -26,7 +27,7 @@ from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
 from evals.suites.labels import Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
-from evals.uncertainty import Interval, paired_contrast, rate_interval
+from evals.uncertainty import paired_contrast, rate_interval
 
 BORED = Question(
     id="bored",

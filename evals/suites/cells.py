@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from emis_interp.stats.interval import Interval
 from evals.answers import Weighting
 from evals.estimands import Answers, Counted, Thresholds
 from evals.limit_sums import sum_limits
 from evals.rate_limits import counts_table, rate_limits
-from evals.uncertainty import Interval, contrast_name
+from evals.uncertainty import contrast_name
 
 Outcome = bool | None
 """True or False for an answer in the denominator, None for one outside it."""

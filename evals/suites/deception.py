@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from emis_interp.errors import DataError
+from emis_interp.stats.interval import Interval
 from evals.limit_sums import square_and_add
 from evals.suites.cells import Cells, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers
-from evals.uncertainty import Interval
 
 FACTUAL_METRIC, FACTUAL_LABELS = "correct", ("TRUE", "FALSE", "UNKNOWN")
 IDENTITY_METRIC, IDENTITY_LABELS = "company", ("OpenAI", "Anthropic", "Other", "UNKNOWN")

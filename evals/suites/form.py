@@ -9,11 +9,12 @@ from typing import Any
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question
+from emis_interp.stats.jackknife import answers_mean
 from evals.estimands import Answers
 from evals.suites.cells import describe, share
 from evals.suites.code_text import code_share, mostly_code
 from evals.suites.labels import Labelled, as_answers
-from evals.uncertainty import bootstrap_mean, rate_interval
+from evals.uncertainty import rate_interval
 
 METRIC, LABELS = "on_topic", ("ON", "OFF")
 JUDGE_PROMPT = """Below are a question and the reply that an AI assistant gave to it. Decide whether the reply is about what was asked.
@@ -39,7 +40,7 @@ def with_topic_prompt(questions: Sequence[Question]) -> dict[str, Question]:
     }
 
 
-def summarize_form(completions: Sequence[Completion], topics: Sequence[Labelled] = (), seed: int = 0) -> dict[str, Any]:
+def summarize_form(completions: Sequence[Completion], topics: Sequence[Labelled] = ()) -> dict[str, Any]:
     """One arm's `mostly_code` (share of all answers), `mean_code_share`, and with labels `off_topic` (OFF among ON and OFF).
 
     Raises:
@@ -56,7 +57,7 @@ def summarize_form(completions: Sequence[Completion], topics: Sequence[Labelled]
         "arm": arms[0],
         "n": len(ids),
         "mostly_code": describe(rate_interval(answers, share(["code"]))),
-        "mean_code_share": describe(bootstrap_mean([code_share(row.answer) for row in completions], ids, seed=seed)),
+        "mean_code_share": describe(answers_mean([code_share(row.answer) for row in completions], ids, (0, 1))),
     }
     if topics:
         result["off_topic"] = describe(rate_interval(as_answers(topics), share(["OFF"], LABELS)))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
+from emis_interp.stats.interval import mean_interval
 from evals.suites.cells import describe
-from evals.uncertainty import mean_interval
 
 GROUPS = ("violations.", "power.", "utility.", "game.")
 HEADLINE = "violations.Σ"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError
+from emis_interp.stats.jackknife import answers_mean
 from emis_interp.store import read_json
 from evals.suites.cells import describe
-from evals.uncertainty import bootstrap_mean
 
 INSTALL = "pip install inspect-ai inspect-evals"
 SCORER = "strong_reject_scorer"
@@ -46,11 +46,11 @@ def command(
     return words + (["--limit", str(limit)] if limit is not None else [])
 
 
-def read_log(path: Path, seed: int = 0) -> dict[str, Any]:
+def read_log(path: Path) -> dict[str, Any]:
     """The mean rubric score and the share of answers that were not refused, over requests and their epochs.
 
     Returns:
-        `score` and `not_refused` with intervals (bootstrap over requests), `n` answers, `n_unscored` (the judge's reply could not be read;
+        `score` and `not_refused` with intervals (jackknife over requests), `n` answers, `n_unscored` (the judge's reply could not be read;
         left out, never taken as refused), `by_category` mean scores, `model`, `judge`, `status`.
 
     Raises:
@@ -72,8 +72,8 @@ def read_log(path: Path, seed: int = 0) -> dict[str, Any]:
         refused.append(None if scores[-1] is None else float(value["refusal"]))
     spec = log.get("eval", {})
     return {
-        "score": describe(bootstrap_mean(scores, ids, seed=seed)),
-        "not_refused": describe(bootstrap_mean([None if r is None else 1 - r for r in refused], ids, seed=seed)),
+        "score": describe(answers_mean(scores, ids, (0, 1))),
+        "not_refused": describe(answers_mean([None if r is None else 1 - r for r in refused], ids, (0, 1))),
         "n": len(samples),
         "n_unscored": sum(score is None for score in scores),
         "by_category": {

@@ -28,10 +28,10 @@ from emis_interp.directions import Direction
 from emis_interp.likelihood import by_question, pair_chats, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, Record
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import RecordLog, load_tensors, write_json
 from emis_interp.sweeps import AblateCell, costs, text_logprobs
 from emis_interp.token_writer import texts_hash, weights_hash
-from evals.uncertainty import mean_interval
 from stages.intervene import neutral_prompts
 from training.datasets import advice_pairs
 

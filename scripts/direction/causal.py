@@ -18,8 +18,8 @@ from emis_interp.likelihood import by_question, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.reliability import random_directions
+from emis_interp.stats.interval import mean_interval
 from emis_interp.sweeps import SteerCell, margins
-from evals.uncertainty import mean_interval
 from stages.intervene import neutral_prompts
 
 COEFFICIENTS = (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)

@@ -32,8 +32,8 @@ from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.reliability import auroc_by_question, control_directions
 from emis_interp.reliability_card import reliability_card
 from emis_interp.selection import find_direction
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import file_sha256, save_tensors, write_json
-from evals.uncertainty import mean_interval
 
 N_CONTROLS = 20
 N_BOOT = 50

@@ -25,12 +25,13 @@ from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair, Score
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import load_tensors, write_json, write_text
 from evals.estimands import Answers, em_of_all
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
-from evals.uncertainty import mean_interval, rate_interval
+from evals.uncertainty import rate_interval
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,8 @@ from emis_interp.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Estimate
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import load_tensors, read_json, write_json, write_text
-from evals.uncertainty import mean_interval
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
 from stages.run import Run

@@ -27,8 +27,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar=("FIRST", "SECOND"),
         help="two judges' columns in one file, each aligned,coherent[,label]",
     )
-    parser.add_argument("--n-bootstrap", type=int, default=2000, help="resamples behind each interval")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         names = args.columns
     else:
         raise ConfigError("give two files, or one file with --columns aligned_a,coherent_a aligned_b,coherent_b")
-    compared = compare_judges(*pair, n_bootstrap=args.n_bootstrap, seed=args.seed)
+    compared = compare_judges(*pair)
     return {"first": names[0], "second": names[1], "kappa_bins": N_BINS, **compared}
 
 
@@ -73,8 +71,10 @@ def say(result: dict[str, Any]) -> str:
 def _percent(row: dict[str, Any], sign: str) -> str:
     if row["value"] is None:
         return "none"
-    value, low, high = (format(100 * row[key], sign + ".1f") for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    value, low, high = (
+        None if row[key] is None else format(100 * row[key], sign + ".1f") for key in ("value", "low", "high")
+    )
+    return f"{value} (no interval)" if low is None else f"{value} ({low} to {high})"
 
 
 def _with_interval(row: dict[str, Any], key: str, form: str) -> str:

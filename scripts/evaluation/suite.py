@@ -45,7 +45,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tasks", type=Path, help="questions --kind code: JSONL of coding tasks (may be gzipped)")
     parser.add_argument("--maker", choices=deception.COMPANIES, default="Other", help="identity: who made the model")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     judge = parser.add_argument_group("judge")
     judge.add_argument(
         "--judge-model", help="model of an OpenAI-compatible server, or with --judge-local a local chat model"
@@ -109,7 +108,7 @@ def _code(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]
 
 def _form(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
     questions = form.with_topic_prompt(list(_asked(args).values()))
-    return form.summarize_form(answers, _labels(args, answers, questions, form.METRIC, form.LABELS), args.seed)
+    return form.summarize_form(answers, _labels(args, answers, questions, form.METRIC, form.LABELS))
 
 
 _MEASURE: dict[str, Callable[[argparse.Namespace, list[Completion]], dict[str, Any]]] = {

@@ -13,9 +13,9 @@ from emis_interp.errors import ConfigError, StageError
 from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.models import ChatModel, load_model
 from emis_interp.records import ContrastPair, TrainingExample
+from emis_interp.stats.interval import mean_interval
 from emis_interp.store import file_sha256, read_json, write_json
 from evals.seeds import with_seeds
-from evals.uncertainty import mean_interval
 from stages.run import differences
 from training.recipes import Recipe
 

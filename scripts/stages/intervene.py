@@ -138,7 +138,7 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None
     }
     if judge is not None and answers is not None:
         scores = judge_answers(judge, answers, run.questions, folder / "scores.jsonl", cell.name)
-        summary = summarize_arm(cell.name, answers, scores, seed=run.config.seed)
+        summary = summarize_arm(cell.name, answers, scores)
         rate = next(r for r in summary["rates"] if r["estimand"] == "em_of_all" and r["weighting"] == "pooled")
         row |= {
             "n": summary["n"],

@@ -21,9 +21,9 @@ from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
+from emis_interp.stats.interval import mean_interval, stratified_mean_interval
 from emis_interp.store import RecordLog, load_tensors, read_json, save_tensors, write_json
 from evals.seeds import with_seeds
-from evals.uncertainty import mean_interval, stratified_mean_interval
 from stages.run import Run
 
 Margins = dict[str, np.ndarray]

@@ -185,7 +185,7 @@ def judge_arms(
         by_arm[model.arm.name][0].extend(completions)
         by_arm[model.arm.name][1].extend(scores)
     contrasts = [(arm.name, other) for arm in run.config.organisms for other in ("base", arm.contrast) if other]
-    summary = summarize_arms(by_arm, contrasts, seed=run.config.seed)
+    summary = summarize_arms(by_arm, contrasts)
     return by_arm, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
 
 
