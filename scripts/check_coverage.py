@@ -6,6 +6,7 @@
 A study draws questions (and, in some designs, finetuning seeds) from a population, then answers. `limits` is the project's interval,
 `bootstrap` the percentile interval of the hierarchical bootstrap, `naive` takes all answers for independent (Wilson's interval).
 Designs with the effects `logit` draw question effects that are normal on the logit scale, which the beta-binomial model does not expect.
+Means of scores, AUROCs within questions and rank correlations follow, with the jackknife beside the percentile interval.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
 from evals.limit_sums import square_and_add, sum_limits
 from evals.rate_limits import rate_limits
+from evals.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
 from evals.simulation import Design, simulate_study
 
 DESIGNS = (
@@ -36,16 +38,31 @@ DESIGNS = (
     *(Design(k, 50, 0.2, 0.18, "logit", against=0.05) for k in (8, 24)),
     *(Design(8, 50, rate, 0.18, n_seeds=4, seed_sd=0.4, against=low) for rate, low in ((0.2, 0.2), (0.2, 0.05))),
 )
+SCORE_DESIGNS = (
+    *(ScoreDesign("mean score", k, 20, centre, sd) for k in (8, 24) for centre in (0.0, 2.0, 3.5) for sd in (0.3, 1.0)),
+    *(
+        ScoreDesign("AUROC", k, 10, centre, sd)
+        for k in (3, 8, 15)
+        for centre, sd in ((0.5, 0.5), (1.5, 0.8), (2.5, 0.8))
+    ),
+    *(ScoreDesign("rank correlation", k, 15, r, sd) for k in (4, 8, 24) for r, sd in ((0.3, 1.0), (0.8, 0.3))),
+)
+
+PARTS = {"rates": DESIGNS, "scores": SCORE_DESIGNS}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(args.seed)
-    rows = []
-    with cli.progress_bar("designs", len(DESIGNS)) as advance:
-        for design in DESIGNS:
+    rows, score_rows = [], []
+    designs, score_designs = (chosen if args.part in (part, "all") else () for part, chosen in PARTS.items())
+    with cli.progress_bar("designs", len(designs) + len(score_designs)) as advance:
+        for design in designs:
             rows.append(_run(design, args.n_studies, args.n_bootstrap, rng))
             advance()
-    return {"n_studies": args.n_studies, "designs": rows}
+        for design in score_designs:
+            score_rows.append(_run_scores(design, args.n_studies, args.n_bootstrap, rng))
+            advance()
+    return {"n_studies": args.n_studies, "designs": rows, "score_designs": score_rows}
 
 
 def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -62,6 +79,24 @@ def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Genera
     row: dict[str, Any] = {key: getattr(design, key) for key in design.__dataclass_fields__}
     row |= {name: count / n_studies for name, count in hits.items()}
     return row | {"limits_truth_above": high_side / n_studies, "limits_median_width": float(np.median(widths))}
+
+
+def _run_scores(design: ScoreDesign, n_studies: int, n_bootstrap: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Coverage of the jackknife over the studies that have an interval, and of the percentile interval over a fifth of all."""
+    planted, hits, above, n_with, hits_bootstrap, n_bootstrapped = truth(design), 0, 0, 0, 0, max(1, n_studies // 5)
+    for number in range(n_studies):
+        study = simulate_scores(design, rng)
+        found = interval(design, study)
+        if found.low is not None and found.high is not None:
+            n_with += 1
+            hits += found.low <= planted <= found.high
+            above += planted > found.high
+        if number < n_bootstrapped:
+            low, high = percentile_limits(design, study, min(n_bootstrap, 200), rng)
+            hits_bootstrap += low <= planted <= high
+    row: dict[str, Any] = {key: getattr(design, key) for key in design.__dataclass_fields__}
+    row |= {"truth": planted, "n_without_interval": n_studies - n_with, "bootstrap": hits_bootstrap / n_bootstrapped}
+    return row | {"jackknife": hits / n_with, "jackknife_truth_above": above / n_with}
 
 
 def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tuple[float, float]]:
@@ -97,6 +132,16 @@ def say(result: dict[str, Any]) -> str:
             f"{shared:>6}  {row['icc']:.2f}  {row['effects']:<7}  {row['limits']:>7.3f}  "
             f"{row['limits_truth_above']:>13.3f}  {row['bootstrap']:>9.3f}  {row['naive']:>5.3f}  {row['limits_median_width']:.3f}"
         )
+    lines += [
+        "",
+        "figure            questions answers  centre  between   truth  jackknife  (truth above)  none  bootstrap",
+    ]
+    for row in result["score_designs"]:
+        lines.append(
+            f"{row['figure']:<18}{row['n_questions']:>8} {row['n_answers']:>7}  {row['centre']:>6.1f}  {row['between']:>7.1f}  "
+            f"{row['truth']:>6.2f}  {row['jackknife']:>9.3f}  {row['jackknife_truth_above']:>13.3f}  "
+            f"{row['n_without_interval']:>4}  {row['bootstrap']:>9.3f}"
+        )
     return "\n".join(lines)
 
 
@@ -104,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--n-studies", type=int, default=1000, help="studies of each design")
     top.add_argument("--n-bootstrap", type=int, default=500, help="resamples of each bootstrap interval")
+    top.add_argument("--part", choices=("all", *PARTS), default="all", help="which designs")
     top.add_argument("--seed", type=int, default=0, help="of the simulation")
     cli.add_output_flags(top)
     return top
