@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from emis_interp.batching import length_batches, pad
@@ -92,6 +92,31 @@ def cell_logprobs(
     return values
 
 
+def margins_at(
+    chat_model: ChatModel,
+    pairs: Sequence[ContrastPair],
+    temperatures: Sequence[float],
+    *,
+    system: str | None = None,
+    max_batch_tokens: int = 2048,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "n_temperatures n_pairs"]:
+    """`pair_margins` of the same model with its logits divided by each temperature, from one pass over the texts.
+
+    A temperature above 1 flattens a model without teaching it anything: what a shift of the margin is worth is seen beside it
+    (`stats.flattening`).
+    """
+    chats = pair_chats(chat_model, pairs, system)
+    values = np.empty((len(temperatures), len(chats)))
+    for rows, prompt, answers in _shared_prompts(chats, 1, max_batch_tokens):
+        for _, i, logits, targets in _answer_logits(chat_model, prompt, answers, 1, lambda n_answers: nullcontext()):
+            for place, temperature in enumerate(temperatures):
+                values[place, rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
+        if progress:
+            progress(len(rows))
+    return values[:, 0::2] - values[:, 1::2]
+
+
 def logprobs_and_residuals(
     chat_model: ChatModel, chats: Sequence[EncodedChat], layer: int, max_batch_tokens: int = 2048
 ) -> tuple[Float[np.ndarray, "n_texts"], Float[Tensor, "n_texts d_model"]]:
@@ -138,11 +163,20 @@ def _answer_logprobs(
     chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], n_cells: int, under: Under
 ) -> Float[np.ndarray, "n_cells n_answers"]:
     """Mean log-probability per token of several answers to one prompt under every cell, nats."""
+    values = np.empty((n_cells, len(answers)))
+    for cell, i, logits, targets in _answer_logits(chat_model, prompt, answers, n_cells, under):
+        values[cell, i] = -torch.nn.functional.cross_entropy(logits, targets)
+    return values
+
+
+def _answer_logits(
+    chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], n_cells: int, under: Under
+) -> Iterator[tuple[int, int, Float[Tensor, "position vocab"], Int[Tensor, "position"]]]:
+    """(cell, answer, logits before each of its tokens, these tokens), one answer at a time; float32 or better."""
     device, n_answers = chat_model.device, len(answers)
     batch = pad(answers, chat_model.tokenizer.pad_token_id)
     inputs = {name: value.repeat(n_cells, 1) for name, value in batch.model_inputs(device).items()}
     prompt_mask = torch.ones(n_cells * n_answers, len(prompt), dtype=torch.long, device=device)
-    values = np.empty((n_cells, n_answers))
     with torch.inference_mode():
         with under(1):
             first = chat_model.body(input_ids=torch.tensor([list(prompt)] * n_cells, device=device), use_cache=True)
@@ -162,6 +196,4 @@ def _answer_logprobs(
             hidden = torch.cat([before_first, rest.last_hidden_state[row, : len(answers[i]) - 1]])
             targets = inputs["input_ids"][row, : len(answers[i])]
             logits = head_logits(chat_model.model, hidden)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            values[cell, i] = -torch.nn.functional.cross_entropy(logits, targets)
-    return values
+            yield cell, i, logits.to(torch.promote_types(logits.dtype, torch.float32)), targets
