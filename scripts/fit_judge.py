@@ -56,11 +56,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     done = ~np.isnan(predictions[:, 0])
     scores = rows[list(METRICS)].to_numpy(dtype=np.float64)
     knots = fit_knots(predictions[done], scores[done])
+    predictions = calibrated_by_others(predictions, scores, topics)
     for topic in np.unique(topics[done]):
-        test, others = topics == topic, done & (topics != topic)
-        calibration_of_others = fit_knots(predictions[others], scores[others])
-        held_out[topic] = quality(calibrated(predictions[test], calibration_of_others), rows[test])
-        predictions[test] = calibrated(predictions[test], calibration_of_others)
+        held_out[topic] = quality(predictions[topics == topic], rows[topics == topic])
         cli.stderr.print(f"{topic}: {held_out[topic]}")
     parts = {
         **{name: (rows["variant"] == name).to_numpy() for name in CAPS},
@@ -177,6 +175,15 @@ def captured(rows: pd.DataFrame, work_dir: Path, source: str, seed: int, dtype: 
     halves = [x.clamp(-65000, 65000).half() for x in tokens]
     save_tensors(path, {"x": torch.cat(halves), "n_tokens": torch.tensor([len(x) for x in halves])}, card)
     return halves
+
+
+def calibrated_by_others(predictions: np.ndarray, scores: np.ndarray, topics: np.ndarray) -> np.ndarray:
+    """Every topic's predictions `[answer metric]` calibrated on the other topics' predictions as they are; NaN rows stay NaN."""
+    done, result = ~np.isnan(predictions[:, 0]), predictions.copy()
+    for topic in np.unique(topics[done]):
+        test, others = topics == topic, done & (topics != topic)
+        result[test] = calibrated(predictions[test], fit_knots(predictions[others], scores[others]))
+    return result
 
 
 def fit_knots(predicted: np.ndarray, scored: np.ndarray) -> np.ndarray:

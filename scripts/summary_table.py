@@ -18,6 +18,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     stages = manifest["stages"]
     return {
         "margins": [[contrast(row), shift(row), positive(row)] for row in margins["contrasts"]],
+        "flattening": [
+            [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
+        ],
         "groups": [
             [contrast(row), *(shift(group) for group in row["by_group"].values())]
             for row in margins["contrasts"]
@@ -42,6 +45,9 @@ def contrast(row: dict[str, Any]) -> str:
     return f"{row['arm']} − {row['reference']}{seeds(row)}"
 
 
+ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cover what another run of the same recipe would change."
+
+
 def seeds(row: dict[str, Any]) -> str:
     """How many models a figure is the mean of; empty for one."""
     n = len(row.get("by_model", {}))
@@ -52,6 +58,19 @@ def shift(row: dict[str, Any]) -> str:
     """`+0.075 [+0.050, +0.100]`, nats per token."""
     bounds = "no interval" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
     return f"{row['mean']:+.3f} {bounds}"
+
+
+def flattened(row: dict[str, Any]) -> list[str]:
+    """Slope and intercept on base's margins, base at the matched temperature, and what is beyond it."""
+    line = [bounded(row["slope"], ".2f"), bounded(row["intercept"])]
+    if row["temperature"] is None:
+        return [*line, "none", "–"]
+    return [*line, f"{row['matched_shift']:+.3f} (temperature {row['temperature']:.2f})", bounded(row["beyond"])]
+
+
+def bounded(row: dict[str, Any], form: str = "+.3f") -> str:
+    bounds = "no interval" if row["low"] is None else f"[{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{row['value']:{form}} {bounds}"
 
 
 def positive(row: dict[str, Any]) -> str:
@@ -75,6 +94,11 @@ def say(result: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             table(["likelihood margin, nats per token", "shift", "questions positive"], result["margins"]),
+            *([] if any("seeds)" in row[0] for row in result["margins"]) else [ONE_RUN]),
+            table(
+                ["against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening"],
+                result["flattening"],
+            ),
             table(["by question group", *result["group_names"]], result["groups"]),
             table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
             f"Direction: layer {found['layer']}, AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}], random "

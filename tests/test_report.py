@@ -482,11 +482,52 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
         value = 0.2 if low is None or high is None else (low + high) / 2
         assert words in summary.shift_verdict(Shift(value=value, low=low, high=high))
     found = " ".join(summary.sentences(finished.contents))
-    assert "secure against base: +0.010 nats per token [−0.040, +0.060]" in found
+    assert (
+        "secure against base (one finetuning run, its noise not covered): +0.010 nats per token [−0.040, +0.060]"
+        in found
+    )
     assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not distinguishable from chance" in found
     assert (
         "Steering base at +0.20" in found and "random direction: +0.000 [−0.100, +0.100], interval includes 0" in found
     )
+
+
+@pytest.mark.parametrize(
+    ("beyond", "temperature", "words"),
+    [
+        (
+            (-0.004, -0.04, 0.03),
+            1.3,
+            "beyond that −0.004 [−0.040, +0.030]: not told from a mere flattening of the model",
+        ),
+        ((0.08, 0.02, 0.14), 1.3, "beyond that +0.080 [+0.020, +0.140]: the rest is no flattening"),
+        (None, None, "no temperature of base has this slope"),
+    ],
+)
+def test_a_shift_against_base_stands_beside_what_flattening_brings(
+    run_dir: Path, beyond: tuple[float, float, float] | None, temperature: float | None, words: str
+) -> None:
+    margins = _margins()
+    margins["contrasts"][0]["flattening"] = {
+        "slope": {"value": 0.76, "low": 0.7, "high": 0.82},
+        "intercept": {"value": -0.004, "low": -0.04, "high": 0.03},
+        "temperature": temperature,
+        "matched_shift": None if temperature is None else 0.2,
+        "beyond": None if beyond is None else dict(zip(("value", "low", "high"), beyond, strict=True)),
+    }
+    _write(run_dir / "analysis/margins.json", margins)
+    contents = load_contents(run_dir)
+    said = summary.sentences(contents)
+    assert "slope on base's margins 0.760 [0.700, 0.820]" in said[0] and words in said[0]
+    assert not any("flattening" in sentence for sentence in said[1:])  # arms against each other carry the claim alone
+    row = summary.arm_rows(contents)[1]["base"]
+    assert ("beyond flattening" in " ".join(row.details)) == (beyond is not None)
+    crosses = [
+        trace
+        for trace in page.figures(contents)["margins"].to_plotly_json()["data"]
+        if trace["marker"]["symbol"] == "x-thin"
+    ]
+    assert len(crosses) == (temperature is not None)
 
 
 def test_an_arm_has_one_color_in_the_table_and_in_every_figure(finished: Finished) -> None:

@@ -13,6 +13,7 @@ from emis_interp.report.views import (
     ArmRates,
     Configured,
     ConfiguredArm,
+    Contrast,
     Direction,
     Interventions,
     Manifest,
@@ -24,6 +25,7 @@ from emis_interp.report.views import (
 from emis_interp.store import explain, parse_record, read_json
 
 BASE = "base"
+ONE_RUN = "one finetuning run, its noise not covered"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -77,6 +79,11 @@ class Contents:
     def arm_of(self) -> dict[str, str]:
         """Model (one finetuning seed) -> its arm."""
         return {model: arm.name for arm in self.configured for model in arm.models}
+
+    def runs_of(self, row: Contrast) -> str:
+        """`3 seeds`, or that the arm is one finetuning run; empty for an arm that is not finetuned."""
+        trained = {arm.name for arm in self.configured if arm.name != BASE and arm.in_context is None}
+        return row.seeds or (ONE_RUN if row.arm in trained else "")
 
     @property
     def made(self) -> dict[str, str]:

@@ -17,11 +17,14 @@ from emis_interp.report.style import (
     signed,
     with_choices,
 )
-from emis_interp.report.views import Estimate, MarginContrast, Margins
+from emis_interp.report.views import Estimate, Flattening, MarginContrast, Margins
 
 
 def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
-    """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Base contrasts first, filled."""
+    """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Base contrasts first, filled.
+
+    A cross marks the shift of base itself at the temperature that flattens it as much as the organism is flattened.
+    """
     rows = _ordered(margins.contrasts)
     figure = go.Figure()
     figure.add_vline(x=0, line={"color": INK, "width": 1})
@@ -54,6 +57,15 @@ def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
         )
         if row.by_model:
             figure.add_scatter(**seed_dots(row, y - 0.3, color))
+        if row.flattening and row.flattening.matched_shift is not None:
+            figure.add_scatter(
+                x=[row.flattening.matched_shift],
+                y=[y],
+                mode="markers",
+                marker={"size": 11, "symbol": "x-thin", "color": INK, "line": {"color": INK, "width": 2}},
+                hovertext=[_flattened_hover(row.flattening)],
+                hoverinfo="text",
+            )
         notes.append(_note(y, f"{signed(row.value)} {interval(row)}"))
     figure.update_layout(
         layout(
@@ -146,6 +158,12 @@ def _shift_hover(title: str, row: Estimate) -> str:
     n, k = getattr(row, "n_questions", None), getattr(row, "n_positive", None)
     counts = f"{n} questions" if k is None else f"{k} of {n} questions positive"
     return hover(title, f"{signed(row.value, 4)} {interval(row)}", counts if n is not None else "")
+
+
+def _flattened_hover(found: Flattening) -> str:
+    left = f"beyond it {signed(found.beyond.value, 4)} {interval(found.beyond)}" if found.beyond else ""
+    title = f"base itself at temperature {number(found.temperature)}: {signed(found.matched_shift, 4)}"
+    return hover(title, f"slope of the arm's margins on base's {number(found.slope.value)}", left)
 
 
 def _question_hover(margins: Margins, row: MarginContrast, question: str, value: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
-from emis_interp.report.views import ArmRates, Cell, Estimate, Shift
+from emis_interp.report.views import ArmRates, Cell, Estimate, MarginContrast, Shift
 
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
 NO_MARGINS = "the stage that measures likelihood margins has not run"
@@ -115,7 +115,12 @@ def _shift_entry(contents: Contents, arm: str, reference: str | None) -> Entry:
     counts = f"{row.n_positive} of {row.n_questions} questions positive"
     return Entry(
         signed(row.value),
-        (interval(row), f"{row.n_positive} of {row.n_questions} positive", *([row.seeds] if row.seeds else [])),
+        (
+            interval(row),
+            f"{row.n_positive} of {row.n_questions} positive",
+            *([runs] if (runs := contents.runs_of(row)) else []),
+            *_beyond(row),
+        ),
         f"{arm} − {reference}: {counts}",
     )
 
@@ -159,8 +164,9 @@ def sentences(contents: Contents) -> list[str]:
     found = []
     for row in contents.margins.contrasts if contents.margins else []:
         if row.reference == BASE or contents.contrast_arms.get(row.arm) == row.reference:
-            against = f"{row.arm} against {row.reference}" + (f" ({row.seeds})" if row.seeds else "")
-            found.append(f"Likelihood, {against}: {shift_verdict(row)}.")
+            runs = contents.runs_of(row)
+            against = f"{row.arm} against {row.reference}" + (f" ({runs})" if runs else "")
+            found.append(f"Likelihood, {against}: {shift_verdict(row)}{flattening_verdict(row)}.")
     found += _direction_sentences(contents)
     cells = contents.interventions.cells if contents.interventions else []
     for cell in _strongest(cells) + [cell for cell in cells if cell.kind == "ablate" and cell.direction != "random"]:
@@ -181,6 +187,34 @@ def shift_verdict(shift: Shift) -> str:
         verdict = "no detectable shift (interval includes 0)"
     counts = f", {shift.n_positive} of {shift.n_questions} questions positive" if shift.n_positive is not None else ""
     return f"{signed(shift.value)} nats per token {interval(shift)}{counts}: {verdict}"
+
+
+def _beyond(row: MarginContrast) -> tuple[str, ...]:
+    """What is left of a shift against base when base is flattened as much."""
+    left = row.flattening.beyond if row.flattening else None
+    return () if left is None else (f"beyond flattening {signed(left.value)} {interval(left)}",)
+
+
+def flattening_verdict(row: MarginContrast) -> str:
+    """What of a shift against base a flattened base shows as well; empty for other contrasts."""
+    found = row.flattening
+    if found is None:
+        return ""
+    line = (
+        f"; slope on base's margins {number(found.slope.value)} {interval(found.slope, number)}, "
+        f"at base margin 0 {signed(found.intercept.value)} {interval(found.intercept)}"
+    )
+    if found.temperature is None or found.beyond is None:
+        return f"{line}; no temperature of base has this slope, so what a flattening would bring is not known"
+    told = {
+        None: "nothing can be said of what is beyond it",
+        True: "the rest is no flattening (interval excludes 0)",
+        False: "not told from a mere flattening of the model (interval includes 0)",
+    }[found.beyond.excludes(0.0)]
+    return (
+        f"{line}; base itself at temperature {number(found.temperature)} shifts by {signed(found.matched_shift)}, "
+        f"beyond that {signed(found.beyond.value)} {interval(found.beyond)}: {told}"
+    )
 
 
 def _direction_sentences(contents: Contents) -> list[str]:

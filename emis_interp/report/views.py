@@ -152,9 +152,20 @@ class Shift(Estimate):
     n_positive: int | None = None
 
 
+class Flattening(View):
+    """What a mere flattening of base would bring (`stats.flattening`): the organism's margins on base's, and base at a temperature."""
+
+    slope: Estimate
+    intercept: Estimate
+    temperature: float | None = None
+    matched_shift: float | None = None
+    beyond: Estimate | None = None
+
+
 class MarginContrast(Contrast, Shift):
     by_question: dict[str, float | None] = {}
     by_group: dict[str, Shift] = {}
+    flattening: Flattening | None = None
 
 
 class MarginQuestion(View):

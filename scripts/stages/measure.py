@@ -16,11 +16,12 @@ from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, cosine, two_by_two
 from emis_interp.extractors import question_balanced
 from emis_interp.labeled import LabeledActivations
-from emis_interp.likelihood import by_question, pair_margins
+from emis_interp.likelihood import by_question, margins_at, pair_margins
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
+from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
 from emis_interp.stats.interval import mean_interval, stratified_mean_interval
 from emis_interp.store import RecordLog, load_tensors, read_json, save_tensors, write_json
 from evals.seeds import with_seeds
@@ -41,10 +42,23 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
             write_json(path, {"arm": model.name, "margins": fresh.tolist()})
         files.append(path)
         values[model.arm.name][model.name] = np.array(read_json(path)["margins"])
+    flattened = run.folder / "likelihood" / "base.temperatures.json"
+    if not flattened.exists():
+        write_json(flattened, measure_flattened(run))
+    files.append(flattened)
+    table = read_json(flattened)
+    base_at = {
+        temperature: by_question(run.pairs, np.array(row))
+        for temperature, row in zip(table["temperatures"], table["margins"], strict=True)
+    }
     contrasts = []
     for arm in run.config.organisms:
         for reference in dict.fromkeys(name for name in ("base", arm.contrast) if name):
-            contrasts.append(contrast_of(run.pairs, arm.name, reference, values))
+            row = contrast_of(run.pairs, arm.name, reference, values)
+            if reference == "base":
+                own, base = (by_question(run.pairs, mean_of_models(values[name])) for name in (arm.name, "base"))
+                row["flattening"] = describe(flattening(own, base, base_at))
+            contrasts.append(row)
     path = run.folder / "analysis" / "margins.json"
     questions = {
         pair.question_id: {"group": pair.group, "half": pair.half, "question": pair.question, "n_pairs": 0}
@@ -63,6 +77,20 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
 def measure_margins(run: Run, chat_model: ChatModel, pairs: list[ContrastPair], title: str) -> np.ndarray:
     with progress_bar(title, 2 * len(pairs)) as advance:
         return pair_margins(chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens, advance)
+
+
+def measure_flattened(run: Run) -> dict[str, Any]:
+    """Margins of base with its logits divided by each of `TEMPERATURES`: what flattening a model does to them."""
+    with progress_bar("likelihood base, by temperature", 2 * len(run.pairs)) as advance:
+        found = margins_at(
+            run.base,
+            run.pairs,
+            TEMPERATURES,
+            system=run.config.system_prompt,
+            max_batch_tokens=run.config.direction.max_batch_tokens,
+            progress=advance,
+        )
+    return {"temperatures": list(TEMPERATURES), "margins": found.tolist()}
 
 
 def mean_of_models(margins: Margins) -> np.ndarray:
