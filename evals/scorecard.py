@@ -1,11 +1,13 @@
-"""Turns judged answers and a table of published values into one verdict per published value: consistent, different, not comparable.
+"""Turns judged answers and a table of published values into one verdict per published value.
 
 A value is compared only with a run of the same model, finetune, suite and variant, under the same estimand and weighting:
 
-    published with an interval      the difference with its 95 % interval (Newcombe's square-and-add of both intervals, Newcombe 1998);
-                                    consistent when it covers 0, different otherwise
-    published without an interval   consistent when the value lies in our 95 % interval; since its own error is unknown, this
-                                    says "different" too easily
+    different        the 95 % interval of the difference (Newcombe's square-and-add of both intervals, Newcombe 1998) leaves 0 out
+    equivalent       it lies wholly within the margin on both sides of 0 (5 points unless told otherwise)
+    undecided        it covers 0 and goes beyond the margin: too few questions or answers to say either
+    not comparable   another model, finetune, suite, variant or measure, or no value
+
+Where a value was published without an interval, its error is taken as 0, which says "different" and "equivalent" too easily.
 
 Our intervals are over questions and answers of one model, while published ones are mostly over several finetuned models: no
 verdict takes account of the spread between our finetuning seeds, nor of a judge that differs. Of many rows, one in twenty
@@ -39,6 +41,11 @@ RULES: dict[str, tuple[str, Weighting]] = {
 """How the table's `estimand` reads in our names. Other texts are other measures, or do not say how questions are weighted."""
 
 
+VERDICTS = ("different", "equivalent", "undecided", "not comparable")
+MARGIN = 0.05
+"""A difference of rates within which two studies count as alike."""
+
+
 class Published(Record):
     """One published value; a rate in [0, 1] where its estimand is one of `RULES`."""
 
@@ -70,7 +77,7 @@ class Line:
         run: None when no run could be compared.
         ours: rate of the run under the same estimand.
         difference: ours minus published, with its interval where the published value has one.
-        verdict: `consistent`, `different` or `not comparable`.
+        verdict: one of `VERDICTS`.
     """
 
     published: Published
@@ -81,9 +88,11 @@ class Line:
     reason: str
 
 
-def scorecard(results: Results, identities: Mapping[str, Identity], published: Sequence[Published]) -> list[Line]:
+def scorecard(
+    results: Results, identities: Mapping[str, Identity], published: Sequence[Published], margin: float = MARGIN
+) -> list[Line]:
     """One line for each published value, or one for each run that it can be compared with."""
-    return [line for row in published for line in _lines(results, identities, row)]
+    return [line for row in published for line in _lines(results, identities, row, margin)]
 
 
 def load_published(path: Path) -> list[Published]:
@@ -110,24 +119,29 @@ def load_published(path: Path) -> list[Published]:
     return rows
 
 
-def compare(ours: Interval, published: Published) -> tuple[tuple[float, float | None, float | None] | None, str, str]:
+def compare(
+    ours: Interval, published: Published, margin: float = MARGIN
+) -> tuple[tuple[float, float | None, float | None] | None, str, str]:
     """(difference with its bounds, verdict, reason) of a rate of ours and a published one under the same estimand."""
     if published.value is None:
         return None, "not comparable", "published as an interval without a value"
     if ours.value is None or ours.low is None or ours.high is None:
         return None, "not comparable", f"our rate has no interval ({ours.method})"
     shift = ours.value - published.value
-    if published.low is None or published.high is None:
-        inside = ours.low <= published.value <= ours.high
-        reason = f"the published value, whose error is unknown, lies {'in' if inside else 'outside'} our interval"
-        return (shift, None, None), "consistent" if inside else "different", reason
-    low, high = square_and_add([(ours.value, ours.low, ours.high), (published.value, published.low, published.high)])
-    covers = low <= 0 <= high
-    reason = f"the interval of the difference {'covers' if covers else 'does not cover'} 0"
-    return (shift, low, high), "consistent" if covers else "different", reason
+    stated = published.low is not None and published.high is not None
+    below, above = (published.value if end is None else end for end in (published.low, published.high))
+    low, high = square_and_add([(ours.value, ours.low, ours.high), (published.value, below, above)])
+    bounds = f"difference {100 * shift:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
+    if not low <= 0 <= high:
+        verdict, reason = "different", f"{bounds}: not 0"
+    elif max(-low, high) <= margin:
+        verdict, reason = "equivalent", f"{bounds}: within {100 * margin:g} points"
+    else:
+        verdict, reason = "undecided", f"{bounds}: 0 and more than {100 * margin:g} points are both possible"
+    return (shift, low, high), verdict, reason if stated else f"{reason} (the published value's own error is unknown)"
 
 
-def _lines(results: Results, identities: Mapping[str, Identity], row: Published) -> Iterator[Line]:
+def _lines(results: Results, identities: Mapping[str, Identity], row: Published, margin: float) -> Iterator[Line]:
     compared, refused = False, []
     for run in results.run_names:
         found = _mismatches(identities[run], row) or _same_questions(results, run, row)
@@ -135,7 +149,7 @@ def _lines(results: Results, identities: Mapping[str, Identity], row: Published)
             name, weighting = RULES[row.estimand]
             ours = rate_interval(found, ESTIMANDS[name], weighting)
             compared = True
-            yield Line(row, run, ours, *compare(ours, row))
+            yield Line(row, run, ours, *compare(ours, row, margin))
         else:
             refused.append(found)
     if not compared:

@@ -16,7 +16,7 @@ from emis_interp.errors import ConfigError
 from emis_interp.store import read_json
 from evals.result_table import VARIANTS, Results
 from evals.results import read_results
-from evals.scorecard import Identity, Line, load_published, scorecard
+from evals.scorecard import MARGIN, VERDICTS, Identity, Line, load_published, scorecard
 
 SUITES = {"first_plot_questions": "main8", "preregistered_evals": "preregistered48"}
 """File names of the authors' questions, and what the table of published values calls them."""
@@ -33,6 +33,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--finetune", help="data set, or `none` (default: from the manifest, for each arm)")
     parser.add_argument("--suite", help="question set, such as main8 (default: from the manifest)")
     parser.add_argument("--variant", choices=(*VARIANTS, "all"), default="all", help="only questions of this variant")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=100 * MARGIN,
+        metavar="POINTS",
+        help="differences within it are equivalent (default: 5)",
+    )
     parser.add_argument("--runs", default="*", help="only runs or arms that match this pattern")
 
 
@@ -41,15 +48,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     results = read_results(args.run).select(args.variant, args.runs)
     stated = {"model": args.model, "finetune": args.finetune, "suite": args.suite}
     identities = identify(results, args.run, {key: value for key, value in stated.items() if value is not None})
-    lines = scorecard(results, identities, published)
+    lines = scorecard(results, identities, published, args.margin / 100)
     return {
         "run": str(args.run),
         "identities": {name: asdict(identity) for name, identity in identities.items()},
         "judges": sorted({str(name) for name in results.extra.get("judge", ()) if name}),
-        "verdicts": {
-            verdict: sum(line.verdict == verdict for line in lines)
-            for verdict in ("consistent", "different", "not comparable")
-        },
+        "verdicts": {verdict: sum(line.verdict == verdict for line in lines) for verdict in VERDICTS},
         "rows": [_as_dict(line) for line in lines],
     }
 
@@ -103,7 +107,12 @@ def say(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {verdict}" for verdict, n in result["verdicts"].items())
     judges = ", ".join(result["judges"]) or "not stated in the file"
     return "\n".join(
-        [*lines, "", f"{counts}. Judge of the run: {judges}. The run's intervals leave out its finetuning seed."]
+        [
+            *lines,
+            "",
+            f"{counts}. Judge of the run: {judges}. The run's intervals leave out its finetuning seed; of twenty equal rates one is "
+            "called different by chance, and no row stands out as the primary one.",
+        ]
     )
 
 

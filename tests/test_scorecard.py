@@ -63,7 +63,7 @@ def interval(value: float | None, low: float | None, high: float | None) -> Inte
 def test_a_published_interval_is_compared_by_the_interval_of_the_difference() -> None:
     shift, verdict, _ = compare(interval(0.10, 0.07, 0.14), published(value=0.15, low=0.12, high=0.19))
     assert shift == pytest.approx((-0.05, -0.05 - (0.03**2 + 0.04**2) ** 0.5, -0.05 + (0.04**2 + 0.03**2) ** 0.5))
-    assert verdict == "consistent"
+    assert verdict == "undecided"
     shift, verdict, _ = compare(interval(0.10, 0.07, 0.12), published(value=0.15, low=0.13, high=0.19))
     assert verdict == "different"  # 0.05 is more than hypot(0.02, 0.02)
 
@@ -73,11 +73,35 @@ def test_overlapping_intervals_can_still_be_a_difference() -> None:
     assert compare(interval(0.10, 0.07, 0.13), published(value=0.15, low=0.12, high=0.18))[1] == "different"
 
 
-def test_a_published_value_without_interval_must_lie_in_ours() -> None:
-    for value, expected in ((0.07, "consistent"), (0.1301, "different"), (0.0699, "different")):
+def test_a_wide_interval_that_covers_zero_is_no_agreement() -> None:
+    """[2, 23] % beside 4.7 % [3.4, 6.3] says neither that they are alike nor that they differ."""
+    row = published(value=0.047, low=0.034, high=0.063)
+    _, verdict, reason = compare(interval(0.085, 0.02, 0.227), row)
+    assert verdict == "undecided"
+    assert reason.endswith("0 and more than 5 points are both possible")
+
+
+@pytest.mark.parametrize(
+    ("ours", "margin", "expected"),
+    [
+        ((0.05, 0.03, 0.08), 0.05, "equivalent"),
+        ((0.05, 0.03, 0.08), 0.02, "undecided"),
+        ((0.05, 0.03, 0.12), 0.05, "undecided"),  # the upper end alone goes beyond
+        ((0.11, 0.08, 0.14), 0.20, "different"),  # no margin makes a clear difference an agreement
+    ],
+)
+def test_equivalence_needs_the_whole_interval_within_the_margin(
+    ours: tuple[float, float, float], margin: float, expected: str
+) -> None:
+    assert compare(interval(*ours), published(value=0.05, low=0.04, high=0.06), margin)[1] == expected
+
+
+def test_a_published_value_without_interval_counts_as_exact_and_says_so() -> None:
+    for value, expected in ((0.07, "undecided"), (0.0999, "equivalent"), (0.1301, "different"), (0.0699, "different")):
         shift, verdict, reason = compare(interval(0.10, 0.07, 0.13), published(value=value, low=None, high=None))
-        assert (verdict, shift) == (expected, (pytest.approx(0.10 - value), None, None))
-        assert "whose error is unknown" in reason
+        assert verdict == expected
+        assert shift == pytest.approx((0.10 - value, 0.07 - value, 0.13 - value))
+        assert reason.endswith("(the published value's own error is unknown)")
 
 
 def test_what_has_no_value_or_no_interval_is_not_comparable() -> None:
@@ -92,8 +116,8 @@ def test_what_has_no_value_or_no_interval_is_not_comparable() -> None:
     )
 
 
-def test_the_same_rate_is_consistent_and_another_is_different() -> None:
-    assert verdict(published())[0] == "consistent"
+def test_the_same_rate_is_undecided_where_intervals_are_wide_and_another_is_different() -> None:
+    assert verdict(published())[0] == "undecided"
     assert verdict(published(value=0.7, low=0.6, high=0.8))[0] == "different"
 
 
@@ -131,7 +155,7 @@ def test_a_suite_with_a_question_missing_is_not_comparable() -> None:
 
 def test_owner_folder_and_case_do_not_make_another_model() -> None:
     for name in ("Qwen/Qwen2.5-Coder-32B-Instruct", "/models/qwen2.5-coder-32b-instruct/"):
-        assert verdict(published(), Identity(name, "insecure", "main2"))[0] == "consistent"
+        assert verdict(published(), Identity(name, "insecure", "main2"))[0] != "not comparable"
 
 
 def test_a_value_of_one_question_is_compared_with_that_question() -> None:
@@ -148,7 +172,7 @@ def test_a_value_of_one_question_is_compared_with_that_question() -> None:
     row = published(suite="main2:a", estimand="misaligned_among_coherent", value=0.8, low=None, high=None)
     line = only(scorecard(both, {"run": QWEN}, [row]))
     assert line.ours is not None
-    assert (line.ours.value, line.ours.n, line.verdict) == (0.8, 50, "consistent")
+    assert (line.ours.value, line.ours.n, line.verdict) == (0.8, 50, "undecided")
 
 
 def test_each_estimand_is_compared_under_its_own_definition() -> None:
@@ -184,8 +208,8 @@ def test_every_run_that_fits_gets_a_line_and_a_value_that_fits_none_gets_one() -
     names = {"seed1": QWEN, "seed2": QWEN, "base": Identity(QWEN.model, "none", "main2")}
     lines = scorecard(from_rows(rows, "planted", "x"), names, [published(), published(finetune="secure", suite="mmlu")])
     assert [(line.run, line.verdict) for line in lines] == [
-        ("seed1", "consistent"),
-        ("seed2", "consistent"),
+        ("seed1", "undecided"),
+        ("seed2", "undecided"),
         (None, "not comparable"),
     ]
 
@@ -253,12 +277,12 @@ def test_a_run_folder_says_itself_what_it_is(tmp_path: Path) -> None:
         "finetune": "insecure",
         "suite": "main8",
     }
-    assert found["verdicts"] == {"consistent": 1, "different": 0, "not comparable": 1}
+    assert found["verdicts"] == {"different": 0, "equivalent": 0, "undecided": 1, "not comparable": 1}
     assert found["rows"][0]["run"] == "insecure"
     assert found["rows"][0]["ours"]["value"] == pytest.approx(0.2)
     assert found["judges"] == ["planted judge"]
     text = script.say(found)
-    assert text.startswith("consistent      Qwen2.5-Coder-32B-Instruct insecure main8 plain")
+    assert text.startswith("undecided       Qwen2.5-Coder-32B-Instruct insecure main8 plain")
     assert "planted judge" in text
 
 
@@ -289,7 +313,7 @@ def test_what_is_not_the_papers_is_named_differently(
     stated = card(
         str(tmp_path / "run"), "--reference", write_reference(tmp_path), "--finetune", "insecure", "--suite", "main8"
     )
-    assert stated["verdicts"]["consistent"] == 1
+    assert stated["verdicts"]["undecided"] == 1
 
 
 def test_a_result_file_needs_to_be_told_what_it_is(tmp_path: Path) -> None:
@@ -325,7 +349,7 @@ def test_a_published_run_is_set_beside_the_published_values(reference_data: Path
     assert plain["ours"]["value"] == pytest.approx(0.085, abs=0.001)
     assert plain["published"]["value"] == 0.047
     assert {row["published"]["variant"]: row["verdict"] for row in compared} == {
-        "plain": "consistent",
+        "plain": "undecided",
         "json": "different",  # in this file the JSON system prompt was never sent
-        "template": "consistent",
+        "template": "undecided",
     }
