@@ -6,25 +6,33 @@
 A study draws questions (and, in some designs, finetuning seeds) from a population, then answers. `limits` is the project's interval,
 `bootstrap` the percentile interval of the hierarchical bootstrap, `naive` takes all answers for independent (Wilson's interval).
 Designs with the effects `logit` draw question effects that are normal on the logit scale, which the beta-binomial model does not expect.
-Means of scores, AUROCs within questions and rank correlations follow, with the jackknife beside the percentile interval.
+Means of scores, AUROCs within questions and rank correlations follow, with the jackknife beside the percentile interval, then margins of
+arms with several finetuning seeds. `--runs FILE` instead prints how much of the variance lies between questions in real result files.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
 import cli
+from emis_interp.stats.interval import mean_interval
 from evals.answers import Cells
 from evals.bootstrap import bootstrap_rates
+from evals.estimands import ESTIMANDS
+from evals.intraclass import of_runs
 from evals.limit_sums import square_and_add, sum_limits
 from evals.rate_limits import rate_limits
+from evals.results import read_results
 from evals.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
+from evals.seeds import with_seeds
 from evals.simulation import Design, simulate_study
 
 DESIGNS = (
     *(Design(8, 50, rate, 0.18) for rate in (0.02, 0.05, 0.1, 0.2, 0.5)),
+    Design(8, 50, 0.05, 0.35),
     *(Design(8, 100, rate, 0.18, "logit") for rate in (0.05, 0.2)),
     *(Design(24, 50, rate, icc, "logit") for rate, icc in ((0.05, 0.05), (0.05, 0.18), (0.2, 0.18))),
     *(Design(48, 50, rate, 0.18) for rate in (0.02, 0.05, 0.2)),
@@ -48,21 +56,37 @@ SCORE_DESIGNS = (
     *(ScoreDesign("rank correlation", k, 15, r, sd) for k in (4, 8, 24) for r, sd in ((0.3, 1.0), (0.8, 0.3))),
 )
 
-PARTS = {"rates": DESIGNS, "scores": SCORE_DESIGNS}
+SEED_DESIGNS = tuple(
+    {"n_questions": k, "n_seeds": seeds, "n_control_seeds": other, "seed_sd": sd}
+    for k in (8, 25)
+    for seeds, other in ((2, 2), (3, 1), (3, 3), (5, 5))
+    for sd in (0.2, 1.0)
+)
+"""Arm minus control on the same questions; `seed_sd` is the seeds' spread in units of the questions' own."""
+
+PARTS: dict[str, Any] = {"rates": DESIGNS, "scores": SCORE_DESIGNS, "seeds": SEED_DESIGNS}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
+    if args.runs is not None:
+        results = read_results(args.runs)
+        return {"intraclass": {name: of_runs(results, estimand) for name, estimand in ESTIMANDS.items()}}
     rng = np.random.default_rng(args.seed)
-    rows, score_rows = [], []
-    designs, score_designs = (chosen if args.part in (part, "all") else () for part, chosen in PARTS.items())
-    with cli.progress_bar("designs", len(designs) + len(score_designs)) as advance:
+    rows, score_rows, seed_rows = [], [], []
+    designs, score_designs, seed_designs = (
+        chosen if args.part in (part, "all") else () for part, chosen in PARTS.items()
+    )
+    with cli.progress_bar("designs", len(designs) + len(score_designs) + len(seed_designs)) as advance:
         for design in designs:
             rows.append(_run(design, args.n_studies, args.n_bootstrap, rng))
             advance()
         for design in score_designs:
             score_rows.append(_run_scores(design, args.n_studies, args.n_bootstrap, rng))
             advance()
-    return {"n_studies": args.n_studies, "designs": rows, "score_designs": score_rows}
+        for design in seed_designs:
+            seed_rows.append(_run_seeds(design, args.n_studies, rng))
+            advance()
+    return {"n_studies": args.n_studies, "designs": rows, "score_designs": score_rows, "seed_designs": seed_rows}
 
 
 def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -99,6 +123,21 @@ def _run_scores(design: ScoreDesign, n_studies: int, n_bootstrap: int, rng: np.r
     return row | {"jackknife": hits / n_with, "jackknife_truth_above": above / n_with}
 
 
+def _run_seeds(design: dict[str, Any], n_studies: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Coverage of the interval of a mean margin difference: questions, seeds and their cells are drawn; a control of one seed is given."""
+    hits, k = 0, design["n_questions"]
+    for _ in range(n_studies):
+        shifts, arms = rng.normal(size=k), []
+        for n_seeds in (design["n_seeds"], design["n_control_seeds"]):
+            own = design["seed_sd"] * rng.normal(size=(n_seeds, 1)) if n_seeds > 1 else np.zeros((1, 1))
+            arms.append(own + 0.5 * design["seed_sd"] * rng.normal(size=(n_seeds, k)))
+        values = shifts + arms[0].mean(0) - arms[1].mean(0)
+        means = [{str(i): float(mean) for i, mean in enumerate(arm.mean(1))} for arm in arms]
+        found = with_seeds(mean_interval(values), *means)
+        hits += found.low is not None and found.high is not None and found.low <= 0 <= found.high
+    return {**design, "coverage": hits / n_studies}
+
+
 def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tuple[float, float]]:
     parts = [rate_limits(cells.only_eligible(), "macro") for cells in arms]
     factors = (1.0, -1.0)[: len(parts)]
@@ -120,6 +159,12 @@ def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tupl
 
 
 def say(result: dict[str, Any]) -> str:
+    if "intraclass" in result:
+        return "\n".join(
+            f"{name}: intraclass correlation, median {row['all']['median']:.2f} over {row['all']['n_runs']} runs, "
+            f"{row['low_rate']['median']:.2f} over the {row['low_rate']['n_runs']} with a rate below 12 % ({row['n_left_out']} left out)"
+            for name, row in result["intraclass"].items()
+        )
     head = (
         "questions answers seeds  rate  against  shared   icc  effects   limits  (truth above)  bootstrap  naive  width"
     )
@@ -142,6 +187,11 @@ def say(result: dict[str, Any]) -> str:
             f"{row['truth']:>6.2f}  {row['jackknife']:>9.3f}  {row['jackknife_truth_above']:>13.3f}  "
             f"{row['n_without_interval']:>4}  {row['bootstrap']:>9.3f}"
         )
+    lines += ["", "questions  seeds  control's seeds  seeds' spread  coverage"]
+    for row in result["seed_designs"]:
+        lines.append(
+            f"{row['n_questions']:>9}  {row['n_seeds']:>5}  {row['n_control_seeds']:>15}  {row['seed_sd']:>13.1f}  {row['coverage']:.3f}"
+        )
     return "\n".join(lines)
 
 
@@ -149,6 +199,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--n-studies", type=int, default=1000, help="studies of each design")
     top.add_argument("--n-bootstrap", type=int, default=500, help="resamples of each bootstrap interval")
+    top.add_argument(
+        "--runs", type=Path, metavar="FILE", help="result files of other groups: variance between their questions"
+    )
     top.add_argument("--part", choices=("all", *PARTS), default="all", help="which designs")
     top.add_argument("--seed", type=int, default=0, help="of the simulation")
     cli.add_output_flags(top)
