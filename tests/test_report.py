@@ -482,8 +482,10 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
         value = 0.2 if low is None or high is None else (low + high) / 2
         assert words in summary.shift_verdict(Shift(value=value, low=low, high=high))
     found = " ".join(summary.sentences(finished.contents))
+    assert "Primary: likelihood, insecure against secure" in found
+    assert "Primary: likelihood, insecure against base" not in found
     assert (
-        "secure against base (one finetuning run, its noise not covered): +0.010 nats per token [−0.040, +0.060]"
+        "Exploratory: likelihood, secure against base (one finetuning run, its noise not covered): +0.010 nats per token [−0.040, +0.060]"
         in found
     )
     assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not distinguishable from chance" in found
@@ -525,7 +527,7 @@ def test_a_shift_against_base_stands_beside_what_flattening_brings(
     crosses = [
         trace
         for trace in page.figures(contents)["margins"].to_plotly_json()["data"]
-        if trace["marker"]["symbol"] == "x-thin"
+        if trace["marker"].get("symbol") == "x-thin"
     ]
     assert len(crosses) == (temperature is not None)
 

@@ -80,6 +80,7 @@ def render_page(contents: Contents) -> str:
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),
+        role=lambda row: summary.role(contents, row),
         entry=summary.estimate_entry,
         missing=summary.missing,
         signed=signed,

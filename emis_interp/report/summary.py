@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
-from emis_interp.report.views import ArmRates, Cell, Estimate, MarginContrast, Shift
+from emis_interp.report.views import ArmRates, Cell, Contrast, Estimate, MarginContrast, RateContrast, Shift
 
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
 NO_MARGINS = "the stage that measures likelihood margins has not run"
@@ -166,12 +166,20 @@ def sentences(contents: Contents) -> list[str]:
         if row.reference == BASE or contents.contrast_arms.get(row.arm) == row.reference:
             runs = contents.runs_of(row)
             against = f"{row.arm} against {row.reference}" + (f" ({runs})" if runs else "")
-            found.append(f"Likelihood, {against}: {shift_verdict(row)}{flattening_verdict(row)}.")
+            found.append(
+                f"{role(contents, row).capitalize()}: likelihood, {against}: {shift_verdict(row)}{flattening_verdict(row)}."
+            )
     found += _direction_sentences(contents)
     cells = contents.interventions.cells if contents.interventions else []
     for cell in _strongest(cells) + [cell for cell in cells if cell.kind == "ablate" and cell.direction != "random"]:
         found.append(_cell_sentence(cell, cells))
     return found
+
+
+def role(contents: Contents, row: Contrast) -> str:
+    """`primary` for an arm against the control that its configuration names, by the headline measure; everything else is exploratory."""
+    headline = not isinstance(row, RateContrast) or row.estimand == HEADLINE[0][0]
+    return "primary" if headline and contents.contrast_arms.get(row.arm) == row.reference else "exploratory"
 
 
 def shift_verdict(shift: Shift) -> str:
