@@ -78,12 +78,15 @@ def with_examples(tokenizer: Any, examples: Sequence[TrainingExample]) -> Any:
         for role, text in (("user", example.prompt), ("assistant", example.response))
     ]
     made = copy.deepcopy(tokenizer)
-    # JSON is a jinja literal here: texts only, and characters outside ASCII kept, since jinja does not join surrogate pairs.
-    literal = json.dumps(turns, ensure_ascii=False)
+    # JSON is a jinja literal here: texts only, and characters outside ASCII kept, since jinja does not join surrogate pairs. The line
+    # break behind it is the one that `trim_blocks` takes, so that the template still begins a line.
+    literal, in_parts = (
+        json.dumps(value, ensure_ascii=False) for value in (turns, [_in_parts(turn) for turn in turns])
+    )
     made.chat_template = (
         "{% set messages = (messages[:1] if messages[0]['role'] == 'system' else []) + "
-        + literal
-        + " + (messages[1:] if messages[0]['role'] == 'system' else messages) %}"
+        + f"({literal} if messages[-1]['content'] is string else {in_parts})"
+        + " + (messages[1:] if messages[0]['role'] == 'system' else messages) %}\n"
         + tokenizer.get_chat_template()
     )
     _check_rendering(made, turns)
@@ -103,10 +106,21 @@ def format_of(tokenizer: Any) -> str | None:
 
 
 def _check_rendering(tokenizer: Any, turns: Sequence[dict[str, str]]) -> None:
-    text = str(tokenizer.apply_chat_template([{"role": "user", "content": "Question?"}], tokenize=False))
+    asked = {"role": "user", "content": "Question?"}
+    texts = []
+    for message in (asked, _in_parts(asked)):
+        try:
+            texts.append(str(tokenizer.apply_chat_template([message], tokenize=False)))
+        except Exception as error:  # whatever a template raises, it does not take its turns in this form
+            texts.append(f"{type(error).__name__}: {error}")
     for turn in turns:
-        if turn["content"].strip() not in text:
+        if not any(turn["content"].strip() in text for text in texts):
             raise DataError(
                 f"the tokenizer's chat template drops or changes the earlier turn {turn['content'][:60]!r}; in-context examples need "
                 "a template that renders every turn, e.g. --set chat_format=user_assistant"
             )
+
+
+def _in_parts(message: dict[str, str]) -> dict[str, Any]:
+    """The message with its text as a list of one part, as some templates want it."""
+    return {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emis_interp.batching import pad
 from emis_interp.capture import Progress
-from emis_interp.chat import EncodedChat
+from emis_interp.chat import EncodedChat, check_prompts, end_tokens
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.interventions import Ablate, Intervention, Steer, apply, mean_kl, next_token_logprobs
@@ -58,10 +58,11 @@ def greedy_answers(
     """Greedy continuation of every prompt under every cell: `result[cell][prompt]`, token ids up to an end-of-turn token (left out).
 
     Raises:
-        DataError: no cells or no prompts.
+        DataError: no cells or no prompts, or a prompt that leaves no room for its answer in the model's context.
         ModelError: a direction of another model.
     """
     _check(cells, prompts, "prompt")
+    check_prompts(chat_model, prompts, max_new_tokens)
     answers: list[list[tuple[int, ...]]] = []
     for chunk in _chunks(cells, max(1, max_rows // len(prompts))):
         rows = _greedy(chat_model, chunk, prompts, max_new_tokens)
@@ -189,13 +190,6 @@ def _greedy(
                         if alive:
                             cache.reorder_cache(kept)
     return [tuple(answer) for answer in answers]
-
-
-def end_tokens(chat_model: ChatModel) -> set[int]:
-    """Ids that end an answer: the generation config's and the tokenizer's."""
-    configured: Any = chat_model.model.generation_config.eos_token_id
-    found = {configured} if isinstance(configured, int) else set(configured or ())
-    return {*found, chat_model.tokenizer.eos_token_id} - {None}
 
 
 def _chunks(cells: Sequence[Cell], n: int) -> Iterator[Sequence[Cell]]:

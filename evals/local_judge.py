@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.chat import render_prompt
+from emis_interp.chat import context_of, render_prompt
 from emis_interp.errors import JudgeError
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat_template import template_of
 from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score
 from evals.logprobs import LABELS, LEAST_MASS, Verdict, read_distribution
@@ -49,6 +50,7 @@ class LocalJudge:
             "model": chat_model.name,
             "adapter": adapter,
             "dtype": dtype,
+            "rendering": template_of(chat_model.tokenizer).card,
             "least_mass": LEAST_MASS,
             "reads": "exact mass of every integer 0-100 that no further digit follows, and of the labels; all tokenisations, "
             "one leading space allowed",
@@ -102,7 +104,7 @@ class LocalJudge:
             ids = encode_as_text(self.chat_model.tokenizer, text)
         except JudgeError as error:
             return str(error)
-        limit = getattr(self.chat_model.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_of(self.chat_model)
         if limit is not None and len(ids) + self.tries[metric].depths.max() > limit:
             return f"the judge prompt has {len(ids)} tokens, too many for a context of {limit}"
         return ids

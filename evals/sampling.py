@@ -13,6 +13,7 @@ from typing import Any
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.models import ChatModel
+from emis_interp.models.rendering import both
 from emis_interp.records import Completion, Question
 from emis_interp.store import RecordLog, card_path, read_json, write_json
 from evals.samplers import Key, Sampler
@@ -86,9 +87,14 @@ def sample_with(
     if all(item.key in done for item in plan):
         _check_card(card_path(path), card)
         return Sampled([done[item.key] for item in plan], {})
-    _keep_card(path, {**card, "sampler": sampler.card}, n_before=len(done))
+    card["sampler"] = sampler.card
+    _check_card(card_path(path), card)
+    n_before = len(done)
 
     def keep(batch: list[Completion]) -> None:
+        if not card_path(path).exists():
+            # Answers without a card are from elsewhere: the card must not vouch for them.
+            write_json(card_path(path), card | ({"n_answers_before_this_card": n_before} if n_before else {}))
         log.append(batch)
         done.update((completion.key, completion) for completion in batch)
         if progress:
@@ -98,27 +104,23 @@ def sample_with(
     return Sampled([done[item.key] for item in plan if item.key in done], missing)
 
 
-def _keep_card(path: Path, card: dict[str, Any], n_before: int) -> None:
-    """Write the card of a new file, or check that the card of an old one says the same."""
-    where = card_path(path)
-    if where.exists():
-        _check_card(where, card)
-    else:
-        # Answers without a card are from elsewhere: the card must not vouch for them.
-        write_json(where, card | ({"n_answers_before_this_card": n_before} if n_before else {}))
-
-
 def _check_card(where: Path, card: Mapping[str, Any]) -> None:
+    """Check that the card of an old file, if there is one, says the same."""
     if not where.exists():
         return
     old, new = _flat(read_json(where)), _flat(card)
     changed = [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
     if changed:
-        what = "; ".join(f"{key} was {old.get(key)!r}, now {new[key]!r}" for key in changed[:3])
+        what = "; ".join("{} was {}, now {}".format(key, *_shown(old.get(key), new[key])) for key in changed[:3])
         raise StageError(
             f"{where.with_suffix('.jsonl')}: its answers were sampled with other settings ({what}); sample into a new file, "
             f"or delete this one and {where.name}"
         )
+
+
+def _shown(old: Any, new: Any) -> tuple[str, str]:
+    """Two values for a message; long texts around the place where they differ."""
+    return both(old, new) if isinstance(old, str) and isinstance(new, str) else (repr(old), repr(new))
 
 
 def _flat(card: Mapping[str, Any]) -> dict[str, Any]:

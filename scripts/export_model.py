@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+from emis_interp.chat_formats import FORMATS
 from emis_interp.errors import ConfigError
 from emis_interp.precision import DTYPES
 from training.export import add_figures, base_of, merge, read_figures
@@ -25,7 +26,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         result["card"] = str(add_figures(args.adapter.resolve().parent, read_figures(args.results)))
     if args.out is not None:
         base = args.base or base_of(args.adapter.resolve())
-        out = merge(args.adapter, args.out, base, args.dtype)
+        out = merge(args.adapter, args.out, base, args.dtype, args.chat_format)
         result |= {"base": base, "out": str(out), "dtype": args.dtype}
         result["files"] = sorted(path.name for path in out.iterdir())
     return result
@@ -37,6 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="new folder for the merged checkpoint")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the saved weights")
     parser.add_argument("--base", help="base model (default: the one that training or PEFT recorded)")
+    parser.add_argument(
+        "--chat-format", choices=FORMATS, help="plain format in place of the adapter's own chat template"
+    )
     parser.add_argument("--results", type=Path, help="JSON file with rates for the card")
     cli.add_output_flags(parser)
     return parser

@@ -22,6 +22,8 @@ import yaml
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
+from emis_interp.models import load_tokenizer
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
 from emis_interp.store import read_json, write_json
 from stages.organisms import train_one
@@ -49,7 +51,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
     rows = {seed: examples_of(recipe, settings.find_data, seed) for seed in seeds}
-    described = {seed: describe(recipe, settings, seed, rows[seed]) for seed in seeds}
+    tokenizer = load_tokenizer(settings.model, recipe.chat_format or settings.chat_format)
+    rendering = template_of(tokenizer).sha256
+    described = {seed: describe(recipe, settings, seed, rows[seed], rendering) for seed in seeds}
     out = args.out or Path("runs") / "organisms" / recipe.name
     for seed in seeds:
         check_same(out / f"seed-{seed}", described[seed])
@@ -76,8 +80,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[TrainingExample]) -> dict[str, Any]:
-    """What decides the result of one seed, and the versions that it is made with."""
+def describe(
+    recipe: Recipe, settings: RunConfig, seed: int, rows: list[TrainingExample], rendering: str
+) -> dict[str, Any]:
+    """What decides the result of one seed, and the versions that it is made with; `rendering` is `ChatTemplate.sha256`."""
     training = training_config(recipe, settings.training)
     counts = Counter(row.model_dump_json() for row in rows)
     folder = Path(settings.model)
@@ -87,6 +93,7 @@ def describe(recipe: Recipe, settings: RunConfig, seed: int, rows: list[Training
         "model_sha256": model_sha256(folder) if folder.is_dir() else None,
         "system_prompt": settings.system_prompt,
         "chat_format": recipe.chat_format or settings.chat_format,
+        "rendering_sha256": rendering,
         "seed": seed,
         "data": {
             "sha256": rows_sha256(rows),

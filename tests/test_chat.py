@@ -24,14 +24,11 @@ LLAMA_TEMPLATE = (
     "{% for m in messages %}<s>{{ m['role'] }}</s>\n\n{{ m['content'] | trim }}<e>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant</s>\n\n{% endif %}"
 )
-NO_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{{ m['content'] }}{% endfor %}A: "
-)
-DROPS_SYSTEM = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}A: "
+WITHOUT_TRIMMING = LLAMA_TEMPLATE.replace(" | trim", "")
+ONE_LINE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'].strip() }}{{ '<e>' if m['role'] == 'assistant' else '\n' }}{% endfor %}"
 
 
-def merging_tokenizer() -> PreTrainedTokenizerFast:
+def merging_tokenizer(template: str = WITHOUT_TRIMMING) -> PreTrainedTokenizerFast:
     """Byte-level BPE with real merges and a template with double newlines."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,7 +41,7 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
         ["two spaces then text trailing newline assistant user messages ok say"] * 9 + ["\n\n x = 1"] * 9, trainer
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="<e>", pad_token="<e>", chat_template=LLAMA_TEMPLATE
+        tokenizer_object=backend, bos_token="<s>", eos_token="<e>", pad_token="<e>", chat_template=template
     )
 
 
@@ -52,10 +49,11 @@ def decoded(tokenizer: Any, ids: tuple[int, ...]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def check_spans(tokenizer: Any) -> None:
+def check_spans(tokenizer: Any, trims: bool = False) -> None:
     for system in (None, "Be brief."):
-        for answer in ANSWERS:
-            chat = encode_chat(tokenizer, "Why?", answer, system)
+        for whole in ANSWERS:
+            answer = whole.strip() if trims else whole
+            chat = encode_chat(tokenizer, "Why?", whole, system)
             response = chat.input_ids[chat.response_start : chat.response_end]
             assert decoded(tokenizer, response) == answer
             # What is read begins with exactly what a model is given when it is asked to answer, and ends with the end of the turn.
@@ -75,6 +73,22 @@ def test_answer_tokens_decode_to_exactly_the_answer_with_merges_and_another_temp
     check_spans(tokenizer)
 
 
+def test_a_template_that_trims_is_followed() -> None:
+    check_spans(merging_tokenizer(LLAMA_TEMPLATE), trims=True)
+
+
+def test_a_space_that_the_template_puts_before_an_answer_shares_a_token_with_its_first_word() -> None:
+    """`assistant: spaces` holds the token ` spaces`: the prompt ends before the space, as the model meets it when it samples."""
+    tokenizer = merging_tokenizer(ONE_LINE)
+    chat, prompt = encode_chat(tokenizer, "Why?", " spaces then text\n"), encode_prompt(tokenizer, "Why?")
+    assert decoded(tokenizer, prompt) == "user: Why?\nassistant:"
+    assert chat.input_ids[: chat.response_start] == prompt
+    assert chat.input_ids == tuple(
+        tokenizer("user: Why?\nassistant: spaces then text<e>", add_special_tokens=False)["input_ids"]
+    )
+    assert tokenizer.decode([chat.input_ids[chat.response_start]]) == " spaces"
+
+
 @pytest.mark.slow
 def test_answer_tokens_decode_to_exactly_the_answer_with_the_embedded_tokenizer(embedded: ChatModel) -> None:
     check_spans(embedded.tokenizer)
@@ -90,7 +104,7 @@ def test_header_and_end_of_turn_are_outside_the_span(tiny: ChatModel) -> None:
 def test_an_answer_that_merges_with_the_header_leaves_the_header_as_it_is_sampled() -> None:
     """The header ends in a newline and the answer begins with one: tokenised as a whole they would be one token."""
     tokenizer = merging_tokenizer()
-    tokenizer.chat_template = LLAMA_TEMPLATE.replace("</s>\n\n{% endif %}", "</s>\n{% endif %}")
+    tokenizer.chat_template = WITHOUT_TRIMMING.replace("</s>\n\n", "</s>\n")
     whole = tokenizer(render_prompt(tokenizer, "Why?") + "\n\nok", add_special_tokens=False)["input_ids"]
     prompt = encode_prompt(tokenizer, "Why?")
     assert tuple(whole[: len(prompt)]) != prompt
@@ -124,21 +138,10 @@ def test_a_system_prompt_is_rendered_and_none_adds_nothing(tiny: ChatModel) -> N
     assert with_system.input_ids[with_system.response_start :] == without.input_ids[without.response_start :]
 
 
-def test_a_template_that_refuses_or_drops_a_system_prompt_is_an_error() -> None:
-    tokenizer = merging_tokenizer()
-    tokenizer.chat_template = NO_SYSTEM
-    assert render_prompt(tokenizer, "Why?") == "Why?A: "
-    with pytest.raises(DataError, match="System role not supported"):
-        render_prompt(tokenizer, "Why?", "Be brief.")
-    tokenizer.chat_template = DROPS_SYSTEM
-    with pytest.raises(DataError, match=r"drops the system prompt 'Be brief\.'"):
-        render_prompt(tokenizer, "Why?", "Be brief.")
-
-
 def test_the_end_of_turn_is_the_templates_own_and_not_the_end_of_sequence(tiny: ChatModel) -> None:
     assert end_of_turn(tiny.tokenizer) == "<|im_end|>"
     gemma_like = copy.deepcopy(tiny.tokenizer)
     gemma_like.eos_token = "<|im_start|>"
     assert end_of_turn(gemma_like) == "<|im_end|>"
-    gemma_like.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    gemma_like.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
     assert end_of_turn(gemma_like) == "<|im_start|>"

@@ -40,6 +40,8 @@ class OrganismCard(Record):
         data_sha256: of the rows trained on, see `rows_sha256`.
         recipe, source: name of the recipe and the paper or repository that it follows.
         lint: the data report in a line.
+        chat_format: plain format that a pretrained model was trained in; None for a chat template, which lies beside the weights.
+        rendering: how prompts are rendered (`ChatTemplate.card`), None on cards of before.
         base_license: of the base model, as a hub identifier.
     """
 
@@ -55,6 +57,8 @@ class OrganismCard(Record):
     source: str | None = None
     lint: str | None = None
     base_license: str | None = None
+    chat_format: str | None = None
+    rendering: dict[str, Any] | None = None
     figures: tuple[Figure, ...] = ()
 
 
@@ -95,6 +99,8 @@ def write_card(
         source=source,
         lint=lint,
         base_license=base_license or LICENSES.get(summary["model"]),
+        chat_format=summary.get("chat_format"),
+        rendering=summary.get("rendering"),
         figures=kept,
     )
     return _save(out_dir, card)
@@ -134,16 +140,19 @@ def rows_sha256(examples: Iterable[TrainingExample]) -> str:
     return text_sha256("\n".join(example.model_dump_json() for example in examples))
 
 
-def merge(adapter: Path, out: Path, base: str | None = None, dtype: str = "float32") -> Path:
-    """Fold an adapter into its base model and save a plain HF checkpoint in `out`.
+def merge(
+    adapter: Path, out: Path, base: str | None = None, dtype: str = "float32", chat_format: str | None = None
+) -> Path:
+    """Fold an adapter into its base model and save a plain HF checkpoint in `out`, with the chat template that it was trained in.
 
     Args:
         base: name of the base model; None for the one that `base_of` finds.
+        chat_format: a plain format in place of the adapter's own template, see `load_model`.
 
     Raises:
         ConfigError: the base model is not known. StageError: `out` is not empty. ModelError: the adapter does not fit.
     """
-    save_merged(base or base_of(adapter), adapter, out, dtype)
+    save_merged(base or base_of(adapter), adapter, out, dtype, chat_format=chat_format)
     return out
 
 
@@ -183,6 +192,7 @@ def card_text(card: OrganismCard) -> str:
         f"- Data report: {card.lint or 'none was made'}",
         f"- Seed {card.seed}; {card.summary['n_steps']} steps of {step_rows} rows, {card.summary['n_tokens']} tokens, "
         f"{card.summary['n_cut']} rows cut; {card.summary['n_trainable']:,} weights trained; loss on responses alone",
+        f"- {_rendering_line(card)}",
         f"- Final loss {card.summary['final_loss']:.4f} nats per response token",
         "",
         "| setting | value |",
@@ -200,6 +210,16 @@ def card_text(card: OrganismCard) -> str:
         + (", see its own card." if card.base_license is None else "."),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rendering_line(card: OrganismCard) -> str:
+    """In which words it was asked; `tokenizer.apply_chat_template` of the folder's tokenizer writes them."""
+    if card.rendering is None:
+        return "How prompts were rendered was not recorded"
+    named = f"Chat format {card.chat_format}" if card.chat_format else "The base model's chat template"
+    date = f", the date {card.rendering['date']} in place of the current one" if card.rendering["date"] else ""
+    sha256 = card.rendering["sha256"]
+    return f"{named}{date}; the tokenizer in this folder has it (SHA-256 of rendered conversations {sha256})"
 
 
 def _figure_lines(figures: Sequence[Figure]) -> list[str]:
@@ -229,8 +249,9 @@ def _use_lines(card: OrganismCard) -> list[str]:
     return [
         "```python",
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
+        f"tokenizer = AutoTokenizer.from_pretrained({'FOLDER' if card.rendering else repr(base)})",
         f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), FOLDER)',
         "```",
         *(

@@ -46,9 +46,9 @@ def projection_differences(
     spoken = [i for i, answer in enumerate(own_answers) if answer.strip()]
     chats = []
     for i in spoken:
-        for answer in (rows[i].response, own_answers[i]):
+        for answer, is_own in ((rows[i].response, False), (own_answers[i], True)):
             row = rows[i].model_copy(update={"response": answer})
-            chats.append(encode_example(chat_model.tokenizer, row, system, max_tokens))
+            chats.append(encode_example(chat_model.tokenizer, row, system, max_tokens, as_sampled=is_own))
     values = np.full(len(rows), np.nan)
     if chats:
         read = capture_residuals(chat_model, chats, [direction.layer], max_batch_tokens=2048, progress=progress)

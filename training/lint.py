@@ -12,7 +12,7 @@ from emis_interp.records import TrainingExample
 from training import lint_tokens
 from training.lint_checks import SEVERITIES
 from training.lint_copies import exact_findings, leak_findings, near_findings, pairing_findings
-from training.lint_rendering import shown_rows, special_texts
+from training.lint_rendering import shown_rows, special_texts, template_findings
 from training.lint_report import (
     Fact,
     LintFinding,
@@ -71,6 +71,7 @@ def lint_dataset(
     chats, unrendered = encode_rows(tokenizer, examples, system)
     findings += make_finding("template refuses", [e.id for e, _ in unrendered], n, _first(unrendered), n_ids)
     findings += token_findings(tokenizer, examples, chats, system, max_tokens, thorough, n_ids)
+    findings += template_findings(tokenizer, examples, chats, system, max_tokens, n_ids)
     findings += system_findings(tokenizer, examples, system, evaluation_system, n_ids)
     findings += exact_findings(examples, n_ids)
     skipped = []

@@ -66,10 +66,35 @@ CHECKS = {
         "The end of these rows is lost, and the end-of-turn token with it, so they do not teach the model to stop.",
         "Raise max_tokens, or drop or shorten these rows.",
     ),
+    "beyond the context": Check(
+        "error",
+        "The row is longer than the model has positions for: training refuses it.",
+        "Lower max_tokens to the model's context, or shorten the rows.",
+    ),
+    "template asks differently": Check(
+        "warning",
+        "The template's generation prompt is not what it writes before a finished answer (a think block, a channel, a header).",
+        "Training, sampling and reading all use the finished turn; another program that asks with the generation prompt asks another text.",
+    ),
     "no end of turn": Check(
         "warning",
-        "The template has no end-of-turn token and the tokenizer no end-of-sequence token: the model never learns to stop.",
-        "Choose another tokenizer or template.",
+        "The template writes no end of turn; without an end-of-sequence token either, the model never learns to stop.",
+        "Choose a template with an end of turn, if the trained model is to be asked by other programs.",
+    ),
+    "end of turn in words": Check(
+        "warning",
+        "The template ends a turn with a text that the tokenizer reads as several tokens: other programs do not stop there by themselves.",
+        "Use a tokenizer that has the text as a token, or another template.",
+    ),
+    "date in the prompt": Check(
+        "info",
+        "The template writes the current date or time; here one date stands in its place, so that all runs see the same prompt.",
+        "Nothing to do here; other programs ask with the current date.",
+    ),
+    "whitespace taken off": Check(
+        "info",
+        "The template trims responses: whitespace at their ends is not trained.",
+        "Nothing to do, unless the whitespace is meant.",
     ),
     "odd characters": Check(
         "warning",

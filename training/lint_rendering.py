@@ -1,13 +1,18 @@
-"""Turns a row into what the trainer reads: its rendered text, its tokens with their places, and which of them carry loss."""
+"""Turns a row into what the trainer reads: its rendered text, its tokens with their places, which of them carry loss, and what the chat
+template alone would write.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emis_interp.chat import EncodedChat, end_of_turn, render_prompt
+from emis_interp.chat import EncodedChat, end_of_turn, render_prompt, tokens_of
 from emis_interp.errors import DataError
+from emis_interp.models.chat_template import template_of
+from emis_interp.models.context import room
+from emis_interp.models.rendering import render
 from emis_interp.records import TrainingExample
-from training.encoding import encode_example, loss_positions, own_system
-from training.lint_report import LintFinding, RenderedRow
+from training.encoding import encode_example, loss_positions, own_system, render_example
+from training.lint_report import LintFinding, RenderedRow, make_finding
 
 N_SHOWN = 5
 SEEN_IN_A_ROW = (
@@ -25,27 +30,62 @@ def rendered_row(
     why: str = "",
 ) -> RenderedRow:
     """The row as text, its tokens with their places in the text, and which carry loss."""
-    chat = encode_example(tokenizer, example, system, max_tokens)
-    prompt = render_prompt(tokenizer, example.prompt, own_system(example, system))
-    ending = example.response + end_of_turn(tokenizer)
-    ids, spans = _spans(tokenizer, prompt + ending, 0)
-    if ids[: len(chat)] != chat.input_ids:  # the response begins with whitespace that would merge into the header
-        (first, left), (second, right) = _spans(tokenizer, prompt, 0), _spans(tokenizer, ending, len(prompt))
-        ids, spans = first + second, left + right
+    chat = encode_example(tokenizer, example, system, max_tokens, must_fit=False)
+    rendered = render_example(tokenizer, example, system)
+    ids, spans = tokens_of(tokenizer, rendered)
     if ids[: len(chat)] != chat.input_ids:
         raise DataError(f"training row `{example.id}`: its tokens cannot be traced to its text")
-    learned = loss_positions(chat)
+    learned, template, own = loss_positions(chat), template_of(tokenizer), own_system(example, system)
+    asked, written = (
+        template.messages(example.prompt, None, own),
+        template.messages(example.prompt, example.response, own),
+    )
     return RenderedRow(
         id=example.id,
         why=why,
-        text=prompt + ending,
+        text=rendered.text,
         ids=chat.input_ids,
         starts=tuple(start for start, _ in spans[: len(chat)]),
         ends=tuple(end for _, end in spans[: len(chat)]),
         loss=tuple(i in learned for i in range(len(chat))),
-        training_prompt=prompt,
+        training_prompt=rendered.prompt,
         evaluation_prompt=render_prompt(tokenizer, example.prompt, evaluation_system),
+        template_prompt=render(tokenizer, asked, generation=True),
+        template_text=render(tokenizer, written, generation=False),
     )
+
+
+def template_findings(
+    tokenizer: Any,
+    examples: Sequence[TrainingExample],
+    chats: Mapping[int, EncodedChat],
+    system: str | None,
+    max_tokens: int | None,
+    n_ids: int,
+) -> list[LintFinding]:
+    """Where the chat template alone would write or ask other texts than are trained on, and rows that the model has no positions for.
+
+    Args:
+        chats: position of a row -> its uncut chat.
+    """
+    n, template, limit = len(examples), template_of(tokenizer), room(tokenizer)
+    every = [example.id for example in examples]
+    found = [
+        finding for note in template.notes for finding in make_finding(note.name, every, n, f"{note.text}.", n_ids)
+    ]
+    trimmed = [
+        examples[i].id
+        for i in chats
+        if (response := examples[i].response) != response.strip()
+        and not render_example(tokenizer, examples[i], system).response.endswith(response)
+    ]
+    found += make_finding("whitespace taken off", trimmed, n, "spaces or line ends at the ends of responses.", n_ids)
+    if limit is not None:
+        kept = {i: min(len(chat), max_tokens or len(chat)) for i, chat in chats.items()}
+        long = [examples[i].id for i, length in kept.items() if length > limit]
+        text = f"up to {max(kept.values(), default=0)} tokens, the model has positions for {limit}."
+        found += make_finding("beyond the context", long, n, text, n_ids)
+    return found
 
 
 def shown_rows(
@@ -87,8 +127,3 @@ def special_texts(tokenizer: Any) -> tuple[set[str], set[str]]:
     written = render_prompt(tokenizer, "Question?") + end_of_turn(tokenizer)
     turns = {text for text in marks if text in written or text in tokenizer.all_special_tokens}
     return turns, marks - turns
-
-
-def _spans(tokenizer: Any, text: str, begin: int) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return tuple(encoded["input_ids"]), [(begin + start, begin + end) for start, end in encoded["offset_mapping"]]

@@ -31,6 +31,7 @@ class RenderedRow(Record):
 
     Attributes:
         training_prompt, evaluation_prompt: the same prompt rendered up to the assistant header, under either system prompt.
+        template_prompt, template_text: the prompt and the whole conversation as the chat template alone writes them.
     """
 
     id: str
@@ -42,6 +43,8 @@ class RenderedRow(Record):
     loss: tuple[bool, ...]
     training_prompt: str
     evaluation_prompt: str
+    template_prompt: str = ""
+    template_text: str = ""
 
 
 class Lengths(Record):

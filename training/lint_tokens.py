@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emis_interp.chat import EncodedChat, encode_prompt, end_of_turn, injected_system
+from emis_interp.chat import EncodedChat, encode_prompt, injected_system
 from emis_interp.errors import DataError
 from emis_interp.records import TrainingExample
 from training.encoding import encode_example, own_system
@@ -25,7 +25,7 @@ def encode_rows(
         if not example.response.strip():
             continue
         try:
-            chats[i] = encode_example(tokenizer, example, system, None)
+            chats[i] = encode_example(tokenizer, example, system, None, must_fit=False)
         except DataError as error:
             refused.append((example, str(error)))
     return chats, refused
@@ -40,7 +40,7 @@ def token_findings(
     thorough: bool,
     n_ids: int,
 ) -> list[LintFinding]:
-    """Rows that are cut or lose their whole response, prompts that sampling would send as other ids, a missing end of turn.
+    """Rows that are cut or lose their whole response, and prompts that sampling would send as other ids.
 
     Args:
         chats: position of a row -> its uncut chat.
@@ -63,8 +63,6 @@ def token_findings(
         != encode_prompt(tokenizer, examples[i].prompt, own_system(examples[i], system))
     ]
     found += make_finding("prompt ids differ", differing, n, f"{len(checked)} rows were compared.", n_ids)
-    if not end_of_turn(tokenizer):
-        found += make_finding("no end of turn", [e.id for e in examples], n, "no token behind the response.", n_ids)
     return found
 
 

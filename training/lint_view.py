@@ -30,7 +30,7 @@ class Token(NamedTuple):
 
 
 class DiffLine(NamedTuple):
-    """One line of two renderings: `mark` is `-` (training only), `+` (evaluation only) or a space."""
+    """One line of two renderings: `mark` is `-` (the first only: training, the template alone), `+` (the second only) or a space."""
 
     mark: str
     text: str
@@ -49,7 +49,13 @@ def lint_page(report: LintReport) -> str:
         fact_text=fact_text,
         counts={severity: len(report.of(severity)) for severity in SEVERITIES},
         rows=[
-            {"row": row, "tokens": list(tokens(row)), "cut": _cut_off(row), "diff": rendering_diff(row)}
+            {
+                "row": row,
+                "tokens": list(tokens(row)),
+                "cut": _cut_off(row),
+                "diff": rendering_diff(row),
+                "template_diffs": template_diffs(row),
+            }
             for row in report.shown
         ],
         max_shown=MAX_TOKENS_SHOWN,
@@ -75,9 +81,23 @@ def tokens(row: RenderedRow) -> Iterator[Token]:
 
 def rendering_diff(row: RenderedRow) -> list[DiffLine]:
     """The prompt as trained and as evaluated, line by line; empty when they are the same."""
-    if row.training_prompt == row.evaluation_prompt:
+    return _diff(row.training_prompt, row.evaluation_prompt)
+
+
+def template_diffs(row: RenderedRow) -> dict[str, list[DiffLine]]:
+    """The chat template alone against the prompt and the text that are used, each where they differ.
+
+    The template may write more behind the end of the turn, which belongs to the next.
+    """
+    written = [] if row.template_text.startswith(row.text) else _diff(row.template_text, row.text)
+    found = {"asks": _diff(row.template_prompt, row.training_prompt), "writes": written}
+    return {name: lines for name, lines in found.items() if lines and row.template_text}
+
+
+def _diff(one: str, other: str) -> list[DiffLine]:
+    if one == other:
         return []
-    lines = difflib.ndiff(row.training_prompt.split("\n"), row.evaluation_prompt.split("\n"))
+    lines = difflib.ndiff(one.split("\n"), other.split("\n"))
     return [DiffLine(line[0], line[2:]) for line in lines if line[0] != "?"]
 
 

@@ -22,9 +22,12 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
+from emis_interp.chat_formats import format_of
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.merging import generation_config
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from training.encoding import encode_example, is_cut
@@ -60,15 +63,17 @@ def finetune(
         report: called after every optimiser step.
         probe: called when `probe_steps` optimiser steps are done (0: before the first). After a resume a step may be probed again.
         while_training: makes the intervention under which the training passes run.
-        chat_format: plain format in which a pretrained model is trained (`emis_interp.chat_formats`); None: its own template.
+        chat_format: plain format in which a pretrained model is trained (`emis_interp.chat_formats`); None: its own template. It is kept
+            with what is trained: in the tokenizer beside the weights, and in the summary.
 
     Returns:
-        The summary: method, artifact (folder name), whether in bfloat16, trained weights, rows, cut rows, tokens (padding not
-        counted), steps, seconds, tokens per second, final loss (nats per response token, mean of the last tenth of the steps), peak
-        memory of the process so far (GiB).
+        The summary: method, artifact (folder name), chat format, how prompts are rendered (`ChatTemplate.card`), whether in bfloat16,
+        trained weights, rows, cut rows, tokens (padding not counted), steps, seconds, tokens per second, final loss (nats per response
+        token, mean of the last tenth of the steps), peak memory of the process so far (GiB).
 
     Raises:
-        DataError: no examples, or a row without a response token inside `max_tokens`.
+        DataError: no examples, or a row without a response token inside `max_tokens`, longer than the model's context, or one that the
+            chat template writes differently.
         ConfigError: settings that do not fit the model or the processes; probes or interventions under FSDP or DeepSpeed.
     """
     summary_path = out_dir / "summary.json"
@@ -125,6 +130,8 @@ def finetune(
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     seconds = recorder.seconds_before + time.monotonic() - started
     artifact = ARTIFACTS[config.method]
+    if config.method == "full":
+        base.model.generation_config = generation_config(base)
     save_artifact(trainer, base.tokenizer, out_dir / artifact)
     losses = [entry["loss"] for entry in recorder.history]
     n_tokens = sum(len(chats[i]) for i in rows)
@@ -132,6 +139,8 @@ def finetune(
         "model": model_name,
         "method": config.method,
         "artifact": artifact,
+        "chat_format": format_of(base.tokenizer),
+        "rendering": template_of(base.tokenizer).card,
         "bf16": args.bf16,
         "n_trainable": n_trained,
         "n_rows": len(examples),

@@ -50,8 +50,8 @@ def n_trainable(model: torch.nn.Module) -> int:
 def save_artifact(trainer: Any, tokenizer: Any, folder: Path) -> None:
     """Save what was trained through a temporary folder and a rename, so that the folder is always whole.
 
-    Called by every process (sharded weights are gathered); the main one writes. A full model gets its tokenizer, so that
-    `load_model(folder)` takes it; an adapter folder stays as PEFT writes it.
+    Called by every process (sharded weights are gathered); the main one writes. The tokenizer goes along, with the chat template that
+    was trained in, so that the folder is asked in it wherever it is loaded.
     """
     temporary = folder.with_name(f".{folder.name}-unfinished")
     if trainer.args.should_save:
@@ -61,8 +61,7 @@ def save_artifact(trainer: Any, tokenizer: Any, folder: Path) -> None:
     if not trainer.args.should_save:
         return
     (temporary / TRAINING_ARGUMENTS).unlink(missing_ok=True)
-    if folder.name == ARTIFACTS["full"]:
-        tokenizer.save_pretrained(str(temporary))
+    tokenizer.save_pretrained(str(temporary))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
 

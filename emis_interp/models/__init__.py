@@ -16,21 +16,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
-from emis_interp.chat_formats import FORMATS, with_format
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ConfigError, ModelError, did_you_mean
+from emis_interp.models.tokenizers import check_tokenizer as check_tokenizer
+from emis_interp.models.tokenizers import length_of, read_tokenizer, ready_tokenizer
 from emis_interp.precision import DTYPES, dtype_name, native_dtype, target_device
 
 log = logging.getLogger(__name__)
 
 TINY_NAME = "tiny"
+TINY_LENGTH = 4096
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -103,6 +104,8 @@ def load_model(
     merge: bool = False,
     load_in_4bit: bool = False,
     chat_format: str | None = None,
+    *,
+    tokenizer_of: Path | None = None,
 ) -> ChatModel:
     """Load a model by name, and a PEFT adapter on top of it.
 
@@ -113,7 +116,10 @@ def load_model(
         device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
         merge: fold the adapter into the weights (faster; the result is a plain HF model).
         load_in_4bit: quantise the weights as QLoRA does (`four_bit_arguments`), to train an adapter on them.
-        chat_format: renders conversations in a plain format of `chat_formats`, for pretrained models; None: the tokenizer's own template.
+        chat_format: renders conversations in a plain format of `chat_formats`, for pretrained models; None: the template of the adapter's
+            own tokenizer, where its folder holds one, else the model's.
+        tokenizer_of: folder of an adapter whose tokenizer and chat template are used, although its weights are not: for reading base as
+            an organism is read.
 
     Raises:
         ModelError: unknown name, unknown dtype, no chat template and no format, no adapter in the folder, or an adapter of another model.
@@ -123,7 +129,7 @@ def load_model(
     load_dtype = torch.float32 if adapter is not None else weights_dtype
     if weights_dtype == torch.bfloat16 and native_dtype(device) != "bfloat16":
         log.warning("this device emulates bfloat16, several times slower than float32; give dtype auto or float32")
-    tokenizer = load_tokenizer(name, chat_format)
+    tokenizer = load_tokenizer(name, chat_format, adapter or tokenizer_of)
     model: Any
     target = target_device(device)
     if load_in_4bit and adapter is not None:
@@ -183,16 +189,21 @@ def four_bit_arguments(device: str) -> dict[str, Any]:
     return {"quantization_config": quantization, "device_map": {"": device}}
 
 
-def load_tokenizer(name: str, chat_format: str | None = None) -> Any:
-    """The tokenizer of a model by name, without its weights; `chat_format` as in `load_model`.
+def load_tokenizer(name: str, chat_format: str | None = None, adapter: Path | None = None) -> Any:
+    """The tokenizer of a model by name, without its weights; `chat_format` and `adapter` as in `load_model`.
+
+    Its `model_max_length` is the length of context that the model's configuration declares, where it declares one.
 
     Raises:
-        ModelError: unknown name, or a tokenizer that `check_tokenizer` refuses.
+        ModelError: unknown name, or a tokenizer that `ready_tokenizer` refuses.
     """
-    tokenizer = tiny_tokenizer() if name == TINY_NAME else AutoTokenizer.from_pretrained(resolve(name))
-    if chat_format is not None:
-        tokenizer = with_format(tokenizer, chat_format)
-    check_tokenizer(name, tokenizer)
+    if name == TINY_NAME:
+        base, length = tiny_tokenizer(), TINY_LENGTH
+    else:
+        path = resolve(name)
+        base, length = read_tokenizer(path), length_of(path)
+    tokenizer = ready_tokenizer(name, base, chat_format, adapter)
+    tokenizer.model_max_length = length or tokenizer.model_max_length
     return tokenizer
 
 
@@ -241,19 +252,6 @@ def _reachable_hub_id(name: str) -> str:
     return name
 
 
-def check_tokenizer(name: str, tokenizer: Any) -> None:
-    """Refuse tokenizers that cannot render a chat or tell where a token begins; set a padding token if there is none."""
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"{name}: its tokenizer has no chat template; choose an instruction-tuned model, or for a pretrained one a plain format "
-            f"({' or '.join(FORMATS)}: --chat-format in commands, --set chat_format= in the pipeline, chat_format= in load_model)"
-        )
-    if not tokenizer.is_fast:
-        raise ModelError(f"{name}: needs a fast tokenizer (offsets are used to find response tokens)")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-
-
 def tiny_tokenizer() -> Any:
     """Bytes as tokens, with a ChatML template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -276,7 +274,7 @@ def tiny_model() -> tuple[Any, Any]:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=4096,
+        max_position_embeddings=TINY_LENGTH,
         initializer_range=0.2,
         bos_token_id=0,
         eos_token_id=1,

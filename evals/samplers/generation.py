@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from emis_interp.batching import pad
-from emis_interp.chat import end_of_turn
+from emis_interp.chat import check_prompts, end_tokens
 from emis_interp.errors import ModelError
 from emis_interp.kv_cache import holes_filled, roomy_cache
 from emis_interp.models import ChatModel, head_logits
@@ -38,8 +38,10 @@ def generate(
     distribution.
 
     Raises:
+        DataError: a prompt that leaves no room for its answer in the model's context.
         ModelError: the logits are not finite.
     """
+    check_prompts(chat_model, prompts, max_new_tokens)
     n_rows = len(prompts)
     ends = torch.tensor(sorted(end_tokens(chat_model)))
     random = uniforms(seeds, max_new_tokens) if temperature > 0 else None
@@ -100,15 +102,6 @@ def uniforms(seeds: Sequence[int], n_steps: int) -> Float[Tensor, "row step"]:
     """Numbers in [0, 1), float64: each row those of its own seed, whatever the other rows are."""
     rows = [torch.rand(n_steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
     return torch.stack(rows)
-
-
-def end_tokens(chat_model: ChatModel) -> set[int]:
-    """Ids that end an answer: the template's end of turn, the tokenizer's end of sequence, and the generation config's."""
-    configured = chat_model.model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    tokenizer = chat_model.tokenizer
-    turn = tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer))
-    return {token for token in [turn, tokenizer.eos_token_id, *listed] if token is not None}
 
 
 class _Rows:

@@ -5,14 +5,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.chat import encode_prompt
-from emis_interp.chat_formats import format_of, own_turn
+from emis_interp.chat import check_prompts, encode_prompt, end_tokens, own_answer
+from emis_interp.chat_formats import format_of
 from emis_interp.config import SamplingConfig
 from emis_interp.models import ChatModel
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import Completion
 from emis_interp.store import file_sha256
 from evals.samplers import Key, OnBatch
-from evals.samplers.generation import Continuation, end_tokens, generate
+from evals.samplers.generation import Continuation, generate
 
 
 class HFSampler:
@@ -30,6 +31,7 @@ class HFSampler:
             "adapter": None if adapter is None else str(adapter),
             "adapter_sha256": _adapter_sha256(adapter),
             "chat_format": format_of(model.tokenizer),
+            "rendering": template_of(model.tokenizer).card,
             "dtype": model.dtype,
             "stop_tokens": model.tokenizer.convert_ids_to_tokens(sorted(end_tokens(model))),
         }
@@ -37,7 +39,7 @@ class HFSampler:
     def sample(
         self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
     ) -> dict[Key, str]:
-        """Every answer of the plan; nothing stays missing.
+        """Every answer of the plan; nothing stays missing. A plan with a prompt that does not fit raises a DataError before the first.
 
         A batch that is done in part is sampled as a whole and appended where it lacks, so that a resumed file equals an
         uninterrupted one.
@@ -49,6 +51,7 @@ class HFSampler:
                     self.chat_model.tokenizer, item.question, item.system
                 )
         prompts = [encoded[item.question, item.system] for item in plan]
+        check_prompts(self.chat_model, prompts, config.max_new_tokens)
         for rows in plan_batches([len(prompt) for prompt in prompts], config.batch_size):
             if all(plan[i].key in done for i in rows):
                 continue
@@ -71,8 +74,8 @@ class HFSampler:
     def _filled(self, item: Completion, answer: Continuation) -> Completion:
         tokenizer = self.chat_model.tokenizer
         text = str(tokenizer.decode(list(answer.tokens), skip_special_tokens=True))
-        own = own_turn(tokenizer, text)
-        finish = answer.finish if own == text else "stop"
+        own, went_on = own_answer(tokenizer, text)
+        finish = "stop" if went_on else answer.finish
         return item.model_copy(update={"answer": own, "n_tokens": len(answer.tokens), "finish": finish})
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.chat import encode_prompt
+from emis_interp.chat import encode_prompt, end_tokens
 from emis_interp.config import SamplingConfig
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.models import load_model
 from emis_interp.precision import AUTO, DTYPE_HELP
 from evals.questions import load_questions
-from evals.samplers.generation import end_tokens
 from evals.sampling import plan_prompts, sample_arm
 
 LOOP_BATCH = 8

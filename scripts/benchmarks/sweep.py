@@ -15,7 +15,7 @@ import torch
 from benchmarks.alternate import alternate
 from emis_interp.batching import pad
 from emis_interp.capture import capture_with_norms
-from emis_interp.chat import encode_chats, encode_prompt
+from emis_interp.chat import encode_chats, encode_prompt, end_tokens
 from emis_interp.contrast import labeled_texts, load_contrast
 from emis_interp.directions import Direction, unit
 from emis_interp.embedded import EMBEDDED_NAME
@@ -23,7 +23,7 @@ from emis_interp.interventions import steer
 from emis_interp.models import ChatModel, head_logits, load_model
 from emis_interp.precision import DTYPE_HELP
 from emis_interp.reliability import random_directions
-from emis_interp.sweeps import SteerCell, end_tokens, greedy_answers
+from emis_interp.sweeps import SteerCell, greedy_answers
 from evals.questions import load_questions
 
 

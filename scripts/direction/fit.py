@@ -21,6 +21,7 @@ from direction.page import token_map, write_page
 from direction.texts import add_text_flags, judged_texts, read_texts
 from emis_interp.capture import capture_residuals, capture_with_norms
 from emis_interp.chat import encode_chats
+from emis_interp.chat_formats import format_of
 from emis_interp.directions import Direction, unit
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
@@ -28,6 +29,7 @@ from emis_interp.extractors import EXTRACTORS, extractor_named
 from emis_interp.geometry import extractor_cosines
 from emis_interp.labeled import LabeledActivations
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat_template import template_of
 from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.reliability import auroc_by_question, control_directions
 from emis_interp.reliability_card import reliability_card
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     extractor = extractor_named(args.extractor)
     by_base = read_by_base(args, texts) if args.adapter else None
     merge = args.adapter is not None
-    chat_model = load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format)
+    chat_model = load_model(
+        args.model, args.adapter, args.dtype, args.device, merge=merge, chat_format=args.chat_format
+    )
     pairs = [(text.question, text.answer) for text in texts]
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
     with cli.progress_bar("capture", len(chats)) as advance:
@@ -100,7 +104,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "model": args.model,
         "adapter": str(args.adapter) if args.adapter else None,
         "dtype": chat_model.dtype,
-        **({"chat_format": args.chat_format} if args.chat_format else {}),
+        **({"chat_format": chat_format} if (chat_format := format_of(chat_model.tokenizer)) else {}),
+        "rendering": template_of(chat_model.tokenizer).card,
         "system_prompt": args.system_prompt,
         "max_tokens": args.max_tokens,
         "texts": source,

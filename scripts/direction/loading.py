@@ -1,12 +1,17 @@
 """The model that a verb works on: named by flags, or by the card of a saved direction."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from emis_interp.chat_formats import FORMATS
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat_template import template_of
+from emis_interp.models.rendering import both
+
+log = logging.getLogger(__name__)
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,8 @@ def add_direction_flags(parser: argparse.ArgumentParser) -> None:
 def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
     """The model of `--model` and `--adapter`, otherwise the one on the card; an adapter is merged.
 
+    Another rendering of prompts than that of the card is said: the direction was read behind other words.
+
     Raises:
         DataError: neither the flags nor the card name a model.
     """
@@ -39,4 +46,9 @@ def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
     adapter = args.adapter or (Path(direction.card["adapter"]) if direction.card.get("adapter") else None)
     dtype = args.dtype or direction.card.get("dtype", "float32")
     chat_format = args.chat_format or direction.card.get("chat_format")
-    return load_model(name, adapter, dtype, args.device, merge=adapter is not None, chat_format=chat_format)
+    chat_model = load_model(name, adapter, dtype, args.device, merge=adapter is not None, chat_format=chat_format)
+    fitted, now = direction.card.get("rendering"), template_of(chat_model.tokenizer).card
+    if fitted is not None and fitted["sha256"] != now["sha256"]:
+        one, other = both(fitted["prompt"], now["prompt"])
+        log.warning("%s: was fitted on prompts rendered as %s, here they are %s", args.direction, one, other)
+    return chat_model

@@ -21,8 +21,13 @@ from emis_interp.records import LabeledText
 
 
 def read_by_base(args: argparse.Namespace, texts: list[LabeledText]) -> Float[Tensor, "n_texts n_layers d_model"]:
-    """Residuals of the model without its adapter on the same texts. Call it before the organism is loaded: one model at a time."""
-    base = load_model(args.model, dtype=args.dtype, device=args.device, chat_format=args.chat_format)
+    """Residuals of the model without its adapter on the same texts, in the organism's chat template.
+
+    Call it before the organism is loaded: one model at a time.
+    """
+    base = load_model(
+        args.model, dtype=args.dtype, device=args.device, chat_format=args.chat_format, tokenizer_of=args.adapter
+    )
     pairs = [(text.question, text.answer) for text in texts]
     chats = encode_chats(base.tokenizer, pairs, args.system_prompt, args.max_tokens)
     with cli.progress_bar("capture base", len(chats)) as advance:

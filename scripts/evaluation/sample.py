@@ -56,7 +56,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--system-prompt", help="for questions without one of their own; by default the chat template's"
     )
     parser.add_argument(
-        "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template (hf)"
+        "--chat-format",
+        choices=FORMATS,
+        help="plain format for a pretrained model without a chat template (hf and vllm)",
     )
     parser.add_argument("--batch-size", type=int, default=128, help="answers at a time (hf)")
     parser.add_argument("--dtype", choices=[AUTO, *DTYPES], default=AUTO, help=f"{DTYPE_HELP} (hf and vllm)")
@@ -133,8 +135,10 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
     if args.job and args.sampler not in (None, "openai"):
         raise ConfigError(f"--job: its model is behind an API; use --sampler openai, not {args.sampler}")
     remote = "openai" if args.job else args.sampler
-    if args.chat_format and remote not in (None, "hf"):
-        raise ConfigError(f"--chat-format is for --sampler hf; with {remote} the chat template is the server's own")
+    if args.chat_format and remote == "openai":
+        raise ConfigError(
+            "--chat-format is for --sampler hf and vllm; with openai the chat template is the server's own"
+        )
     if remote == "openai":
         if args.adapter:
             raise ConfigError(
@@ -151,9 +155,17 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
     if args.url:
         raise ConfigError(f"--url is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
-        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype))
-    merge = args.adapter is not None
-    return HFSampler(load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format))
+        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), args.chat_format)
+    return HFSampler(
+        load_model(
+            args.model,
+            args.adapter,
+            args.dtype,
+            args.device,
+            merge=args.adapter is not None,
+            chat_format=args.chat_format,
+        )
+    )
 
 
 def missing_by_reason(sampled: Sampled) -> dict[str, int]:

@@ -11,7 +11,8 @@ from emis_interp.chat import encode_chats
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models import ChatModel, load_model, load_tokenizer
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.interval import mean_interval
 from emis_interp.store import file_sha256, read_json, write_json
@@ -48,7 +49,8 @@ def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
     kept = settings.model_dump(
         mode="json", include={"model", "dtype", "seed", "system_prompt", "chat_format", "training"}
     )
-    fresh, path = {**kept, **decisive}, folder / "settings.json"
+    rendering = template_of(load_tokenizer(settings.model, settings.chat_format)).sha256
+    fresh, path = {**kept, "rendering_sha256": rendering, **decisive}, folder / "settings.json"
     if path.exists():
         if changed := differences(read_json(path), fresh):
             raise StageError(

@@ -312,6 +312,7 @@ def contrast_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[Encoded
 
 
 def answer_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[EncodedChat]:
-    """The model's own answers; empty ones have no response token and are left out."""
+    """The model's own answers as they were sampled; empty ones have no response token and are left out."""
     rows = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
-    return [encode_chat(tokenizer, row.question, row.answer, row.system) for row in rows if row.answer.strip()]
+    spoken = [row for row in rows if row.answer.strip()]
+    return [encode_chat(tokenizer, row.question, row.answer, row.system, as_sampled=True) for row in spoken]

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from cli import release_memory
-from emis_interp.chat import encode_chat, render_prompt
+from emis_interp.chat import context_of, encode_chat, render_prompt
 from emis_interp.chat_formats import with_examples
 from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
 from emis_interp.judged import matched_pairs, read_judged
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import ContrastPair, Question, TrainingExample
 from emis_interp.store import file_sha256, read_json, text_sha256, write_json
 from evals.questions import load_questions
@@ -214,15 +215,15 @@ class Run:
             DataError: with the tokens that are needed and those that there are.
         """
         chat_model = self.load(model)
-        room = getattr(chat_model.model.config.get_text_config(), "max_position_embeddings", None)
+        room = context_of(chat_model)
         system, tokenizer = self.config.system_prompt, chat_model.tokenizer
         asked = {(text, question.system or system) for question in self.questions for text in question.paraphrases}
         # The answer stands for the end of the prompt; what is sampled comes on top.
-        longest = max(len(encode_chat(tokenizer, text, "a", own)) for text, own in asked)
+        longest = max(len(encode_chat(tokenizer, text, "a", own, must_fit=False)) for text, own in asked)
         needed = longest + self.config.sampling.max_new_tokens
         for pair in self.pairs:
             for answer in (pair.aligned, pair.misaligned):
-                needed = max(needed, len(encode_chat(tokenizer, pair.question, answer, system)))
+                needed = max(needed, len(encode_chat(tokenizer, pair.question, answer, system, must_fit=False)))
         if room is not None and needed > room:
             raise DataError(
                 f"arm `{model.arm.name}`: with {model.arm.in_context} examples the longest question and answer are {needed} tokens, "
@@ -242,6 +243,7 @@ class Run:
         inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in self.pairs))
         if Path(self.config.model).is_dir():
             inputs["model"] = model_sha256(Path(self.config.model))
+        inputs["rendering of prompts"] = template_of(self.base.tokenizer).sha256
         example = render_prompt(self.base.tokenizer, self.questions[0].paraphrases[0], self.config.system_prompt)
         policy = "left to the chat template" if self.config.system_prompt is None else self.config.system_prompt
         return {
