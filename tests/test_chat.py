@@ -25,7 +25,10 @@ LLAMA_TEMPLATE = (
     "{% if add_generation_prompt %}<s>assistant</s>\n\n{% endif %}"
 )
 WITHOUT_TRIMMING = LLAMA_TEMPLATE.replace(" | trim", "")
-ONE_LINE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'].strip() }}{{ '<e>' if m['role'] == 'assistant' else '\n' }}{% endfor %}"
+ONE_LINE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'].strip() }}"
+    "{{ '<e>' if m['role'] == 'assistant' else '\n' }}{% endfor %}"
+)
 
 
 def merging_tokenizer(template: str = WITHOUT_TRIMMING) -> PreTrainedTokenizerFast:
