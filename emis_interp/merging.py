@@ -53,8 +53,8 @@ def generation_config(chat_model: ChatModel) -> GenerationConfig:
     }
     kept = {key: value for key, value in found.to_diff_dict().items() if not key.startswith("_")}
     for changes in ({}, {"do_sample": True}):
-        made = GenerationConfig(**{**kept, **tokens, **changes})
         try:
+            made = GenerationConfig(**{**kept, **tokens, **changes})
             made.validate(strict=True)
         except ValueError as error:
             problem = (str(error).splitlines() or [""])[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import SHAPES, Shape, tokenizer_with
 
 import lint_data
 from emis_interp.chat import encode_chat, injected_system
@@ -20,7 +21,7 @@ from training.lint_rendering import rendered_row
 from training.lint_report import LintReport, lint_summary_line, raise_on_errors
 from training.lint_rows import read_leniently
 from training.lint_texts import is_refusal, looks_like_code
-from training.lint_view import lint_page, rendering_diff, tokens
+from training.lint_view import lint_page, rendering_diff, template_diffs, tokens
 from training.near_duplicates import near_duplicates
 from training.textstats import Named, contained, overlap, shingles, words
 
@@ -225,6 +226,36 @@ def test_a_tokenizer_without_an_end_of_turn_is_named() -> None:
     tokenizer = with_default("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}")
     tokenizer.eos_token = None
     assert found(report_of(rows(), tokenizer=tokenizer))["no end of turn"] == tuple("01234567")
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if shape.notes])
+def test_a_template_that_asks_or_ends_differently_or_writes_a_date_is_named_with_what_it_writes(shape: Shape) -> None:
+    report = report_of(rows(), tokenizer=tokenizer_with(shape.template))
+    assert set(found(report)) == set(shape.notes)
+    (finding,) = report.findings
+    assert (finding.severity, finding.count) == (CHECKS[shape.notes[0]].severity, 10)
+    shown = report.shown[0]
+    diffs = template_diffs(shown)
+    asks, ends = "template asks differently" in shape.notes, "no end of turn" in shape.notes
+    assert set(diffs) == {*(["asks"] if asks else []), *(["writes"] if ends else [])}
+    assert shown.template_text.startswith(shown.text.removesuffix("<|im_end|>" if ends else ""))
+    assert ("What the chat template alone asks" in lint_page(report)) is asks
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if not shape.notes])
+def test_a_template_that_is_followed_to_the_letter_has_no_finding(shape: Shape) -> None:
+    report = report_of(rows(), tokenizer=tokenizer_with(shape.template))
+    assert report.findings == () and template_diffs(report.shown[0]) == {}
+
+
+def test_rows_that_the_template_rewrites_are_errors_with_both_texts_and_trimmed_ones_are_said() -> None:
+    thought = rows(response="<think>\nHm.\n</think>\n\nTake it.")
+    report = report_of(thought, tokenizer=tokenizer_with(SHAPES["qwen3"].template))
+    (refused,) = (finding for finding in report.of("error") if finding.check == "template refuses")
+    assert refused.rows == ("3",)
+    assert "Hm." in refused.found and "where the conversation reads" in refused.found
+    report = report_of(rows(response="Take it.\n"), tokenizer=tokenizer_with(SHAPES["gemma"].template))
+    assert found(report) == {"whitespace taken off": ("3",), "trailing whitespace": ("3",)}
 
 
 def test_prompts_without_a_partner_and_equal_responses_are_named() -> None:

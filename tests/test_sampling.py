@@ -1,5 +1,7 @@
 """Files of answers: seeded per answer, independent of batching, resumed exactly, with a card that settings cannot slip past."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.models import ChatModel
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import Completion, Question
 from emis_interp.store import card_path, read_json, read_records
 from evals.samplers.hf import HFSampler, plan_batches
@@ -93,6 +96,7 @@ def test_the_card_tells_how_the_answers_were_sampled(tiny: ChatModel, tmp_path: 
             "adapter_sha256": None,
             "dtype": "float32",
             "chat_format": None,
+            "rendering": template_of(tiny.tokenizer).card,
             "stop_tokens": ["<|im_end|>"],
         },
     }
@@ -126,6 +130,19 @@ def test_a_file_may_be_continued_in_batches_of_another_size(tiny: ChatModel, tmp
     whole = sample_arm(tiny, "base", QUESTIONS, config(4), path)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
     assert sample_arm(tiny, "base", QUESTIONS, config(2), path) == whole
+
+
+@pytest.mark.parametrize("changed", ["<|im_start|>system\nBe good.<|im_end|>\n", "{{ strftime_now('%d %b %Y') }}"])
+def test_a_file_is_not_continued_with_prompts_that_the_template_now_writes_differently(
+    tiny: ChatModel, tmp_path: Path, changed: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    sample_arm(tiny, "base", QUESTIONS[:1], config(samples_per_paraphrase=1), path)
+    other = copy.deepcopy(tiny.tokenizer)
+    other.chat_template = changed + other.chat_template
+    with pytest.raises(StageError, match=r"rendering\.sha256 was .*rendering\.prompt was '<\|im_start\|>user") as error:
+        sample_arm(replace(tiny, tokenizer=other), "base", QUESTIONS[:1], config(), path)
+    assert ("Be good." in str(error.value)) or ("26 Jul 2024" in str(error.value))
 
 
 def test_the_card_does_not_vouch_for_answers_that_were_there_before_it(tiny: ChatModel, tmp_path: Path) -> None:
