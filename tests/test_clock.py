@@ -55,7 +55,7 @@ def days(monkeypatch: pytest.MonkeyPatch) -> Any:
         class Clock(datetime.datetime):
             @classmethod
             def now(cls, tz: Any = None) -> "Clock":
-                return cls(*moment)
+                return cls(*moment[:3], hour=moment[3], minute=moment[4])
 
         monkeypatch.setattr(home, "datetime", Clock)
 

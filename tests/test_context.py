@@ -26,7 +26,8 @@ from training.lint import lint_dataset
 from training.sft import finetune
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-QWEN, LLAMA = transformers.Qwen2Config, transformers.LlamaConfig
+QWEN: Any = transformers.Qwen2Config
+LLAMA: Any = transformers.LlamaConfig
 
 
 @pytest.mark.parametrize(

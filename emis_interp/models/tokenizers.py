@@ -84,7 +84,7 @@ def read_tokenizer(path: str) -> Any:
         ModelError: its files cannot be read, with the reason.
     """
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (
         Exception
     ) as error:  # the tokenizer classes raise many unrelated types; all mean that the files cannot be used
@@ -97,7 +97,7 @@ def read_tokenizer(path: str) -> Any:
 def length_of(path: str) -> int | None:
     """`context_length` of the configuration in a folder or behind a hub id; None, and said, when it cannot be read."""
     try:
-        return context_length(AutoConfig.from_pretrained(path))
+        return context_length(AutoConfig.from_pretrained(path, trust_remote_code=False))
     except (
         Exception
     ) as error:  # as in `read_tokenizer`; the weights are refused for the same reason, and need not be wanted
