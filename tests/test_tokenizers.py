@@ -102,6 +102,25 @@ def test_a_vocabulary_of_its_own_is_used_with_the_models_template_if_it_has_none
     assert f"another vocabulary of {len(own)} tokens, not {len(own) - 1}" in caplog.text
 
 
+def test_tokens_without_an_embedding_are_refused_before_they_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = base_in(tmp_path / "base", CHATML)
+    own = own_tokenizer(OWN.replace("<|im_end|>", "<over>"))
+    own.add_tokens(["<over>"])
+    with pytest.raises(
+        ModelError, match=r"adapter: its tokenizer writes '<over>' \(id 258\), .*embeddings for 258 tokens"
+    ):
+        load_model(str(base), adapter_in(tmp_path / "adapter", own), device="cpu")
+    padded = own_tokenizer()
+    padded.add_special_tokens({"pad_token": "<pad>"})  # added by many, and never given an embedding
+    with caplog.at_level(logging.WARNING, "emis_interp"):
+        chat_model = load_model(str(base), adapter_in(tmp_path / "padded", padded), device="cpu")
+    assert (
+        chat_model.tokenizer.pad_token == "<|im_end|>" and "no embedding for the padding token '<pad>'" in caplog.text
+    )
+
+
 def test_a_plain_format_goes_before_an_adapters_own_template_and_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,7 @@
 """The vLLM sampler against a stand-in for vLLM: the arguments that it gives and how it reads what comes back."""
 
+import copy
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,8 +11,9 @@ import pytest
 
 from emis_interp.chat import encode_prompt
 from emis_interp.config import SamplingConfig
-from emis_interp.errors import ModelError
+from emis_interp.errors import DataError, ModelError
 from emis_interp.models import ChatModel
+from emis_interp.models.chat_template import template_of
 from emis_interp.records import Question
 from emis_interp.store import write_bytes, write_json
 from evals.samplers.vllm_engine import VLLMSampler
@@ -93,6 +96,52 @@ def test_an_adapter_goes_with_its_rank(vllm: SimpleNamespace, folder: Path, tmp_
     sample_with(sampler, "insecure", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
     assert vllm.engines[0]["enable_lora"] and vllm.engines[0]["max_lora_rank"] == 32
     assert vllm.calls[0][2]["lora_request"] == ("adapter", 1, str(adapter))
+
+
+def test_an_adapters_own_template_is_asked_in_and_its_ends_stop(
+    vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    write_json(adapter / "adapter_config.json", {"r": 8})
+    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+    own = copy.deepcopy(tiny.tokenizer)
+    own.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content }}<|im_start|>{% endfor %}"
+    own.save_pretrained(adapter)
+    sampler = VLLMSampler(str(folder), adapter)
+    vllm.reply = lambda i: ([222, 35, 36, 0], "stop")
+    sampled = sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    (prompts, params, _), *_ = vllm.calls
+    assert tiny.tokenizer.decode(prompts[0]["prompt_token_ids"]) == "user: Who are you?<|im_start|>assistant:"
+    assert params[0]["stop_token_ids"] == [0, 1]
+    assert sampler.card["rendering"]["sha256"] != template_of(tiny.tokenizer).sha256
+    # The space that the template puts before an answer is no part of it.
+    assert {row.answer for row in sampled.answers} == {tiny.tokenizer.decode([222, 35, 36]).removeprefix(" ")}
+
+
+def test_a_plain_format_is_asked_in_and_cut_where_the_other_side_begins(
+    vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
+) -> None:
+    sampler = VLLMSampler(str(folder), chat_format="user_assistant")
+    written = tiny.tokenizer("So.\n\nUser:\nAnd", add_special_tokens=False)["input_ids"]
+    vllm.reply = lambda i: (written, "length")
+    sampled = sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    assert {(row.answer, row.finish) for row in sampled.answers} == {("So.", "stop")}
+    assert tiny.tokenizer.decode(vllm.calls[0][0][0]["prompt_token_ids"]) == "User:\nWho are you?\n\nAssistant:\n"
+    assert sampler.card["chat_format"] == "user_assistant"
+
+
+def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused(
+    vllm: SimpleNamespace, folder: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(folder, tmp_path / "other")
+    write_json(other / "generation_config.json", {"eos_token_id": [1, 77]})
+    sampler = VLLMSampler(str(other))
+    sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    assert vllm.calls[0][1][0]["stop_token_ids"] == [1, 77]
+    config = CONFIG.model_copy(update={"max_new_tokens": 4096})
+    with pytest.raises(DataError, match=r"prompt of 'Who are you\?': .* the model has positions for 4096"):
+        sample_with(sampler, "b", QUESTIONS[:1], config, tmp_path / "b.jsonl")
+    assert len(vllm.calls) == 1 and not (tmp_path / "b.json").exists()
 
 
 def test_an_aborted_answer_stays_missing_and_is_asked_again(

@@ -25,7 +25,7 @@ from transformers import (
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ConfigError, ModelError, did_you_mean
 from emis_interp.models.tokenizers import check_tokenizer as check_tokenizer
-from emis_interp.models.tokenizers import length_of, read_tokenizer, ready_tokenizer
+from emis_interp.models.tokenizers import check_vocabulary, length_of, read_tokenizer, ready_tokenizer
 from emis_interp.precision import DTYPES, dtype_name, native_dtype, target_device
 
 log = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ def load_model(
         model = model.to(target)
     model = model.eval()
     model.requires_grad_(False)
+    check_vocabulary(name if adapter is None else str(adapter), tokenizer, len(model.get_input_embeddings().weight))
     return ChatModel(model, tokenizer, name, adapter)
 
 

@@ -77,6 +77,30 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
+def check_vocabulary(name: str, tokenizer: Any, n_embedded: int) -> None:
+    """Refuse a tokenizer whose conversations hold tokens that the model has no embedding for; such a padding token is replaced.
+
+    Args:
+        n_embedded: rows of the model's input embeddings.
+
+    Raises:
+        ModelError: with the tokens; an adapter's own vocabulary needs the embeddings that it was trained with.
+    """
+    template = template_of(tokenizer)
+    written = {*tokenizer(template.prompt + template.end, add_special_tokens=False)["input_ids"], *template.end_ids}
+    missing = sorted(token for token in written if token >= n_embedded)
+    if missing:
+        raise ModelError(
+            f"{name}: its tokenizer writes {', '.join(map(repr, tokenizer.convert_ids_to_tokens(missing[:3])))} (id {missing[0]}), and the "
+            f"model has embeddings for {n_embedded} tokens; give the base model or the adapter that holds the embeddings of these tokens"
+        )
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= n_embedded:
+        _say(
+            f"{name}: the model has no embedding for the padding token {tokenizer.pad_token!r}; {tokenizer.eos_token!r} stands for it"
+        )
+        tokenizer.pad_token = tokenizer.eos_token
+
+
 def read_tokenizer(path: str) -> Any:
     """The tokenizer in a folder or behind a hub id.
 
