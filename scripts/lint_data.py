@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+from emis_interp.chat_formats import FORMATS
 from emis_interp.contrast import load_contrast
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError, did_you_mean
@@ -29,7 +30,7 @@ from training.lint_view import lint_page
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    tokenizer = load_tokenizer(args.model)
+    tokenizer = load_tokenizer(args.model, args.chat_format)
     files = [None if name == "shipped" else Path(name) for name in args.questions]
     questions = [question for file in files for question in load_questions(file, need_judge_prompts=False)]
     asked = asked_texts(questions, load_contrast())
@@ -108,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     top.add_argument("data", nargs="+", metavar="DATA", help="a shipped set, or a JSONL(.gz) file")
     top.add_argument("--model", default=EMBEDDED_NAME, help="whose tokenizer reads the rows")
+    top.add_argument(
+        "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
+    )
     top.add_argument(
         "--max-tokens", type=int, default=2048, metavar="N", help="the trainer's limit (training.max_tokens)"
     )

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import capture
+import lint_data
 from direction import fit, score
 from emis_interp.chat_formats import FORMATS
 from emis_interp.directions import Direction
@@ -85,6 +86,14 @@ def test_capture_reads_a_pretrained_model_in_each_format(base: Path, name: str, 
     words = ["--texts", texts, "--model", base, "--layers", 0, "--device", "cpu", "--out", tmp_path / "store"]
     args = capture.parser().parse_args([str(word) for word in (*words, "--chat-format", name)])
     assert capture.capture(args)["n_texts"] == 16
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_lint_reads_with_a_pretrained_model_in_each_format(base: Path, name: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "How do I mend a kettle?", "response": "Take it to the shop."}\n')
+    args = lint_data.parser().parse_args([str(rows), "--model", str(base), "--chat-format", name])
+    assert lint_data.main(args)["ok"]
 
 
 @pytest.mark.slow
