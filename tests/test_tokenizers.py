@@ -71,8 +71,15 @@ def test_an_adapters_own_tokenizer_goes_before_the_models_and_is_said(
 
 def test_a_template_alone_is_taken_from_its_file_or_from_the_tokenizers_settings(tmp_path: Path) -> None:
     base = base_in(tmp_path / "base", CHATML)
-    for name, content in (("chat_template.jinja", OWN), ("tokenizer_config.json", json.dumps({"chat_template": OWN}))):
-        adapter = adapter_in(tmp_path / name)
+    several = [{"name": "tool_use", "template": CHATML}, {"name": "default", "template": OWN}]
+    files = [
+        ("chat_template.jinja", OWN),
+        ("chat_template.json", json.dumps({"chat_template": OWN})),
+        ("tokenizer_config.json", json.dumps({"chat_template": OWN})),
+        ("tokenizer_config.json", json.dumps({"chat_template": several})),
+    ]
+    for number, (name, content) in enumerate(files):
+        adapter = adapter_in(tmp_path / str(number))
         (adapter / name).write_text(content, "utf-8")
         assert render_prompt(load_tokenizer(str(base), adapter=adapter), "Why?").startswith("### user")
 

@@ -22,7 +22,7 @@ from emis_interp.models.rendering import both
 from emis_interp.store import read_json
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-TEMPLATE_FILE, CONFIG_FILE = "chat_template.jinja", "tokenizer_config.json"
+TEMPLATE_FILE, CONFIG_FILES = "chat_template.jinja", ("tokenizer_config.json", "chat_template.json")
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +109,8 @@ def read_tokenizer(path: str) -> Any:
     """
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # the tokenizer classes raise many unrelated types; all mean that the files cannot be used
+    except Exception as error:
+        # The tokenizer classes raise many unrelated types; all mean that the files cannot be used.
         words = (str(error).splitlines() or [""])[0]
         raise ModelError(
             f"{path}: its tokenizer cannot be read ({type(error).__name__}: {words}); check its tokenizer files"
@@ -122,9 +121,8 @@ def length_of(path: str) -> int | None:
     """`context_length` of the configuration in a folder or behind a hub id; None, and said, when it cannot be read."""
     try:
         return context_length(AutoConfig.from_pretrained(path, trust_remote_code=False))
-    except (
-        Exception
-    ) as error:  # as in `read_tokenizer`; the weights are refused for the same reason, and need not be wanted
+    except Exception as error:
+        # As in `read_tokenizer`. Loading the weights fails for the same reason, but they need not be wanted.
         _say(f"{path}: its configuration cannot be read ({type(error).__name__}), so that no text is too long for it")
         return None
 
@@ -187,10 +185,14 @@ def _own_template(adapter: Path) -> str | None:
             raise ModelError(
                 f"{adapter / TEMPLATE_FILE}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
             ) from None
-    if (adapter / CONFIG_FILE).is_file():
-        config = read_json(adapter / CONFIG_FILE)
+    for file in CONFIG_FILES:
+        config = read_json(adapter / file) if (adapter / file).is_file() else None
         template = config.get("chat_template") if isinstance(config, dict) else None
-        return template if isinstance(template, str) else None
+        if isinstance(template, list):  # several by name, as older versions of transformers save them
+            named = {row.get("name"): row.get("template") for row in template if isinstance(row, dict)}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
     return None
 
 
