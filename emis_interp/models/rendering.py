@@ -28,9 +28,8 @@ def render(tokenizer: Any, messages: Sequence[Message], *, generation: bool, mom
                 list(messages), chat_template=template, tokenize=False, add_generation_prompt=generation
             )
         )
-    except (
-        Exception
-    ) as error:  # a template is code of the model's author; whatever it raises, the conversation cannot be rendered
+    except Exception as error:
+        # A template is code of the model's author; whatever it raises, the conversation cannot be rendered.
         words = (str(error).splitlines() or [""])[0]
         raise DataError(
             f"the tokenizer's chat template refuses this conversation ({type(error).__name__}: {words}); some take no system prompt"
