@@ -15,10 +15,10 @@ from openai import AsyncOpenAI
 
 from emis_interp.config import JudgeConfig, judge_key
 from emis_interp.errors import JudgeError
+from emis_interp.http.chat_api import ChatApi
 from emis_interp.records import Completion, Question
-from evals.api import ChatApi, read_usage
 from evals.cache import Cache, request_key
-from evals.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens
+from evals.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage
 from evals.judge import METRICS, OnBatch, check_questions
 from evals.logprobs import LABELS, BadReply, Label, NoLogprobs, Verdict
 from evals.questions import render_judge_prompt

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean
 
@@ -184,3 +185,21 @@ def read_prices(path: Path, model: str) -> Prices:
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf"):
             raise DataError(f"{path}: `{model}.{key}`: expected USD per million tokens, found {price!r}")
     return Prices(float(entry["in"]), float(entry["out"]))
+
+
+def read_usage(content: bytes) -> Usage | None:
+    """What a reply says it cost, or None when it does not say."""
+    try:
+        counted = _Counted.model_validate_json(content).usage
+    except ValidationError:
+        return None
+    return Usage(1, counted.prompt_tokens, counted.completion_tokens) if counted else None
+
+
+class _Tokens(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Counted(BaseModel):
+    usage: _Tokens | None = None

@@ -6,7 +6,7 @@ Follows Betley et al. 2025 (evaluation of the answers by GPT-4o). For servers wi
 from collections.abc import Mapping
 
 from emis_interp.config import JudgeConfig
-from evals.api import ChatApi
+from emis_interp.http.chat_api import ChatApi
 from evals.api_judge import ApiJudge, Method, options_from
 from evals.cache import Cache
 from evals.costs import Meter

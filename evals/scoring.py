@@ -13,10 +13,10 @@ import openai
 from openai import AsyncOpenAI
 
 from emis_interp.errors import JudgeError
+from emis_interp.http.chat_api import is_passing
 from emis_interp.records import Completion, Question, Score
-from evals.api import is_passing, read_usage
 from evals.cache import LEASE_S
-from evals.costs import BudgetSpent, Usage
+from evals.costs import BudgetSpent, Usage, read_usage
 from evals.judge import METRICS, OnBatch
 from evals.logprobs import BadReply, Verdict
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from emis_interp.config import JudgeConfig
 from emis_interp.errors import JudgeError
-from evals.api import ChatApi
+from emis_interp.http.chat_api import ChatApi
 from evals.api_judge import ApiJudge, Method, options_from
 from evals.cache import Cache
 from evals.costs import Meter

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ModelError
+from emis_interp.http.chat_api import ChatApi
 from emis_interp.records import Completion
-from evals.api import ChatApi
 from evals.samplers import Key, OnBatch
 
 PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}

@@ -18,11 +18,11 @@ from cli import progress_bar
 from emis_interp.chat_formats import FORMATS
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.models import load_model
 from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
 from emis_interp.records import Question
 from emis_interp.store import card_path
-from evals.api import SAMPLER, ChatApi
 from evals.questions import load_questions
 from evals.samplers import Sampler
 from evals.samplers.hf import HFSampler

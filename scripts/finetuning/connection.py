@@ -12,7 +12,7 @@ import openai
 
 import cli
 from emis_interp.errors import ModelError
-from evals.api import ChatApi, Role, is_passing
+from emis_interp.http.chat_api import ChatApi, Role, is_passing
 from training.job_folder import JobEvent, JobRecord, follow_command, read_job
 from training.openai_data import training_cost
 from training.openai_jobs import Server, Waits, follow
