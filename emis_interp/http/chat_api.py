@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import anyio
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
@@ -91,7 +90,6 @@ class ChatApi:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncOpenAI]:
         """A client for use inside one event loop."""
-        allow_mounted_save()
         options = dict(self._client_options)
         if self._per_minute is not None:
             pace = Pace(self._per_minute)
@@ -172,16 +170,6 @@ class Pace:
         self._next = due + self._interval_s
         if due > now:
             await asyncio.sleep(due - now)
-
-
-def allow_mounted_save() -> None:
-    """Let asynchronous clients run in a process that has imported nnsight; call it before making one.
-
-    nnsight gives every Python object a method `save`. anyio, on which the HTTP library stands, loads some of its modules at first use and
-    refuses classes with public attributes that they do not declare. So its base class declares one.
-    """
-    base: Any = anyio.TypedAttributeSet
-    base.__annotations__ = {**getattr(base, "__annotations__", {}), "save": object}
 
 
 def is_passing(error: openai.OpenAIError) -> bool:
