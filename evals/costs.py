@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean
+from emis_interp.http.replies import usage_of
 
 TOKENS_BY = "UTF-8 bytes / 4"
 Unit = Literal["USD", "calls", "tokens"]
@@ -189,17 +189,5 @@ def read_prices(path: Path, model: str) -> Prices:
 
 def read_usage(content: bytes) -> Usage | None:
     """What a reply says it cost, or None when it does not say."""
-    try:
-        counted = _Counted.model_validate_json(content).usage
-    except ValidationError:
-        return None
-    return Usage(1, counted.prompt_tokens, counted.completion_tokens) if counted else None
-
-
-class _Tokens(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class _Counted(BaseModel):
-    usage: _Tokens | None = None
+    counts = usage_of(content)
+    return None if counts is None else Usage(1, *counts)
