@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from emis_interp.config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import JudgeError
 from emis_interp.http.chat_api import ChatApi
-from emis_interp.http.replies import BadReply, UnfinishedThought
+from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought
 from emis_interp.http.request_fields import say_request, token_limit
 from emis_interp.records import Completion, Question
 from evals.cache import Cache, request_key
@@ -27,10 +27,6 @@ from evals.questions import render_judge_prompt
 from evals.scoring import Scoring
 
 log = logging.getLogger(__name__)
-THINKS = (
-    "give it more with --max-tokens 4096, or switch the thought off in the way of its server (--request reasoning_effort=none, "
-    "--request chat_template_kwargs.enable_thinking=false, --request think=false)"
-)
 
 
 @dataclass(frozen=True)
@@ -187,8 +183,9 @@ class ApiJudge:
             except NoLogprobs:
                 continue
             except UnfinishedThought as error:
+                more = THINKS.format(flag="--max-tokens 4096")
                 raise JudgeError(
-                    f"judge at {self.api.host}: `{self.api.model}` thinks first: {error}; {THINKS}"
+                    f"judge at {self.api.host}: `{self.api.model}` thinks first: {error}; {more}"
                 ) from None
             except BadReply:
                 return

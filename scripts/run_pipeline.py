@@ -18,6 +18,7 @@ from typing import Any
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.http.request_fields import parse_request
 from emis_interp.report.page import build_report
 from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
@@ -88,6 +89,9 @@ def overrides(args: argparse.Namespace) -> list[str]:
         values += [f"judge.kind={api}", f"judge.url={args.judge_url}"]
     if args.judge_model:
         values += [f"judge.kind={api}", f"judge.model={args.judge_model}"]
+    if args.request:
+        parse_request(args.request)  # its own words for what is no request
+        values += [f"judge.request.{setting}" for setting in args.request]
     return values + args.set
 
 
@@ -127,6 +131,13 @@ def parser() -> argparse.ArgumentParser:
         "--judge-url", metavar="URL", help="score with an OpenAI-compatible server (key from $OPENAI_API_KEY)"
     )
     top.add_argument("--judge-model", metavar="NAME", help="model that the API judge asks for")
+    top.add_argument(
+        "--request",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="field of every request of an API judge; KEY= leaves it out (judge.request in a preset)",
+    )
     top.add_argument(
         "--set",
         action="append",

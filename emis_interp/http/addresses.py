@@ -79,7 +79,7 @@ def url_problem(url: str) -> str | None:
     except ValueError:  # brackets that do not match, a port that is no number
         well_formed, parts = False, SplitResult("", "", "", "", "")
     if "@" in (parts.netloc or url.partition("?")[0]):  # the HTTP library logs whole URLs
-        return "must not contain a user name or password; a key belongs in the environment"
+        return "must not contain a password or a user name; a key belongs in the environment"
     if not well_formed or not _HOST.fullmatch(parts.hostname or "") or "\\" in url:
         return "must look like http://localhost:8000/v1"
     return _rest_problem(parts)

@@ -27,6 +27,11 @@ _ENDS: dict[str, End] = {
 """A server's word in small letters -> what it means: OpenAI's own, TGI, Ollama, LM Studio, Mistral, Anthropic, Gemini, Cohere, DeepSeek."""
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
 _TEXT_PARTS = ("text", "output_text")
+THINKS = (
+    "give it more with {flag}, or switch the thought off in the way of its server (--request reasoning_effort=none, "
+    "--request chat_template_kwargs.enable_thinking=false, --request think=false)"
+)
+"""What helps when the tokens ran out in a thought; `flag` is the one for more of them."""
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 120
 
@@ -60,7 +65,8 @@ class ChatReply:
         end: why it ended; end_word: in the server's own word, None when it says nothing.
         n_tokens: as the server counts them, thought included, and n_thought_tokens: of the thought; None when it does not say.
         positions: with log-probabilities; None when there are none.
-        other: what stands in place of a text: `refused with ...`, `calls a tool`; "" for nothing.
+        other: what stands in place of a text: `refused with ...`, `it calls a tool`; "" for nothing.
+        has_content: the message has a text, though perhaps an empty one.
     """
 
     text: str
@@ -72,6 +78,7 @@ class ChatReply:
     n_thought_tokens: int | None = None
     positions: tuple[Position, ...] | None = None
     other: str = ""
+    has_content: bool = True
 
     def missing_answer(self, limit: int | None = None) -> BadReply | None:
         """Why there is no answer, None when there is one. `limit`: of the request's tokens, for the words."""
@@ -116,7 +123,8 @@ def read_reply(content: bytes) -> ChatReply:
         raise BadReply(f"error in the reply: {_short(choice['error'])}")
     message = choice.get("message")
     message = {} if message is None else _mapping(message, "choices.0.message")
-    thought, given = _content(message.get("content", choice.get("text")))
+    content_given = message.get("content", choice.get("text"))
+    thought, given = _content(content_given)
     split = split_thought(given)
     thoughts = [*(_plain(message.get(name)) for name in _THOUGHT_FIELDS), _plain(message.get("reasoning_details"))]
     apart = next((text for text in (*thoughts, thought) if text.strip()), "")
@@ -134,6 +142,7 @@ def read_reply(content: bytes) -> ChatReply:
         n_thought_tokens=_count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else None,
         positions=_positions(choice.get("logprobs")),
         other=_other(message),
+        has_content=content_given is not None,
     )
 
 
@@ -158,7 +167,7 @@ def _body(content: bytes) -> Mapping[str, Any]:
             raise BadReply(
                 f"malformed reply: HTML instead of JSON ({_short(start.decode('utf-8', 'replace'))})"
             ) from None
-        raise BadReply(f"malformed reply (Invalid JSON: {_short(error)})") from None
+        raise BadReply(f"malformed reply (Invalid JSON: {_short(str(error))})") from None
     if not isinstance(body, Mapping):
         raise BadReply(f"malformed reply: expected an object, found {_kind(body)}")
     if (status := error_status(content)) is not None:
