@@ -22,7 +22,7 @@ from emis_interp.http.request_fields import parse_request
 from emis_interp.report.page import build_report
 from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
-from stages.organisms import sample, score, train
+from stages.organisms import asks_again, sample, score, train
 from stages.run import Run
 from training.sft import peak_rss_gib
 
@@ -56,7 +56,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
     )
     for name in wanted:
-        if run.is_done(name) and name not in (args.only or ()) and args.start is None:
+        done = run.is_done(name) and not asks_again(run, name)
+        if done and name not in (args.only or ()) and args.start is None:
             cli.stderr.print(f"[dim]{name:10} done before: {run.manifest['stages'][name]['line']}[/dim]")
             continue
         run.forget(list(STAGES)[list(STAGES).index(name) :])

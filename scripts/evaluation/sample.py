@@ -31,7 +31,7 @@ from evals.samplers.hf import HFSampler
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import Sampled, plan_prompts, sample_with
-from evaluation import judge_choice
+from evaluation.judge_choice import add_request_flag
 from training.job_folder import finished_model, key_variable_of, read_job
 
 SAMPLERS = ("hf", "openai", "vllm")
@@ -75,7 +75,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not ask the server to leave the distribution whole (top_p, top_k, min_p, repetition_penalty) (openai)",
     )
-    judge_choice.add_request_flag(parser, "openai")
+    add_request_flag(parser, "openai")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
