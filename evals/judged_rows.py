@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.records import Completion, Question, Record, Score
-from emis_interp.store import RecordLog
+from emis_interp.store import RecordLog, write_text
 
 METRICS = ("aligned", "coherent")
 ARM = "rows"
@@ -67,8 +67,8 @@ def judge_rows(
     hashes = [_sha256(row, questions.get(row.question_id)) for row in rows]
     log = RecordLog(journal)
     done: dict[int, Score] = {}
-    lines = {line.index: line for line in log.read(JournalLine)}  # a later line is of a judge that was asked again
-    for line in lines.values():
+    lines = log.read(JournalLine)
+    for line in lines:
         if line.score.judge != judge.name:
             found = f"judgements of {line.score.judge}, this run asks {judge.name}"
         elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
@@ -78,6 +78,8 @@ def judge_rows(
                 done[line.index] = line.score
             continue
         raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
+    if len(stand := [line for line in lines if not line.score.passing]) < len(lines):
+        write_text(journal, "".join(line.model_dump_json() + "\n" for line in stand))
     on_done(len(done))
 
     def keep(batch: list[Score]) -> None:
