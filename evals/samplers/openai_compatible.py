@@ -147,11 +147,8 @@ class OpenAISampler:
             await self.api.ask(client.with_options(max_retries=0), body)
         except openai.OpenAIError as error:
             if refusal := self.api.refusal(error, body):
-                also = (
-                    "; --only-standard-fields leaves out top_p, top_k, min_p and repetition_penalty"
-                    if self._whole
-                    else ""
-                )
+                fields = self._whole and "--request" in refusal
+                also = f"; --only-standard-fields leaves out {', '.join(WHOLE)}" if fields else ""
                 raise ModelError(refusal + also) from None
 
 

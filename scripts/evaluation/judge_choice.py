@@ -66,7 +66,7 @@ def add_judge_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", help="openai, text: stop there, e.g. `1000 calls` or `2e6 tokens`", **suppress)
 
 
-def add_request_flag(parser: argparse._ActionsContainer, whose: str, default: Any = ()) -> None:
+def add_request_flag(parser: argparse._ActionsContainer, whose: str, default: Any = None) -> None:
     """`--request KEY=VALUE`, for everything that asks a chat server."""
     parser.add_argument(
         "--request",

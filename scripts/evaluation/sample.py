@@ -150,7 +150,7 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
         variable = variable if args.key_variable else key_variable_for(variable, url)
         key = os.environ.get(variable)
         api = ChatApi(model, key, url, args.n_parallel, args.timeout, key_variable=variable, role=SAMPLER)
-        request = parse_request(args.request)
+        request = parse_request(args.request or ())
         return OpenAISampler(api, plain_sampling=False if args.only_standard_fields else None, request=request)
     if args.url or args.request:
         flag = "--url" if args.url else "--request"

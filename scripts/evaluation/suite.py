@@ -150,7 +150,7 @@ def _labels(
         name, n_parallel = f"local:{args.judge_model}", 1
         ask = local_ask(load_model(args.judge_model), labels)
     else:
-        name, n_parallel, request = f"openai:{args.judge_model}", args.parallel, parse_request(args.request)
+        name, n_parallel, request = f"openai:{args.judge_model}", args.parallel, parse_request(args.request or ())
         name += f" [{say_request(request)}]" if request else ""
         variable = key_variable_for(args.key_variable, args.judge_url)
         ask = openai_ask(
