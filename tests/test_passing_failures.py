@@ -1,4 +1,4 @@
-"""An outage is no verdict: what a server failed to judge in passing is marked, kept with its reason, and asked for again by the next run."""
+"""An outage is no verdict: what a server failed to judge in passing is marked with its reason, and the next run asks for it again."""
 
 import argparse
 import json
