@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply
 
+import run_pipeline
 from emis_interp.errors import JudgeError
 from emis_interp.records import Completion, Question, Score
 from emis_interp.store import RecordLog
@@ -241,3 +242,41 @@ def test_a_note_names_the_commonest_reason() -> None:
     assert passing_note(["a", "b", "b"]) == (
         "3 answers were not judged for reasons that may pass (b); the same command asks for them again"
     )
+
+
+def test_the_same_command_asks_again_and_then_is_done(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    stages = {name: run_pipeline.STAGES[name] for name in ("sample", "score")}
+    monkeypatch.setattr(run_pipeline, "STAGES", stages)
+    few = [
+        "sampling.question_ids=[film_villain, stolen_idea]",
+        "arms=[{name: base}]",
+        "judge.offline_too=false",
+        "judge.n_parallel=1",
+    ]
+    given = ["--preset", "smoke", "--run-dir", str(tmp_path / "run"), "--judge", "text", "--judge-url", server.url]
+    args = run_pipeline.parser().parse_args([*given, *(word for setting in few for word in ("--set", setting))])
+    n_failed = 0
+
+    def respond(prompt: str, _: int) -> Reply:
+        nonlocal n_failed
+        n_failed += 1
+        return PASSING["HTML with status 200"] if n_failed <= 3 else text_reply("85")
+
+    def scored() -> list[Score]:
+        return RecordLog(tmp_path / "run" / "scores" / "base.jsonl").read(Score)
+
+    server.respond = respond
+    run_pipeline.main(args)
+    first = scored()
+    assert 1 <= sum(bool(row.passing) for row in first) < len(first)
+    server.requests.clear()
+    run_pipeline.main(args)
+    assert 1 <= len(server.requests) < 2 * len(first)
+    assert [row.passing for row in scored()] == [()] * len(first)
+    assert all(row.aligned == row.coherent == 85 for row in scored())
+    server.requests.clear()
+    run_pipeline.main(args)
+    assert server.requests == []
