@@ -27,6 +27,9 @@ from evals.questions import render_judge_prompt
 from evals.scoring import Scoring
 
 log = logging.getLogger(__name__)
+TOKENS_WITHOUT_LIMIT = (
+    1000  # set aside for a reply whose length the request leaves open, until the server has counted it
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ class ApiJudge:
     def _request(self, metric: str, prompt: str, sample: int = 0) -> Request:
         body = {"messages": [{"role": "user", "content": prompt}], **self.method.settings}
         key = request_key("judgement", self.api.model, self.api.host, body, self.method.version, sample)
-        return Request(metric, key, body, Usage(1, count_tokens(prompt), token_limit(self.method.settings) or 0))
+        limit = token_limit(self.method.settings) or TOKENS_WITHOUT_LIMIT
+        return Request(metric, key, body, Usage(1, count_tokens(prompt), limit))
 
     def read(self, metric: str, replies: Sequence[Mapping[str, float]]) -> tuple[Verdict, dict[str, float]]:
         """The verdict on one metric, and the evidence averaged over its samples."""

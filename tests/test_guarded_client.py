@@ -31,7 +31,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 def ask(url: str, **options: Any) -> bytes:
     """One request; the answer's bytes, or the SDK's error."""
-    api = ChatApi("m", KEY, url, **{"timeout_s": 0.5, "max_retries": 0, **options})
+    api = ChatApi("m", KEY, url, **{"timeout_s": 20.0, "max_retries": 0, **options})
 
     async def once() -> bytes:
         async with api.connect() as client:
@@ -68,7 +68,7 @@ def test_a_request_ends_at_its_deadline_however_the_server_spreads_its_bytes(ser
     with RawServer(lambda connection, _: serve(server, connection)) as server:
         started = time.monotonic()
         with pytest.raises(openai.APITimeoutError) as caught:
-            ask(server.url)
+            ask(server.url, timeout_s=0.5)
         assert time.monotonic() - started < 3
     assert why(server.url, caught.value).startswith("timeout") and is_passing(caught.value)
 
@@ -76,18 +76,18 @@ def test_a_request_ends_at_its_deadline_however_the_server_spreads_its_bytes(ser
 def test_a_reply_that_is_slow_but_in_time_is_taken() -> None:
     content = http(GOOD)
     with RawServer(lambda connection, _: server.drip(connection, content, 0.0005)) as server:
-        assert ask(server.url, timeout_s=20) == GOOD
+        assert ask(server.url) == GOOD
 
 
 def test_waiting_for_ones_turn_is_not_in_the_deadline() -> None:
     with RawServer(lambda connection, _: connection.sendall(http(GOOD))) as server:
-        api = ChatApi("m", None, server.url, timeout_s=0.4, max_retries=0, requests_per_minute=100)
+        api = ChatApi("m", None, server.url, timeout_s=1.0, max_retries=0, requests_per_minute=40)
 
         async def three() -> list[bytes]:
             async with api.connect() as client:
                 return await asyncio.gather(*(api.ask(client, BODY) for _ in range(3)))
 
-        assert asyncio.run(three()) == [GOOD] * 3
+        assert asyncio.run(three()) == [GOOD] * 3  # the last one waits for 3 s
 
 
 # Size.
@@ -130,7 +130,7 @@ def test_a_reply_without_end_is_not_read(
 ) -> None:
     monkeypatch.setattr(guarded.GuardedClient.__init__, "__defaults__", (1 << 20, None))
     with RawServer(lambda connection, _: serve(connection)) as server, pytest.raises(openai.OpenAIError) as caught:
-        ask(server.url, timeout_s=20)
+        ask(server.url)
     assert words in why(server.url, caught.value)
     assert is_passing(caught.value) and len(server.requests) == 1
 
@@ -224,6 +224,20 @@ def test_where_a_key_goes_is_said_once_and_before_the_first_request(caplog: pyte
     assert f"the API key in THEIR_API_KEY goes to 127.0.0.1:{server.port}, unencrypted" in seen[0]
     assert caplog.text.count("goes to") == 1 and KEY not in caplog.text
     assert [record.levelno for record in caplog.records if "goes to" in record.message] == [logging.WARNING]
+
+
+def test_what_the_sdk_takes_from_the_environment_is_said_or_stays_here(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-openai")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: hunter22")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "admin-of-openai")
+    with RawServer(lambda connection, _: connection.sendall(http(GOOD))) as server:
+        ask(server.url)
+    assert b"x-gateway: hunter22" in server.requests[0].lower() and b"-of-openai" not in server.requests[0]
+    assert "the API key in OPENAI_API_KEY and the headers in OPENAI_CUSTOM_HEADERS go to" in caplog.text
+    assert "hunter22" not in caplog.text
 
 
 def test_no_key_is_no_news(caplog: pytest.LogCaptureFixture) -> None:

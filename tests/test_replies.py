@@ -181,6 +181,7 @@ def test_tokens_that_ran_out_in_a_thought_are_said(content: bytes) -> None:
         (b'{"error": {"message": "too long", "code": "context_length_exceeded"}}', "error 400 in place of", False),
         (b'{"error": "model is loading"}', "error 502 in place of a reply: model is loading", True),
         (b"<!DOCTYPE html><html>Bad gateway</html>", "HTML instead of JSON (<!DOCTYPE", True),
+        (b'data: {"choices": []}\n\ndata: [DONE]\n', "a stream of events", True),
         (b"[]", "expected an object, found a list", True),
         (b"", "Invalid JSON", True),
         (b"\xff\xfe", "Invalid JSON", True),
@@ -378,6 +379,10 @@ def test_a_long_reply_never_becomes_a_number_by_being_cut() -> None:
     (text,) = parse_text(reply("85" + " " * 20_000 + "or not"))
     assert len(text) < 11_000
     assert (read_text(text).reason or "").startswith("more than a number: a reply of more than 10,000 characters")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_reply() -> None:
+    assert parse_text(b"\xef\xbb\xbf" + reply("85")) == {"85": 1.0}
 
 
 def test_a_reply_says_nothing_that_it_was_not_told() -> None:

@@ -30,6 +30,7 @@ FIELDS = {"max_tokens": 16, "temperature": 0, "logprobs": True, "top_logprobs": 
         (["extra_body.temperature="], {key: value for key, value in FIELDS.items() if key != "temperature"}),
         (["provider.order=[a]", "missing="], {**FIELDS, "provider": {"order": ["a"]}}),
         (["url=http://a=b"], {**FIELDS, "url": "http://a=b"}),
+        (["stream=false"], {**FIELDS, "stream": False}),
     ],
 )
 def test_settings_are_laid_over_the_fields(settings: list[str], sent: dict[str, Any]) -> None:
@@ -50,6 +51,8 @@ def test_settings_are_laid_over_the_fields(settings: list[str], sent: dict[str, 
         (["messages=[]"], "`messages` cannot be set"),
         (["model=x"], "`model` cannot be set"),
         (["extra_body.model=x"], "`model` cannot be set"),
+        (["api_key=sk-1"], "a key belongs in the environment"),
+        (["extra_body.Authorization=x"], "a key belongs in the environment"),
         (["stream=true"], "`stream` cannot be set"),
         (["n=4"], "`n` cannot be set: one reply is read"),
         (["extra_headers.x=1"], "only fields of the body"),

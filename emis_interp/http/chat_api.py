@@ -7,6 +7,7 @@ be, and that no redirect is followed, is `guarded`'s.
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from emis_interp.http.request_fields import refused_field, token_limit
 
 __all__ = ["JUDGE", "SAMPLER", "ChatApi", "Pace", "Role", "is_passing"]
 log = logging.getLogger(__name__)
+HEADERS_VARIABLE = "OPENAI_CUSTOM_HEADERS"
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ class ChatApi:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncOpenAI]:
         """A client for use inside one event loop. Says once to which host a key goes, unless that is OpenAI's own."""
-        if self._key and not self.address.is_openai:
-            _say_where(self._key_variable, self.address)
+        sent = [f"the API key in {self._key_variable}"] if self._key else []
+        sent += [f"the headers in {HEADERS_VARIABLE}"] if os.environ.get(HEADERS_VARIABLE) else []  # the SDK adds them
+        if sent and not self.address.is_openai:
+            _say_where(" and ".join(sent) + (" goes" if len(sent) == 1 else " go"), self.address)
         http_client = GuardedClient(self._timeout_s, per_minute=self._per_minute)
         async with _client(self.address, self._key or "none", http_client, self._max_retries, self._timeout_s) as made:
             yield made
@@ -213,13 +217,16 @@ def _client(
         options["default_query"] = {"api-version": address.api_version}
     if address.on_azure:
         options["default_headers"] = {"api-key": key}
-    return AsyncOpenAI(**options)
+    client = AsyncOpenAI(**options)
+    if not address.is_openai:  # OpenAI's own names, which the SDK takes from the environment
+        client.organization = client.project = None
+    return client
 
 
 @functools.cache  # once in a process, however many clients are made
-def _say_where(variable: str, address: Address) -> None:
+def _say_where(sent: str, address: Address) -> None:
     clear = "" if address.is_encrypted else ", unencrypted"
-    log.warning("the API key in %s goes to %s%s", variable, address.place, clear)
+    log.warning("%s to %s%s", sent, address.place, clear)
 
 
 def _words(error: openai.APIStatusError) -> str:

@@ -160,9 +160,13 @@ def usage_of(content: bytes) -> tuple[int, int] | None:
 
 def _body(content: bytes) -> Mapping[str, Any]:
     try:
-        body = from_json(content)
+        body = from_json(content.removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
         start = content[:200].lstrip()
+        if start.startswith(b"data:"):
+            raise BadReply(
+                "malformed reply: a stream of events (--request stream=false asks for a whole reply)"
+            ) from None
         if start[:1] == b"<":
             raise BadReply(
                 f"malformed reply: HTML instead of JSON ({_short(start.decode('utf-8', 'replace'))})"

@@ -22,6 +22,7 @@ OURS = {
     "extra_headers": "only fields of the body can be given",
     "extra_query": "only fields of the body can be given",
 }
+_SECRETS = ("api_key", "apikey", "api-key", "authorization", "password", "secret", "access_token")
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
 """Names under which servers take the limit of a reply's tokens, in the order in which they count."""
 
@@ -53,9 +54,11 @@ def parse_request(settings: Sequence[str], flag: str = "--request") -> dict[str,
 
 def request_problem(request: Mapping[str, Any]) -> str | None:
     """Why these changes cannot be made, or None."""
-    for key in _flat(request):
-        if key in OURS:
+    for key, value in _flat(request).items():
+        if key in OURS and value is not False:  # `stream=false` says what is true
             return f"`{key}` cannot be set: {OURS[key]}"
+        if str(key).lower() in _SECRETS:
+            return f"`{key}` cannot be set: requests are recorded, and a key belongs in the environment"
     if _flat(request).get("n", 1) not in (1, None):
         return "`n` cannot be set: one reply is read for each request"
     try:
