@@ -47,6 +47,8 @@ STAGES: dict[str, Callable[[Run], tuple[list[Path], str]]] = {
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     config = load_config(args.preset, overrides(args), args.data_dir)
+    if args.request and config.judge.kind == "offline":
+        raise ConfigError("--request is for an API judge; give --judge openai or --judge text, or --judge-url")
     wanted = chosen_stages(args.only, args.start)
     if args.show_config:
         return config.model_dump(mode="json")

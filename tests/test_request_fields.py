@@ -73,6 +73,18 @@ def test_a_preset_and_the_pipelines_flags_take_the_same_fields() -> None:
         JudgeConfig(request={"stream": True})
 
 
+def test_the_pipelines_flag_is_for_api_judges() -> None:
+    import run_pipeline
+
+    words = ["--show-config", "--request", "temperature=", "--request", "a.b=2"]
+    with pytest.raises(ConfigError, match="--request is for an API judge"):
+        run_pipeline.main(run_pipeline.parser().parse_args(words))
+    shown = run_pipeline.main(run_pipeline.parser().parse_args([*words, "--judge", "text"]))
+    assert shown["judge"]["request"] == {"temperature": None, "a": {"b": 2}}
+    with pytest.raises(ConfigError, match="--request x: expected KEY=VALUE"):
+        run_pipeline.main(run_pipeline.parser().parse_args(["--judge", "text", "--request", "x"]))
+
+
 def test_two_requests_that_differ_read_differently() -> None:
     texts = [[], ["a="], ["a=1"], ['a="1"'], ["a.b=1"], ["a=1", "b=2"], ["a=true"]]
     assert len({say_request(parse_request(text)) for text in texts}) == len(texts)

@@ -147,6 +147,8 @@ def _labels(
             )
         return []
     if args.judge_local:
+        if args.request:
+            raise ConfigError("--request is for a server, not for --judge-local")
         name, n_parallel = f"local:{args.judge_model}", 1
         ask = local_ask(load_model(args.judge_model), labels)
     else:
