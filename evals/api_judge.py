@@ -86,7 +86,7 @@ class ApiJudge:
         self.name = name
         self.card: dict[str, Any] = {"kind": method.kind, "model": api.model, "host": api.host, **card}
         if request:  # another request may be judged otherwise, and then it is another judge
-            self.name += f" [{say_request(request)}]"
+            self.name += f" ({say_request(request)})"
             self.card["request"] = dict(request)
         self.method, self.api, self.cache = method, api, cache
         self.meter = meter or Meter()

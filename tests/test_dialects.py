@@ -121,7 +121,7 @@ def test_what_a_judge_is_asked_with_is_on_its_card_and_in_its_name_and_its_cache
     )
     made = TextJudge.from_config(config)
     assert made.card["request"] == {"temperature": None, "seed": 7} and made.card["max_tokens"] == 99
-    assert made.name == f"text:m@{server.url[7:-3]} (99 tokens) [seed=7, temperature=]"
+    assert made.name == f"text:m@{server.url[7:-3]} (99 tokens) (seed=7, temperature=)"
     plain = TextJudge("m", None, server.url)
     with Cache(tmp_path / "c") as cache:
         for request in (None, {"seed": 7}, {"seed": 8}, {"temperature": None}):

@@ -158,8 +158,8 @@ def test_tokens_that_ran_out_in_a_thought_are_said(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "reason", "passing"),
     [
-        (reply("85", "content_filter"), "it ended by `content_filter`", False),
-        (reply(None, "content_filter"), "it ended by `content_filter`", False),
+        (reply("85", "content_filter"), "reply ended by `content_filter`", False),
+        (reply(None, "content_filter"), "reply ended by `content_filter`", False),
         (reply("85", "error"), "reply ended by `error`", True),
         (reply(None, "tool_calls", message={"tool_calls": [{"id": "1"}]}), "it calls a tool", False),
         (reply(None, message={"refusal": "I will not."}), 'refused with "I will not."', False),

@@ -83,7 +83,7 @@ class ChatReply:
     def missing_answer(self, limit: int | None = None) -> BadReply | None:
         """Why there is no answer, None when there is one. `limit`: of the request's tokens, for the words."""
         if self.end == "filter":
-            return BadReply(f"reply without text: it ended by `{self.end_word}`", passing=False)
+            return BadReply(f"reply ended by `{self.end_word}`", passing=False)
         if self.end == "broken":
             return BadReply(f"reply ended by `{self.end_word}`")
         tokens = "its tokens" if limit is None else f"its {limit} tokens"

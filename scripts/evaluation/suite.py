@@ -153,7 +153,7 @@ def _labels(
         ask = local_ask(load_model(args.judge_model), labels)
     else:
         name, n_parallel, request = f"openai:{args.judge_model}", args.parallel, parse_request(args.request or ())
-        name += f" [{say_request(request)}]" if request else ""
+        name += f" ({say_request(request)})" if request else ""
         variable = key_variable_for(args.key_variable, args.judge_url)
         ask = openai_ask(
             args.judge_model,
