@@ -244,8 +244,9 @@ def test_a_note_names_the_commonest_reason() -> None:
     )
 
 
+@pytest.mark.parametrize("more", [(), ("--from", "score"), ("--only", "score")], ids=["plainly", "--from", "--only"])
 def test_the_same_command_asks_again_and_then_is_done(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     stages = {name: run_pipeline.STAGES[name] for name in ("sample", "score")}
@@ -257,7 +258,9 @@ def test_the_same_command_asks_again_and_then_is_done(
         "judge.n_parallel=1",
     ]
     given = ["--preset", "smoke", "--run-dir", str(tmp_path / "run"), "--judge", "text", "--judge-url", server.url]
-    args = run_pipeline.parser().parse_args([*given, *(word for setting in few for word in ("--set", setting))])
+    words = [*given, *(word for setting in few for word in ("--set", setting))]
+    args = run_pipeline.parser().parse_args(words)
+    again = run_pipeline.parser().parse_args([*words, *more])
     n_failed = 0
 
     def respond(prompt: str, _: int) -> Reply:
@@ -273,7 +276,7 @@ def test_the_same_command_asks_again_and_then_is_done(
     first = scored()
     assert 1 <= sum(bool(row.passing) for row in first) < len(first)
     server.requests.clear()
-    run_pipeline.main(args)
+    run_pipeline.main(again)
     assert 1 <= len(server.requests) < 2 * len(first)
     assert [row.passing for row in scored()] == [()] * len(first)
     assert all(row.aligned == row.coherent == 85 for row in scored())
