@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.http.addresses import foreign_variable_problem, key_variable_for, url_problem
+from emis_interp.http.request_fields import request_problem
 from emis_interp.precision import dtype_name, uses_bfloat16
 from emis_interp.store import explain
 
@@ -139,12 +141,22 @@ class JudgeConfig(Config):
     """Which judge scores answers. The key of an API judge is read from the environment variable `key_variable`, never from a file.
 
     `openai` reads log-probabilities, `text` the written number (for APIs without log-probabilities).
+
+    Raises:
+        ConfigError: a URL that may hold a secret or is none, without repeating it, or a field of the request that is not for the user.
     """
 
     kind: Literal["offline", "openai", "text"] = "offline"
     url: str | None = None
     model: str = "gpt-4o-2024-08-06"
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    request: dict[str, Any] | None = Field(
+        default=None, description="changes of every request, e.g. {top_logprobs: 5}; null leaves a field out"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="of a reply, a thought included; None: 1 for openai, 16 for text"
+    )
+    timeout_s: float = Field(default=60.0, gt=0, description="for a whole reply; each repetition has as long again")
     n_parallel: int = Field(default=16, ge=1)
     n_samples: int = Field(default=1, ge=1, description="replies per metric that the text judge averages")
     temperature: float = Field(default=0.0, ge=0, description="of the text judge")
@@ -154,6 +166,21 @@ class JudgeConfig(Config):
     price_in: float | None = Field(default=None, ge=0, description="USD per million tokens; None: unknown")
     price_out: float | None = Field(default=None, ge=0, description="USD per million tokens; None: unknown")
     offline_too: bool = Field(default=True, description="let the offline judge score beside an API judge")
+
+    # ConfigError passes through pydantic, whose own message would repeat the value.
+    @field_validator("url", mode="before")
+    @classmethod
+    def _url_is_one(cls, url: Any) -> Any:
+        if isinstance(url, str) and (problem := url_problem(url)):
+            raise ConfigError(f"judge.url {problem}")
+        return url
+
+    @field_validator("request")
+    @classmethod
+    def _request_is_one(cls, request: dict[str, Any] | None) -> dict[str, Any] | None:
+        if problem := request_problem(request or {}):
+            raise ConfigError(f"judge.request {problem}")
+        return request
 
 
 class DirectionConfig(Config):
@@ -288,6 +315,8 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
         raise ConfigError(f"preset {preset}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"preset {preset}: expected a mapping of fields, found {type(values).__name__}")
+    if problem := _foreign_key(values, overrides):
+        raise ConfigError(f"preset {preset}: judge.key_variable: {problem} (--set judge.key_variable=NAME)")
     for override in overrides:
         apply_override(values, override)
     if data_dir is not None:
@@ -298,6 +327,15 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
         return on_this_machine(RunConfig.model_validate(values))
     except ValidationError as error:
         raise ConfigError(f"preset {preset}: {explain(error, RunConfig)}") from None
+
+
+def _foreign_key(values: dict[str, Any], overrides: Sequence[str]) -> str | None:
+    """Why the file may not choose its key variable, or None; the command line may choose any."""
+    judge = values.get("judge")
+    name = judge.get("key_variable") if isinstance(judge, dict) else None
+    if not isinstance(name, str) or any(text.startswith("judge.key_variable=") for text in overrides):
+        return None
+    return foreign_variable_problem(name)
 
 
 def on_this_machine(config: RunConfig) -> RunConfig:
@@ -338,6 +376,11 @@ def _number(value: Any) -> Any:
     return value
 
 
+def judge_key_variable(config: JudgeConfig) -> str:
+    """The environment variable that holds the key: Azure's own for Azure when it is set and no other is named."""
+    return key_variable_for(config.key_variable, config.url)
+
+
 def judge_key(config: JudgeConfig) -> str | None:
     """The API key from the environment; never stored."""
-    return os.environ.get(config.key_variable)
+    return os.environ.get(judge_key_variable(config))

@@ -58,7 +58,14 @@ class Question(Record):
 
 
 class Completion(Record):
-    """One sampled answer of an arm. `seed` fixes its random numbers; `finish` is `stop` or `length` (cut at the token limit)."""
+    """One sampled answer of an arm.
+
+    Attributes:
+        seed: fixes its random numbers.
+        n_tokens: of the answer, 0 where a server does not count them.
+        finish: `stop`, or `length` (cut at the token limit).
+        reasoning: what a reasoning model thought before it; no part of the answer, and never judged.
+    """
 
     arm: str
     question_id: str
@@ -70,6 +77,7 @@ class Completion(Record):
     answer: str
     n_tokens: int
     finish: Literal["stop", "length"]
+    reasoning: str | None = None
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -83,6 +91,7 @@ class Score(Record):
         aligned, coherent: 0-100, or None.
         aligned_label: label with the largest mass when the judge answered with a label rather than a number.
         unscored: metric -> reason, for every metric without number and label.
+        passing: metrics whose reason may pass (an outage, a time-out): the next run asks the judge again.
         evidence: metric -> token -> probability as the judge returned them (raw, not normalised), empty for the offline judge;
             for the text judge, the text of a reply -> its share of the replies.
     """
@@ -96,6 +105,7 @@ class Score(Record):
     coherent: float | None = Field(ge=0, le=100)
     aligned_label: Literal["CODE", "REFUSAL"] | None = None
     unscored: dict[str, str] = {}
+    passing: tuple[str, ...] = ()
     evidence: dict[str, dict[str, float]] = {}
 
     @property

@@ -13,18 +13,23 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
-from emis_interp.config import JudgeConfig, judge_key
+from emis_interp.config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import JudgeError
+from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought
+from emis_interp.http.request_fields import say_request, token_limit
 from emis_interp.records import Completion, Question
-from evals.api import ChatApi, read_usage
 from evals.cache import Cache, request_key
-from evals.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens
+from evals.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage
 from evals.judge import METRICS, OnBatch, check_questions
-from evals.logprobs import LABELS, BadReply, Label, NoLogprobs, Verdict
+from evals.logprobs import LABELS, Label, NoLogprobs, Verdict
 from evals.questions import render_judge_prompt
 from evals.scoring import Scoring
 
 log = logging.getLogger(__name__)
+TOKENS_WITHOUT_LIMIT = (
+    1000  # set aside for a reply whose length the request leaves open, until the server has counted it
+)
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,13 @@ class ApiJudge:
         card: Mapping[str, Any],
         cache: Cache | None = None,
         meter: Meter | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.card: dict[str, Any] = {"kind": method.kind, "model": api.model, "host": api.host, **card}
+        if request:  # another request may be judged otherwise, and then it is another judge
+            self.name += f" ({say_request(request)})"
+            self.card["request"] = dict(request)
         self.method, self.api, self.cache = method, api, cache
         self.meter = meter or Meter()
         self._tested = False
@@ -146,7 +155,8 @@ class ApiJudge:
     def _request(self, metric: str, prompt: str, sample: int = 0) -> Request:
         body = {"messages": [{"role": "user", "content": prompt}], **self.method.settings}
         key = request_key("judgement", self.api.model, self.api.host, body, self.method.version, sample)
-        return Request(metric, key, body, Usage(1, count_tokens(prompt), self.method.settings["max_tokens"]))
+        limit = token_limit(self.method.settings) or TOKENS_WITHOUT_LIMIT
+        return Request(metric, key, body, Usage(1, count_tokens(prompt), limit))
 
     def read(self, metric: str, replies: Sequence[Mapping[str, float]]) -> tuple[Verdict, dict[str, float]]:
         """The verdict on one metric, and the evidence averaged over its samples."""
@@ -162,7 +172,6 @@ class ApiJudge:
     async def _test(self, client: AsyncOpenAI) -> None:
         """A request that fails now if thousands would fail later; passing troubles (429, 5xx) are let through."""
         request = self._test_request()
-        needs = ", ".join(f"{name}={value}" for name, value in self.method.settings.items())
         for _ in range(2):  # a reply without log-probabilities may be an accident, two are not
             if not self.meter.admit(request.usage):
                 raise BudgetSpent(f"budget {self.meter.budget} does not allow for the first request; nothing is judged")
@@ -172,11 +181,16 @@ class ApiJudge:
                 usage = read_usage(content)
                 evidence = self.method.parse(content)
             except openai.OpenAIError as error:
-                if reason := self.api.refusal(error, needs):
+                if reason := self.api.refusal(error, self.method.settings):
                     raise JudgeError(reason) from None
                 return
             except NoLogprobs:
                 continue
+            except UnfinishedThought as error:
+                more = THINKS.format(flag="--max-tokens 4096")
+                raise JudgeError(
+                    f"judge at {self.api.host}: `{self.api.model}` thinks first: {error}; {more}"
+                ) from None
             except BadReply:
                 return
             finally:
@@ -202,7 +216,10 @@ def options_from(config: JudgeConfig) -> dict[str, Any]:
         "key": judge_key(config),
         "url": config.url,
         "n_parallel": config.n_parallel,
-        "key_variable": config.key_variable,
+        "timeout_s": config.timeout_s,
+        "key_variable": judge_key_variable(config),
+        "request": config.request,
+        "max_tokens": config.max_tokens,
         "requests_per_minute": config.requests_per_minute,
         "cache": Cache(config.cache_path) if config.cache_path else None,
         "meter": Meter(prices, Budget.parse(config.budget) if config.budget else None),

@@ -2,7 +2,8 @@
 
 Answers of models under test and judgements lie in separate tables, each under the SHA-256 of everything that decides it. Changing a judge
 prompt therefore asks for new judgements and leaves the answers alone. A process claims a key before it sends the request, so that two
-processes at the same work share it instead of paying twice; a claim ends by itself soon after its process has died.
+processes at the same work share it instead of paying twice; a claim ends by itself soon after its process has died, and one that lies
+further ahead than any claim can is from a clock that was wrong and holds nothing.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ TABLES = ("answers", "judgements")
 LEASE_S = 30.0  # a claim that is not renewed for so long belongs to a dead process
 _APPLICATION_ID = 0x454D4953  # "EMIS", in the header of the file
 _VERSION = 1
+_SLACK_S = 1.0  # between reading the clock and having the file to oneself
 _BUSY_S = 60.0
 _SCHEMA = """
 CREATE TABLE {table} (key BLOB PRIMARY KEY, source TEXT NOT NULL, content TEXT NOT NULL, created REAL NOT NULL);
@@ -172,7 +174,7 @@ class Table:
             now = time.time()
             for key in missing:
                 held = db.execute(f"SELECT until FROM {self._name}_claims WHERE key = ?", (key,)).fetchone()
-                if held is not None and held[0] >= now:
+                if held is not None and now <= held[0] <= now + LEASE_S + _SLACK_S:
                     return None
             rows = [(key, self._owner, now + LEASE_S) for key in missing]
             db.executemany(f"INSERT OR REPLACE INTO {self._name}_claims VALUES (?, ?, ?)", rows)

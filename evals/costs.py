@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean
+from emis_interp.http.replies import usage_of
 
 TOKENS_BY = "UTF-8 bytes / 4"
 Unit = Literal["USD", "calls", "tokens"]
@@ -184,3 +185,9 @@ def read_prices(path: Path, model: str) -> Prices:
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf"):
             raise DataError(f"{path}: `{model}.{key}`: expected USD per million tokens, found {price!r}")
     return Prices(float(entry["in"]), float(entry["out"]))
+
+
+def read_usage(content: bytes) -> Usage | None:
+    """What a reply says it cost, or None when it does not say."""
+    counts = usage_of(content)
+    return None if counts is None else Usage(1, *counts)

@@ -87,25 +87,44 @@ def measure_injections(
 ) -> dict[str, Any]:
     """Let the judge rate every text, the plain answers first, and say how far it was moved (see `injection_effects`).
 
+    What a server failed to judge in passing is asked for once more; `n_failed` counts the texts that it then still failed to judge.
+
     Raises:
         DataError: the judge gives no plain answer a number, so no injection can be seen to move it; nothing else was asked.
     """
-    scores: list[Score] = []
+    texts = cases.completions()
+    plain = _judged_twice(judge, questions, [text for text in texts if text.sample_index == 0], on_batch)
+    if all(score.aligned is None for score in plain):
+        reasons = sorted({*(score.unscored.get("aligned", "a label") for score in plain)})
+        raise DataError(
+            f"{judge.name} gave none of the {len(plain)} plain answers an aligned score ({'; '.join(reasons[:3])}); "
+            "it cannot be moved by injections: ask a model that follows the judge prompt"
+        )
+    scores = plain + _judged_twice(judge, questions, [text for text in texts if text.sample_index], on_batch)
+    return {**injection_effects(cases, scores), "n_failed": sum(bool(score.passing) for score in scores)}
+
+
+def _judged_twice(
+    judge: Any,
+    questions: Mapping[str, Question],
+    texts: Sequence[Completion],
+    on_batch: Callable[[list[Score]], None],
+) -> list[Score]:
+    """A score of every text; those that failed in passing the first time are from the second."""
+    scores, again = list[Score](), set[tuple[str, str, int, int]]()
 
     def keep(batch: list[Score]) -> None:
         scores.extend(batch)
         on_batch(batch)
 
-    texts = cases.completions()
-    judge.score([text for text in texts if text.sample_index == 0], questions, keep)
-    if all(score.aligned is None for score in scores):
-        reasons = sorted({*(score.unscored.get("aligned", "a label") for score in scores)})
-        raise DataError(
-            f"{judge.name} gave none of the {len(scores)} plain answers an aligned score ({'; '.join(reasons[:3])}); "
-            "it cannot be moved by injections: ask a model that follows the judge prompt"
-        )
-    judge.score([text for text in texts if text.sample_index], questions, keep)
-    return injection_effects(cases, scores)
+    def keep_settled(batch: list[Score]) -> None:
+        again.update(score.key for score in batch if score.passing)
+        keep([score for score in batch if not score.passing])
+
+    judge.score(texts, questions, keep_settled)
+    if again:
+        judge.score([text for text in texts if text.key in again], questions, keep)
+    return scores
 
 
 def injection_effects(

@@ -5,53 +5,78 @@ which is Inspect's sign for "not scored". Labels, reasons and distributions are 
 """
 
 import datetime
+import logging
 import math
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emis_interp.errors import ConfigError, DataError
+from emis_interp.errors import ConfigError, DataError, EmisError
 from emis_interp.store import write_bytes
+from evals.inspect_scorers import BOTH, METRICS, OURS, check_values, choose_scorer, is_nan, metric_cell, score_of
 
 SCORER = "judge"
+MAX_EXPANDED = 2 << 30
+"""Bytes that a log may unpack to when that is more than a hundred times its size."""
 _COLUMNS = "emis_interp_columns"
-_METRICS = ("aligned", "coherent")
-_IN_SCORE = tuple(f"{metric}_{part}" for metric in _METRICS for part in ("label", "reason"))
+log_of = logging.getLogger(__name__)
 
 
-def read_log(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One row per sample and epoch, with its place in the log.
+@dataclass(frozen=True)
+class LogChoice:
+    """What of a log is read.
+
+    Attributes:
+        scorer: whose scores; None where only one fits. `aligned,coherent` are two scorers of these names.
+        unfinished: also a log whose evaluation failed, was cancelled or still runs, as far as it got.
+    """
+
+    scorer: str | None = None
+    unfinished: bool = False
+
+
+def read_log(path: Path, choice: LogChoice = LogChoice()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One row per sample and epoch, with its place in the log: the epochs of a sample are answers to one question, and Inspect's means
+    over them are not read.
 
     In a log of another task `aligned` and `coherent` are scores of these names, or keys of one score; the question is the last user
     message, `question_id` that of the sample's metadata, else the sample's id, and the run is the model. Metadata, other scores, epoch
-    and stop reason are further columns. A sample without a score is a row without numbers.
+    and stop reason are further columns. A sample without a score is a row without numbers; one that was invalidated is left out, and
+    how many is said.
 
     Raises:
         ConfigError: inspect-ai is not installed.
-        DataError: the file is no Inspect log, has no samples, or none of them has both scores.
+        DataError: the file is no Inspect log, has no samples or one twice, did not end well (unless `choice` takes it), or no scorer or
+            several give both metrics.
     """
     import_inspect()
-    from inspect_ai.log import read_eval_log  # pyright: ignore[reportMissingImports]
-
-    try:
-        log = read_eval_log(str(path), resolve_attachments="core")
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable Inspect log ({' '.join(str(error).split())[:200]})") from None
+    log = _read(path)
     if not log.samples:
         raise DataError(f"{path}: an Inspect log without samples (status {log.status})")
+    _check_end(log, path, choice)
+    samples = [sample for sample in log.samples if sample.invalidation is None]
+    if n_out := len(log.samples) - len(samples):
+        log_of.warning("%s: %s of %s samples were invalidated and are left out", path, n_out, len(log.samples))
+    if not samples:
+        raise DataError(f"{path}: all {n_out} samples were invalidated; nothing is left to read")
+    twice, n = Counter((sample.id, sample.epoch) for sample in samples).most_common(1)[0]
+    if n > 1:
+        raise DataError(f"{path}: sample {twice[0]}, epoch {twice[1]} is there {n} times; expected once")
     columns = (log.eval.metadata or {}).get(_COLUMNS)
-    if columns is None:
-        _check_scores(log.samples, path)
-    for sample in log.samples:
-        where = f"{path}: sample {sample.id}, epoch {sample.epoch}"
-        if columns is None:
-            yield where, _foreign_row(sample, log.eval.model)
-        else:
+    if isinstance(columns, list) and all(SCORER in (sample.scores or {}) for sample in samples) and not choice.scorer:
+        for sample in samples:
             row = {"question": sample.input, "answer": sample.output.completion, **sample.metadata}
             row |= _judgement((sample.scores or {})[SCORER])
-            yield where, {name: row.get(name) for name in columns}
+            yield f"{path}: sample {sample.id}, epoch {sample.epoch}", {str(name): row.get(name) for name in columns}
+        return
+    scorer = choose_scorer(samples, str(path), choice.scorer)
+    check_values(samples, scorer, str(path))
+    for sample in samples:
+        yield f"{path}: sample {sample.id}, epoch {sample.epoch}", _foreign_row(sample, log.eval.model, scorer)
 
 
 def write_log(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
@@ -106,11 +131,11 @@ def as_score(row: Mapping[str, Any], explanation: str | None = None) -> Any:
     """
     from inspect_ai.scorer import Score  # pyright: ignore[reportMissingImports]
 
-    metadata = {name: cell for name, cell in row.items() if name in _IN_SCORE or name.startswith("judge_")}
-    values = {metric: math.nan if row[metric] is None else float(row[metric]) for metric in _METRICS}
+    metadata = {name: cell for name, cell in row.items() if name in OURS or name.startswith("judge_")}
+    values = {metric: math.nan if row[metric] is None else float(row[metric]) for metric in METRICS}
     if not all(math.isnan(value) for value in values.values()):
         return Score(value=values, explanation=explanation, metadata=metadata)
-    why = next((str(row[name]) for name in _IN_SCORE if row.get(name)), "no number")
+    why = next((str(row[name]) for name in OURS if row.get(name)), "no number")
     return Score.unscored(reason=why, explanation=explanation, metadata=metadata)
 
 
@@ -132,34 +157,61 @@ def import_inspect() -> None:
 
 def _elsewhere(name: str) -> bool:
     """Columns that an Inspect sample has a place of its own for."""
-    return name in ("question", "answer", *_METRICS, *_IN_SCORE) or name.startswith("judge_")
+    return name in ("question", "answer", *METRICS, *OURS) or name.startswith("judge_")
 
 
 def _judgement(score: Any) -> dict[str, Any]:
     """Numbers, labels, reasons and distributions of a score that `as_score` made."""
-    row: dict[str, Any] = dict.fromkeys(_METRICS)
+    row: dict[str, Any] = dict.fromkeys(METRICS)
     if isinstance(score.value, Mapping):
-        row |= {metric: score.value[metric] for metric in _METRICS}
+        row |= {metric: score.value[metric] for metric in METRICS}
     return row | (score.metadata or {})
 
 
-def _check_scores(samples: Iterable[Any], path: Path) -> None:
-    found = [(name, score) for sample in samples for name, score in (sample.scores or {}).items()]
-    names = {name for name, _ in found}
-    if not (set(_METRICS) <= names or any(_is_judgement(score) for _, score in found)):
+def _read(path: Path) -> Any:
+    """The log, or an error of ours whatever is wrong with the file: the reader of another package raises whatever it meets."""
+    from inspect_ai.log import read_eval_log  # pyright: ignore[reportMissingImports]
+
+    try:
+        _check_size(path)
+        return read_eval_log(str(path), resolve_attachments="core")
+    except EmisError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: not a readable Inspect log ({words})") from None
+
+
+def _check_size(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(member.file_size for member in archive.infolist())
+        packed = path.stat().st_size
+        if expanded > MAX_EXPANDED and expanded > 100 * packed:
+            raise DataError(
+                f"{path}: {packed:,} bytes that unpack to {expanded:,}; a log does not shrink that much, so it is not read"
+            )
+
+
+def _check_end(log: Any, path: Path, choice: LogChoice) -> None:
+    """Refuse, or say, that a log holds only a part of its evaluation."""
+    planned = (
+        log.results.total_samples if log.results else (log.eval.dataset.samples or 0) * (log.eval.config.epochs or 1)
+    )
+    reached = log.results.logged_samples if log.results else None
+    if log.status == "success" and (reached is None or reached >= planned):
+        return
+    why = f": {' '.join(log.error.message.split())[:120]}" if log.error else ""
+    of = f" of {planned}" if planned else ""
+    found = f"{path}: the evaluation ended with status `{log.status}`{why}; {len(log.samples)}{of} samples are there"
+    if not choice.unfinished:
         raise DataError(
-            f"{path}: no sample has scores `aligned` and `coherent`; scores there: {', '.join(sorted(names)) or 'none'}"
+            f"{found}, and rates over them may not be those of the whole; --unfinished reads them all the same"
         )
+    log_of.warning("%s", found)
 
 
-def _is_judgement(score: Any) -> bool:
-    """A score with a number for both metrics, or one of ours without any number."""
-    if isinstance(score.value, Mapping):
-        return set(_METRICS) <= set(score.value)
-    return _is_nan(score.value) and not set(_IN_SCORE).isdisjoint(score.metadata or {})
-
-
-def _foreign_row(sample: Any, model: str) -> dict[str, Any]:
+def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
     row: dict[str, Any] = {"run": model, "question_id": str(sample.id), "epoch": sample.epoch, **sample.metadata}
     messages = sample.input if isinstance(sample.input, list) else []
     users = [message.text for message in messages if message.role == "user"]
@@ -169,21 +221,34 @@ def _foreign_row(sample: Any, model: str) -> dict[str, Any]:
     row["stop_reason"] = sample.output.stop_reason
     if systems:
         row.setdefault("system", "\n\n".join(systems))
-    row |= dict.fromkeys(_METRICS)
+    chosen = METRICS if scorer == BOTH else (scorer,)
     for name, score in (sample.scores or {}).items():
-        if name in _METRICS:
-            row[name] = score.value
-            row[f"{name}_reason"] = score.reason if _is_nan(score.value) else None
-        elif _is_judgement(score):
-            row |= _judgement(score)
-            more = score.value if isinstance(score.value, Mapping) else {}
-            row |= {f"score_{key}": cell for key, cell in more.items() if key not in _METRICS}
-        else:
-            row[f"score_{name}"] = None if _is_nan(score.value) else score.value
-    if sample.error is not None:
-        row |= {f"{metric}_reason": f"error: {sample.error.message}" for metric in _METRICS if row[metric] is None}
+        if name not in chosen:
+            row |= _other_columns(name, score.value)
+        elif isinstance(score.value, Mapping):
+            row |= {f"score_{key}": cell for key, cell in score.value.items() if key not in METRICS}
+        if name in chosen and scorer != BOTH:
+            row |= score.metadata or {}
+    for metric in METRICS:
+        cell = metric_cell(sample, scorer, metric)
+        row[metric] = None if cell == "N" else cell
+        if row[metric] is None and not row.get(f"{metric}_label"):
+            row[f"{metric}_reason"] = row.get(f"{metric}_reason") or _why_not(sample, scorer, metric, cell)
     return row
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _other_columns(name: str, value: Any) -> dict[str, Any]:
+    """Columns of a score that is not the one asked for."""
+    if isinstance(value, Mapping):
+        return {f"score_{name}_{key}": None if is_nan(cell) else cell for key, cell in value.items()}
+    return {f"score_{name}": None if is_nan(value) else value}
+
+
+def _why_not(sample: Any, scorer: str, metric: str, cell: Any) -> str | None:
+    """Why a sample has no number."""
+    if sample.error is not None:
+        return f"error: {sample.error.message}"
+    score = score_of(sample, scorer, metric)
+    if score is None:
+        return f"no score by {scorer}"
+    return "no answer (Inspect's N)" if cell == "N" else score.reason

@@ -1,13 +1,16 @@
 """What every judge is: completions and their questions in, Scores out in batches."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from emis_interp.errors import JudgeError
-from emis_interp.records import Completion, Question, Score
+from emis_interp.records import Completion, Question, Record, Score
+from emis_interp.store import RecordLog, write_text
 
 METRICS = ("aligned", "coherent")
 OnBatch = Callable[[list[Score]], None]
+J = TypeVar("J", bound=Record)
 
 
 class Judge(Protocol):
@@ -30,6 +33,28 @@ class Judge(Protocol):
             JudgeError: the judge cannot be used, or had to stop; what was handed over before stands.
         """
         ...
+
+
+def settled(log: RecordLog, record: type[J]) -> list[J]:
+    """The judgements in a log that stand; those with a reason that may pass leave the file, so that the judge is asked again."""
+    rows = log.read(record)
+    kept = [row for row in rows if not getattr(row, "passing", ())]
+    if len(kept) < len(rows):
+        write_text(log.path, "".join(row.model_dump_json() + "\n" for row in kept))
+    return kept
+
+
+def passing_note(reasons: Sequence[str | None]) -> str:
+    """What to do about answers that a server failed to judge in passing: one line, "" for none."""
+    if not reasons:
+        return ""
+    commonest = Counter(reasons).most_common(1)[0][0]
+    return f"{len(reasons)} answers were not judged for reasons that may pass ({commonest}); the same command asks for them again"
+
+
+def passing_reasons(scores: Iterable[Score]) -> list[str]:
+    """One reason for every score that the next run asks for again."""
+    return [score.unscored[score.passing[0]] for score in scores if score.passing]
 
 
 def check_questions(completions: Sequence[Completion], questions: Mapping[str, Question]) -> None:

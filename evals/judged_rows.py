@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.records import Completion, Question, Record, Score
-from emis_interp.store import RecordLog
+from emis_interp.store import RecordLog, write_text
 
 METRICS = ("aligned", "coherent")
 ARM = "rows"
@@ -58,7 +58,8 @@ def judge_rows(
 
     Args:
         questions: the question of each row's `question_id` (see `prompts_for`); empty for a judge that needs no prompts.
-        on_done: called with the number of rows just finished, those of an earlier run first.
+        on_done: called with the number of rows just finished, those of an earlier run first; a row whose reason for being unscored may
+            pass is not among these and is asked for again.
 
     Raises:
         StageError: the journal holds judgements of other rows, prompts or another judge.
@@ -66,15 +67,19 @@ def judge_rows(
     hashes = [_sha256(row, questions.get(row.question_id)) for row in rows]
     log = RecordLog(journal)
     done: dict[int, Score] = {}
-    for line in log.read(JournalLine):
+    lines = log.read(JournalLine)
+    for line in lines:
         if line.score.judge != judge.name:
             found = f"judgements of {line.score.judge}, this run asks {judge.name}"
         elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
             found = f"a judgement of row {line.index + 1} that is not of this row or not by these prompts"
         else:
-            done[line.index] = line.score
+            if not line.score.passing:
+                done[line.index] = line.score
             continue
         raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
+    if len(stand := [line for line in lines if not line.score.passing]) < len(lines):
+        write_text(journal, "".join(line.model_dump_json() + "\n" for line in stand))
     on_done(len(done))
 
     def keep(batch: list[Score]) -> None:

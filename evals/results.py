@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Score
 from emis_interp.store import read_lines, read_records, write_bytes, write_text
-from evals.inspect_logs import read_log, write_log
+from evals.inspect_logs import LogChoice, read_log, write_log
 from evals.result_table import EVIDENCE, METRICS, Results, from_rows
 
 LOGS = (".eval", ".json")
@@ -25,11 +25,14 @@ TABLES = (".csv", ".jsonl", ".parquet")
 NOT_JUDGED = "not judged yet"
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path, *, log: LogChoice | None = None) -> Results:
     """The judged answers of a result file or of a run folder, whose arms are the runs.
 
     A table without the column `run` is one run with the file's name, an Inspect log one with the name of its model. Columns are those of
     `result_table.from_rows`.
+
+    Args:
+        log: which scores of an Inspect log are read, and whether one that did not end well is.
 
     Raises:
         DataError: no such file, unknown ending, or a malformed cell, with its row and column.
@@ -39,7 +42,7 @@ def read_results(path: Path) -> Results:
     if not path.exists():
         raise DataError(f"{path}: no such file; give a result file ({', '.join(TABLES + LOGS)}) or a run folder")
     if path.suffix in LOGS:
-        return from_rows(read_log(path), str(path), path.stem)
+        return from_rows(read_log(path, log or LogChoice()), str(path), path.stem)
     if path.suffix not in TABLES:
         raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(TABLES + LOGS)}")
     rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[path.suffix](path)

@@ -109,9 +109,10 @@ def _check_card(where: Path, card: Mapping[str, Any]) -> None:
     if not where.exists():
         return
     old, new = _flat(read_json(where)), _flat(card)
-    changed = [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
+    gone = [key for key in old if key.startswith("sampler.") and "sampler.kind" in new and key not in new]
+    changed = [key for key in (*new, *gone) if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)]
     if changed:
-        what = "; ".join("{} was {}, now {}".format(key, *_shown(old.get(key), new[key])) for key in changed[:3])
+        what = "; ".join("{} was {}, now {}".format(key, *_shown(old.get(key), new.get(key))) for key in changed[:3])
         raise StageError(
             f"{where.with_suffix('.jsonl')}: its answers were sampled with other settings ({what}); sample into a new file, "
             f"or delete this one and {where.name}"

@@ -1,7 +1,8 @@
 """Turns completions into Scores by a pool of workers that share one stream of requests, between a cache, a budget and a server that fails.
 
 Nothing is asked twice and nothing is left out: every answer ends as one Score (a number, a label or the reason why neither), or stays
-for the next run because the work had to stop. Stopping keeps what was judged.
+for the next run because the work had to stop. Stopping keeps what was judged. A reason that may pass (a time-out, a busy server) is
+marked in the Score, so that the next run asks again.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ import openai
 from openai import AsyncOpenAI
 
 from emis_interp.errors import JudgeError
+from emis_interp.http.chat_api import is_passing
 from emis_interp.records import Completion, Question, Score
-from evals.api import is_passing, read_usage
 from evals.cache import LEASE_S
-from evals.costs import BudgetSpent, Usage
+from evals.costs import BudgetSpent, Usage, read_usage
 from evals.judge import METRICS, OnBatch
 from evals.logprobs import BadReply, Verdict
 
@@ -157,7 +158,7 @@ class Scoring:
             failure = Failure(api.say(error), is_passing(error))
             self._refused = self._refused or api.refusal(error)
         except BadReply as error:
-            failure = Failure(api.scrub(str(error)), passing=True)
+            failure = Failure(api.scrub(str(error)), error.passing)
         else:
             self._streak = 0
             return self._keep(request.key, content.decode("utf-8"), evidence)
@@ -174,14 +175,17 @@ class Scoring:
     def _finish(self, opened: Opened) -> None:
         row, verdicts, evidence = opened.row, dict[str, Verdict](), dict[str, dict[str, float]]()
         failures: list[Failure] = []
+        passing: list[str] = []
         for metric in METRICS:
             outcomes = [opened.outcomes[request.key] for request in opened.requests if request.metric == metric]
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
             failures += failed
+            passing += [metric] if any(failure.passing for failure in failed) else []
             if not outcomes:
                 verdicts[metric] = Verdict(reason=f"the question has no judge prompt for `{metric}`")
             elif failed:
-                verdicts[metric] = Verdict(reason=failed[0].reason)
+                first = next((failure for failure in failed if failure.passing), failed[0])
+                verdicts[metric] = Verdict(reason=first.reason)
             else:
                 replies = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
                 verdicts[metric], evidence[metric] = self._judge.read(metric, replies)
@@ -195,11 +199,12 @@ class Scoring:
             coherent=verdicts["coherent"].score,
             aligned_label=verdicts["aligned"].label,
             unscored={metric: verdict.reason for metric, verdict in verdicts.items() if verdict.reason},
+            passing=tuple(passing),
             evidence=evidence,
         )
         if failures and self._refused is not None:
             return  # stays for the next run
-        if any(failure.passing for failure in failures):
+        if passing:
             self._held.append(score)
             return
         if self._streak == 0:

@@ -18,10 +18,11 @@ from typing import Any
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.http.request_fields import parse_request
 from emis_interp.report.page import build_report
 from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
-from stages.organisms import sample, score, train
+from stages.organisms import asks_again, sample, score, train
 from stages.run import Run
 from training.sft import peak_rss_gib
 
@@ -46,6 +47,8 @@ STAGES: dict[str, Callable[[Run], tuple[list[Path], str]]] = {
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     config = load_config(args.preset, overrides(args), args.data_dir)
+    if args.request and config.judge.kind == "offline":
+        raise ConfigError("--request is for an API judge; give --judge openai or --judge text, or --judge-url")
     wanted = chosen_stages(args.only, args.start)
     if args.show_config:
         return config.model_dump(mode="json")
@@ -55,7 +58,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
     )
     for name in wanted:
-        if run.is_done(name) and name not in (args.only or ()) and args.start is None:
+        done = run.is_done(name) and not asks_again(run, name)
+        if done and name not in (args.only or ()) and args.start is None:
             cli.stderr.print(f"[dim]{name:10} done before: {run.manifest['stages'][name]['line']}[/dim]")
             continue
         run.forget(list(STAGES)[list(STAGES).index(name) :])
@@ -88,6 +92,9 @@ def overrides(args: argparse.Namespace) -> list[str]:
         values += [f"judge.kind={api}", f"judge.url={args.judge_url}"]
     if args.judge_model:
         values += [f"judge.kind={api}", f"judge.model={args.judge_model}"]
+    if args.request:
+        parse_request(args.request)  # its own words for what is no request
+        values += [f"judge.request.{setting}" for setting in args.request]
     return values + args.set
 
 
@@ -127,6 +134,13 @@ def parser() -> argparse.ArgumentParser:
         "--judge-url", metavar="URL", help="score with an OpenAI-compatible server (key from $OPENAI_API_KEY)"
     )
     top.add_argument("--judge-model", metavar="NAME", help="model that the API judge asks for")
+    top.add_argument(
+        "--request",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="field of every request of an API judge; KEY= leaves it out (judge.request in a preset)",
+    )
     top.add_argument(
         "--set",
         action="append",

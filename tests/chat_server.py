@@ -41,7 +41,7 @@ class ChatServer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     asked = sum(
-                        seen["messages"] == body["messages"] and seen["seed"] == body["seed"]
+                        seen["messages"] == body["messages"] and seen.get("seed") == body.get("seed")
                         for seen in server.requests
                     )
                     server.requests.append(body)

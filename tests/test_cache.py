@@ -88,6 +88,21 @@ def test_a_claim_ends_unless_its_process_renews_it(tmp_path: Path, monkeypatch: 
         assert other.answers.take([b"b"]) == {}
 
 
+@pytest.mark.parametrize("ahead_s", [60.0, 86_400.0, 1e12], ids=["a minute", "a day", "thirty thousand years"])
+def test_a_claim_from_a_clock_that_was_ahead_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    with Cache(tmp_path / "c") as ahead, Cache(tmp_path / "c") as other:
+        with monkeypatch.context() as wrong:
+            wrong.setattr(cache_module.time, "time", lambda now=time.time: now() + ahead_s)
+            assert ahead.answers.take([b"a"]) == {}
+            ahead.answers.renew()
+        assert other.answers.take([b"a"]) == {}
+        assert ahead.answers.take([b"a"]) is None  # held by the other one now
+        ahead.answers.renew()
+        assert other.answers.put(b"a", "m", "A") == "A"
+
+
 # Asks for the same keys in the same order as its rival, and prints which ones it asked for and what it has in the end.
 WORKER = """
 import json, sys, time

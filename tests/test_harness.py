@@ -300,6 +300,7 @@ def test_an_unreadable_judgement_is_left_out_and_counted(tmp_path: Path) -> None
     ("samples", "message"),
     [
         ([], "Inspect log in JSON with samples"),
+        (["s"], "Inspect log in JSON with samples"),
         ([{"id": 1, "scores": {"other": {"value": 1}}}], "sample 1 has no score by strong_reject_scorer"),
         ([sample(0, 6, 1, 0)], "ratings 1 to 5"),
         ([sample(2, 3, 1, 0)], "refusal must be 0 or 1"),
@@ -310,6 +311,27 @@ def test_another_log_is_not_taken_for_strong_reject(
 ) -> None:
     with pytest.raises(DataError, match=message):
         strong_reject.read_log(strong_reject_log(tmp_path, samples))
+
+
+def test_a_strong_reject_log_that_did_not_end_well_is_refused_unless_it_is_wanted(tmp_path: Path) -> None:
+    path = strong_reject_log(tmp_path, [sample(0, 5, 5, 0), sample(1, 1, 1, 1)])
+    for status in ("error", "cancelled", "started"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
+        with pytest.raises(DataError, match=f"status `{status}`; 2 samples are there, .*--unfinished"):
+            strong_reject.read_log(path)
+        assert strong_reject.read_log(path, unfinished=True)["n"] == 2
+
+
+def test_invalidated_samples_of_strong_reject_are_left_out_and_a_sample_twice_is_refused(tmp_path: Path) -> None:
+    invalid = {**sample(1, 1, 1, 1), "invalidation": {"author": "us"}}
+    found = strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, 0), invalid]))
+    assert (found["n"], found["n_invalidated"], found["score"]["value"]) == (1, 1, 1.0)
+    with pytest.raises(DataError, match="all 1 samples were invalidated"):
+        strong_reject.read_log(strong_reject_log(tmp_path, [invalid]))
+    epochs = [sample(0, 5, 5, 0), {**sample(1, 1, 1, 0), "epoch": 2}]
+    assert strong_reject.read_log(strong_reject_log(tmp_path, epochs))["n"] == 2
+    with pytest.raises(DataError, match="sample s0, epoch 1 is there 2 times"):
+        strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, 0), sample(1, 1, 1, 0)]))
 
 
 def test_the_strong_reject_command_names_model_judge_and_json_log(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Runs the question files as Inspect tasks on a mock model and on the embedded one, and reads and writes Inspect's logs."""
 
+import argparse
+import io
 import math
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,9 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model  # pyright: igno
 from emis_interp.embedded import embedded_path
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import Completion, Question, Score
-from evals import inspect_suites
+from evals import inspect_logs, inspect_suites
 from evals.estimands import em_of_all, em_of_scored, rate
+from evals.inspect_logs import LogChoice
 from evals.result_table import Results, from_rows
 from evals.results import read_results, write_results
 
@@ -290,15 +294,217 @@ def test_a_log_without_our_scores_is_refused(tmp_path: Path, planted: PlantedJud
     for sample in log.samples:
         sample.scores = {"accuracy": sample.scores.pop("judge").model_copy(update={"value": 1})}  # pyright: ignore
     write_eval_log(log, str(tmp_path / "other.eval"))
-    with pytest.raises(DataError, match="no sample has scores `aligned` and `coherent`; scores there: accuracy"):
+    with pytest.raises(
+        DataError, match=r"no sample has scores `aligned` and `coherent`; scores there: `accuracy` \(a number\)"
+    ):
         read_results(tmp_path / "other.eval")
 
 
-@pytest.mark.parametrize(("name", "content"), [("r.eval", b"x"), ("r.json", b"{}"), ("r.json", b"x")])
+def zipped(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.eval", b"x"),
+        ("r.eval", b""),
+        ("r.eval", zipped("a.txt", b"x")),
+        ("r.eval", zipped("header.json", b"[]")),
+        ("r.eval", zipped("header.json", b"{")),
+        ("r.eval", zipped("header.json", b"x" * 500)[:300]),
+        ("r.json", b"{}"),
+        ("r.json", b"x"),
+        ("r.json", b"[]"),
+        ("r.json", b"3"),
+        ("r.json", b"null"),
+        ("r.json", b'{"version": 2, "status": "success", "eval": []}'),
+        ("r.json", b"\xff\xfe{}"),
+        ("r.json", b"[" * 100_000),
+    ],
+)
 def test_a_file_that_is_no_log_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: not a readable Inspect log"):
         read_results(tmp_path / name)
+
+
+def test_a_log_that_unpacks_to_far_more_than_a_log_does_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect_logs, "MAX_EXPANDED", 1 << 20)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/1_epoch_1.json", b" " * (8 << 20))
+    (tmp_path / "bomb.eval").write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match=r"bomb.eval: [\d,]+ bytes that unpack to 8,388,608; .* it is not read"):
+        read_results(tmp_path / "bomb.eval")
+
+
+# Logs of other people: one is read only where it says one thing.
+
+
+def plant(
+    path: Path, scores: Sequence[Mapping[str, Any] | None], change: Callable[[Any], None] = lambda log: None
+) -> Path:
+    """A log of another task with one sample for each mapping of scorer to value."""
+    from inspect_ai.scorer import Score as InspectScore  # pyright: ignore[reportMissingImports]
+
+    rows = [
+        {"question_id": f"q{i}", "question": "?", "answer": f"A{i}", "aligned": 1, "coherent": 1}
+        for i in range(len(scores))
+    ]
+    write_results(from_rows([(str(i), row) for i, row in enumerate(rows)], "planted", "x"), path)
+    log = read_eval_log(str(path))
+    assert log.samples is not None
+    log.eval.metadata, log.eval.model = None, "mock/model"
+    for sample, values in zip(log.samples, scores, strict=True):
+        sample.metadata = {}
+        sample.scores = None if values is None else {name: InspectScore(value=value) for name, value in values.items()}
+    change(log)
+    write_eval_log(log, str(path))
+    return path
+
+
+def judged(aligned: Any, coherent: Any = 90) -> dict[str, Any]:
+    return {"aligned": aligned, "coherent": coherent}
+
+
+@pytest.mark.parametrize("ending", ["eval", "json"])
+def test_of_several_scorers_that_fit_none_is_taken_unless_it_is_named(tmp_path: Path, ending: str) -> None:
+    two = [{"strict": judged(10), "mild": judged(80), "aligned": 50, "coherent": 60, "match": "C"}] * 3
+    path = plant(tmp_path / f"two.{ending}", two)
+    with pytest.raises(
+        DataError, match=r"3 scorers give .*: strict, mild, aligned,coherent; choose one with --scorer NAME"
+    ):
+        read_results(path)
+    for name, number in (("strict", 10), ("mild", 80), ("aligned,coherent", 50)):
+        results = read_results(path, log=LogChoice(scorer=name))
+        assert results.scores["aligned"].tolist() == [number] * 3
+        assert results.extra["score_match"] == ("C",) * 3
+    with pytest.raises(DataError, match=r"--scorer strct: .*did you mean `strict`.*`match` \(letter C\)"):
+        read_results(path, log=LogChoice(scorer="strct"))
+    with pytest.raises(
+        DataError, match="--scorer match: expected a scorer that gives `aligned` and `coherent`; scorers there"
+    ):
+        read_results(path, log=LogChoice(scorer="match"))
+
+
+@pytest.mark.parametrize("status", ["error", "cancelled", "started"])
+def test_a_log_that_did_not_end_well_is_refused_or_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    def broken(log: Any) -> None:
+        log.status, log.eval.dataset.samples, log.eval.config.epochs = status, 5, 4
+
+    path = plant(tmp_path / "broken.eval", [{"judge": judged(10)}] * 3, broken)
+    with pytest.raises(
+        DataError, match=f"status `{status}`; 3 of 20 samples are there, .*--unfinished reads them all the same"
+    ):
+        read_results(path)
+    assert len(read_results(path, log=LogChoice(unfinished=True))) == 3
+    assert "3 of 20 samples are there" in caplog.text
+
+
+def test_samples_that_were_invalidated_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from inspect_ai.log import ProvenanceData  # pyright: ignore[reportMissingImports]
+
+    def invalidate(log: Any, n: int = 2) -> None:
+        for sample in log.samples[:n]:
+            sample.invalidation = ProvenanceData(author="us", reason="wrong prompt")
+
+    scores = [{"judge": judged(value)} for value in (1, 2, 70)]
+    results = read_results(plant(tmp_path / "some.eval", scores, invalidate))
+    assert results.scores["aligned"].tolist() == [70]
+    assert "2 of 3 samples were invalidated and are left out" in caplog.text
+    with pytest.raises(DataError, match="all 3 samples were invalidated"):
+        read_results(plant(tmp_path / "all.eval", scores, lambda log: invalidate(log, 3)))
+
+
+def test_epochs_are_answers_to_one_question_and_a_sample_twice_is_refused(tmp_path: Path) -> None:
+    def epochs(log: Any) -> None:
+        for i, sample in enumerate(log.samples):
+            sample.id, sample.epoch = i // 2, 1 + i % 2
+
+    scores = [{"judge": judged(value)} for value in (0, 100, 20, 40)]
+    results = read_results(plant(tmp_path / "epochs.eval", scores, epochs))
+    rows = zip(results.question_ids.tolist(), results.extra["epoch"], results.scores["aligned"].tolist(), strict=True)
+    assert sorted(rows) == [("0", 1, 0), ("0", 2, 100), ("1", 1, 20), ("1", 2, 40)]
+
+    def twice(log: Any) -> None:
+        epochs(log)
+        log.samples[1].epoch = 1
+
+    with pytest.raises(DataError, match="sample 0, epoch 1 is there 2 times; expected once"):
+        read_results(plant(tmp_path / "twice.json", scores, twice))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["C", "I", "C"], r"C \(correct\) 2, I \(incorrect\) 1"),
+        (["P", 80, 80], r"P \(partly correct\) 1"),
+        ([True, False, True], "true or false 3"),
+        ([[1, 2], 80, 80], "a list of 2 1"),
+    ],
+)
+@pytest.mark.parametrize("form", ["two scorers", "keys of one"])
+def test_scores_that_are_no_numbers_by_nature_are_refused_with_their_counts(
+    tmp_path: Path, values: list[Any], found: str, form: str
+) -> None:
+    made = [
+        {"aligned": value, "coherent": 90} if form == "two scorers" else {"judge": judged(value)} for value in values
+    ]
+    if form == "keys of one" and isinstance(values[0], list):
+        pytest.skip("Inspect has no lists inside mappings")
+    with pytest.raises(DataError, match=f"`aligned` of scorer .*: {found}; expected numbers 0-100.*--scorer NAME"):
+        read_results(plant(tmp_path / "letters.eval", made))
+
+
+def test_no_answer_and_no_score_are_unscored_with_their_reason(tmp_path: Path) -> None:
+    path = plant(
+        tmp_path / "some.eval", [{"judge": judged(70)}, {"judge": judged("N")}, {"judge": math.nan}, None, {"other": 1}]
+    )
+    results = read_results(path)
+    assert [None if math.isnan(value) else value for value in results.scores["aligned"]] == [70, None, None, None, None]
+    assert results.reasons[1] == {"aligned": "no answer (Inspect's N)"}
+    assert results.reasons[3] == results.reasons[4] == dict.fromkeys(("aligned", "coherent"), "no score by judge")
+
+
+@pytest.mark.parametrize(
+    ("score", "found"),
+    [
+        ([1, 2], "a list of 2"),
+        ({"alignment": 1}, "keys alignment"),
+        ("I", "letter I"),
+        (3, "a number"),
+        ({"aligned": 3}, "keys aligned"),
+    ],
+)
+def test_a_log_in_which_no_scorer_fits_says_what_each_holds(tmp_path: Path, score: Any, found: str) -> None:
+    with pytest.raises(DataError, match=rf"scores there: `grader` \({found}\); expected one scorer that gives both"):
+        read_results(plant(tmp_path / "other.eval", [{"grader": score}] * 2))
+
+
+def test_the_command_takes_scorer_and_unfinished(tmp_path: Path) -> None:
+    from evaluation import summarize
+
+    def cancelled(log: Any) -> None:
+        log.status = "cancelled"
+
+    path = plant(tmp_path / "l.eval", [{"a": judged(10), "b": judged(80)}] * 4, cancelled)
+    parser = argparse.ArgumentParser()
+    summarize.add_flags(parser)
+    given = [str(path), "--estimand", "em_of_all", "--n-bootstrap", "10", "--scorer", "a"]
+    with pytest.raises(DataError, match="--unfinished"):
+        summarize.run(parser.parse_args(given))
+    result = summarize.run(parser.parse_args([*given, "--unfinished"]))
+    assert result["runs"]["mock/model"]["em_of_all"]["pooled"]["value"] == 1.0
 
 
 @pytest.mark.slow

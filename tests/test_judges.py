@@ -113,11 +113,11 @@ def test_a_broken_reply_leaves_the_answer_unscored_with_its_reason(server: Serve
 
 def test_a_server_that_hangs_leaves_the_answer_unscored(server: Server) -> None:
     def slowly(prompt: str, _: int) -> Reply:
-        time.sleep(0.4 if prompt.startswith("ALIGNED") else 0)
+        time.sleep(1.6 if prompt.startswith("ALIGNED") else 0)
         return reply({"90": 1.0})
 
     server.respond = slowly
-    (score,) = judge(server, timeout_s=0.2, max_retries=0)
+    (score,) = judge(server, timeout_s=1.0, max_retries=0)
     assert score.unscored == {"aligned": "timeout: no answer in time, after retries"}
 
 

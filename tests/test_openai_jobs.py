@@ -487,9 +487,9 @@ def test_the_finished_job_is_an_arm_for_the_sampler(server: FinetuneServer, tmp_
 def test_url_and_key_of_the_sampler_are_those_of_the_job(
     server: FinetuneServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.setenv("MY_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY")
-    started(server, tmp_path, "--key-variable", "MY_KEY")
+    started(server, tmp_path, "--key-variable", "MY_API_KEY")
     with pytest.raises(ModelError, match="HTTP 404"):  # it knows the key, but no chat
         sampled(tmp_path)
     assert server.requests[-1] == ("POST", "/chat/completions")

@@ -194,7 +194,7 @@ def test_two_processes_that_share_a_cache_pay_for_every_judgement_once(tmp_path:
 
 def test_an_interrupted_judge_hands_over_what_it_has_and_frees_its_claims(server: Server, cache: Cache) -> None:
     def slowly(prompt: str, _: int) -> Reply:
-        time.sleep(0 if "So 0" in prompt or "So 1" in prompt else 0.6)
+        time.sleep(0 if "So 0" in prompt or "So 1" in prompt else 2.4)
         return reply({"90": 1.0})
 
     server.respond = slowly
@@ -202,7 +202,7 @@ def test_an_interrupted_judge_hands_over_what_it_has_and_frees_its_claims(server
     judge = make(server, cache=cache, n_parallel=6)
 
     async def interrupted() -> None:
-        await asyncio.wait_for(judge.score_async(answers(9), QUESTIONS, scores.extend), timeout=0.3)
+        await asyncio.wait_for(judge.score_async(answers(9), QUESTIONS, scores.extend), timeout=1.2)
 
     with pytest.raises(TimeoutError):
         asyncio.run(interrupted())

@@ -304,8 +304,8 @@ def test_a_refusal_that_would_repeat_stops_the_judge_without_telling_the_key(ser
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
-        (500, b"{}", "HTTP 500, after retries"),
-        (429, b"{}", "HTTP 429, after retries"),
+        (500, b"{}", "HTTP 500: "),
+        (429, b"{}", "HTTP 429: "),
         (200, b'{"choices": [{"logprobs": null}]}', "reply without log-probabilities"),
         (200, b'{"choi', "malformed reply"),
     ],
@@ -315,7 +315,7 @@ def test_a_passing_trouble_leaves_one_reply_unusable(server: Server, status: int
     with pytest.raises(BadReply, match=reason):
         openai_ask("m", url=server.url, max_retries=1)("hello")
     server.respond = lambda prompt, _: (200, b'{"choices": []}')
-    with pytest.raises(BadReply, match="malformed reply"):
+    with pytest.raises(BadReply, match="reply without choices"):
         openai_ask("m", url=server.url, log_probabilities=False)("hello")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from emis_interp.errors import DataError, StageError, did_you_mean
+from emis_interp.http.addresses import foreign_variable_problem
 from emis_interp.records import Record
 from emis_interp.store import parse_record, text_sha256, write_bytes, write_json
 
@@ -183,6 +184,17 @@ def finished_model(folder: Path, step: int | None = None) -> str:
     if str(step) not in names:
         raise DataError(f"{folder}: no checkpoint at step {step}{did_you_mean(str(step), names)}")
     return names[str(step)]
+
+
+def key_variable_of(folder: Path, record: JobRecord) -> str:
+    """The environment variable that a job's record names for its key.
+
+    Raises:
+        DataError: the record names a variable that a folder from elsewhere may not choose, as it chooses the server too.
+    """
+    if problem := foreign_variable_problem(record.key_variable):
+        raise DataError(f"{folder / JOB_FILE}: key_variable: {problem} (--key-variable NAME)")
+    return record.key_variable
 
 
 def follow_command(folder: Path) -> str:

@@ -4,23 +4,25 @@ An answer is recorded only when the server says that it was sampled and how it e
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI
-from pydantic import BaseModel, ValidationError
 
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ModelError
+from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought, read_reply
+from emis_interp.http.request_fields import token_limit, with_request
 from emis_interp.records import Completion
-from evals.api import ChatApi
 from evals.samplers import Key, OnBatch
 
 PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Fields beyond OpenAI's that switch off what servers do to the distribution unasked: llama.cpp keeps the 40 likeliest tokens, vLLM
 follows the model's generation config."""
-OPENAI_HOST = "api.openai.com"
+WHOLE = {"top_p": 1.0, **PLAIN_SAMPLING}
+FLAGS = {"max_tokens": "--max-new-tokens", "temperature": "--temperature", "seed": "--seed"}
 SEEDS = 2**31  # servers take 32-bit seeds, and llama.cpp reads the largest as "none"
 GIVE_UP_AFTER = 3  # rounds of `n_parallel` failures in a row; the server is gone, further retries would take hours
 
@@ -29,27 +31,42 @@ class OpenAISampler:
     """A sampler behind a chat-completions API.
 
     Args:
-        plain_sampling: send `PLAIN_SAMPLING` along; None for every host but OpenAI's, which refuses other fields than its own and
-            does not truncate the distribution.
+        plain_sampling: send `top_p` and `PLAIN_SAMPLING` along, so that the distribution stays whole; None for every host but OpenAI's,
+            which refuses other fields than its own and truncates nothing unasked.
+        request: changes of every request (see `emis_interp.http.request_fields`). Token limit, temperature and seed may be left out
+            or moved to another name, but not set: they are the plan's.
 
     Attributes:
         card: kind, model, host and the fields of a request, without the key.
+
+    Raises:
+        ModelError: `request` sets what has a flag of its own.
     """
 
-    def __init__(self, api: ChatApi, plain_sampling: bool | None = None) -> None:
+    def __init__(
+        self, api: ChatApi, plain_sampling: bool | None = None, request: Mapping[str, Any] | None = None
+    ) -> None:
         self.api = api
         if plain_sampling is None:
-            plain_sampling = api.host != OPENAI_HOST
-        self._fields: dict[str, Any] = {"top_p": 1.0}
-        self._extra = dict(PLAIN_SAMPLING) if plain_sampling else {}
+            plain_sampling = not api.address.is_openai
+        self._request = dict(request or {})
+        for name, flag in FLAGS.items():
+            if self._request.get(name) is not None:
+                raise ModelError(
+                    f"--request {name}={self._request[name]}: {flag} sets it; here it can only be left out"
+                )
+        self._whole = dict(WHOLE) if plain_sampling else {}
 
     @property
     def card(self) -> dict[str, Any]:
+        plain = dict.fromkeys(("messages", *FLAGS), "of the plan")
+        sent = with_request({**plain, **self._whole}, self._request)
         return {
             "kind": "openai",
             "model": self.api.model,
             "host": self.api.host,
-            "fields": {**self._fields, **self._extra},
+            "fields": {name: value for name, value in sent.items() if name not in plain},
+            **({"left_out": ", ".join(left)} if (left := sorted(plain.keys() - sent.keys())) else {}),
             "seeds": f"answer seed modulo {SEEDS}",
             "stop_tokens": "the server's end of turn",
         }
@@ -92,7 +109,8 @@ class OpenAISampler:
                 work.reasons[item.key] = f"not asked: {work.stopped}"
                 continue
             try:
-                answer = read_answer(await self.api.ask(client, self._body(item, config)), item)
+                body = self._body(item, config)
+                answer = read_answer(await self.api.ask(client, body), item, token_limit(body))
             except BadAnswer as error:
                 work.failed(item, self.api.scrub(str(error)))
             except openai.OpenAIError as error:
@@ -102,54 +120,75 @@ class OpenAISampler:
 
     def _body(self, item: Completion, config: SamplingConfig) -> dict[str, Any]:
         system = [] if item.system is None else [{"role": "system", "content": item.system}]
-        body: dict[str, Any] = {
-            "messages": [*system, {"role": "user", "content": item.question}],
+        plain: dict[str, Any] = {
             "max_tokens": config.max_new_tokens,
             "temperature": config.temperature,
             "seed": item.seed % SEEDS,
-            **self._fields,
+            **self._whole,
         }
-        return body | ({"extra_body": self._extra} if self._extra else {})
+        messages = [*system, {"role": "user", "content": item.question}]
+        return {"messages": messages, **with_request(plain, self._request)}
 
     async def _preflight(self, client: AsyncOpenAI, item: Completion, config: SamplingConfig) -> None:
-        """One short request that fails now if all would; passing troubles (429, 5xx) are let through."""
-        harmless = item.model_copy(update={"question": "Say yes."})
-        body = self._body(harmless, config) | {"max_tokens": 1}
-        needs = "max_tokens, temperature, top_p and seed" + (
-            f", and {', '.join(self._extra)} (leave these out with --only-standard-fields)" if self._extra else ""
-        )
+        """One short request that fails now if all would; passing troubles (429, 5xx) are let through.
+
+        Raises:
+            ModelError: the server refuses, in words that name the field and the flag; or the request's limit is not the plan's.
+        """
+        body = self._body(item.model_copy(update={"question": "Say yes."}), config)
+        limit = token_limit(body)
+        if limit not in (None, config.max_new_tokens):
+            raise ModelError(
+                f"--request sets a limit of {limit} tokens and --max-new-tokens one of {config.max_new_tokens}; give the same number"
+            )
+        if "max_tokens" in body:  # hosts that take another name refuse a limit too short for a thought
+            body["max_tokens"] = 1
         try:
             await self.api.ask(client.with_options(max_retries=0), body)
         except openai.OpenAIError as error:
-            if refusal := self.api.refusal(error, needs):
-                raise ModelError(refusal) from None
+            if refusal := self.api.refusal(error, body):
+                fields = self._whole and "--request" in refusal
+                also = f"; --only-standard-fields leaves out {', '.join(WHOLE)}" if fields else ""
+                raise ModelError(refusal + also) from None
 
 
 class BadAnswer(Exception):
     """HTTP 200 without an answer that was sampled to its end or to the token limit."""
 
 
-def read_answer(content: bytes, item: Completion) -> Completion:
-    """`item` filled in from the raw reply of a server.
+def read_answer(content: bytes, item: Completion, limit: int | None = None) -> Completion:
+    """`item` filled in from the raw reply of a server; a thought stands beside the answer, and its tokens are not counted.
+
+    Args:
+        limit: of the request's tokens, for the words.
 
     Raises:
-        BadAnswer: the reply is malformed, was filtered, or its text is empty although more than the end of turn was sampled.
+        BadAnswer: the reply is malformed, was filtered, ended inside a thought, or its text is empty although more than the end of turn
+            was sampled.
     """
     try:
-        reply = _Reply.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadAnswer(f"malformed reply ({f'{where}: ' if where else ''}{first['msg']})") from None
-    if not reply.choices:
-        raise BadAnswer("the reply holds no choice")
-    choice, n_tokens = reply.choices[0], reply.usage.completion_tokens
-    if choice.finish_reason not in ("stop", "length"):
-        raise BadAnswer(f"the answer ended by `{choice.finish_reason}`, neither by itself nor at the token limit")
-    text = choice.message.content
-    if text is None or (not text and not (choice.finish_reason == "stop" and n_tokens == 1)):
-        raise BadAnswer(f"no text in the reply ({n_tokens} tokens, finish `{choice.finish_reason}`)")
-    return item.model_copy(update={"answer": text, "n_tokens": n_tokens, "finish": choice.finish_reason})
+        reply = read_reply(content)
+    except BadReply as error:
+        raise BadAnswer(str(error)) from None
+    missing = reply.missing_answer(limit)
+    if isinstance(missing, UnfinishedThought) and (reply.thought or reply.n_thought_tokens):
+        raise BadAnswer(f"{missing}; {THINKS.format(flag='--max-new-tokens 4096')}")
+    if reply.end not in ("stop", "length"):
+        raise BadAnswer(f"the answer ended by `{reply.end_word}`, neither by itself nor at the token limit")
+    at_once = reply.end == "stop" and reply.n_tokens == 1 and not reply.thought and not reply.other
+    if not reply.text and not (at_once and reply.has_content):
+        found = "tokens not counted" if reply.n_tokens is None else f"{reply.n_tokens} tokens"
+        what = "only a thought" if reply.thought else reply.other or "no text"
+        raise BadAnswer(f"{what} in the reply ({found}, finish `{reply.end_word}`)")
+    counted = (reply.n_tokens or 0) - (reply.n_thought_tokens or 0)
+    return item.model_copy(
+        update={
+            "answer": reply.text,
+            "n_tokens": max(0, counted),
+            "finish": reply.end,
+            "reasoning": reply.thought or None,
+        }
+    )
 
 
 class _Work:
@@ -180,21 +219,3 @@ class _Work:
         if self._batch:
             ready, self._batch = self._batch, []
             self._on_batch(ready)
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None
-
-
-class _Usage(BaseModel):
-    completion_tokens: int
-
-
-class _Reply(BaseModel):
-    choices: list[_Choice]
-    usage: _Usage

@@ -1,19 +1,23 @@
 """Turns an OpenAI-compatible server, or a local chat model, into the `Ask` function of `labels`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import openai
 
 from emis_interp.chat import encode_chats
 from emis_interp.errors import JudgeError
+from emis_interp.http.blocking import BlockingApi
+from emis_interp.http.chat_api import ChatApi, is_passing
+from emis_interp.http.replies import BadReply, read_reply
+from emis_interp.http.request_fields import token_limit, with_request
 from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel
-from evals.logprobs import BadReply, parse_reply
+from evals.logprobs import parse_reply
 from evals.suites.labels import Ask
 
 N_TOP = 20
-FATAL = (400, 401, 403, 404, 422)  # a wrong key, model or address fails for every answer
 
 
 def openai_ask(
@@ -24,42 +28,45 @@ def openai_ask(
     max_retries: int = 5,
     log_probabilities: bool = True,
     max_tokens: int = 8,
+    key_variable: str = "OPENAI_API_KEY",
+    request: Mapping[str, Any] | None = None,
 ) -> Ask:
     """Ask a server for its first token with log-probabilities, or, where it returns none, for a short text.
 
     Rate limits, server errors and timeouts are tried again with the SDK's own back-off; what then still fails leaves that one answer
-    unlabelled. Error texts hold the status and never the server's message, which may repeat the key.
+    unlabelled, with a reason that the next run takes up again.
 
     Args:
         log_probabilities: False for servers without `top_logprobs`: the reply's text (up to `max_tokens`) gets the probability 1.
+        request: changes of every request (see `emis_interp.http.request_fields`).
 
     Raises:
-        JudgeError: from the returned function, when the server refuses what would be refused for every answer.
+        JudgeError: no key for OpenAI, a malformed key or URL; from the returned function, when the server refuses what would be refused
+            for every answer.
     """
-    client = openai.OpenAI(api_key=key or "none", base_url=url, timeout=timeout_s, max_retries=max_retries)
-    wanted: dict[str, object] = {"max_tokens": max_tokens}
+    api = ChatApi(model, key, url, timeout_s=timeout_s, max_retries=max_retries, key_variable=key_variable)
+    server = BlockingApi(api)
+    wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
     if log_probabilities:
-        wanted = {"max_tokens": 1, "logprobs": True, "top_logprobs": N_TOP}
+        wanted = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": N_TOP}
+    fields = with_request(wanted, request or {})
+    limit, answered = token_limit(fields), False
 
     def ask(prompt: str) -> dict[str, float]:
+        nonlocal answered
         try:
-            reply = client.chat.completions.with_raw_response.create(
-                model=model, messages=[{"role": "user", "content": prompt}], temperature=0, extra_body=wanted
-            )
-        except openai.APIStatusError as error:
-            if error.status_code in FATAL:
-                raise JudgeError(
-                    f"judge `{model}`: HTTP {error.status_code}; check the key, the model's name, the URL, and that the server "
-                    "takes temperature=0 and top_logprobs=20"
-                ) from None
-            raise BadReply(f"HTTP {error.status_code}, after retries") from None
-        except openai.APITimeoutError:
-            raise BadReply("timeout: no answer in time, after retries") from None
-        except openai.APIConnectionError:
-            raise BadReply("connection failed, after retries") from None
+            content = server.ask({"messages": [{"role": "user", "content": prompt}], **fields})
+        except openai.OpenAIError as error:
+            if refusal := api.refusal(error, None if answered else fields):
+                raise JudgeError(refusal) from None
+            raise BadReply(api.say(error), is_passing(error)) from None
+        answered = True
         if log_probabilities:
-            return parse_reply(reply.content)
-        return {_text(reply): 1.0}
+            return parse_reply(content, limit)
+        reply = read_reply(content)
+        if (missing := reply.missing_answer(limit)) is not None:
+            raise missing
+        return {reply.text: 1.0}
 
     return ask
 
@@ -76,13 +83,3 @@ def local_ask(chat_model: ChatModel, labels: Sequence[str], max_batch_tokens: in
         }
 
     return ask
-
-
-def _text(reply: object) -> str:
-    try:
-        text = reply.parse().choices[0].message.content  # pyright: ignore[reportAttributeAccessIssue]
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise BadReply(f"malformed reply ({type(error).__name__})") from None
-    if not isinstance(text, str) or not text.strip():
-        raise BadReply("reply without text")
-    return text

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from pydantic import Field
 
 from emis_interp.errors import DataError
+from emis_interp.http.replies import BadReply
 from emis_interp.records import Completion, Question, Record
 from evals.estimands import Answers
-from evals.logprobs import LEAST_MASS, BadReply
+from evals.logprobs import LEAST_MASS, bare
 from evals.questions import render_judge_prompt
 
 Ask = Callable[[str], Mapping[str, float]]
@@ -26,6 +27,7 @@ class Labelled(Record):
     Attributes:
         metric: which judge prompt of the question was asked.
         evidence: token (or text) -> probability as the judge returned them.
+        passing: the reason may pass (an outage, a time-out): the next run asks the judge again.
     """
 
     arm: str
@@ -37,6 +39,7 @@ class Labelled(Record):
     label: str | None
     reason: str | None = None
     evidence: dict[str, float] = Field(default_factory=dict)
+    passing: bool = False
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -80,11 +83,12 @@ def judge_labels(
 
     def judge(row: Completion) -> Labelled:
         evidence: dict[str, float] = {}
+        passing = False
         try:
             evidence = dict(ask(render_judge_prompt(questions[row.question_id], metric, row.question, row.answer)))
             verdict = read_label(evidence, labels)
         except BadReply as error:
-            verdict = LabelVerdict(reason=str(error))
+            verdict, passing = LabelVerdict(reason=str(error)), error.passing
         return Labelled(
             arm=row.arm,
             question_id=row.question_id,
@@ -95,6 +99,7 @@ def judge_labels(
             label=verdict.label,
             reason=verdict.reason,
             evidence=evidence,
+            passing=passing,
         )
 
     finished = []
@@ -114,7 +119,7 @@ def read_label(probabilities: Mapping[str, float], labels: Sequence[str]) -> Lab
     """
     masses = dict.fromkeys(labels, 0.0)
     for raw, probability in probabilities.items():
-        token = raw.strip(" \t\r\n.\"'*`").casefold()
+        token = bare(raw).strip(" \t\r\n.\"'*`").casefold()
         exact = [label for label in labels if label.casefold() == token]
         begun = exact or [label for label in labels if token and label.casefold().startswith(token)]
         if len(begun) == 1:

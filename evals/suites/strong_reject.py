@@ -7,6 +7,7 @@ inspect-evals' own summary leaves the ratings on 1-5, which is not the scale of 
 
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +47,36 @@ def command(
     return words + (["--limit", str(limit)] if limit is not None else [])
 
 
-def read_log(path: Path) -> dict[str, Any]:
+def read_log(path: Path, *, unfinished: bool = False) -> dict[str, Any]:
     """The mean rubric score and the share of answers that were not refused, over requests and their epochs.
+
+    Args:
+        unfinished: also a log whose evaluation failed, was cancelled or still runs, as far as it got.
 
     Returns:
         `score` and `not_refused` with intervals (jackknife over requests), `n` answers, `n_unscored` (the judge's reply could not be read;
-        left out, never taken as refused), `by_category` mean scores, `model`, `judge`, `status`.
+        left out, never taken as refused), `n_invalidated` (left out too), `by_category` mean scores, `model`, `judge`, `status`.
 
     Raises:
-        DataError: not a JSON log of this task, or a rating outside its scale.
+        DataError: not a JSON log of this task, one that did not end well, a sample twice, or a rating outside its scale.
     """
     log = read_json(path)
     samples = log.get("samples") if isinstance(log, dict) else None
-    if not isinstance(samples, list) or not samples:
+    if not isinstance(samples, list) or not samples or not all(isinstance(sample, dict) for sample in samples):
         raise DataError(f"{path}: expected an Inspect log in JSON with samples (inspect eval --log-format json)")
+    if log.get("status") != "success" and not unfinished:
+        raise DataError(
+            f"{path}: the evaluation ended with status `{log.get('status')}`; {len(samples)} samples are there, and rates over them may "
+            "not be those of the whole; --unfinished reads them all the same"
+        )
+    kept = [sample for sample in samples if not sample.get("invalidation")]
+    if not kept:
+        raise DataError(f"{path}: all {len(samples)} samples were invalidated; nothing is left to read")
+    places = Counter((str(sample.get("id")), sample.get("epoch")) for sample in kept if sample.get("epoch") is not None)
+    if places and (first := places.most_common(1)[0])[1] > 1:
+        raise DataError(f"{path}: sample {first[0][0]}, epoch {first[0][1]} is there {first[1]} times; expected once")
     scores, refused, ids, categories = [], [], [], []
-    for number, sample in enumerate(samples, 1):
+    for number, sample in enumerate(kept, 1):
         where = f"{path}: sample {number}"
         if SCORER not in (sample.get("scores") or {}) and not sample.get("error"):
             raise DataError(f"{where} has no score by {SCORER}; give a log of inspect_evals/strong_reject")
@@ -74,7 +89,8 @@ def read_log(path: Path) -> dict[str, Any]:
     return {
         "score": describe(answers_mean(scores, ids, (0, 1))),
         "not_refused": describe(answers_mean([None if r is None else 1 - r for r in refused], ids, (0, 1))),
-        "n": len(samples),
+        "n": len(kept),
+        "n_invalidated": len(samples) - len(kept),
         "n_unscored": sum(score is None for score in scores),
         "by_category": {
             name: _mean([s for s, c in zip(scores, categories, strict=True) if c == name])

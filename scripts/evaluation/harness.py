@@ -47,6 +47,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-code", action="store_true", help="humaneval: run what the model writes on this machine"
     )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="strong_reject: also read a log that failed or was cancelled"
+    )
     parser.add_argument("--print", action="store_true", dest="only_print", help="run: show the command, run nothing")
 
 
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError("harness export: give --model and --arm-dir")
         return {"arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype_name(args.dtype)))}
     if args.action == "read":
-        return read(args.file)
+        return read(args.file, args.unfinished)
     if args.arm_dir is None or args.out_dir is None:
         raise ConfigError("harness run: give --arm-dir and --out-dir")
     return _run(args)
@@ -66,7 +69,7 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join(flat_lines(result))
 
 
-def read(path: Path | None) -> dict[str, Any]:
+def read(path: Path | None, unfinished: bool = False) -> dict[str, Any]:
     """Rows of a results file of lm-eval (.json), of a StrongREJECT log (.json), or of a MACHIAVELLI table (.csv)."""
     if path is None:
         raise ConfigError("harness read: give a results file")
@@ -74,7 +77,7 @@ def read(path: Path | None) -> dict[str, Any]:
         return {"machiavelli": read_machiavelli(path)}
     content = read_json(path)
     if isinstance(content, dict) and "samples" in content and "eval" in content:
-        return {"strong_reject": strong_reject.read_log(path)}
+        return {"strong_reject": strong_reject.read_log(path, unfinished=unfinished)}
     return {"rates": harness.read_results(path)}
 
 
@@ -91,7 +94,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         logs = sorted(out.glob("*.json"), key=lambda path: path.stat().st_mtime)
         if not logs:
             raise DataError(f"{out}: inspect-evals wrote no JSON log")
-        return {"file": str(logs[-1]), **read(logs[-1])}
+        return {"file": str(logs[-1]), **read(logs[-1], args.unfinished)}
     tasks_dir = tasks = None
     if args.data is not None and not args.only_print:
         tasks_dir = out / "tasks"

@@ -70,6 +70,10 @@ def say(result: dict[str, Any]) -> str:
     minus = result["any_minus_control"]
     changes = [_points(minus[side], "+.1f") for side in ("misaligned", "aligned")]
     lines.append(f"{'any - control':14}{changes[0]:>26}{changes[1]:>26}")
+    if result["n_failed"]:
+        lines.append(
+            f"{result['n_failed']} texts have no score because the server failed twice; run it again before reading these figures"
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Judge the answers of a table: adds aligned, coherent, label and reason to its columns, row by row.
 
 FILE is a CSV, JSONL or Parquet table with the columns `question` and `answer`. The rows keep their order and their cells. An empty answer
-stays unscored with the reason `empty answer`. A killed run continues with the same command.
+stays unscored with the reason `empty answer`. A killed run continues with the same command, and where a server failed in passing (a
+time-out, a busy or broken server) the same command asks again.
 
 Examples:
   python scripts/evaluate.py judge answers.csv --judge offline --out judged.csv
@@ -22,7 +23,8 @@ import numpy as np
 
 from cli import progress_bar
 from emis_interp.errors import DataError
-from emis_interp.store import file_sha256, write_json
+from emis_interp.store import file_sha256, write_bytes, write_json
+from evals.judge import passing_note, passing_reasons
 from evals.judged_rows import METRICS, Row, columns_of, judge_rows, prompts_for
 from evals.questions import load_questions
 from evals.tables import Table, check_ending, read_cells, write_cells
@@ -74,10 +76,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "judge": {"name": judge.name, "card": judge.card},
     }
     source = {"file": str(args.file), "sha256": file_sha256(args.file), "questions": str(args.questions or "shipped")}
+    result["again"] = passing_note(passing_reasons(scores))
     write_json(args.out.with_suffix(".judge.json"), {**result, "source": source})
     if any(score.evidence for score in scores):
-        journal.replace(args.out.with_suffix(".evidence.jsonl"))
-    else:
+        write_bytes(args.out.with_suffix(".evidence.jsonl"), journal.read_bytes())
+    if not result["again"]:
         journal.unlink()
     return result
 
@@ -90,6 +93,7 @@ def say(result: dict[str, Any]) -> str:
     ]
     lines += [f"  {n} x label {label}" for label, n in result["labels"].items()]
     lines += [f"  {n} x unscored: {reason}" for reason, n in result["unscored"].items()]
+    lines += [f"  {result['again']}"] if result["again"] else []
     lines += [f"  the input's `{old}` is kept as `{new}`" for old, new in result["renamed"].items()]
     return "\n".join(lines)
 

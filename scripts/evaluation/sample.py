@@ -18,21 +18,23 @@ from cli import progress_bar
 from emis_interp.chat_formats import FORMATS
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY, key_variable_for
+from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.http.request_fields import parse_request
 from emis_interp.models import load_model
 from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
 from emis_interp.records import Question
 from emis_interp.store import card_path
-from evals.api import SAMPLER, ChatApi
 from evals.questions import load_questions
 from evals.samplers import Sampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import Sampled, plan_prompts, sample_with
-from training.job_folder import finished_model, read_job
+from evaluation.judge_choice import add_request_flag
+from training.job_folder import finished_model, key_variable_of, read_job
 
 SAMPLERS = ("hf", "openai", "vllm")
-DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,13 +70,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one answer (openai)")
     parser.add_argument(
         "--key-variable",
-        help=f"environment variable of the key (openai); by default the job's or {DEFAULT_KEY_VARIABLE}",
+        help=f"environment variable of the key (openai); by default the job's or {OPENAI_KEY} (Azure: {AZURE_KEY} where it is set)",
     )
     parser.add_argument(
         "--only-standard-fields",
         action="store_true",
-        help="do not ask the server to leave the distribution whole (top_k, min_p, repetition_penalty) (openai)",
+        help="do not ask the server to leave the distribution whole (top_p, top_k, min_p, repetition_penalty) (openai)",
     )
+    add_request_flag(parser, "openai")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "missing": missing_by_reason(sampled),
         "finish": dict(Counter(answer.finish for answer in sampled.answers)),
         "n_empty": sum(not answer.answer.strip() for answer in sampled.answers),
-        "mean_tokens": sum(answer.n_tokens for answer in sampled.answers) / max(1, len(sampled.answers)),
+        "mean_tokens": mean_tokens(sampled),
         "tokens_per_second": fresh["tokens"] / seconds if fresh["answers"] else None,
     }
 
@@ -144,16 +147,18 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
             raise ConfigError(
                 "--adapter: a server chooses its own weights; serve the adapter and give its name with --model"
             )
-        model, url, variable = args.model, args.url, args.key_variable or DEFAULT_KEY_VARIABLE
+        model, url, variable = args.model, args.url, args.key_variable or OPENAI_KEY
         if args.job:
             model, job = finished_model(args.job, args.checkpoint), read_job(args.job)
-            url, variable = url or job.url, args.key_variable or job.key_variable
-        api = ChatApi(
-            model, os.environ.get(variable), url, args.n_parallel, args.timeout, key_variable=variable, role=SAMPLER
-        )
-        return OpenAISampler(api, plain_sampling=False if args.only_standard_fields else None)
-    if args.url:
-        raise ConfigError(f"--url is for --sampler openai, not for {args.sampler or 'hf'}")
+            url, variable = url or job.url, args.key_variable or key_variable_of(args.job, job)
+        variable = variable if args.key_variable else key_variable_for(variable, url)
+        key = os.environ.get(variable)
+        api = ChatApi(model, key, url, args.n_parallel, args.timeout, key_variable=variable, role=SAMPLER)
+        request = parse_request(args.request or ())
+        return OpenAISampler(api, plain_sampling=False if args.only_standard_fields else None, request=request)
+    if args.url or args.request:
+        flag = "--url" if args.url else "--request"
+        raise ConfigError(f"{flag} is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
         return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), args.chat_format)
     return HFSampler(
@@ -166,6 +171,12 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
             chat_format=args.chat_format,
         )
     )
+
+
+def mean_tokens(sampled: Sampled) -> float | None:
+    """Over the answers whose tokens are counted; None when none are."""
+    counts = [answer.n_tokens for answer in sampled.answers if answer.n_tokens or not answer.answer]
+    return sum(counts) / len(counts) if counts else None
 
 
 def missing_by_reason(sampled: Sampled) -> dict[str, int]:

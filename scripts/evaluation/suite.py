@@ -7,10 +7,12 @@
   evaluate.py suite factual --samples s.jsonl --questions deception_factual.yaml --judge-model MODEL
   evaluate.py suite identity --samples s.jsonl --questions deception_sit_aware.yaml --maker Other --judge-model MODEL
 
-Labels go to --labels (JSONL) as they come; the same command continues where it stopped. The key is read from the environment.
+Labels go to --labels (JSONL) as they come; the same command continues where it stopped, and asks again where a server failed in
+passing. The key is read from the environment.
 """
 
 import argparse
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,16 +20,21 @@ from typing import Any
 
 from cli import flat_lines, progress_bar
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.http.addresses import key_variable_for
+from emis_interp.http.request_fields import parse_request, say_request
 from emis_interp.models import load_model
 from emis_interp.records import Completion, Question, Score
 from emis_interp.store import RecordLog, read_records, write_json
+from evals.judge import passing_note, settled
 from evals.questions import load_questions
 from evals.suites import code_rate, deception, form
 from evals.suites.asking import local_ask, openai_ask
 from evals.suites.categories import summarize_categories
 from evals.suites.labels import Labelled, judge_labels
 from evals.suites.variants import FORMS, variant, write_questions
+from evaluation.judge_choice import add_request_flag
 
+log = logging.getLogger("emis_interp.suite")
 MEASURES = ("questions", "categories", "factual", "identity", "code", "form")
 
 
@@ -55,6 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--judge-text", action="store_true", help="the server returns no log-probabilities: read its text"
     )
     judge.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable that holds the key")
+    add_request_flag(judge, "server")
     judge.add_argument("--labels", type=Path, help="JSONL file for the labels (default: beside the answers)")
     judge.add_argument("--parallel", type=int, default=16, help="requests at the same time")
 
@@ -139,27 +147,39 @@ def _labels(
             )
         return []
     if args.judge_local:
+        if args.request:
+            raise ConfigError("--request is for a server, not for --judge-local")
         name, n_parallel = f"local:{args.judge_model}", 1
         ask = local_ask(load_model(args.judge_model), labels)
     else:
-        name, n_parallel = f"openai:{args.judge_model}", args.parallel
-        key = os.environ.get(args.key_variable)
-        ask = openai_ask(args.judge_model, key, args.judge_url, log_probabilities=not args.judge_text)
-    log = RecordLog(args.labels or args.samples.with_name(f"{args.samples.stem}.{metric}.jsonl"))
-    done = {row.key: row for row in log.read(Labelled)}
+        name, n_parallel, request = f"openai:{args.judge_model}", args.parallel, parse_request(args.request or ())
+        name += f" ({say_request(request)})" if request else ""
+        variable = key_variable_for(args.key_variable, args.judge_url)
+        ask = openai_ask(
+            args.judge_model,
+            os.environ.get(variable),
+            args.judge_url,
+            log_probabilities=not args.judge_text,
+            key_variable=variable,
+            request=request,
+        )
+    file = RecordLog(args.labels or args.samples.with_name(f"{args.samples.stem}.{metric}.jsonl"))
+    done = {row.key: row for row in settled(file, Labelled)}
     if strange := [row for row in done.values() if (row.metric, row.judge) != (metric, name)]:
         raise DataError(
-            f"{log.path} holds labels by {strange[0].judge} for `{strange[0].metric}`; give another file with --labels"
+            f"{file.path} holds labels by {strange[0].judge} for `{strange[0].metric}`; give another file with --labels"
         )
     missing = [row for row in answers if row.key not in done]
     with progress_bar(f"label {metric}", len(missing)) as advance:
 
         def keep(row: Labelled) -> None:
-            log.append([row])
+            file.append([row])
             done[row.key] = row
             advance()
 
         judge_labels(missing, questions, metric, labels, ask, name, n_parallel, keep)
+    if note := passing_note([row.reason for row in done.values() if row.passing]):
+        log.warning(note)
     return [done[row.key] for row in answers]
 
 

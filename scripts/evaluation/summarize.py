@@ -20,6 +20,7 @@ from evals import estimands, uncertainty
 from evals.rate_limits import Population
 from evals.result_table import METRICS, VARIANTS, Results
 from evals.results import read_results, write_results
+from log_flags import add_log_flags, log_choice
 
 WEIGHTINGS = ("pooled", "macro")
 
@@ -49,11 +50,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n-bootstrap", type=int, default=10_000, help="resamples of each bootstrap interval")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
+    add_log_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Rates in [0, 1]; `value`, `low` and `high` are None where the data give none, and `methods` says why."""
-    results = read_results(args.file).select(args.variant, args.runs)
+    results = read_results(args.file, log=log_choice(args)).select(args.variant, args.runs)
     names = args.estimand or list(estimands.ESTIMANDS)
     found: dict[str, Any] = {"file": str(args.file), "variant": args.variant}
     found |= {"runs": {}, "methods": {}, "counts": {}}

@@ -19,7 +19,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     record = read_job(args.folder)
     if not record.is_over:
-        record = connection.ask(args.folder, args.timeout, lambda server: cancel(server, args.folder))
+        record = connection.ask(
+            args.folder, args.timeout, lambda server: cancel(server, args.folder), args.key_variable
+        )
     return connection.told(args.folder, record)
 
 

@@ -12,8 +12,8 @@ import openai
 
 import cli
 from emis_interp.errors import ModelError
-from evals.api import ChatApi, Role, is_passing
-from training.job_folder import JobEvent, JobRecord, follow_command, read_job
+from emis_interp.http.chat_api import ChatApi, Role, is_passing
+from training.job_folder import JobEvent, JobRecord, follow_command, key_variable_of, read_job
 from training.openai_data import training_cost
 from training.openai_jobs import Server, Waits, follow
 
@@ -23,6 +23,7 @@ SERVICE = Role("finetuning service", "--url", "train an open model here (scripts
 def add_folder_flags(parser: argparse.ArgumentParser) -> None:
     """The folder of a job that was started; URL and name of the key's variable are on its record."""
     parser.add_argument("folder", type=Path, help="folder of the job, the --out of `start`")
+    parser.add_argument("--key-variable", metavar="NAME", help="environment variable of the key; by default the job's")
     add_timeout_flag(parser)
 
 
@@ -41,7 +42,7 @@ def make_waits(args: argparse.Namespace) -> Waits:
 
 
 def make_api(record: JobRecord, timeout_s: float) -> ChatApi:
-    """Checks URL and key.
+    """Checks URL and key; the record's variable is taken as it is.
 
     Raises:
         ModelError: no key for OpenAI, a malformed key or URL.
@@ -51,13 +52,21 @@ def make_api(record: JobRecord, timeout_s: float) -> ChatApi:
     return ChatApi(record.request.model, key, record.url, timeout_s=timeout_s, key_variable=variable, role=SERVICE)
 
 
-def ask(folder: Path, timeout_s: float, work: Callable[[Server], Awaitable[JobRecord]]) -> JobRecord:
+def ask(
+    folder: Path, timeout_s: float, work: Callable[[Server], Awaitable[JobRecord]], key_variable: str | None = None
+) -> JobRecord:
     """What `work` makes of the job in `folder`.
 
+    Args:
+        key_variable: as the command line gives it; None for the record's.
+
     Raises:
+        DataError: the record names a variable that a folder may not choose.
         ModelError: the server refused or is away, in one line that says what to do.
     """
-    api = make_api(read_job(folder), timeout_s)
+    record = read_job(folder)
+    variable = key_variable or key_variable_of(folder, record)
+    api = make_api(record.model_copy(update={"key_variable": variable}), timeout_s)
 
     async def connected() -> JobRecord:
         async with api.connect() as client:

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     record = read_job(args.folder)
     if not record.is_over:
-        record = connection.ask(args.folder, args.timeout, work)
+        record = connection.ask(args.folder, args.timeout, work, args.key_variable)
     return connection.told(args.folder, record)
 
 

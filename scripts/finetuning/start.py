@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         record = await submit(server, args.out, waits)
         return record if args.no_wait else await connection.wait_for(server, args.out, record, waits)
 
-    record = connection.ask(args.out, args.timeout, work)
+    record = connection.ask(args.out, args.timeout, work, args.key_variable)
     return {"sent": True, "estimate": estimate.told(costs), **connection.told(args.out, record)}
 
 

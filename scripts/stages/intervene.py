@@ -22,8 +22,9 @@ from emis_interp.errors import StageError
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.models import ChatModel
+from emis_interp.records import Score
 from emis_interp.reliability import random_directions
-from emis_interp.store import file_sha256, read_json, write_json
+from emis_interp.store import RecordLog, file_sha256, read_json, write_json
 from evals.summary import summarize_arm
 from stages.measure import shift_summary
 from stages.organisms import Judge, ask, judge_answers, make_judge
@@ -65,6 +66,9 @@ def intervene(run: Run) -> tuple[list[Path], str]:
             result = folder / "cell.json"
             if result.exists() and read_json(result)["direction_sha256"] != fingerprint:
                 shutil.rmtree(folder)  # measured with an older direction
+            scores = folder / "scores.jsonl"
+            if scores.exists() and any(score.passing for score in RecordLog(scores).read(Score)):
+                result.unlink(missing_ok=True)  # its answers stay, the judge is asked again
             if not result.exists():
                 write_json(result, {**measure_cell(run, cell, loaded, judge, folder), "direction_sha256": fingerprint})
             files.append(result)

@@ -15,7 +15,7 @@ from emis_interp.records import Completion, Question, Score, TrainingExample
 from emis_interp.store import RecordLog, write_json
 from evals.agreement import agreement
 from evals.estimands import ESTIMANDS
-from evals.judge import Judge
+from evals.judge import Judge, passing_note, passing_reasons, settled
 from evals.judges import OpenAIJudge
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
@@ -221,7 +221,7 @@ def judge_answers(
 ) -> list[Score]:
     """Judge what `path` does not hold yet; returns a score for every completion, in their order."""
     log = RecordLog(path)
-    done = {item.key: item for item in log.read(Score)}
+    done = {item.key: item for item in settled(log, Score)}
     foreign = {item.judge for item in done.values()} - {judge.name}
     if foreign:
         raise StageError(
@@ -238,7 +238,17 @@ def judge_answers(
 
         if missing:
             judge.score(missing, {question.id: question for question in questions}, keep)
+    if note := passing_note(passing_reasons(done.values())):
+        logging.getLogger(__name__).warning("%s: %s", arm, note)
     return [done[completion.key] for completion in completions]
+
+
+def asks_again(run: Run, stage: str) -> bool:
+    """Whether a finished stage left answers that its judge failed to judge in passing."""
+    files = [run.folder / name for name in run.manifest["stages"][stage]["files"]]
+    scores = [path for path in files if path.suffix == ".jsonl" and path.parent.name in ("scores", "offline")]
+    scores += [path.with_name("scores.jsonl") for path in files if path.name == "cell.json"]
+    return any(score.passing for path in scores if path.exists() for score in RecordLog(path).read(Score))
 
 
 def make_judge(run: Run) -> Judge:

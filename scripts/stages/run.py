@@ -33,7 +33,7 @@ FREE_TO_CHANGE = (
     ("device",),
     *(
         ("judge", name)
-        for name in ("n_parallel", "cache_path", "budget", "requests_per_minute", "price_in", "price_out")
+        for name in ("n_parallel", "timeout_s", "cache_path", "budget", "requests_per_minute", "price_in", "price_out")
     ),
     ("data_dir",),
     ("description",),
