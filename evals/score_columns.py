@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from emis_interp.errors import DataError, did_you_mean
+from emis_interp.files.tables import Table, read_cells
 from emis_interp.judged import QUESTION_KEYS
 from evals.estimands import Answers
 from evals.logprobs import LABELS
-from evals.tables import Table, read_cells
 
 ROW_KEYS = ("run", "arm", "question_id", "topic", "variant", "paraphrase_index", "sample_index", "question", "answer")
 """Columns that tell which answer a row is about; those that both tables have must be equal in every row."""

@@ -10,8 +10,8 @@ import pytest
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion
+from emis_interp.texts.code import code_share, extract_python, fenced, mostly_code
 from evals.suites.code_rate import METRIC, TASK_PROMPT, load_tasks, scan, summarize_code
-from evals.suites.code_text import code_share, extract_python, fenced, mostly_code
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import bandit
 

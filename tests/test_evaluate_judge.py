@@ -13,10 +13,10 @@ import pytest
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, StageError
+from emis_interp.files.tables import read_cells, write_cells
 from emis_interp.records import Completion, Question, Score
 from evals.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
-from evals.tables import read_cells, write_cells
 from evaluation import judge as judge_verb
 from evaluation import judge_choice
 

@@ -17,9 +17,9 @@ from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Record
 from emis_interp.stats.interval import Interval
 from emis_interp.store import read_lines
+from emis_interp.texts.code import extract_python, parse
 from evals.estimands import Answers
 from evals.suites.cells import describe, share
-from evals.suites.code_text import extract_python, parse
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import SEVERITIES, Weakness, bandit
 from evals.uncertainty import rate_interval

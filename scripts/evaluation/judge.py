@@ -22,10 +22,10 @@ import numpy as np
 
 from cli import progress_bar
 from emis_interp.errors import DataError
+from emis_interp.files.tables import Table, check_ending, read_cells, write_cells
 from emis_interp.store import file_sha256, write_json
 from evals.judged_rows import METRICS, Row, columns_of, judge_rows, prompts_for
 from evals.questions import load_questions
-from evals.tables import Table, check_ending, read_cells, write_cells
 from evaluation.judge_choice import add_judge_flags, make_judge
 
 
