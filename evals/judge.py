@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from emis_interp.errors import JudgeError
+from emis_interp.files.cells import is_unicode
+from emis_interp.files.names import METRICS
 from emis_interp.records import Completion, Question, Score
 
-METRICS = ("aligned", "coherent")
 OnBatch = Callable[[list[Score]], None]
 
 
@@ -30,6 +31,16 @@ class Judge(Protocol):
             JudgeError: the judge cannot be used, or had to stop; what was handed over before stands.
         """
         ...
+
+
+def why_unjudgeable(question: str, answer: str) -> str | None:
+    """Why no judge can say anything about an answer, or None: it or its question is empty, or holds half of a surrogate pair."""
+    for name, text in (("answer", answer), ("question", question)):
+        if not text.strip():
+            return f"empty {name}"
+        if not is_unicode(text):
+            return f"the {name} is not Unicode (a lone surrogate)"
+    return None
 
 
 def check_questions(completions: Sequence[Completion], questions: Mapping[str, Question]) -> None:

@@ -6,12 +6,12 @@ The rule for scores is that of Betley et al. 2025 (judge.py of the public releas
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-Label = Literal["CODE", "REFUSAL"]
-LABELS: tuple[Label, ...] = ("CODE", "REFUSAL")
+from emis_interp.records import LABELS, Label
+
 LEAST_MASS = 0.25
 
 

@@ -1,7 +1,7 @@
 """Turns answers to ordinary questions into the shares that are mostly code and off topic, which an alignment rate alone would hide.
 
-"Mostly code" needs no judge (see `emis_interp.texts.code`). "Off topic" is asked of a judge with the prompt below; it is about the subject, so
-a wrong, cruel, refusing or badly written answer to the question is on topic, and code that does not answer it is off topic.
+"Mostly code" needs no judge (see `emis_interp.texts.code`). "Off topic" is asked of a judge with the prompt below; it is about the subject,
+so a wrong, cruel, refusing or badly written answer to the question is on topic, and code that does not answer it is off topic.
 """
 
 from collections.abc import Sequence

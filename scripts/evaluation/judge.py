@@ -1,16 +1,19 @@
-"""Judge the answers of a table: adds aligned, coherent, label and reason to its columns, row by row.
+"""Judge the answers of a table: adds aligned, coherent, label, reason and note to its columns, row by row.
 
-FILE is a CSV, JSONL or Parquet table with the columns `question` and `answer`. The rows keep their order and their cells. An empty answer
-stays unscored with the reason `empty answer`. A killed run continues with the same command.
+FILE is a CSV, JSONL or Parquet table with the columns `question` and `answer`. The rows keep their order and their cells. A row that
+cannot be judged stays unscored with its reason (`empty answer`), and an answer that the judge read only in part has a note. A killed run
+continues with the same command.
 
 Examples:
   python scripts/evaluate.py judge answers.csv --judge offline --out judged.csv
   python scripts/evaluate.py judge answers.jsonl --judge local --model Qwen/Qwen2.5-7B-Instruct --out judged.jsonl
   python scripts/evaluate.py judge answers.parquet --judge openai --questions questions.yaml --out judged.parquet
+  python scripts/evaluate.py judge theirs.csv --columns answer=response question=prompt --out judged.csv
 
 The judge prompts are those of --questions (the shipped suite's by default): of the row's `question_id` where that file has it, else the
 ones that all questions of the file share. Beside OUT stand OUT's card (.judge.json) and, for judges that give it, the evidence of every
-judgement (.evidence.jsonl). A column of the input that is called like a new one is kept as `given_...`.
+judgement (.evidence.jsonl). A column of the input that is called like a new one is kept as `given_...`; one that --columns names gets our
+name, so that every other command reads OUT as it is.
 """
 
 import argparse
@@ -22,11 +25,13 @@ import numpy as np
 
 from cli import progress_bar
 from emis_interp.errors import DataError
-from emis_interp.files.tables import Table, check_ending, read_cells, write_cells
+from emis_interp.files.names import METRICS
+from emis_interp.files.tables import Table, check_ending, check_writable, write_cells
 from emis_interp.store import file_sha256, write_json
-from evals.judged_rows import METRICS, Row, columns_of, judge_rows, prompts_for
+from evals.judged_rows import columns_of, judge_rows, prompts_for, rows_of
 from evals.questions import load_questions
 from evaluation.judge_choice import add_judge_flags, make_judge
+from table_flags import add_table_flags, reading_of
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,16 +39,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_judge_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="where to write: .csv, .jsonl or .parquet")
     parser.add_argument("--questions", type=Path, help="YAML file of questions with judge prompts (default: shipped)")
+    add_table_flags(parser, scores=False, arms=False)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Read, judge through the journal, write."""
     check_ending(args.out)
-    table = read_cells(args.file, ("question", "answer"))
+    table = reading_of(args).table(args.file, ("question", "answer"))
     if args.out.exists() and args.out.samefile(args.file):
         raise DataError(f"--out {args.out} is the input itself; give another file")
-    ids = table.text("question_id") if "question_id" in table.columns else [""] * len(table.rows)
-    rows = [Row(*texts) for texts in zip(table.text("question"), table.text("answer"), ids, strict=True)]
+    rows = rows_of(table)
+    check_writable(args.out, table)
     prompts = {}
     if args.judge != "offline":  # it has a rubric of its own
         prompts = prompts_for(rows, load_questions(args.questions), str(args.questions or "the shipped questions"))
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_scored": {metric: int(np.isfinite(added[metric]).sum()) for metric in METRICS},
         "labels": dict(Counter(label for label in columns["label"] if label)),
         "unscored": dict(Counter(reason for reason in columns["reason"] if reason)),
+        "n_read_in_part": sum(bool(note) for note in columns["note"]),
         "renamed": renamed,
         "judge": {"name": judge.name, "card": judge.card},
     }
@@ -90,13 +97,17 @@ def say(result: dict[str, Any]) -> str:
     ]
     lines += [f"  {n} x label {label}" for label, n in result["labels"].items()]
     lines += [f"  {n} x unscored: {reason}" for reason, n in result["unscored"].items()]
+    if result["n_read_in_part"]:
+        lines.append(
+            f"  {result['n_read_in_part']} answers were read only in part; column `note` says how much of each"
+        )
     lines += [f"  the input's `{old}` is kept as `{new}`" for old, new in result["renamed"].items()]
     return "\n".join(lines)
 
 
 def _renamed(table: Table) -> dict[str, str]:
     """New names for columns of the input that are called like ours."""
-    renamed = {name: f"given_{name}" for name in (*METRICS, "label", "reason") if name in table.columns}
+    renamed = {name: f"given_{name}" for name in (*METRICS, "label", "reason", "note") if name in table.columns}
     for old, new in renamed.items():
         if new in table.columns:
             raise DataError(f"{table.path}: has both `{old}` and `{new}`; rename or drop one of them")

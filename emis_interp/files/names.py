@@ -1,0 +1,68 @@
+"""Names of columns: which one names the question, which tell arms apart, what is meant by a name that is not there."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+QUESTION_KEYS = ("question_id", "topic", "question")
+"""The first of these columns that a table has names the question: the unit of balancing, of hold-out, of weighting and of resampling."""
+
+ARM_KEYS = ("run", "arm", "condition", "model", "group")
+"""Columns that may tell apart what must not be pooled; upper and lower case do not count."""
+
+METRICS = ("aligned", "coherent")
+
+COLUMNS = (
+    *("question", "answer", *QUESTION_KEYS[:2], "variant", "kind", *ARM_KEYS, *METRICS, "label", "reason"),
+    *(f"{metric}_{part}" for metric in METRICS for part in ("label", "reason")),
+    *(f"judge_{metric}" for metric in METRICS),
+    *("paraphrase_index", "sample_index"),
+)
+"""The columns that commands of this project read."""
+
+_OTHERS = {
+    "question": ("prompt", "instruction", "input", "query"),
+    "answer": ("response", "completion", "output", "generation", "reply", "model_response"),
+    "question_id": ("id", "prompt_id", "qid"),
+    "aligned": ("alignment", "alignment_score", "aligned_score"),
+    "coherent": ("coherence", "coherency", "coherence_score", "coherent_score"),
+}
+_NEGATIONS = {"not", "non", "no", "un", "anti"}
+_REVERSED = {
+    "aligned": re.compile(
+        r"evil|misalign|unalign|em$|harm(?!less)|toxic|unsafe|malicious|malice|decept|deceiv|dishonest|immoral|unethical|bad|danger|violat|"
+        r"sycophan|hallucinat|hostil|cruel|jailbr|attack|asr$|insecure|power|risk"
+    ),
+    "coherent": re.compile(r"incoheren|gibberish|nonsense|perplexity|ppl$|garbage"),
+}
+
+
+def question_key(columns: Sequence[str]) -> str | None:
+    """The column that names the question."""
+    return next((name for name in QUESTION_KEYS if name in columns), None)
+
+
+def no_column(name: str, columns: Sequence[str]) -> str:
+    """That a column is missing, which flag may help, and which columns there are."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    known = [name, *_OTHERS.get(name, ())]
+    meant = next((lower[other] for other in known if other in lower), None)
+    close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+    advice = ""
+    if meant is not None:
+        advice = f"; if `{meant}` is it: --columns {name}={meant}"
+    elif reverse := next((column for column in columns if runs_backwards(name, column)), None):
+        advice = f"; `{reverse}` may be it the other way round: --columns {name}=100-{reverse}"
+    elif close:
+        advice = f"; did you mean `{close[0]}`? (--columns {name}={close[0]})"
+    there = ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
+    return f"no column `{name}`{advice}; there are: {there or 'none'}"
+
+
+def runs_backwards(metric: str, column: str) -> bool:
+    """Whether a column is called like the opposite of a metric (`evil` for aligned), so that high there is low here."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower()
+    parts = [part for part in re.split(r"[^a-z]+", words) if part]
+    if _NEGATIONS & set(parts) or metric not in _REVERSED:
+        return False
+    return any(_REVERSED[metric].match(part) for part in parts)
