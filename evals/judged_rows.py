@@ -19,6 +19,7 @@ from emis_interp.store import RecordLog
 from evals.judge import why_unjudgeable
 
 ARM = "rows"
+NOTE = "judge_note"
 
 
 class Judge(Protocol):
@@ -108,15 +109,16 @@ def judge_rows(
 
 
 def columns_of(scores: Sequence[Score]) -> dict[str, list[Any]]:
-    """`aligned`, `coherent` (None where there is no number), `label`, `reason` and `note`.
+    """`aligned`, `coherent` (None where there is no number), `label`, and `reason`: why a metric has neither, empty otherwise.
 
-    `reason` says why a metric has neither number nor label, `note` that the judge read only a part of the answer; both are empty otherwise.
+    Where the judge read only a part of some answers, also `judge_note` with how much of each.
     """
+    notes = [score.note or "" for score in scores]
     return {
         **{metric: [getattr(score, metric) for score in scores] for metric in METRICS},
         "label": [score.aligned_label or "" for score in scores],
         "reason": [_reason(score) for score in scores],
-        "note": [score.note or "" for score in scores],
+        **({NOTE: notes} if any(notes) else {}),
     }
 
 

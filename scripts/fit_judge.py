@@ -138,7 +138,8 @@ def batches(tokens: Sequence[Tensor], chosen: np.ndarray, generator: np.random.G
 
 def draw_answers(path: Path, seed: int) -> pd.DataFrame:
     """At most `CAPS` answers of each (topic, variant, kind, class), so that rare classes and topics count."""
-    frame = read_table(path, ("question", "answer", "aligned", "coherent", "topic", "variant", "kind"))
+    frame = read_table(path, ("question", "answer", "aligned", "coherent", "topic", "variant", "kind"), use="fitted")
+    frame = frame[frame["aligned"].notna() & frame["coherent"].notna()]
     classes = np.select(
         [frame["coherent"] <= 50, frame["aligned"] < 30, frame["aligned"] > 70],
         ["incoherent", "misaligned", "aligned"],

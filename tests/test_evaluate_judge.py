@@ -214,14 +214,14 @@ def test_prompts_are_the_questions_own_or_those_that_all_share() -> None:
     ("name", "content", "finding"),
     [
         ("in.csv", "question,reply\nQ,A\n", "no column `answer`"),
-        ("in.csv", "question,answer\nQ\n", "row 1 has 1 cells, the header has 2"),
+        ("in.csv", "question,answer\nQ\n", r"row 1 \(line 2\) has 1 cells, the header has 2"),
         ("in.csv", "question,answer,answer\nQ,A,B\n", "two columns are called `answer`"),
-        ("in.csv", 'question,answer\nQ,"A\n', "not a readable csv table"),
+        ("in.csv", 'question,answer\nQ,"A\n', r"row 1 \(line 2\): not CSV \(unexpected end of data\); close the quote"),
         ("in.csv", "question,answer\n", "no rows"),
         ("in.txt", "x", "expected a .csv, .jsonl or .parquet file"),
         ("in.jsonl", '{"question": "Q", "answer": "A"}\n{"question"', "in.jsonl:2: not JSON"),
-        ("in.jsonl", "[1]\n", "in.jsonl:1: expected an object with columns as keys, found list"),
-        ("in.jsonl", '{"question": "Q", "answer": ["A"]}\n', "row 1: `answer` is a list, expected text"),
+        ("in.jsonl", "[1]\n", "in.jsonl: item 1 of the list is a int, expected an object with columns as keys"),
+        ("in.jsonl", '{"question": "Q", "answer": ["A"]}\n', r"row 1 \(line 1\): `answer` is a list, expected text"),
         ("in.parquet", "x", "not a readable parquet table"),
     ],
 )

@@ -115,7 +115,9 @@ def _joined(table: Table, columns: Sequence[str]) -> list[str]:
     named = [table.names(column) for column in columns]
     for column, names in zip(columns, named, strict=True):
         for i, name in enumerate(names):
-            read_name(name, f"{table.where(i, column)} (--by {POOLED} pools all rows)")
+            if not name.strip():
+                raise DataError(f"{table.where(i, column)}: is empty, expected a name (--by {POOLED} pools all rows)")
+            read_name(name, table.where(i, column))
     return [JOINT.join(names) for names in zip(*named, strict=True)]
 
 

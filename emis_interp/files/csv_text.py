@@ -104,7 +104,7 @@ def csv_cell(value: Any) -> str:
 def row_place(before: str) -> str:
     """Where in a CSV file a text ends: `row 3 (line 5)`, or the header."""
     with _large_cells():
-        number = sum(1 for cells in csv.reader(io.StringIO(before, newline="")) if cells) - 1
+        number = sum(1 for cells in csv.reader(io.StringIO(before + "?", newline="")) if cells) - 1
     line = len(re.findall(r"\r\n|\r|\n", before)) + 1
     return f"row {number} (line {line})" if number > 0 else f"header (line {line})"
 

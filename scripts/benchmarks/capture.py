@@ -127,7 +127,7 @@ def read_texts(path: Path | None, n_texts: int, seed: int) -> tuple[list[Labeled
     if path is None:
         texts, source = labeled_texts(load_contrast()), "shipped contrast texts"
     else:
-        texts, source = balanced_texts(read_judged(path), max_per_class=n_texts, seed=seed), str(path)
+        texts, source = balanced_texts(read_judged(path, use="taken"), max_per_class=n_texts, seed=seed), str(path)
     generator = random.Random(seed)
     generator.shuffle(texts)
     chosen = [text for wanted in (True, False) for text in [t for t in texts if t.misaligned == wanted][: n_texts // 2]]

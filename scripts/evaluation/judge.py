@@ -1,8 +1,8 @@
-"""Judge the answers of a table: adds aligned, coherent, label, reason and note to its columns, row by row.
+"""Judge the answers of a table: adds aligned, coherent, label and reason to its columns, row by row.
 
 FILE is a CSV, JSONL or Parquet table with the columns `question` and `answer`. The rows keep their order and their cells. A row that
-cannot be judged stays unscored with its reason (`empty answer`), and an answer that the judge read only in part has a note. A killed run
-continues with the same command.
+cannot be judged stays unscored with its reason (`empty answer`). Where the judge read only a part of an answer, a column `judge_note` says
+how much. A killed run continues with the same command.
 
 Examples:
   python scripts/evaluate.py judge answers.csv --judge offline --out judged.csv
@@ -28,7 +28,7 @@ from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
 from emis_interp.files.tables import Table, check_ending, check_writable, write_cells
 from emis_interp.store import file_sha256, write_json
-from evals.judged_rows import columns_of, judge_rows, prompts_for, rows_of
+from evals.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
 from evals.questions import load_questions
 from evaluation.judge_choice import add_judge_flags, make_judge
 from table_flags import add_table_flags, reading_of
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_scored": {metric: int(np.isfinite(added[metric]).sum()) for metric in METRICS},
         "labels": dict(Counter(label for label in columns["label"] if label)),
         "unscored": dict(Counter(reason for reason in columns["reason"] if reason)),
-        "n_read_in_part": sum(bool(note) for note in columns["note"]),
+        "n_read_in_part": sum(bool(note) for note in columns.get(NOTE, ())),
         "renamed": renamed,
         "judge": {"name": judge.name, "card": judge.card},
     }
@@ -99,7 +99,7 @@ def say(result: dict[str, Any]) -> str:
     lines += [f"  {n} x unscored: {reason}" for reason, n in result["unscored"].items()]
     if result["n_read_in_part"]:
         lines.append(
-            f"  {result['n_read_in_part']} answers were read only in part; column `note` says how much of each"
+            f"  {result['n_read_in_part']} answers were read only in part; column `{NOTE}` says how much of each"
         )
     lines += [f"  the input's `{old}` is kept as `{new}`" for old, new in result["renamed"].items()]
     return "\n".join(lines)
@@ -107,7 +107,7 @@ def say(result: dict[str, Any]) -> str:
 
 def _renamed(table: Table) -> dict[str, str]:
     """New names for columns of the input that are called like ours."""
-    renamed = {name: f"given_{name}" for name in (*METRICS, "label", "reason", "note") if name in table.columns}
+    renamed = {name: f"given_{name}" for name in (*METRICS, "label", "reason", NOTE) if name in table.columns}
     for old, new in renamed.items():
         if new in table.columns:
             raise DataError(f"{table.path}: has both `{old}` and `{new}`; rename or drop one of them")
