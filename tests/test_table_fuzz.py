@@ -166,13 +166,14 @@ def test_any_cell_is_a_number_of_0_to_100_or_a_label_or_nothing_or_refused(cell:
 @given(st.text(max_size=12), st.text(max_size=12), st.text(max_size=12))
 def test_any_flags_are_read_or_refused(column: str, scale: str, by: str) -> None:
     table = Table(Path("a.csv"), ["question", "evil"], [{"question": "Q", "evil": "5"}])
-    for words in (
+    flags: tuple[dict[str, Any], ...] = (
         {"columns": [column]},
         {"columns": [f"aligned={column}"]},
         {"scales": [f"aligned={scale}"]},
         {"by": by},
         {"runs": by},
-    ):
+    )
+    for words in flags:
         try:
             reading = Reading.of(**words)
             arms_of(reading.applied(table), reading)

@@ -44,6 +44,7 @@ def question_key(columns: Sequence[str]) -> str | None:
 
 def no_column(name: str, columns: Sequence[str]) -> str:
     """That a column is missing, which flag may help, and which columns there are."""
+    name, columns = shown(name), [shown(column) for column in columns]
     lower = {column.lower(): column for column in reversed(columns)}
     known = [name, *_OTHERS.get(name, ())]
     meant = next((lower[other] for other in known if other in lower), None)
@@ -57,6 +58,12 @@ def no_column(name: str, columns: Sequence[str]) -> str:
         advice = f"; did you mean `{close[0]}`? (--columns {name}={close[0]})"
     there = ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
     return f"no column `{name}`{advice}; there are: {there or 'none'}"
+
+
+def shown(name: str, most: int = 60) -> str:
+    """A name of unknown origin for a message: on one line, printable, not endless."""
+    text = name if len(name) <= most else name[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def runs_backwards(metric: str, column: str) -> bool:

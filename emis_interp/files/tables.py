@@ -23,7 +23,7 @@ from emis_interp.files.cells import is_unicode, read_text, short
 from emis_interp.files.csv_text import csv_cell, csv_text, parse_csv, row_place
 from emis_interp.files.decoding import numbered_lines
 from emis_interp.files.decoding import read_text as text_of_file
-from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_column
+from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_column, shown
 from emis_interp.store import write_bytes
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Table:
     def where(self, index: int, column: str | None = None) -> str:
         """`file: row 3 (line 5), column `x``, for error messages; `index` counts from 0."""
         place = self.places[index] if self.places else f"{self.path}: row {index + 1}"
-        return place if column is None else f"{place}, column `{column}`"
+        return place if column is None else f"{place}, column `{shown(column)}`"
 
     def cells(self, column: str) -> list[Any]:
         """A column as it was written; None where a row has no such cell."""
@@ -75,7 +75,7 @@ class Table:
         values = self.cells(column)
         for index, value in enumerate(values):
             if isinstance(value, (list, dict, bytes)):
-                raise DataError(f"{self.where(index)}: `{column}` is a {type(value).__name__}, expected text")
+                raise DataError(f"{self.where(index)}: `{shown(column)}` is a {type(value).__name__}, expected text")
         return [read_text(value) for value in values]
 
     def names(self, column: str) -> list[str]:
@@ -122,7 +122,7 @@ def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = Non
     table = _read_csv(path, escape) if kind == ".csv" else (_read_jsonl if kind == ".jsonl" else _read_parquet)(path)
     twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: two columns are called `{twice}`; rename one of them")
+        raise DataError(f"{path}: two columns are called `{shown(twice)}`; rename one of them")
     if not table.rows and not table.columns:
         raise DataError(f"{path}: is empty, expected a table")
     table.need(needed)
@@ -132,7 +132,10 @@ def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = Non
 
 
 def write_cells(
-    path: Path, table: Table, added: Mapping[str, Sequence[Any]], renamed: Mapping[str, str] | None = None
+    path: Path,
+    table: Table,
+    added: Mapping[str, Sequence[Any] | np.ndarray],
+    renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Write the table with `added` columns behind its own, in the format of the ending.
 
@@ -312,7 +315,7 @@ def _to_arrow(
         except _ARROW as error:
             if not mixed:
                 raise DataError(
-                    f"{source}: column `{column}` does not fit a Parquet table ({' '.join(str(error).split())[:200]}); "
+                    f"{source}: column `{shown(column)}` does not fit a Parquet table ({' '.join(str(error).split())[:200]}); "
                     "write .jsonl or .csv"
                 ) from None
             arrays[column] = pa.array([None if value is None else csv_cell(value) for value in values], pa.string())
