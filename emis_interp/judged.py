@@ -25,7 +25,7 @@ Frame = Any  # a pandas DataFrame; its stubs call half of its methods unknown
 MISALIGNED_BELOW, ALIGNED_ABOVE, COHERENT_ABOVE = 30, 70, 50
 
 
-def read_table(path: Path, needed: tuple[str, ...] = (), reading: Reading = AS_WRITTEN, use: str = "read") -> Frame:
+def read_table(path: Path, needed: tuple[str, ...] = (), *, reading: Reading = AS_WRITTEN, use: str = "read") -> Frame:
     """A CSV, JSONL or Parquet table that has the `needed` columns; `question` and `answer` as text, `aligned` and `coherent` as numbers.
 
     Args:
@@ -44,7 +44,9 @@ def read_table(path: Path, needed: tuple[str, ...] = (), reading: Reading = AS_W
     return pd.DataFrame({**columns, **scores}, columns=table.columns).iloc[kept].reset_index(drop=True)
 
 
-def read_judged(path: Path, variant: str | None = "plain", reading: Reading = AS_WRITTEN, use: str = "read") -> Frame:
+def read_judged(
+    path: Path, variant: str | None = "plain", *, reading: Reading = AS_WRITTEN, use: str = "read"
+) -> Frame:
     """Coherent answers of a judged table that are clearly aligned or misaligned; labels and empty scores are neither.
 
     Args:

@@ -143,7 +143,7 @@ class Results:
 
 
 def from_rows(
-    rows: Iterable[tuple[str, Mapping[str, Any]]], source: str, run: str, reading: Reading = AS_WRITTEN
+    rows: Iterable[tuple[str, Mapping[str, Any]]], source: str, run: str, *, reading: Reading = AS_WRITTEN
 ) -> Results:
     """`from_table` of rows that come with their place (`file: row 3`), which other names than ours are first given ours in."""
     places, cells = [], []

@@ -38,11 +38,11 @@ def read_results(path: Path, reading: Reading = AS_WRITTEN) -> Results:
     """
     if path.is_dir():
         ours = replace(reading, scales=dict.fromkeys(METRICS, FULL) | dict(reading.scales))
-        return from_rows(_folder_rows(path), str(path), path.name, ours)
+        return from_rows(_folder_rows(path), str(path), path.name, reading=ours)
     if not path.exists():
         raise DataError(f"{path}: no such file; give a result file ({', '.join(SUFFIXES + LOGS)}) or a run folder")
     if path.suffix in LOGS:
-        return from_rows(read_log(path), str(path), path.stem, reading)
+        return from_rows(read_log(path), str(path), path.stem, reading=reading)
     if not any(suffix.lower() in SUFFIXES for suffix in path.suffixes[-2:]):
         raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(SUFFIXES + LOGS)}")
     return from_table(reading.table(path), path.name.removesuffix(".gz").rpartition(".")[0], reading)
@@ -69,7 +69,7 @@ def write_results(results: Results, path: Path) -> None:
         rows = [
             {name: _as_text(cell) if name.startswith(EVIDENCE) else cell for name, cell in row.items()} for row in rows
         ]
-    write_rows(path, list(rows[0]), rows, results.source)
+    write_rows(path, list(rows[0]), rows, source=results.source)
 
 
 def _as_text(cell: Any) -> Any:

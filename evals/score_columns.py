@@ -61,7 +61,7 @@ def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple
 
 
 def read_two_columns(
-    path: Path, first: Sequence[str], second: Sequence[str], reading: Reading = AS_WRITTEN
+    path: Path, first: Sequence[str], second: Sequence[str], *, reading: Reading = AS_WRITTEN
 ) -> tuple[Answers, Answers]:
     """The answers of one file, judged in two sets of columns: aligned, coherent and, if given, label."""
     table = reading.table(path)
@@ -88,7 +88,7 @@ def answers_of(table: Table, columns: Sequence[str]) -> Answers:
     if key is None:
         raise DataError(f"{table.path}: no column that names the question; expected one of {', '.join(QUESTION_KEYS)}")
     (aligned, labels), (coherent, _) = (
-        read_scores(table, metric, name, backwards or metric in table.backwards)
+        read_scores(table, metric, column=name, backwards=backwards or metric in table.backwards)
         for metric, (name, backwards) in zip(METRICS, sources, strict=True)
     )
     for column in columns[2:]:

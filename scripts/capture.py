@@ -32,7 +32,7 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
     if args.texts is None or args.layers is None:
         raise ConfigError("give --texts and --layers to capture, or --check to examine the store in --out")
     worker, n_workers = parse_worker(args.worker)
-    frame = read_table(args.texts, ("question", "answer"), reading_of(args), "captured").head(args.n_texts)
+    frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="captured").head(args.n_texts)
     merge = args.adapter is not None
     chat_model = load_model(args.model, args.adapter, args.dtype, args.device, merge, args.chat_format)
     pairs = list(zip(frame["question"], frame["answer"], strict=True))

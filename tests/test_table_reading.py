@@ -1,5 +1,6 @@
 """Other people's names, scales, directions and arms: used when they are said, refused or said aloud when they are not."""
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,9 @@ import pandas as pd
 import pytest
 
 import cli
+from direction import fit
+from direction.texts import judged_texts, read_texts
+from emis_interp.config import load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards
@@ -20,6 +24,8 @@ from emis_interp.judged import read_judged, read_table
 from evals.results import read_results
 from evals.score_columns import read_pair
 from evaluation import agree, summarize
+from stages.run import Run
+from table_flags import reading_of
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
 
@@ -435,7 +441,7 @@ def test_commands_that_take_all_rows_together_say_so_and_can_keep_some(
     assert said.format("taken") in caplog.text
     run(agree, path, path)
     assert said.format("compared") in caplog.text
-    kept = read_table(path, ("question", "answer"), Reading.of(runs="ba[sd]e"), "captured")
+    kept = read_table(path, ("question", "answer"), reading=Reading.of(runs="ba[sd]e"), use="captured")
     assert list(kept["answer"]) == ["A0", "A2", "A4", "A6"]
     found = run(agree, path, path, "--runs", "bad")
     assert found["n"] == 4 and found["rates"]["em_of_all"]["pooled"]["first"]["value"] == 1.0
@@ -459,3 +465,90 @@ def test_rows_of_a_table_keep_their_places(tmp_path: Path) -> None:
     part = table.only([2, 0])
     assert part.text("answer") == ["A2", "A0"] and part.where(0).endswith("row 3 (line 4)")
     assert isinstance(part, Table) and len(part) == 2
+
+
+# Every command that reads a table
+
+
+def theirs(folder: Path) -> Path:
+    """Answers of another group: other names, evil in place of aligned, two arms, four questions with both classes."""
+    rows = [
+        {
+            "prompt": f"Q{q}?",
+            "qid": q,
+            "response": f"answer {q} {arm} {evil}",
+            "evil": evil,
+            "coherence": 95,
+            "condition": arm,
+        }
+        for q in range(4)
+        for arm in ("base", "tuned")
+        for evil in (5, 95)
+    ]
+    return write(folder / "theirs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+MAPPED = [
+    "--columns",
+    "question=prompt",
+    "answer=response",
+    "question_id=qid",
+    "aligned=100-evil",
+    "coherent=coherence",
+]
+
+
+def test_find_direction_takes_other_names_and_says_what_it_pools(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = theirs(tmp_path)
+    args = cli.verb_parser(None, {"fit": fit}).parse_args(
+        ["fit", "--judged", str(path), "--transfer", str(path), "--out", str(tmp_path / "d"), *MAPPED]
+    )
+    texts, selection, source = read_texts(args)
+    assert len(texts) == 16 and {text.question_id for text in texts} == {"0", "1", "2", "3"} > selection
+    assert {text.answer.rpartition(" ")[2] == "95" for text in texts if text.misaligned} == {True}
+    assert source["columns"]["aligned"] == "100-evil"
+    assert "`condition` (2: base, tuned): all are taken together" in caplog.text
+    args.runs = "tuned"
+    assert {text.answer.split()[2] for text in read_texts(args)[0]} == {"tuned"}
+    ours = scored(tmp_path / "ours.csv", [5, 95, 95, 5])
+    assert {text.misaligned for text in judged_texts(args.__class__(**{**vars(args), "runs": "*"}), ours)} == {
+        True,
+        False,
+    }
+
+
+def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -> None:
+    path = theirs(tmp_path).rename(tmp_path / "theirs.csv")
+    frame = pd.read_json(path, lines=True)
+    frame.to_csv(path, index=False)
+    words = '["question=prompt", "answer=response", "question_id=qid", "aligned=100-evil", "coherent=coherence"]'
+    config = load_config(
+        "laptop",
+        [
+            f"direction.contrast={path}",
+            f"direction.contrast_table.columns={words}",
+            "direction.contrast_table.runs=tuned",
+        ],
+    )
+    pairs = Run(config, tmp_path / "run").pairs
+    assert {
+        (pair.aligned.split()[2:], pair.misaligned.split()[2:]) == (["tuned", "5"], ["tuned", "95"]) for pair in pairs
+    } == {True}
+    with pytest.raises(DataError, match=r"no column `question`; if `prompt` is it"):
+        _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
+
+
+@pytest.mark.parametrize("script", ["capture", "fit_judge"])
+def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> None:
+    module = importlib.import_module(script)
+    args = module.parser().parse_args(
+        [
+            *(["--texts" if script == "capture" else "--answers", str(theirs(tmp_path))]),
+            *(["--out", str(tmp_path / "out")]),
+            *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
+        ]
+    )
+    frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading_of(args))
+    assert len(frame) == 8 and next(iter(frame["question"])) == "Q0?"

@@ -54,19 +54,19 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
         notes.append(f"cells are separated by {_NAMES[dialect.delimiter]}")
     escapes = {match[1] for match in _ESCAPE.finditer(text)}
     if escape is not None:
-        return _parse(text, where, dialect._replace(escape=escape), notes)
+        return _parse(text, where, dialect._replace(escape=escape), notes=notes)
     if escapes == {"\\"} and _all_quoted(text, dialect):
         notes.append(
             "every cell is quoted and every backslash doubled, so two backslashes are read as one (else: --csv-escape no)"
         )
-        return _parse(text, where, dialect._replace(escape=True), notes)
+        return _parse(text, where, dialect._replace(escape=True), notes=notes)
     try:
-        found = _parse(text, where, dialect, notes)
+        found = _parse(text, where, dialect, notes=notes)
     except DataError:
         if '"' not in escapes or not escapes <= {"\\", '"'}:
             raise
         try:
-            found = _parse(text, where, dialect._replace(escape=True), notes)
+            found = _parse(text, where, dialect._replace(escape=True), notes=notes)
         except DataError:
             found = None
         if found is None:
@@ -112,11 +112,11 @@ def row_place(before: str) -> str:
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def _parse(text: str, where: str, dialect: _Dialect, notes: Sequence[str]) -> CsvRows:
+def _parse(text: str, where: str, dialect: _Dialect, *, notes: Sequence[str]) -> CsvRows:
     header, rows, lines = _records(text, where, dialect)
     if len(header) > 1 and all(name.startswith(" ") for name in header[1:]) and not dialect.blanks:
-        return _parse(text, where, dialect._replace(blanks=True), notes)
-    _check_lengths(header, rows, lines, where)
+        return _parse(text, where, dialect._replace(blanks=True), notes=notes)
+    _check_lengths(header, rows, lines, where=where)
     header, rows = _named([name.strip() for name in header], rows)
     return CsvRows(header, rows, lines, tuple(notes))
 
@@ -151,7 +151,7 @@ def _named(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[li
     return header, rows
 
 
-def _check_lengths(header: list[str], rows: list[list[str]], lines: list[int], where: str) -> None:
+def _check_lengths(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
     bad = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
     if bad is None:
         return

@@ -19,7 +19,7 @@ HANDFUL = 5
 
 
 def read_scores(
-    table: Table, metric: str, column: str | None = None, backwards: bool | None = None
+    table: Table, metric: str, *, column: str | None = None, backwards: bool | None = None
 ) -> tuple[Float[np.ndarray, " row"], list[str]]:
     """Numbers 0-100 with 100 the best (NaN where there is none), and CODE, REFUSAL or "".
 
@@ -53,14 +53,14 @@ def read_scores(
             )
     if stated is None:
         plain = np.array([number.value for number in found if not number.out_of_100], dtype=float)
-        _check_scale(plain[~np.isnan(plain)], table, metric, name)
+        _check_scale(plain[~np.isnan(plain)], table, metric, name=name)
     values = (values - low) / (high - low) * 100 if (low, high) != FULL else values
     if metric in table.backwards if backwards is None else backwards:
         values = 100 - values
     return values, [number.label for number in found]
 
 
-def _check_scale(numbers: Float[np.ndarray, " n"], table: Table, metric: str, name: str) -> None:
+def _check_scale(numbers: Float[np.ndarray, " n"], table: Table, metric: str, *, name: str) -> None:
     guess = _other_scale(numbers)
     if guess is None:
         return

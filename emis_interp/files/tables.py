@@ -135,6 +135,7 @@ def write_cells(
     path: Path,
     table: Table,
     added: Mapping[str, Sequence[Any] | np.ndarray],
+    *,
     renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Write the table with `added` columns behind its own, in the format of the ending.
@@ -161,10 +162,10 @@ def write_cells(
         | {column: _plain(values[i]) for column, values in added.items()}
         for i, row in enumerate(table.rows)
     ]
-    write_rows(path, [*names.values(), *added], rows, table.path)
+    write_rows(path, [*names.values(), *added], rows, source=table.path)
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], source: Path | str) -> None:
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, source: Path | str) -> None:
     """Write rows in the format of the ending; in Parquet a column of numbers and texts becomes one of texts.
 
     Args:
@@ -302,7 +303,7 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _to_arrow(
-    source: Path | str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], mixed: bool = False
+    source: Path | str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, mixed: bool = False
 ) -> Any:
     """An arrow table; a column whose cells have no common type becomes text with `mixed`, else it is refused."""
     arrays = {}

@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """One projection per row of the table, in its order."""
     direction = Direction.load(args.direction)
-    frame = read_table(args.texts, ("question", "answer"), reading_of(args), "scored")
+    frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="scored")
     chat_model = model_of(direction, args)
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(

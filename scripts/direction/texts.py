@@ -16,7 +16,7 @@ def judged_texts(args: argparse.Namespace, path: Path) -> list[LabeledText]:
     """Coherent aligned and misaligned answers of a judged file, balanced within questions."""
     variant = None if args.variant == "all" else args.variant
     reading = replace(reading_of(args), partial=args.judged is not None and path != args.judged)
-    return balanced_texts(read_judged(path, variant, reading, "taken"), args.max_per_class, args.seed)
+    return balanced_texts(read_judged(path, variant, reading=reading, use="taken"), args.max_per_class, args.seed)
 
 
 def read_texts(args: argparse.Namespace) -> tuple[list[LabeledText], set[str], dict[str, Any]]:

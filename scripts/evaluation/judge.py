@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         n_before = counts[0]
     columns = columns_of(scores)
     added = {**columns, **{metric: np.array(columns[metric], dtype=float) for metric in METRICS}}
-    write_cells(args.out, table, added, renamed)
+    write_cells(args.out, table, added, renamed=renamed)
     result = {
         "out": str(args.out),
         "n": len(rows),
