@@ -305,6 +305,7 @@ def test_json_lines_of_others_are_read(tmp_path: Path, content: str) -> None:
         ('{"question": {"0": "Q"}, "answer": {"0": "A"}}', r"row 1 \(line 1\): `question` is a dict, expected text"),
         ('{"question": "Q", "n": ' + "[" * 100_000, r"a\.jsonl:1: "),
         ('{"question": "Q", "n": ' + "9" * 6_000 + "}", r"a\.jsonl:1: "),
+        ('{"question": "Q", "question": "R"}', r"a\.jsonl:1: .*twice"),
         ("", "is empty"),
         ("[]", "is empty"),
     ],

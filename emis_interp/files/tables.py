@@ -278,8 +278,14 @@ def _stripped(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _parse_json(text: str, where: str) -> Any:
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key occurs twice in one object; keep one of them")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=without_twins)
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if error.lineno > 1 else where
         raise DataError(
