@@ -14,7 +14,8 @@ from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.scores import FULL
-from emis_interp.files.tables import SUFFIXES, write_rows
+from emis_interp.files.table_output import write_rows
+from emis_interp.files.tables import SUFFIXES
 from emis_interp.records import Completion, Score
 from emis_interp.store import read_records
 from evals.inspect_logs import read_log, write_log

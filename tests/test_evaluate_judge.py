@@ -13,7 +13,8 @@ import pytest
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, StageError
-from emis_interp.files.tables import read_cells, write_cells
+from emis_interp.files.table_output import write_cells
+from emis_interp.files.tables import read_cells
 from emis_interp.judged import read_judged
 from emis_interp.records import Completion, Question, Score
 from evals.judged_rows import Row, judge_rows, prompts_for
@@ -256,7 +257,7 @@ def test_what_a_judge_read_only_in_part_is_counted_and_stands_on_the_row(
 
 def test_other_names_of_columns_are_read_and_written_under_ours(tmp_path: Path, planted: PlantedJudge) -> None:
     (tmp_path / "in.csv").write_text("response,prompt,evil\nGood.,Q,10\n")
-    with pytest.raises(DataError, match="no column `question`; if `prompt` is it: --columns question=prompt"):
+    with pytest.raises(DataError, match="Then write --columns question=prompt answer=response; there are"):
         judge(tmp_path / "in.csv", tmp_path / "out.csv")
     judge(tmp_path / "in.csv", tmp_path / "out.csv", "--columns", "answer=response", "question=prompt")
     (row,) = read_cells(tmp_path / "out.csv").rows

@@ -229,10 +229,14 @@ PERSONA = "question,prompt,answer,question_id,evil,coherence\n" + "".join(
 def test_a_layout_of_others_is_refused_with_the_flags_that_read_it(tmp_path: Path) -> None:
     path = write(tmp_path / "persona.csv", PERSONA)
     with pytest.raises(
-        DataError, match=r"no column `aligned`; `evil` .* --columns aligned=100-evil; there are: question, prompt"
+        DataError,
+        match=r"no columns `aligned`, `coherent`; did you mean `evil`, `coherence`\? "
+        r"Then write --columns aligned=100-evil coherent=coherence \(100-: .*\); there are: question, prompt",
     ):
         run(summarize, path)
-    with pytest.raises(DataError, match=r"no column `coherent`; .*--columns coherent=coherence"):
+    with pytest.raises(
+        DataError, match=r"no column `coherent`; did you mean `coherence`\? Then write --columns coherent=coherence; "
+    ):
         run(summarize, path, "--columns", "aligned=100-evil")
     for direction in (["aligned=100-evil"], ["aligned=evil", "--invert", "aligned"]):
         found = run(summarize, path, "--columns", "coherent=coherence", *direction)
@@ -536,7 +540,7 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
     assert {
         (pair.aligned.split()[2:], pair.misaligned.split()[2:]) == (["tuned", "5"], ["tuned", "95"]) for pair in pairs
     } == {True}
-    with pytest.raises(DataError, match=r"no column `question`; if `prompt` is it"):
+    with pytest.raises(DataError, match=r"`question`.*--columns question=prompt .*direction.contrast_table"):
         _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from emis_interp.errors import DataError
 from emis_interp.files import decoding
-from emis_interp.files.tables import Table, check_writable, read_cells, write_cells
+from emis_interp.files.table_output import check_writable, write_cells
+from emis_interp.files.tables import Table, read_cells
 from emis_interp.judged import read_judged, read_table
 from evals.results import read_results, write_results
 from evals.score_columns import read_pair

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.files.cells import read_name, short
-from emis_interp.files.names import ARM_KEYS, no_column
+from emis_interp.files.names import ARM_KEYS, no_columns, shown
 from emis_interp.files.reading import Reading
 from emis_interp.files.tables import Table
 
@@ -86,10 +86,12 @@ def rows_of_arms(table: Table, reading: Reading, use: str) -> list[int]:
         return list(range(len(table)))
     arms = arms_of(table, reading)
     if arms is None:
-        raise DataError(f"{table.path}: --runs {reading.runs}: no column tells arms apart; name one with --by COLUMN")
+        raise DataError(
+            f"{table.path}: --runs {shown(reading.runs)}: no column tells arms apart; name one with --by COLUMN"
+        )
     kept = [i for i, arm in enumerate(arms) if reading.keeps(arm)]
     if not kept:
-        raise DataError(f"{table.path}: no arm matches `{reading.runs}`{did_you_mean(reading.runs, set(arms))}")
+        raise DataError(f"{table.path}: no arm matches `{shown(reading.runs)}`{did_you_mean(reading.runs, set(arms))}")
     return kept
 
 
@@ -107,7 +109,7 @@ def _asked(table: Table, by: str) -> list[str] | None:
     columns = [name.strip() for name in by.split(",") if name.strip()]
     for name in columns:
         if name not in table.columns:
-            raise DataError(f"{table.path}: --by {by}: {no_column(name, table.columns)}")
+            raise DataError(f"{table.path}: --by {shown(by)}: {no_columns([name], table.columns)}")
     return columns
 
 

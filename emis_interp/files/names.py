@@ -42,22 +42,33 @@ def question_key(columns: Sequence[str]) -> str | None:
     return next((name for name in QUESTION_KEYS if name in columns), None)
 
 
-def no_column(name: str, columns: Sequence[str]) -> str:
-    """That a column is missing, which flag may help, and which columns there are."""
-    name, columns = shown(name), [shown(column) for column in columns]
-    lower = {column.lower(): column for column in reversed(columns)}
-    known = [name, *_OTHERS.get(name, ())]
-    meant = next((lower[other] for other in known if other in lower), None)
-    close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+def no_columns(names: Sequence[str], columns: Sequence[str]) -> str:
+    """That columns are missing, the flag with which others may be read as them, and which columns there are."""
+    columns = [shown(column) for column in columns]
+    meant = {name: word for name in names if (word := _meant(name, columns))}
+    missing = (
+        f"no column `{shown(names[0])}`"
+        if len(names) == 1
+        else f"no columns {', '.join(f'`{shown(name)}`' for name in names)}"
+    )
     advice = ""
-    if meant is not None:
-        advice = f"; if `{meant}` is it: --columns {name}={meant}"
-    elif reverse := next((column for column in columns if runs_backwards(name, column)), None):
-        advice = f"; `{reverse}` may be it the other way round: --columns {name}=100-{reverse}"
-    elif close:
-        advice = f"; did you mean `{close[0]}`? (--columns {name}={close[0]})"
+    if meant:
+        words = ", ".join(f"`{word.removeprefix('100-')}`" for word in meant.values())
+        flags = " ".join(f"{name}={word}" for name, word in meant.items() if name in COLUMNS)
+        advice = f"; did you mean {words}?" + (f" Then write --columns {flags}" if flags else "")
+        if any(word.startswith("100-") for word in meant.values()):
+            advice += " (100-: it runs the other way round)"
     there = ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
-    return f"no column `{name}`{advice}; there are: {there or 'none'}"
+    return f"{missing}{advice}; there are: {there or 'none'}"
+
+
+def _meant(name: str, columns: Sequence[str]) -> str | None:
+    """What of a file's columns may hold what we call `name`, as --columns takes it."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    known = next((lower[other] for other in (name, *_OTHERS.get(name, ())) if other in lower), None)
+    reverse = next((f"100-{column}" for column in columns if runs_backwards(name, column)), None)
+    close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+    return known or reverse or (close[0] if close else None)
 
 
 def shown(name: str, most: int = 60) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError, DataError, did_you_mean
-from emis_interp.files.names import COLUMNS, METRICS, no_column, runs_backwards
+from emis_interp.files.names import COLUMNS, METRICS, no_columns, runs_backwards, shown
 from emis_interp.files.tables import Table, read_cells
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Reading:
         given = _pairs(scales, "--scale", "aligned=0-1", METRICS)
         for metric in inverted:
             if metric not in METRICS:
-                raise ConfigError(f"--invert {metric}: expected {' or '.join(METRICS)}")
+                raise ConfigError(f"--invert {shown(metric)}: expected {' or '.join(METRICS)}")
             if named.get(metric, "").startswith(("100-", "+")):
                 raise ConfigError(f"--invert {metric} and --columns {metric}={named[metric]}: give one of them")
         return cls(
@@ -96,14 +96,14 @@ class Reading:
         for ours, word in self.columns.items():
             name, is_backwards = source_of(ours, word, ours in self.inverted)
             if self.partial and name not in table.columns and ours in table.columns:
-                log.warning("%s: has no `%s`, so `%s` is read as it stands", table.path, name, ours)
+                log.warning("%s: has no `%s`, so `%s` is read as it stands", table.path, shown(name), ours)
                 continue
             if word != name and word in table.columns:
                 raise DataError(
-                    f"{table.path}: `{word}` is the name of a column, and `{name}` backwards here; rename it"
+                    f"{table.path}: `{shown(word)}` is the name of a column, and `{shown(name)}` backwards here; rename it"
                 )
             if name not in table.columns:
-                raise DataError(f"{table.path}: --columns {ours}={word}: {no_column(name, table.columns)}")
+                raise DataError(f"{table.path}: --columns {ours}={shown(word)}: {no_columns([name], table.columns)}")
             sources[ours] = name
             backwards |= {ours} if is_backwards else set()
         table = _renamed(table, sources) if sources else table
@@ -131,6 +131,7 @@ def source_of(ours: str, word: str, inverted: bool = False) -> tuple[str, bool]:
     sign = next((sign for sign in ("100-", "+") if ours in METRICS and word.startswith(sign)), "")
     name = word.removeprefix(sign)
     if not sign and not inverted and runs_backwards(ours, name):
+        name = shown(name)
         raise ConfigError(
             f"`{name}` as `{ours}`: is 100 the worst answer there? Then write 100-{name} (--columns {ours}=100-{name}, or "
             f"--invert {ours}); if 100 is the best one, write +{name} (--columns {ours}=+{name})"
@@ -150,7 +151,7 @@ def _renamed(table: Table, sources: Mapping[str, str]) -> Table:
     names = [ours for ours, _ in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{table.path}: with these --columns two are called `{twice}`; rename one in the file")
+        raise DataError(f"{table.path}: with these --columns two are called `{shown(twice)}`; rename one in the file")
     arrow = table.arrow
     if arrow is not None:
         arrow = arrow.select([theirs for _, theirs in named]).rename_columns(names)
@@ -164,11 +165,11 @@ def _pairs(words: Iterable[str], flag: str, example: str, known: Sequence[str]) 
         ours, equals, theirs = word.partition("=")
         ours, theirs = ours.strip(), theirs.strip()
         if not (ours and equals and theirs):
-            raise ConfigError(f"{flag} {word}: expected OURS=THEIRS, such as {example}")
+            raise ConfigError(f"{flag} {shown(word)}: expected OURS=THEIRS, such as {example}")
         if ours not in known:
-            raise ConfigError(f"{flag} {word}: `{ours}` is none of our names{did_you_mean(ours, known)}")
+            raise ConfigError(f"{flag} {shown(word)}: `{shown(ours)}` is none of our names{did_you_mean(ours, known)}")
         if ours in found:
-            raise ConfigError(f"{flag}: `{ours}` is given twice, {found[ours]} and {theirs}")
+            raise ConfigError(f"{flag}: `{ours}` is given twice, {shown(found[ours])} and {shown(theirs)}")
         found[ours] = theirs
     return found
 
@@ -177,5 +178,5 @@ def _scale(metric: str, words: str) -> tuple[float, float]:
     match = _SCALE.fullmatch(words)
     low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
     if low >= high:
-        raise ConfigError(f"--scale {metric}={words}: expected WORST-BEST, such as {metric}=0-1 or {metric}=1-5")
+        raise ConfigError(f"--scale {metric}={shown(words)}: expected WORST-BEST, such as {metric}=0-1 or {metric}=1-5")
     return low, high

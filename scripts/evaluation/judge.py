@@ -26,7 +26,8 @@ import numpy as np
 from cli import progress_bar
 from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
-from emis_interp.files.tables import Table, check_ending, check_writable, write_cells
+from emis_interp.files.table_output import check_ending, check_writable, write_cells
+from emis_interp.files.tables import Table
 from emis_interp.store import file_sha256, write_json
 from evals.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
 from evals.questions import load_questions

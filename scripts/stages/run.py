@@ -205,7 +205,11 @@ class Run:
             return load_contrast(path, n)
         words = self.config.direction.contrast_table
         reading = Reading.of(words.columns, words.scale, words.invert, by=words.by, runs=words.runs)
-        return matched_pairs(read_judged(path, reading=reading, use="taken"), n or 20, self.config.seed)
+        try:
+            frame = read_judged(path, reading=reading, use="taken")
+        except DataError as error:
+            raise DataError(f"{error} (of a run: direction.contrast_table, with these words)") from None
+        return matched_pairs(frame, n or 20, self.config.seed)
 
     def half(self, name: str) -> list[ContrastPair]:
         return [pair for pair in self.pairs if pair.half == name]
