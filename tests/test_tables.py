@@ -213,6 +213,15 @@ def test_backslashes_without_an_escape_character_stay(tmp_path: Path, caplog: py
     assert read_cells(doubled, escape=True).rows[0] == {"question": "\\a", "answer": "\\b"}
 
 
+def test_a_table_that_can_be_read_in_two_ways_is_refused_until_it_is_said(tmp_path: Path) -> None:
+    rows = [{"question": "Q", "answer": 'say "hi" now'}]
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False, escapechar="\\", doublequote=False)
+    with pytest.raises(DataError, match="both give a table; say which: --csv-escape yes or no"):
+        read_cells(tmp_path / "a.csv")
+    assert read_cells(tmp_path / "a.csv", escape=True).rows == rows
+    assert read_cells(tmp_path / "a.csv", escape=False).rows == [{"question": "Q", "answer": 'say \\"hi\\" now'}]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -60,18 +60,20 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
             "every cell is quoted and every backslash doubled, so two backslashes are read as one (else: --csv-escape no)"
         )
         return _parse(text, where, dialect._replace(escape=True), notes=notes)
+    escaped = None
+    if '"' in escapes and escapes <= {"\\", '"'}:
+        with contextlib.suppress(DataError):
+            escaped = _parse(text, where, dialect._replace(escape=True), notes=notes)
     try:
         found = _parse(text, where, dialect, notes=notes)
     except DataError:
-        if '"' not in escapes or not escapes <= {"\\", '"'}:
+        if escaped is None:
             raise
-        try:
-            found = _parse(text, where, dialect._replace(escape=True), notes=notes)
-        except DataError:
-            found = None
-        if found is None:
-            raise
-        return found._replace(notes=(*found.notes, 'a backslash is read as escape character (\\" is a quote)'))
+        return escaped._replace(notes=(*notes, 'a backslash is read as escape character (\\" is a quote)'))
+    if escaped is not None and escaped.rows != found.rows:
+        raise DataError(
+            f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; say which: --csv-escape yes or no'
+        )
     if escapes == {"\\"} and len(_ESCAPE.findall(text)) >= _FEW:
         found = found._replace(
             notes=(*found.notes, "every backslash is doubled; if one escapes the other: --csv-escape yes")
