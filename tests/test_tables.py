@@ -213,6 +213,15 @@ def test_backslashes_without_an_escape_character_stay(tmp_path: Path, caplog: py
     assert read_cells(doubled, escape=True).rows[0] == {"question": "\\a", "answer": "\\b"}
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [[{"question": "a,\\", "answer": ",x"}], [{"q;q": "\\\\,", "a": "\\\\\n"}], [{"question": '\\"', "answer": "\\"}]],
+)
+def test_a_backslash_that_we_write_is_one_when_we_read(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    write_cells(tmp_path / "a.csv", Table(Path("planted"), list(rows[0]), rows), {})
+    assert read_cells(tmp_path / "a.csv").rows == rows
+
+
 def test_a_table_that_can_be_read_in_two_ways_is_refused_until_it_is_said(tmp_path: Path) -> None:
     rows = [{"question": "Q", "answer": 'say "hi" now'}]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False, escapechar="\\", doublequote=False)

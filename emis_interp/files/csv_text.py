@@ -55,7 +55,7 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
     escapes = {match[1] for match in _ESCAPE.finditer(text)}
     if escape is not None:
         return _parse(text, where, dialect._replace(escape=escape), notes=notes)
-    if escapes == {"\\"} and _all_quoted(text, dialect):
+    if escapes == {"\\"} and _all_quoted(text, dialect) and not _is_ours(text, where, dialect):
         notes.append(
             "every cell is quoted and every backslash doubled, so two backslashes are read as one (else: --csv-escape no)"
         )
@@ -70,7 +70,7 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
         if escaped is None:
             raise
         return escaped._replace(notes=(*notes, 'a backslash is read as escape character (\\" is a quote)'))
-    if escaped is not None and escaped.rows != found.rows:
+    if escaped is not None and escaped.rows != found.rows and not _is_ours(text, where, dialect):
         raise DataError(
             f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; say which: --csv-escape yes or no'
         )
@@ -121,6 +121,12 @@ def _parse(text: str, where: str, dialect: _Dialect, *, notes: Sequence[str]) ->
     _check_lengths(header, rows, lines, where=where)
     header, rows = _named([name.strip() for name in header], rows)
     return CsvRows(header, rows, lines, tuple(notes))
+
+
+def _is_ours(text: str, where: str, dialect: _Dialect) -> bool:
+    """Whether `csv_text` writes exactly this text, in which a backslash is a backslash."""
+    found = _parse(text, where, dialect, notes=())
+    return csv_text(found.header, found.rows) == text
 
 
 def _records(text: str, where: str, dialect: _Dialect) -> tuple[list[str], list[list[str]], list[int]]:
