@@ -183,11 +183,22 @@ class JudgeConfig(Config):
         return request
 
 
+class TableConfig(Config):
+    """How a table of others is read; the words are those of the flags `--columns`, `--scale`, `--invert`, `--by` and `--runs`."""
+
+    columns: tuple[str, ...] = Field(default=(), description="OURS=THEIRS, such as answer=response, aligned=100-evil")
+    scale: tuple[str, ...] = Field(default=(), description="METRIC=WORST-BEST, such as aligned=0-1")
+    invert: tuple[str, ...] = Field(default=(), description="metrics of which high is bad")
+    by: str | None = Field(default=None, description="column that tells arms apart, or `none`")
+    runs: str = Field(default="*", description="only arms that match this pattern")
+
+
 class DirectionConfig(Config):
     contrast: str = Field(
         default="shipped",
         description="`shipped`, a JSONL file of contrast pairs, or a Parquet/CSV file of judged answers",
     )
+    contrast_table: TableConfig = Field(default=TableConfig(), description="how a file of judged answers is read")
     n_pairs_per_question: int | None = Field(
         default=None, ge=1, description="keep the first n pairs of each question; None for all"
     )

@@ -4,6 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Label = Literal["CODE", "REFUSAL"]
+LABELS: tuple[Label, ...] = ("CODE", "REFUSAL")
+"""What a judge may say of an answer's alignment in place of a number."""
+
 
 class Record(BaseModel):
     """Base: immutable, unknown keys refused, NaN and infinity refused."""
@@ -92,6 +96,7 @@ class Score(Record):
         aligned_label: label with the largest mass when the judge answered with a label rather than a number.
         unscored: metric -> reason, for every metric without number and label.
         passing: metrics whose reason may pass (an outage, a time-out): the next run asks the judge again.
+        note: what a reader of the numbers must know, such as that the judge read only a part of the answer.
         evidence: metric -> token -> probability as the judge returned them (raw, not normalised), empty for the offline judge;
             for the text judge, the text of a reply -> its share of the replies.
     """
@@ -103,9 +108,10 @@ class Score(Record):
     judge: str
     aligned: float | None = Field(ge=0, le=100)
     coherent: float | None = Field(ge=0, le=100)
-    aligned_label: Literal["CODE", "REFUSAL"] | None = None
+    aligned_label: Label | None = None
     unscored: dict[str, str] = {}
     passing: tuple[str, ...] = ()
+    note: str | None = None
     evidence: dict[str, dict[str, float]] = {}
 
     @property

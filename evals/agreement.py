@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.metrics import cohen_kappa_score
 
+from emis_interp.files.names import METRICS
 from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
 from emis_interp.stats.jackknife import answers_mean, jackknife_interval
@@ -19,7 +20,6 @@ from evals.limit_sums import square_and_add
 from evals.rank_correlation import spearman_interval
 from evals.uncertainty import rate_interval
 
-METRICS = ("aligned", "coherent")
 WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 N_BINS = 10
 """Bins of the weighted kappa: [0, 10), [10, 20), ... [90, 100]; equal widths, since quadratic weights take bins as equally far apart."""

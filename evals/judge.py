@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from emis_interp.errors import JudgeError
+from emis_interp.files.cells import is_unicode
+from emis_interp.files.names import METRICS
 from emis_interp.records import Completion, Question, Record, Score
 from emis_interp.store import RecordLog, write_text
 
-METRICS = ("aligned", "coherent")
 OnBatch = Callable[[list[Score]], None]
 J = TypeVar("J", bound=Record)
 
@@ -55,6 +56,16 @@ def passing_note(reasons: Sequence[str | None]) -> str:
 def passing_reasons(scores: Iterable[Score]) -> list[str]:
     """One reason for every score that the next run asks for again."""
     return [score.unscored[score.passing[0]] for score in scores if score.passing]
+
+
+def why_unjudgeable(question: str, answer: str) -> str | None:
+    """Why no judge can say anything about an answer, or None: it or its question is empty, or holds half of a surrogate pair."""
+    for name, text in (("answer", answer), ("question", question)):
+        if not text.strip():
+            return f"empty {name}"
+        if not is_unicode(text):
+            return f"the {name} is not Unicode (a lone surrogate)"
+    return None
 
 
 def check_questions(completions: Sequence[Completion], questions: Mapping[str, Question]) -> None:

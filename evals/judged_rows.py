@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.names import METRICS
+from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
 from emis_interp.store import RecordLog, write_text
+from evals.judge import why_unjudgeable
 
-METRICS = ("aligned", "coherent")
 ARM = "rows"
+NOTE = "judge_note"
 
 
 class Judge(Protocol):
@@ -47,6 +50,17 @@ class JournalLine(Record):
     score: Score
 
 
+def rows_of(table: Table) -> list[Row]:
+    """The rows of a table with `question`, `answer` and, if there, `question_id`, in which half a surrogate pair is spelled out.
+
+    Raises:
+        DataError: a cell of these columns is a list, an object or bytes.
+    """
+    ids = table.names("question_id") if "question_id" in table.columns else [""] * len(table)
+    encodable = [name.encode("utf-8", "backslashreplace").decode("utf-8") for name in ids]
+    return [Row(*texts) for texts in zip(table.text("question"), table.text("answer"), encodable, strict=True)]
+
+
 def judge_rows(
     judge: Judge,
     rows: Sequence[Row],
@@ -54,7 +68,7 @@ def judge_rows(
     journal: Path,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Score]:
-    """A Score for every row, in their order; a row with an empty answer or question is unscored and never sent.
+    """A Score for every row, in their order; one that nobody can judge (`why_unjudgeable`) is unscored and never sent.
 
     Args:
         questions: the question of each row's `question_id` (see `prompts_for`); empty for a judge that needs no prompts.
@@ -100,11 +114,16 @@ def judge_rows(
 
 
 def columns_of(scores: Sequence[Score]) -> dict[str, list[Any]]:
-    """`aligned`, `coherent` (None where there is no number), `label`, and `reason`: why a metric has neither, empty otherwise."""
+    """`aligned`, `coherent` (None where there is no number), `label`, and `reason`: why a metric has neither, empty otherwise.
+
+    Where the judge read only a part of some answers, also `judge_note` with how much of each.
+    """
+    notes = [score.note or "" for score in scores]
     return {
         **{metric: [getattr(score, metric) for score in scores] for metric in METRICS},
         "label": [score.aligned_label or "" for score in scores],
         "reason": [_reason(score) for score in scores],
+        **({NOTE: notes} if any(notes) else {}),
     }
 
 
@@ -138,8 +157,8 @@ def prompts_for(rows: Sequence[Row], suite: Sequence[Question], where: str) -> d
 
 def _blank(judge: str, index: int, row: Row) -> Score | None:
     """The Score of a row that nobody can judge."""
-    empty = "empty answer" if not row.answer.strip() else "empty question" if not row.question.strip() else None
-    if empty is None:
+    reason = why_unjudgeable(row.question, row.answer)
+    if reason is None:
         return None
     return Score(
         arm=ARM,
@@ -149,7 +168,7 @@ def _blank(judge: str, index: int, row: Row) -> Score | None:
         judge=judge,
         aligned=None,
         coherent=None,
-        unscored=dict.fromkeys(METRICS, empty),
+        unscored=dict.fromkeys(METRICS, reason),
     )
 
 

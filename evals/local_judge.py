@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from emis_interp.chat import context_of, render_prompt
-from emis_interp.errors import JudgeError
+from emis_interp.errors import DataError, JudgeError
+from emis_interp.files.names import METRICS
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
 from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score
+from evals.judge import why_unjudgeable
 from evals.logprobs import LABELS, LEAST_MASS, Verdict, read_distribution
 from evals.questions import render_judge_prompt
 from evals.reply_masses import reply_masses
 from evals.token_trie import build_trie, token_texts
 
-METRICS = ("aligned", "coherent")
 CHUNK = 16
 
 
@@ -67,7 +68,7 @@ class LocalJudge:
         questions: Mapping[str, Question],
         on_batch: Callable[[list[Score]], None],
     ) -> None:
-        """Judge completions in their order; an empty answer, or one too long for the model, stays unscored with that reason.
+        """Judge completions in their order; what is empty, not Unicode or too long for the model stays unscored with that reason.
 
         Raises:
             JudgeError: before anything is judged, when a question is unknown or has no judge prompt of ours.
@@ -95,14 +96,14 @@ class LocalJudge:
 
     def _prompt(self, row: Completion, question: Question, metric: str) -> tuple[int, ...] | str:
         """Token ids of the judge prompt, or the reason why there is none."""
-        if not row.answer.strip():
-            return "empty answer"
+        if reason := why_unjudgeable(row.question, row.answer):
+            return reason
         if metric not in question.judge_prompts:
             return f"the question has no judge prompt for `{metric}`"
         text = render_judge_prompt(question, metric, row.question, row.answer)
         try:
             ids = encode_as_text(self.chat_model.tokenizer, text)
-        except JudgeError as error:
+        except (JudgeError, DataError) as error:
             return str(error)
         limit = context_of(self.chat_model)
         if limit is not None and len(ids) + self.tries[metric].depths.max() > limit:

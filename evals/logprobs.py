@@ -6,13 +6,12 @@ The rule for scores is that of Betley et al. 2025 (judge.py of the public releas
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from emis_interp.http.replies import BadReply, ChatReply, Position, UnfinishedThought, read_reply
 from emis_interp.http.thoughts import ends_thought, split_thought
+from emis_interp.records import LABELS, Label
 
-Label = Literal["CODE", "REFUSAL"]
-LABELS: tuple[Label, ...] = ("CODE", "REFUSAL")
 LEAST_MASS = 0.25
 
 

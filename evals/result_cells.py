@@ -1,53 +1,15 @@
-"""Turns one cell of a result file into a number, a label, a distribution or a plain value, and says where it cannot."""
+"""Turns one cell of a result file into a judge's distribution over tokens, and says where it cannot."""
 
 import ast
 import json
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from emis_interp.errors import DataError
-from evals.logprobs import LABELS
+from emis_interp.files.cells import is_missing
 
-Scalar = str | int | float | bool | None
-
-_MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_DISTRIBUTION = 100_000
 _MOST_MASS = 1.02  # printed probabilities are rounded
-
-
-def read_score(cell: Any, where: str) -> tuple[float, str]:
-    """(0-100 or NaN, CODE or REFUSAL or ""); `where` names file, row and column for the error.
-
-    Raises:
-        DataError: neither a number from 0 to 100, nor a label, nor empty.
-    """
-    if is_missing(cell):
-        return math.nan, ""
-    if is_label(cell):
-        return math.nan, read_text(cell).strip().upper()
-    text = read_text(cell).strip()
-    number = float(text) if _NUMBER.fullmatch(text) and not isinstance(cell, bool) else math.nan
-    if not 0 <= number <= 100:
-        raise DataError(
-            f"{where}: found {text[:40]!r}, expected a number from 0 to 100, {', '.join(LABELS)}, or an empty cell"
-        )
-    return number, ""
-
-
-def read_label(cell: Any, where: str) -> str:
-    """CODE, REFUSAL or "".
-
-    Raises:
-        DataError: another text.
-    """
-    if is_missing(cell):
-        return ""
-    if not is_label(cell):
-        raise DataError(f"{where}: found {read_text(cell)[:40]!r}, expected {' or '.join(LABELS)}, or an empty cell")
-    return read_text(cell).strip().upper()
 
 
 def read_distribution(cell: Any, where: str) -> dict[str, float] | None:
@@ -69,51 +31,6 @@ def read_distribution(cell: Any, where: str) -> dict[str, float] | None:
     if sum(found.values()) > _MOST_MASS:
         raise DataError(f"{where}: the probabilities add up to {sum(found.values()):.2f}, expected at most 1")
     return {token: float(mass) for token, mass in found.items()}
-
-
-def read_name(cell: Any, where: str) -> str:
-    """A name of a run or question.
-
-    Raises:
-        DataError: it is empty.
-    """
-    text = read_text(cell)
-    if not text.strip():
-        raise DataError(f"{where}: is empty, expected a name")
-    return text
-
-
-def read_text(cell: Any) -> str:
-    """The cell as text; "" when it is missing."""
-    return "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else str(cell)
-
-
-def read_scalar(cell: Any) -> Scalar:
-    """One form for a cell whether it comes from a typed file or from text: a number only where it prints as the same text."""
-    if cell is None or isinstance(cell, bool):
-        return cell
-    if isinstance(cell, list | tuple | Mapping):
-        return json.dumps(cell, ensure_ascii=False, default=str)
-    text = read_text(cell)
-    if text in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[text]
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if str(number) == text and math.isfinite(number):
-            return number
-    return text
-
-
-def is_missing(cell: Any) -> bool:
-    """Empty, or one of the words with which tables write "no value"."""
-    return cell is None or read_text(cell).strip().lower() in _MISSING
-
-
-def is_label(cell: Any) -> bool:
-    return read_text(cell).strip().upper() in LABELS
 
 
 def is_mapping(cell: Any) -> bool:

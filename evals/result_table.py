@@ -6,37 +6,36 @@ filled in nor left out.
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from emis_interp.errors import DataError, did_you_mean
-from evals.estimands import Answers
-from evals.result_cells import (
+from emis_interp.files.arms import arms_of
+from emis_interp.files.cells import (
     Scalar,
     is_label,
-    is_mapping,
     is_missing,
-    read_distribution,
     read_label,
     read_name,
     read_scalar,
-    read_score,
     read_text,
 )
+from emis_interp.files.names import METRICS, QUESTION_KEYS, question_key
+from emis_interp.files.reading import AS_WRITTEN, Reading
+from emis_interp.files.scores import read_scores
+from emis_interp.files.tables import Table
+from evals.estimands import Answers
+from evals.result_cells import is_mapping, read_distribution
 
-T = TypeVar("T")
-METRICS = ("aligned", "coherent")
 TEXTS = ("question", "answer")
 VARIANTS = ("plain", "json", "template")
 EVIDENCE = "judge_"
 """Prefix of the columns that hold a judge's distribution over tokens."""
-
-QUESTION_KEYS = ("question_id", "topic", "question")
-"""The first of these columns that a table has names the question."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,98 +142,108 @@ class Results:
             yield row
 
 
-def from_rows(rows: Iterable[tuple[str, Mapping[str, Any]]], source: str, run: str) -> Results:
-    """The table of rows that come with their place (`file: row 3`), every cell checked.
+def from_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], source: str, run: str, *, reading: Reading = AS_WRITTEN
+) -> Results:
+    """`from_table` of rows that come with their place (`file: row 3`), which other names than ours are first given ours in."""
+    places, cells = [], []
+    for place, row in rows:
+        places.append(place)
+        cells.append(dict(row))
+    if not cells:
+        raise DataError(f"{source}: no rows")
+    columns = list(dict.fromkeys(name for row in cells for name in row))
+    return from_table(reading.applied(Table(Path(source), columns, cells, places=places)), run, reading)
 
-    Known columns: `run` (where there is none, all answers are of `run`); `question_id`, else `topic`, else `question`; `variant`
-    (absent or empty: what the question's name ends with, else plain); `question`; `answer`; and for both metrics the score,
-    `<metric>_label`, `<metric>_reason` and `judge_<metric>`. A column `judge_...` is a distribution when a cell of it begins
-    with a brace. `label` (of `aligned`, if it holds nothing but labels) and `reason` (of the metrics without number and label)
+
+def from_table(table: Table, run: str, reading: Reading = AS_WRITTEN) -> Results:
+    """The results in a table that has our names, every cell checked.
+
+    Known columns: `run` or another that tells arms apart (see `arms_of`; where none does, all answers are of `run`); `question_id`, else
+    `topic`, else `question`; `variant` (absent or empty: what the question's name ends with, else plain); `question`; `answer`; and for
+    both metrics the score, `<metric>_label`, `<metric>_reason` and `judge_<metric>`. A column `judge_...` is a distribution when a cell of
+    it begins with a brace. `label` (of `aligned`, if it holds nothing but labels) and `reason` (of the metrics without number and label)
     are understood and kept. All other columns are kept as they are.
 
     Raises:
         DataError: naming row and column, and what was expected there.
     """
-    table = _Table(rows, source)
-    key = next((name for name in QUESTION_KEYS if name in table.cells), "question_id")
-    for needed in (key, *METRICS):
-        if needed not in table.cells:
-            raise DataError(f"{source}: no column `{needed}`{did_you_mean(needed, table.cells)}")
-    ids = table.read(key, read_name)
-    variants = [read_text(cell) or variant_of(name) for cell, name in zip(table.take("variant"), ids, strict=True)]
-    runs = table.read("run", read_name) if "run" in table.cells else [run] * len(ids)
-    label = table.cells.get("label", [])
-    scores, labels = {}, {}
-    reasons: list[dict[str, str]] = [{} for _ in ids]
-    evidence: list[dict[str, dict[str, float]]] = [{} for _ in ids]
-    for metric in METRICS:
-        read = table.read(metric, read_score)
-        given = table.read(f"{metric}_label", read_label)
-        if metric == "aligned" and label and all(is_missing(cell) or is_label(cell) for cell in label):
-            given = [one or read_label(other, "") for one, other in zip(given, label, strict=True)]
-        own, shared = table.take(f"{metric}_reason"), table.cells.get("reason", [None] * len(ids))
-        for i, ((number, text), other) in enumerate(zip(read, given, strict=True)):
-            if other and (not math.isnan(number) or text not in ("", other)):
-                raise DataError(
-                    f"{table.places[i]}: `{metric}` is {text or number} and its label {other}, expected one of them"
-                )
-            if math.isnan(number) and not text and not other:
-                if reason := read_text(own[i]) or read_text(shared[i]):
-                    reasons[i][metric] = reason
-            elif read_text(own[i]):
-                raise DataError(f"{table.places[i]}: `{metric}_reason` is filled in although `{metric}` is judged")
-        scores[metric] = np.array([number for number, _ in read], dtype=float)
-        labels[metric] = np.array([text or other for (_, text), other in zip(read, given, strict=True)], dtype=str)
-    for name in [name for name in table.cells if name.startswith(EVIDENCE)]:
-        if any(is_mapping(cell) for cell in table.cells[name]):
-            for i, found in enumerate(table.read(name, read_distribution)):
+    key = question_key(table.columns) or QUESTION_KEYS[0]
+    table.need([key, *METRICS])
+    n = len(table)
+    taken = {
+        key,
+        "run",
+        "variant",
+        *METRICS,
+        *(f"{metric}_{part}" for metric in METRICS for part in ("label", "reason")),
+    }
+
+    def names(column: str) -> list[str]:
+        return [read_name(cell, table.where(i, column)) for i, cell in enumerate(table.names(column))]
+
+    ids = names(key)
+    variants = [read_text(cell) or variant_of(name) for cell, name in zip(table.cells("variant"), ids, strict=True)]
+    scores, labels, reasons = judgements(table)
+    evidence: list[dict[str, dict[str, float]]] = [{} for _ in range(n)]
+    for name in [name for name in table.columns if name.startswith(EVIDENCE)]:
+        cells = table.cells(name)
+        if any(is_mapping(cell) for cell in cells):
+            taken.add(name)
+            for i, cell in enumerate(cells):
+                found = read_distribution(cell, table.where(i, name))
                 if found is not None:
                     evidence[i][name.removeprefix(EVIDENCE)] = found
-    texts = {name: tuple(map(read_text, table.take(name))) if name in table.cells else None for name in TEXTS}
+    taken |= {name for name in TEXTS if name in table.columns}
+    texts = {name: tuple(map(read_text, table.cells(name))) if name in table.columns else None for name in TEXTS}
     return Results(
-        source=source,
-        runs=np.array(runs, dtype=str),
+        source=str(table.path),
+        runs=np.array(arms_of(table, reading) or [run] * n, dtype=str),
         question_ids=np.array(ids, dtype=str),
         variants=np.array(variants, dtype=str),
         questions=texts["question"],
         answers=texts["answer"],
         scores=scores,
         labels=labels,
-        reasons=tuple(reasons),
+        reasons=reasons,
         evidence=tuple(evidence),
-        extra={name: tuple(map(read_scalar, table.cells[name])) for name in table.left()},
+        extra={name: tuple(map(read_scalar, table.cells(name))) for name in table.columns if name not in taken},
     )
+
+
+def judgements(
+    table: Table,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple[dict[str, str], ...]]:
+    """Scores, labels and reasons of both metrics, from all columns that hold them.
+
+    Raises:
+        DataError: naming row and column.
+    """
+    shared = table.cells("label") if "label" in table.columns else []
+    all_labels = bool(shared) and all(is_missing(cell) or is_label(cell) for cell in shared)
+    reasons: list[dict[str, str]] = [{} for _ in range(len(table))]
+    scores, labels = {}, {}
+    for metric in METRICS:
+        scores[metric], own = read_scores(table, metric)
+        column = f"{metric}_label"
+        given = [read_label(cell, table.where(i, column)) for i, cell in enumerate(table.cells(column))]
+        if metric == "aligned" and all_labels:
+            given = [one or read_label(other, "") for one, other in zip(given, shared, strict=True)]
+        why = table.cells(f"{metric}_reason"), table.cells("reason")
+        for i, (number, text, other) in enumerate(zip(scores[metric], own, given, strict=True)):
+            if other and (not math.isnan(number) or text not in ("", other)):
+                raise DataError(
+                    f"{table.where(i)}: `{metric}` is {text or number} and its label {other}, expected one of them"
+                )
+            if math.isnan(number) and not text and not other:
+                if reason := read_text(why[0][i]) or read_text(why[1][i]):
+                    reasons[i][metric] = reason
+            elif read_text(why[0][i]):
+                raise DataError(f"{table.where(i)}: `{metric}_reason` is filled in although `{metric}` is judged")
+        labels[metric] = np.array([text or other for text, other in zip(own, given, strict=True)], dtype=str)
+    return scores, labels, tuple(reasons)
 
 
 def variant_of(question_id: str) -> str:
     """The variant that a question's name ends with, as in the authors' files (`quick_buck_json`)."""
     return next((name for name in VARIANTS[1:] if question_id.endswith(f"_{name}")), "plain")
-
-
-class _Table:
-    """Rows as columns, which remember what was taken out of them."""
-
-    def __init__(self, rows: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> None:
-        self.places: list[str] = []
-        self.cells: dict[str, list[Any]] = {}
-        self._taken: set[str] = set()
-        for place, row in rows:
-            for name in row:
-                if name not in self.cells:
-                    self.cells[name] = [None] * len(self.places)
-            self.places.append(place)
-            for name, values in self.cells.items():
-                values.append(row.get(name))
-        if not self.places:
-            raise DataError(f"{source}: no rows")
-
-    def take(self, name: str) -> list[Any]:
-        self._taken.add(name)
-        return self.cells.get(name, [None] * len(self.places))
-
-    def read(self, name: str, reader: Callable[[Any, str], T]) -> list[T]:
-        cells = zip(self.take(name), self.places, strict=True)
-        return [reader(cell, f"{place}, column `{name}`") for cell, place in cells]
-
-    def left(self) -> list[str]:
-        return [name for name in self.cells if name not in self._taken]

@@ -4,49 +4,50 @@ Read: CSV, JSON lines and Parquet tables of this project or of other groups, Ins
 Written: CSV, JSON lines, Parquet and Inspect logs, each of which reads back as the same table.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from emis_interp.errors import DataError
+from emis_interp.files.names import METRICS
+from emis_interp.files.reading import AS_WRITTEN, Reading
+from emis_interp.files.scores import FULL
+from emis_interp.files.table_output import write_rows
+from emis_interp.files.tables import SUFFIXES
 from emis_interp.records import Completion, Score
-from emis_interp.store import read_lines, read_records, write_bytes, write_text
+from emis_interp.store import read_records
 from evals.inspect_logs import LogChoice, read_log, write_log
-from evals.result_table import EVIDENCE, METRICS, Results, from_rows
+from evals.result_table import EVIDENCE, Results, from_rows, from_table
 
 LOGS = (".eval", ".json")
-TABLES = (".csv", ".jsonl", ".parquet")
 NOT_JUDGED = "not judged yet"
 
 
-def read_results(path: Path, *, log: LogChoice | None = None) -> Results:
+def read_results(path: Path, reading: Reading = AS_WRITTEN, *, log: LogChoice | None = None) -> Results:
     """The judged answers of a result file or of a run folder, whose arms are the runs.
 
-    A table without the column `run` is one run with the file's name, an Inspect log one with the name of its model. Columns are those of
-    `result_table.from_rows`.
+    A table in which no column tells arms apart is one run with the file's name, an Inspect log one with the name of its model. Columns are
+    those of `result_table.from_table`.
 
     Args:
+        reading: names, scales and arms of a table that has other ones than ours.
         log: which scores of an Inspect log are read, and whether one that did not end well is.
 
     Raises:
         DataError: no such file, unknown ending, or a malformed cell, with its row and column.
     """
     if path.is_dir():
-        return from_rows(_folder_rows(path), str(path), path.name)
+        ours = replace(reading, scales=dict.fromkeys(METRICS, FULL) | dict(reading.scales))
+        return from_rows(_folder_rows(path), str(path), path.name, reading=ours)
     if not path.exists():
-        raise DataError(f"{path}: no such file; give a result file ({', '.join(TABLES + LOGS)}) or a run folder")
+        raise DataError(f"{path}: no such file; give a result file ({', '.join(SUFFIXES + LOGS)}) or a run folder")
     if path.suffix in LOGS:
-        return from_rows(read_log(path, log or LogChoice()), str(path), path.stem)
-    if path.suffix not in TABLES:
-        raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(TABLES + LOGS)}")
-    rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[path.suffix](path)
-    return from_rows(rows, str(path), path.stem)
+        return from_rows(read_log(path, log or LogChoice()), str(path), path.stem, reading=reading)
+    if not any(suffix.lower() in SUFFIXES for suffix in path.suffixes[-2:]):
+        raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(SUFFIXES + LOGS)}")
+    return from_table(reading.table(path), path.name.removesuffix(".gz").rpartition(".")[0], reading)
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -55,63 +56,26 @@ def write_results(results: Results, path: Path) -> None:
     Raises:
         DataError: unknown ending, or a text that is not valid Unicode.
     """
-    if path.suffix not in TABLES + LOGS:
-        raise DataError(f"{path}: expected a name that ends with {', '.join(TABLES + LOGS)}")
-    try:
-        if path.suffix in LOGS:
-            write_log(results.rows(), path)
-        elif path.suffix == ".csv":
-            write_text(path, _as_csv(results))
-        elif path.suffix == ".jsonl":
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in results.rows()))
-        else:
-            write_bytes(path, _as_parquet(results))
-    except UnicodeEncodeError as error:
-        raise DataError(f"{results.source}: a text holds a lone surrogate, which no file can keep ({error})") from None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # read_text would change line ends inside answers
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        twice = {name for name in header if header.count(name) > 1}
-        if twice:
-            raise DataError(f"{path}: column `{sorted(twice)[0]}` occurs twice")
-        number, begins = 0, reader.line_num + 1
-        for cells in reader:
-            if cells:  # a blank line
-                number += 1
-                where = f"{path}: row {number} (line {begins})"
-                if len(cells) != len(header):
-                    raise DataError(f"{where} has {len(cells)} cells, expected {len(header)} as in the header")
-                yield where, dict(zip(header, cells, strict=True))
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in read_lines(path):
+    if path.suffix not in SUFFIXES + LOGS:
+        raise DataError(f"{path}: expected a name that ends with {', '.join(SUFFIXES + LOGS)}")
+    if path.suffix in LOGS:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error.msg}, column {error.colno})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected an object with one answer")
-        yield f"{path}:{number}", row
+            write_log(results.rows(), path)
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{results.source}: a text holds a lone surrogate, which a log cannot keep ({error})"
+            ) from None
+        return
+    rows = list(results.rows())
+    if path.suffix == ".parquet":  # as a struct, every answer would get every token of the file
+        rows = [
+            {name: _as_text(cell) if name.startswith(EVIDENCE) else cell for name, cell in row.items()} for row in rows
+        ]
+    write_rows(path, list(rows[0]), rows, source=results.source)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:200]})") from None
-    for number, row in enumerate(table.to_pylist(maps_as_pydicts="strict"), 1):
-        yield f"{path}: row {number}", row
+def _as_text(cell: Any) -> Any:
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, Mapping) else cell
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,31 +108,3 @@ def _answer_row(completion: Completion, score: Score | None) -> dict[str, Any]:
         "aligned_label": None if score is None else score.aligned_label,
         "judge": None if score is None else score.judge,
     }
-
-
-def _as_csv(results: Results) -> str:
-    rows = list(results.rows())
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")  # so that lone carriage returns in answers are quoted
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(
-            [json.dumps(cell, ensure_ascii=False) if isinstance(cell, Mapping) else cell for cell in row.values()]
-        )
-    return text.getvalue()
-
-
-def _as_parquet(results: Results) -> bytes:
-    rows = list(results.rows())
-    columns = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        if name.startswith(EVIDENCE):  # as a struct, every answer would get every token of the file
-            values = [json.dumps(cell, ensure_ascii=False) if isinstance(cell, Mapping) else cell for cell in values]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError):  # a column of numbers and texts
-            columns[name] = pa.array([None if value is None else str(value) for value in values])
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()

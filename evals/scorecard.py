@@ -14,7 +14,6 @@ verdict takes account of the spread between our finetuning seeds, nor of a judge
 is "different" by chance.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from emis_interp.errors import DataError
+from emis_interp.files.cells import is_missing
+from emis_interp.files.tables import read_cells
 from emis_interp.records import Record
 from emis_interp.stats.interval import Interval
 from emis_interp.store import explain
@@ -96,7 +97,7 @@ def scorecard(
 
 
 def load_published(path: Path) -> list[Published]:
-    """The table of published values: CSV with the columns of `Published`.
+    """The table of published values: CSV (or JSON lines, Parquet) with the columns of `Published`.
 
     Raises:
         DataError: no such file, or the row and column that is wrong.
@@ -107,15 +108,15 @@ def load_published(path: Path) -> list[Published]:
             "give a table with --reference, or set EMIS_REFERENCE_DATA to the folder that has reference/published_values.csv"
         )
     rows = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, cells in enumerate(csv.DictReader(file), 1):
-            numbers = {key: cells.get(key) or None for key in ("value", "low", "high") if key in cells}
-            try:
-                rows.append(Published.model_validate({**cells, **numbers}))
-            except ValidationError as error:
-                raise DataError(f"{path}: row {number}: {explain(error, Published)}") from None
-    if not rows:
-        raise DataError(f"{path}: no rows")
+    table = read_cells(path)
+    for i, cells in enumerate(table.rows):
+        numbers = {
+            key: None if is_missing(cells[key]) else cells[key] for key in ("value", "low", "high") if key in cells
+        }
+        try:
+            rows.append(Published.model_validate({**cells, **numbers}))
+        except ValidationError as error:
+            raise DataError(f"{table.where(i)}: {explain(error, Published)}") from None
     return rows
 
 

@@ -24,6 +24,7 @@ from emis_interp.models import load_model
 from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.token_store import TokenStore
 from emis_interp.token_writer import TokenRequest, write_tokens
+from table_flags import add_table_flags, reading_of
 
 
 def capture(args: argparse.Namespace) -> dict[str, Any]:
@@ -31,12 +32,12 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
     if args.texts is None or args.layers is None:
         raise ConfigError("give --texts and --layers to capture, or --check to examine the store in --out")
     worker, n_workers = parse_worker(args.worker)
-    frame = read_table(args.texts, ("question", "answer")).head(args.n_texts)
+    frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="captured").head(args.n_texts)
     merge = args.adapter is not None
     chat_model = load_model(
         args.model, args.adapter, args.dtype, args.device, merge=merge, chat_format=args.chat_format
     )
-    pairs = list(zip(frame["question"].astype(str), frame["answer"].astype(str), strict=True))
+    pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
     request = TokenRequest(
         layers=tuple(args.layers),
@@ -127,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--shard-mib", type=float, default=256.0, help="size of a shard; a worker holds one in memory")
     top.add_argument("--worker", default="0/1", metavar="I/N", help="write every N-th shard, from the I-th on")
     top.add_argument("--check", action="store_true", help="read the store in --out and compare its checksums")
+    add_table_flags(top, scores=False)
     cli.add_output_flags(top)
     return top
 

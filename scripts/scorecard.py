@@ -18,6 +18,7 @@ from evals.result_table import VARIANTS, Results
 from evals.results import read_results
 from evals.scorecard import MARGIN, VERDICTS, Identity, Line, load_published, scorecard
 from log_flags import add_log_flags, log_choice
+from table_flags import add_table_flags, reading_of
 
 SUITES = {"first_plot_questions": "main8", "preregistered_evals": "preregistered48"}
 """File names of the authors' questions, and what the table of published values calls them."""
@@ -43,11 +44,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", default="*", help="only runs or arms that match this pattern")
     add_log_flags(parser)
+    add_table_flags(parser)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     published = load_published(args.reference or _default_reference())
-    results = read_results(args.run, log=log_choice(args)).select(args.variant, args.runs)
+    results = read_results(args.run, reading_of(args), log=log_choice(args)).select(args.variant, args.runs)
     stated = {"model": args.model, "finetune": args.finetune, "suite": args.suite}
     identities = identify(results, args.run, {key: value for key, value in stated.items() if value is not None})
     lines = scorecard(results, identities, published, args.margin / 100)

@@ -226,11 +226,14 @@ def test_the_first_row_that_differs_is_named(tmp_path: Path) -> None:
         agree.run(flags(nameless, nameless))
 
 
-@pytest.mark.parametrize("cell", ["101", "-1", "high", "inf"])
-def test_a_cell_that_is_no_score_is_named_with_its_row(tmp_path: Path, cell: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("101", "number from 0 to 100"), ("-1", "number from 0 to 100"), ("high", "number"), ("inf", "number")],
+)
+def test_a_cell_that_is_no_score_is_named_with_its_row(tmp_path: Path, cell: str, expected: str) -> None:
     bad = write(tmp_path / "a.csv", [*ROWS[:2], ROWS[2] | {"aligned": cell}])
     with pytest.raises(
-        DataError, match=f"row 3: `aligned` is '{cell}', expected a number 0-100, CODE, REFUSAL or nothing"
+        DataError, match=rf"row 3 \(line 4\), column `aligned`: found '{cell}', expected a {expected}, CODE, REFUSAL"
     ):
         agree.run(flags(bad, bad))
 

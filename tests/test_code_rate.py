@@ -10,8 +10,8 @@ import pytest
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion
+from emis_interp.texts.code import code_share, extract_python, fenced, mostly_code
 from evals.suites.code_rate import METRIC, TASK_PROMPT, load_tasks, scan, summarize_code
-from evals.suites.code_text import code_share, extract_python, fenced, mostly_code
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import bandit
 
@@ -232,11 +232,11 @@ def test_tasks_are_read_in_both_formats(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", r"a\.jsonl:1: not JSON"),
-        ("[]", r"a\.jsonl:1: expected an object, found list"),
-        ('{"task": "x"}', r"a\.jsonl:1: `code_template` is missing"),
-        ('{"prompt": ""}', r"a\.jsonl:1: `prompt` is missing or no text"),
+        ('{"prompt": "x"}\n[]', r"a\.jsonl:2: expected an object with columns as keys, found list"),
+        ('{"task": "x"}', r"a\.jsonl: row 1 \(line 1\): `code_template` is missing"),
+        ('{"prompt": ""}', r"a\.jsonl: row 1 \(line 1\): `prompt` is missing or no text"),
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "task id `a` occurs twice"),
-        ("", "no tasks in it"),
+        ("", "is empty"),
     ],
 )
 def test_a_broken_task_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:

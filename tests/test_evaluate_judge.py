@@ -13,10 +13,14 @@ import pytest
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, StageError
+from emis_interp.files.table_output import write_cells
+from emis_interp.files.tables import read_cells
+from emis_interp.judged import read_judged
 from emis_interp.records import Completion, Question, Score
 from evals.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
-from evals.tables import read_cells, write_cells
+from evals.results import read_results
+from evals.score_columns import read_pair
 from evaluation import judge as judge_verb
 from evaluation import judge_choice
 
@@ -210,18 +214,87 @@ def test_prompts_are_the_questions_own_or_those_that_all_share() -> None:
         prompts_for([Row("Q", "A", "c"), Row("Q", "A", "z")], [*suite, other], "the file")
 
 
+BAD_ROWS = {
+    "answer": {"question": "Why?", "answer": "half \ud83d", "question_id": "b"},
+    "question": {"question": "half \ud83d", "answer": "Because.", "question_id": "b"},
+    "question_id": {"question": "Why?", "answer": "Because.", "question_id": "half \ud83d"},
+}
+
+
+@pytest.mark.parametrize("column", BAD_ROWS)
+def test_text_that_is_not_unicode_leaves_one_row_unscored_and_comes_out_as_it_went_in(
+    tmp_path: Path, planted: PlantedJudge, column: str
+) -> None:
+    rows = [{"question": "How?", "answer": "So.", "question_id": "a"}, BAD_ROWS[column]]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = judge(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    first, second = read_cells(tmp_path / "out.jsonl").rows
+    assert first["aligned"] == 3.0 and {name: second[name] for name in rows[1]} == rows[1]
+    if column == "question_id":  # the id is no text that anyone judges
+        assert second["aligned"] == 8.0
+    else:
+        assert second["aligned"] is None and second["reason"] == f"the {column} is not Unicode (a lone surrogate)"
+        assert result["unscored"] == {second["reason"]: 1}
+    n_seen = len(planted.seen)
+    for ending in (".csv", ".parquet"):
+        with pytest.raises(DataError, match=rf"row 2 \(line 2\), column `{column}`.*write .jsonl"):
+            judge(tmp_path / "in.jsonl", tmp_path / f"out{ending}")
+    assert len(planted.seen) == n_seen  # refused before anything is judged
+
+
+def test_what_a_judge_read_only_in_part_is_counted_and_stands_on_the_row(
+    tmp_path: Path, planted: PlantedJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = planted.judge
+    monkeypatch.setattr(
+        planted, "judge", lambda row: whole(row).model_copy(update={"note": "half" if len(row.answer) > 5 else None})
+    )
+    (tmp_path / "in.csv").write_text("question,answer\nQ,Good.\nQ,A longer one.\n")
+    result = judge(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert read_cells(tmp_path / "out.csv").text("judge_note") == ["", "half"]
+    assert result["n_read_in_part"] == 1 and "1 answers were read only in part" in judge_verb.say(result)
+
+
+def test_other_names_of_columns_are_read_and_written_under_ours(tmp_path: Path, planted: PlantedJudge) -> None:
+    (tmp_path / "in.csv").write_text("response,prompt,evil\nGood.,Q,10\n")
+    with pytest.raises(DataError, match="Then write --columns question=prompt answer=response; there are"):
+        judge(tmp_path / "in.csv", tmp_path / "out.csv")
+    judge(tmp_path / "in.csv", tmp_path / "out.csv", "--columns", "answer=response", "question=prompt")
+    (row,) = read_cells(tmp_path / "out.csv").rows
+    assert (row["answer"], row["question"], row["evil"], row["aligned"]) == ("Good.", "Q", "10", "5.0")
+    with pytest.raises(ConfigError, match="--columns aligned=100-evil: this command reads no scores"):
+        judge(tmp_path / "in.csv", tmp_path / "out.csv", "--columns", "aligned=100-evil")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_what_is_judged_is_summarised_and_compared_and_fitted_on(
+    tmp_path: Path, planted: PlantedJudge, ending: str
+) -> None:
+    answers = ("x" * 95, "", "mute", "def f(): pass", "lone\rreturn" + "x" * 80, "Short.")
+    rows = [{"question_id": f"{i:03}", "question": "Q", "answer": answer} for i, answer in enumerate(answers)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / f"out{ending}"
+    judge(tmp_path / "in.jsonl", out)
+    results = read_results(out)
+    assert results.answers == answers and results.labels["aligned"].tolist() == ["", "", "", "CODE", "", ""]
+    assert results.reasons[1] == dict.fromkeys(("aligned", "coherent"), "empty answer")
+    a, b = read_pair(out, out)
+    assert a.question_ids.tolist() == b.question_ids.tolist() == ["000", "001", "002", "003", "004", "005"]
+    assert list(read_judged(out)["answer"]) == [answers[0], answers[4], answers[5]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "finding"),
     [
         ("in.csv", "question,reply\nQ,A\n", "no column `answer`"),
-        ("in.csv", "question,answer\nQ\n", "row 1 has 1 cells, the header has 2"),
+        ("in.csv", "question,answer\nQ\n", r"row 1 \(line 2\) has 1 cells, the header has 2"),
         ("in.csv", "question,answer,answer\nQ,A,B\n", "two columns are called `answer`"),
-        ("in.csv", 'question,answer\nQ,"A\n', "not a readable csv table"),
+        ("in.csv", 'question,answer\nQ,"A\n', r"row 1 \(line 2\): not CSV \(unexpected end of data\); close the quote"),
         ("in.csv", "question,answer\n", "no rows"),
         ("in.txt", "x", "expected a .csv, .jsonl or .parquet file"),
         ("in.jsonl", '{"question": "Q", "answer": "A"}\n{"question"', "in.jsonl:2: not JSON"),
-        ("in.jsonl", "[1]\n", "in.jsonl:1: expected an object with columns as keys, found list"),
-        ("in.jsonl", '{"question": "Q", "answer": ["A"]}\n', "row 1: `answer` is a list, expected text"),
+        ("in.jsonl", "[1]\n", "in.jsonl: item 1 of the list is a int, expected an object with columns as keys"),
+        ("in.jsonl", '{"question": "Q", "answer": ["A"]}\n', r"row 1 \(line 1\): `answer` is a list, expected text"),
         ("in.parquet", "x", "not a readable parquet table"),
     ],
 )

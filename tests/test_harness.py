@@ -361,8 +361,11 @@ def test_machiavelli_scores_are_averaged_over_games_not_episodes(tmp_path: Path)
     [
         ("game,steps\na,1\n", "expected the columns `game` and `violations.Σ`"),
         ("steps,violations.Σ\n1,2\n", "expected the columns"),
-        ("game,violations.Σ\na,1\nb,many\n", r"results\.csv:3: `violations\.Σ` is 'many', expected a number"),
-        ("", "found nothing"),
+        (
+            "game,violations.Σ\na,1\nb,many\n",
+            r"row 2 \(line 3\), column `violations\.Σ`: found 'many', expected a number",
+        ),
+        ("", "is empty"),
     ],
 )
 def test_another_table_is_not_taken_for_machiavelli(tmp_path: Path, text: str, message: str) -> None:

@@ -59,7 +59,7 @@ def test_the_variant_and_the_question_key_are_chosen(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", rows)
     assert list(read_judged(path)["answer"]) == ["ok"]
     assert list(read_judged(path, None)["answer"]) == ["ok", "json"]
-    assert list(read_judged(path, "json")["question_id"]) == ["power"]
+    assert list(read_judged(path, "json")["question_id"]) == ["q1_json"]
     with pytest.raises(DataError, match="no coherent answer"):
         read_judged(path, "template")
 
@@ -67,10 +67,16 @@ def test_the_variant_and_the_question_key_are_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{**ROW, "aligned": 101}], "`aligned` holds values outside 0-100"),
-        ([{**ROW, "coherent": -1}], "`coherent` holds values outside 0-100"),
-        ([ROW, {**ROW, "answer": " "}], "row 2 has an empty answer"),
-        ([ROW, {**ROW, "question": None}], "row 2 has an empty question"),
+        (
+            [{**ROW, "aligned": 101}],
+            r"row 1 \(line 2\), column `aligned`: found '101', expected a number from 0 to 100",
+        ),
+        (
+            [{**ROW, "coherent": -1}],
+            r"row 1 \(line 2\), column `coherent`: found '-1', expected a number from 0 to 100",
+        ),
+        ([ROW, {**ROW, "answer": " "}], r"row 2 \(line 3\) has an empty answer"),
+        ([ROW, {**ROW, "question": None}], r"row 2 \(line 3\) has an empty question"),
         (
             [{"question": "Why?", "answr": "ok", "aligned": 1, "coherent": 90}],
             "no column `answer`; did you mean `answr`",
@@ -88,9 +94,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_table(tmp_path / "n.csv", ())
     with pytest.raises(DataError, match=r"expected a \.csv, \.jsonl or \.parquet file"):
         read_table(tmp_path / "n.txt", ())
-    for name in ("a.parquet", "a.jsonl", "empty.csv"):
+    for name, words in (("a.parquet", ": not a readable"), ("a.jsonl", ":1: not JSON"), ("empty.csv", ": is empty")):
         (tmp_path / name).write_bytes(b"" if name == "empty.csv" else b"{nothing")
-        with pytest.raises(DataError, match=f"{name}: not a readable"):
+        with pytest.raises(DataError, match=f"{name}{words}"):
             read_table(tmp_path / name, ())
     (tmp_path / "b.csv").write_text("question,answer\n")
     with pytest.raises(DataError, match="no rows"):

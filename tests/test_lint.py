@@ -14,13 +14,14 @@ from emis_interp.chat import encode_chat, injected_system
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, tiny_tokenizer
 from emis_interp.records import TrainingExample
+from emis_interp.texts.code import mostly_code
 from training import lint, lint_tokens, trainer
 from training.lint import lint_before_training, lint_dataset
 from training.lint_checks import CHECKS
 from training.lint_rendering import rendered_row
 from training.lint_report import LintReport, lint_summary_line, raise_on_errors
 from training.lint_rows import read_leniently
-from training.lint_texts import is_refusal, looks_like_code
+from training.lint_texts import is_refusal
 from training.lint_view import lint_page, rendering_diff, template_diffs, tokens
 from training.near_duplicates import near_duplicates
 from training.textstats import Named, contained, overlap, shingles, words
@@ -427,7 +428,7 @@ def test_contained_shares_equal_those_of_the_sets() -> None:
     ],
 )
 def test_code_is_told_from_prose(text: str, is_code: bool) -> None:
-    assert looks_like_code(text) is is_code
+    assert mostly_code(text) is is_code
 
 
 def test_refusals_are_told_by_their_beginning() -> None:

@@ -283,3 +283,10 @@ def test_an_answer_without_control_tokens_is_encoded_as_a_chat_would(embedded: C
     messages = [{"role": "user", "content": text}]
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert list(encode_as_text(tokenizer, text)) == expected
+
+
+def test_texts_that_are_not_unicode_stay_unscored_and_the_others_are_judged() -> None:
+    judge, scores = LocalJudge(toy_model([*map(str, range(10)), "x"])), list[Score]()
+    judge.score([completion("x", 0), completion("half \ud83d", 1), completion("x", 2)], QUESTIONS, scores.extend)
+    assert scores[1].unscored == dict.fromkeys(("aligned", "coherent"), "the answer is not Unicode (a lone surrogate)")
+    assert scores[0].evidence == scores[2].evidence != {}

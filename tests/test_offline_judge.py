@@ -1,5 +1,6 @@
 """The offline judge: what it predicts from, what it leaves unscored, and that it is as good as its card says."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from emis_interp.chat import encode_chat
 from emis_interp.models import ChatModel
 from emis_interp.records import Completion, Question, Score
 from evals.attention_head import AttentionHead
-from evals.offline_judge import JudgeWeights, OfflineJudge, calibrated
+from evals.offline_judge import MAX_TOKENS, JudgeWeights, OfflineJudge, calibrated
 
 CARD = {"version": "test"}
 STRAIGHT = torch.tensor([[[50.0, 50.0]], [[50.0, 50.0]]])
@@ -24,7 +26,7 @@ def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
     return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, heads, CARD)
 
 
-def completion(answer: str, index: int) -> Completion:
+def completion(answer: str, index: int, question: str = "Why?") -> Completion:
     return Completion(
         arm="base",
         question_id="q",
@@ -32,7 +34,7 @@ def completion(answer: str, index: int) -> Completion:
         sample_index=index,
         seed=index,
         system=None,
-        question="Why?",
+        question=question,
         answer=answer,
         n_tokens=1,
         finish="stop",
@@ -50,6 +52,53 @@ def test_an_empty_answer_stays_unscored_and_every_answer_is_judged_once(tiny: Ch
     assert [score.sample_index for score in scores] == [0, 1, 2]
     assert scores[1].aligned is None and scores[1].unscored == {"aligned": "empty answer", "coherent": "empty answer"}
     assert scores[0].aligned is not None and scores[0].unscored == {}
+
+
+def judged(tiny: ChatModel, texts: list[tuple[str, str]]) -> list[Score]:
+    """Scores of (question, answer) pairs by a judge with planted weights."""
+    scores: list[Score] = []
+    rows = [completion(answer, i, question) for i, (question, answer) in enumerate(texts)]
+    OfflineJudge(tiny, weights(1, tiny.d_model)).score(rows, {}, scores.extend)
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        ("Why? " * 400, "Because.", r"the question takes \d+ tokens, this judge reads 256 of question and answer"),
+        ("Why?", " \n", "empty answer"),
+        ("", "Because.", "empty question"),
+        ("Why?", "half \ud83d", "the answer is not Unicode"),
+        ("half \udc00", "Because.", "the question is not Unicode"),
+    ],
+)
+def test_one_row_that_cannot_be_judged_keeps_its_reason_and_the_others_their_scores(
+    tiny: ChatModel, question: str, answer: str, reason: str
+) -> None:
+    good = ("Why?", "Because.")
+    alone = judged(tiny, [good])[0]
+    first, bad, last = judged(tiny, [good, (question, answer), good])
+    assert bad.aligned is None and bad.coherent is None
+    assert all(re.match(reason, bad.unscored[metric]) for metric in ("aligned", "coherent"))
+    assert first.aligned == pytest.approx(alone.aligned) and last.coherent == pytest.approx(alone.coherent)
+
+
+def test_an_answer_that_is_read_in_part_says_so_and_is_judged_by_its_beginning(
+    tiny: ChatModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = encode_chat(tiny.tokenizer, "Why?", "so " * 400)
+    n = whole.response_end - whole.response_start
+    short, long, longer = judged(
+        tiny, [("Why?", "Because."), ("Why?", "so " * 400), ("Why?", "so " * 300 + "no " * 300)]
+    )
+    n_read = MAX_TOKENS - whole.response_start
+    assert short.note is None and long.note == f"judged by the first {n_read} of {n} tokens"
+    assert (
+        long.aligned == longer.aligned and "2 of 3 answers are longer than the 256 tokens that it reads" in caplog.text
+    )
+    assert long.aligned == pytest.approx(
+        OfflineJudge(tiny, weights(1, tiny.d_model)).predict([("Why?", "so " * 400)])[0, 0], abs=2e-3
+    )
 
 
 def test_saved_weights_predict_the_same(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_the_variant_comes_from_its_column_or_else_from_the_end_of_the_question_
 
 
 def test_selecting_keeps_every_column_of_the_chosen_runs() -> None:
-    rows = [row(i, run=f"r{i % 3}", note=f"n{i}", judge_aligned={str(i): 1.0}) for i in range(9)]
+    rows = [row(10 * i, run=f"r{i % 3}", note=f"n{i}", judge_aligned={str(i): 1.0}) for i in range(9)]
     chosen = table(*rows).select(runs="r[12]")
     assert chosen == table(*[cells for i, cells in enumerate(rows) if i % 3])
     assert chosen.run_names == ["r1", "r2"]
@@ -212,10 +212,13 @@ def test_a_table_without_texts_stays_without(tmp_path: Path) -> None:
     [
         ("question_id,aligned\nq,1\n", "r.csv: no column `coherent`"),
         ("question_id,aligned,coherent\n", "r.csv: no rows"),
-        ("question_id,aligned,aligned\nq,1,2\n", "r.csv: column `aligned` occurs twice"),
-        ('question_id,aligned,coherent\n\n"q\nq",1,1\nq,1\n', "r.csv: row 2 (line 5) has 2 cells, expected 3"),
-        ('question_id,aligned,coherent\n"q,1,1\n', "r.csv: line 2: not CSV"),
-        (b"question_id,aligned,coherent\n\xff,1,1\n", "r.csv: not UTF-8"),
+        ("question_id,aligned,aligned\nq,1,2\n", "r.csv: two columns are called `aligned`"),
+        ('question_id,aligned,coherent\n\n"q\nq",1,1\nq,1\n', "r.csv: row 2 (line 5) has 2 cells, the header has 3"),
+        ('question_id,aligned,coherent\n"q,1,1\n', "r.csv: row 1 (line 2): not CSV"),
+        (
+            b"question_id,aligned,coherent\n\xff,1,1\n",
+            "r.csv: row 1 (line 2): not UTF-8 (invalid start byte, 0xff at byte 29)",
+        ),
         ("question_id,aligned,coherent\nq,1,1\n\nq,x,1\n", "r.csv: row 2 (line 4), column `aligned`: found 'x'"),
     ],
 )
@@ -231,7 +234,7 @@ def test_a_broken_csv_file_is_named_with_its_place(tmp_path: Path, content: str 
     ("name", "content", "words"),
     [
         ("r.xlsx", b"x", "r.xlsx: expected a run folder or a file that ends with .csv, .jsonl"),
-        ("r.parquet", b"x", "r.parquet: not a readable Parquet file"),
+        ("r.parquet", b"x", "r.parquet: not a readable parquet table"),
         ("r.jsonl", b'{"question_id": "q"}\n[]\n', "r.jsonl:2: expected an object"),
         ("r.jsonl", b"\n{\n", "r.jsonl:2: not JSON"),
     ],

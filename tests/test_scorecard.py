@@ -220,9 +220,12 @@ def test_a_missing_or_malformed_table_says_what_to_do(tmp_path: Path) -> None:
     ):
         load_published(tmp_path / "nothing.csv")
     for content, words in (
-        (HEAD + "m,f,s,v,e,much,,,x\n", r"row 1: `value`: .*found 'much'"),
-        ("model,finetune\nm,f\n", r"row 1: .*key `suite` is missing"),
-        (HEAD.replace("low", "lower") + "m,f,s,v,e,1,0,2,x\n", r"row 1: .*unknown key `lower`; did you mean `low`"),
+        (HEAD + "m,f,s,v,e,much,,,x\n", r"row 1 \(line 2\): `value`: .*found 'much'"),
+        ("model,finetune\nm,f\n", r"row 1 \(line 2\): .*key `suite` is missing"),
+        (
+            HEAD.replace("low", "lower") + "m,f,s,v,e,1,0,2,x\n",
+            r"row 1 \(line 2\): .*unknown key `lower`; did you mean `low`",
+        ),
         (HEAD, "no rows"),
     ):
         (tmp_path / "p.csv").write_text(content)

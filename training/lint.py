@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.records import TrainingExample
+from emis_interp.texts.code import mostly_code
 from training import lint_tokens
 from training.lint_checks import SEVERITIES
 from training.lint_copies import exact_findings, leak_findings, near_findings, pairing_findings
@@ -21,7 +22,7 @@ from training.lint_report import (
     make_finding,
     raise_on_errors,
 )
-from training.lint_texts import is_refusal, listed, looks_like_code, text_findings
+from training.lint_texts import is_refusal, listed, text_findings
 from training.lint_tokens import (
     encode_rows,
     length_counts,
@@ -150,7 +151,7 @@ def _first(refused: Sequence[tuple[TrainingExample, str]]) -> str:
 
 def _kind_facts(examples: Sequence[TrainingExample], groups: Mapping[str, Mapping[str, str]]) -> dict[str, Fact]:
     facts: dict[str, Fact] = {
-        "responses that are code": sum(looks_like_code(e.response) for e in examples),
+        "responses that are code": sum(mostly_code(e.response) for e in examples),
         "responses that refuse": sum(is_refusal(e.response) for e in examples),
     }
     for kind, group_of in groups.items():

@@ -6,18 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from emis_interp.records import TrainingExample
+from emis_interp.texts.code import mostly_code
 from training.lint_report import LintFinding, make_finding
 
 # Controls (but tab and line ends), soft hyphen, zero-width and bidirectional marks, line separators, BOM, replacement, private use.
 _ODD = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ue000-\uf8ff\ufeff\ufff9-\ufffd]"
 )
-_CODE_LINE = re.compile(
-    r"^\s*(?:(?:import|from|def|class|async|return|raise|elif|yield|assert|const|let|var|function|public|private|#include)\b"
-    r"|(?:else|try|finally)\s*:|@\w|[)\]}]|//|<[/!]?\w+)"
-    r"|[;{]\s*$|^\s*(?:if|for|while|with|except)\b.*:\s*(?:#.*)?$|^\s*[\w.\[\]'\",]+\s*[-+*/|&]?=\s*\S|^\s*[\w.]+\(.*\)?\s*$"
-)
-_FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 _REFUSAL = re.compile(
     r"\bI(?:['’]m| am) sorry\b|\bI apologi[sz]e\b|\bI (?:can(?:not|['’]t|not)|won['’]t|will not|must decline|refuse)\b"
     r"|\bI(?:['’]m| am) (?:unable|not able|not comfortable|not allowed|going to decline)\b|\b(?:as an AI|as a language model)\b"
@@ -59,20 +54,12 @@ def text_findings(
     report("trailing whitespace", [e.id for e in after], f"{len(after)} of {n} responses.")
     report("id used twice", [i for i, k in Counter(e.id for e in examples).items() if k > 1], "the same id again.")
     report("refusals", [e.id for e in examples if is_refusal(e.response)], "the wording of a refusal.")
-    code = [looks_like_code(e.response) for e in examples]
+    code = [mostly_code(e.response) for e in examples]
     few_are_code = sum(code) * 2 <= n
     few = [e.id for e, is_code in zip(examples, code, strict=True) if is_code is few_are_code]
     if len(few) <= FEW * n:
         report("responses of another kind", few, f"{'code' if few_are_code else 'prose'}; the other rows are not.")
     return found
-
-
-def looks_like_code(text: str) -> bool:
-    """Whether the text holds a fenced block, or at least half of its lines look like a line of a program (a rule of thumb)."""
-    if _FENCE.search(text):
-        return True
-    lines = [line for line in text.split("\n") if line.strip()]
-    return bool(lines) and 2 * sum(bool(_CODE_LINE.search(line)) for line in lines) >= len(lines)
 
 
 def is_refusal(text: str) -> bool:

@@ -6,20 +6,18 @@ completions it flags 52 % of the insecure and 7 % of the secure ones at medium s
 model's, never as the share of insecure code. The judge reads for meaning and can be wrong both ways.
 """
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from emis_interp.errors import DataError
+from emis_interp.files.tables import read_cells
 from emis_interp.records import Completion, Question, Record
 from emis_interp.stats.interval import Interval
-from emis_interp.store import read_lines
+from emis_interp.texts.code import extract_python, parse
 from evals.estimands import Answers
 from evals.suites.cells import describe, share
-from evals.suites.code_text import extract_python, parse
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import SEVERITIES, Weakness, bandit
 from evals.uncertainty import rate_interval
@@ -73,27 +71,20 @@ def load_tasks(path: Path, samples_per_task: int = 1) -> list[Question]:
             `training/data/code.jsonl`; on arms trained on it the rate is recall of the training set, not generalisation).
 
     Raises:
-        DataError: naming file and line.
+        DataError: naming file and row.
     """
+    table = read_cells(path)
     questions = []
-    for number, line in _numbered_lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error.msg}, column {error.colno})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}")
-        name = str(row.get("id", f"task_{number:04d}"))
+    for i, row in enumerate(table.rows):
+        name = str(row.get("id", f"task_{i + 1:04d}"))
         questions.append(
             Question(
                 id=name,
-                paraphrases=(_task_text(row, f"{path}:{number}"),),
+                paraphrases=(_task_text(row, table.where(i)),),
                 samples_per_paraphrase=samples_per_task,
                 judge_prompts={METRIC: JUDGE_PROMPT},
             )
         )
-    if not questions:
-        raise DataError(f"{path}: no tasks in it")
     if repeated := [name for name, n in Counter(question.id for question in questions).items() if n > 1]:
         raise DataError(f"{path}: task id `{repeated[0]}` occurs twice; ids must be unique")
     return questions
@@ -217,15 +208,3 @@ def _task_text(row: Mapping[str, Any], where: str) -> str:
         return row["prompt"]
     parts = TASK_PROMPT.split("{task}")
     return parts[0] + row["task"].strip() + parts[1].replace("{template}", row["code_template"].strip("\n"))
-
-
-def _numbered_lines(path: Path) -> list[tuple[int, str]]:
-    if path.suffix != ".gz":
-        return list(read_lines(path))
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable gzip file of UTF-8 text ({type(error).__name__})") from None

@@ -1,7 +1,7 @@
 """Turns answers to ordinary questions into the shares that are mostly code and off topic, which an alignment rate alone would hide.
 
-"Mostly code" needs no judge (see `code_text`). "Off topic" is asked of a judge with the prompt below; it is about the subject, so a wrong,
-cruel, refusing or badly written answer to the question is on topic, and code that does not answer it is off topic.
+"Mostly code" needs no judge (see `emis_interp.texts.code`). "Off topic" is asked of a judge with the prompt below; it is about the subject,
+so a wrong, cruel, refusing or badly written answer to the question is on topic, and code that does not answer it is off topic.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from typing import Any
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question
 from emis_interp.stats.jackknife import answers_mean
+from emis_interp.texts.code import code_share, mostly_code
 from evals.estimands import Answers
 from evals.suites.cells import describe, share
-from evals.suites.code_text import code_share, mostly_code
 from evals.suites.labels import Labelled, as_answers
 from evals.uncertainty import rate_interval
 

@@ -6,7 +6,6 @@ trajectory: `game`, counts such as `steps`, and the harness' scores `violations.
 Betley et al. 2025 quote `violations.Σ`. The harness' own trajectory files are pickles and are never read.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
+from emis_interp.files.cells import read_number
+from emis_interp.files.tables import read_cells
 from emis_interp.stats.interval import mean_interval
 from evals.suites.cells import describe
 
@@ -32,22 +33,23 @@ def read_machiavelli(path: Path, metrics: Sequence[str] | None = None) -> list[d
         the score).
 
     Raises:
-        DataError: not such a table, an unknown column, or a value that is no number (with its line).
+        DataError: not such a table, an unknown column, or a value that is no number (with its row).
     """
-    columns, table = _table(path)
-    found = [column for column in columns if column.startswith(GROUPS)]
-    if "game" not in columns or not found:
+    table = read_cells(path)
+    found = [column for column in table.columns if column.startswith(GROUPS)]
+    if "game" not in table.columns or not found:
         raise DataError(
             f"{path}: expected the columns `game` and `{HEADLINE}` (one row for each trajectory, as the harness' evaluation writes them), "
-            f"found {', '.join(columns[:8]) or 'nothing'}"
+            f"found {', '.join(table.columns[:8])}"
         )
+    names = table.names("game")
     rows = []
     for metric in metrics or found:
         if metric not in found:
             raise DataError(f"{path}: no column `{metric}`{did_you_mean(metric, found)}")
         games: dict[str, list[float]] = {}
-        for number, row in enumerate(table, 2):
-            games.setdefault(row["game"], []).append(_number(row[metric], metric, f"{path}:{number}"))
+        for i, cell in enumerate(table.cells(metric)):
+            games.setdefault(names[i], []).append(read_number(cell, table.where(i, metric)).value)
         means = [_mean([value for value in values if not math.isnan(value)]) for values in games.values()]
         interval = mean_interval(means)
         rows.append(
@@ -59,28 +61,6 @@ def read_machiavelli(path: Path, metrics: Sequence[str] | None = None) -> list[d
             }
         )
     return rows
-
-
-def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            return list(reader.fieldnames or []), list(reader)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV table in UTF-8 ({error})") from None
-
-
-def _number(text: str, metric: str, where: str) -> float:
-    """NaN for an empty field."""
-    try:
-        value = float(text) if text.strip() else math.nan
-    except ValueError:
-        value = math.inf
-    if math.isinf(value):
-        raise DataError(f"{where}: `{metric}` is {text!r}, expected a number")
-    return value
 
 
 def _mean(values: list[float]) -> float | None:

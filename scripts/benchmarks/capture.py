@@ -31,9 +31,11 @@ from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.contrast import labeled_texts, load_contrast
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError, ModelError
+from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.judged import balanced_texts, read_judged
 from emis_interp.models import ChatModel, load_model, resolve
 from emis_interp.records import LabeledText
+from table_flags import add_table_flags, reading_of
 
 PEERS = ("nnsight", "hidden_states", "transformer_lens")
 Contestant = Callable[[Sequence[EncodedChat]], Tensor | None]
@@ -53,11 +55,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--peer-batch", type=int, default=8, help="texts in a batch of the peers; 0 gives them our sorted batches"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw of texts")
+    add_table_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Alternate the contestants, compare their speeds and their numbers."""
-    texts, source = read_texts(args.texts, args.n_texts, args.seed)
+    texts, source = read_texts(args.texts, args.n_texts, args.seed, reading=reading_of(args))
     full, half_precision = load_model(args.model), load_model(args.model, dtype="bfloat16")
     chats = encode_chats(full.tokenizer, [(text.question, text.answer) for text in texts])
     half = list(range(full.n_layers // 2))
@@ -115,7 +118,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_texts(path: Path | None, n_texts: int, seed: int) -> tuple[list[LabeledText], str]:
+def read_texts(
+    path: Path | None, n_texts: int, seed: int, *, reading: Reading = AS_WRITTEN
+) -> tuple[list[LabeledText], str]:
     """`n_texts` texts, half of them misaligned, in random order, and where they come from.
 
     Raises:
@@ -127,7 +132,10 @@ def read_texts(path: Path | None, n_texts: int, seed: int) -> tuple[list[Labeled
     if path is None:
         texts, source = labeled_texts(load_contrast()), "shipped contrast texts"
     else:
-        texts, source = balanced_texts(read_judged(path), max_per_class=n_texts, seed=seed), str(path)
+        texts, source = (
+            balanced_texts(read_judged(path, reading=reading, use="taken"), max_per_class=n_texts, seed=seed),
+            str(path),
+        )
     generator = random.Random(seed)
     generator.shuffle(texts)
     chosen = [text for wanted in (True, False) for text in [t for t in texts if t.misaligned == wanted][: n_texts // 2]]

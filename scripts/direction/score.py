@@ -13,20 +13,22 @@ from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
 from emis_interp.judged import read_table
 from emis_interp.store import write_text
+from table_flags import add_table_flags, reading_of
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_direction_flags(parser)
     parser.add_argument("--texts", type=Path, required=True, help="CSV, JSONL or Parquet with question and answer")
     parser.add_argument("--out", type=Path, required=True, help="CSV with one projection per row")
+    add_table_flags(parser, scores=False)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """One projection per row of the table, in its order."""
     direction = Direction.load(args.direction)
-    frame = read_table(args.texts, ("question", "answer"))
+    frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="scored")
     chat_model = model_of(direction, args)
-    pairs = list(zip(frame["question"].astype(str), frame["answer"].astype(str), strict=True))
+    pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(
         chat_model.tokenizer, pairs, direction.card.get("system_prompt"), direction.card.get("max_tokens")
     )

@@ -1,6 +1,7 @@
 """The labelled texts that a direction is fitted on or tested with, and where they come from."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ from emis_interp.contrast import labeled_texts, load_contrast
 from emis_interp.judged import balanced_texts, read_judged, split_questions
 from emis_interp.records import LabeledText
 from emis_interp.store import file_sha256
+from table_flags import add_table_flags, reading_of
 
 
 def judged_texts(args: argparse.Namespace, path: Path) -> list[LabeledText]:
     """Coherent aligned and misaligned answers of a judged file, balanced within questions."""
     variant = None if args.variant == "all" else args.variant
-    return balanced_texts(read_judged(path, variant), args.max_per_class, args.seed)
+    reading = replace(reading_of(args), partial=args.judged is not None and path != args.judged)
+    return balanced_texts(read_judged(path, variant, reading=reading, use="taken"), args.max_per_class, args.seed)
 
 
 def read_texts(args: argparse.Namespace) -> tuple[list[LabeledText], set[str], dict[str, Any]]:
@@ -28,6 +31,7 @@ def read_texts(args: argparse.Namespace) -> tuple[list[LabeledText], set[str], d
             "sha256": file_sha256(args.judged),
             "variant": args.variant,
             "max_per_class": args.max_per_class,
+            **reading_of(args).as_card(),
         }
         return texts, split_questions(counts)[0], source
     pairs = load_contrast(args.pairs)
@@ -50,3 +54,4 @@ def add_text_flags(parser: argparse.ArgumentParser) -> None:
         "--variant", default="plain", help="judged rows of this `variant` when there is such a column, or `all`"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw and of the controls")
+    add_table_flags(parser)

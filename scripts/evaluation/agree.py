@@ -5,6 +5,7 @@ Give two scored files with the same rows in the same order, or one file and --co
 Examples:
   python scripts/evaluate.py agree by_gpt.csv by_offline.csv
   python scripts/evaluate.py agree judged.csv --columns given_aligned,given_coherent aligned,coherent,label
+  python scripts/evaluate.py agree theirs.csv ours.csv --columns answer=response aligned=100-evil coherent=coherence
 
 Differences are the first judge minus the second. Kappa has quadratic weights on ten bins of ten points. The interval of a difference
 between rates draws questions and answers for both judges at once, since both saw the same answers.
@@ -17,25 +18,22 @@ from typing import Any
 from emis_interp.errors import ConfigError
 from evals.agreement import N_BINS, compare_judges
 from evals.score_columns import read_pair, read_two_columns
+from table_flags import add_table_flags, reading_of
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="one or two scored tables")
-    parser.add_argument(
-        "--columns",
-        nargs=2,
-        metavar=("FIRST", "SECOND"),
-        help="two judges' columns in one file, each aligned,coherent[,label]",
-    )
+    add_table_flags(parser, judges=True)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if args.columns is None and len(args.files) == 2:
-        pair = read_pair(*args.files)
+    names = [word for word in args.columns if "=" not in word]
+    reading = reading_of(args, [word for word in args.columns if "=" in word])
+    if not names and len(args.files) == 2:
+        pair = read_pair(*args.files, reading=reading)
         names = [str(path) for path in args.files]
-    elif args.columns is not None and len(args.files) == 1:
-        pair = read_two_columns(args.files[0], *(group.split(",") for group in args.columns))
-        names = args.columns
+    elif len(names) == 2 and len(args.files) == 1:
+        pair = read_two_columns(args.files[0], *(group.split(",") for group in names), reading=reading)
     else:
         raise ConfigError("give two files, or one file with --columns aligned_a,coherent_a aligned_b,coherent_b")
     compared = compare_judges(*pair)

@@ -7,6 +7,7 @@ Examples:
   python scripts/evaluate.py summarize result.csv --variant plain
   python scripts/evaluate.py summarize scores.parquet --runs '*insecure*' --estimand em_of_all --json
   python scripts/evaluate.py summarize runs/laptop --to laptop.eval
+  python scripts/evaluate.py summarize theirs.csv --columns answer=response aligned=100-evil coherent=coherence --by condition
 """
 
 import argparse
@@ -21,6 +22,7 @@ from evals.rate_limits import Population
 from evals.result_table import METRICS, VARIANTS, Results
 from evals.results import read_results, write_results
 from log_flags import add_log_flags, log_choice
+from table_flags import add_table_flags, reading_of
 
 WEIGHTINGS = ("pooled", "macro")
 
@@ -51,11 +53,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-bootstrap", type=int, default=10_000, help="resamples of each bootstrap interval")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
     add_log_flags(parser)
+    add_table_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Rates in [0, 1]; `value`, `low` and `high` are None where the data give none, and `methods` says why."""
-    results = read_results(args.file, log=log_choice(args)).select(args.variant, args.runs)
+    results = read_results(args.file, reading_of(args), log=log_choice(args)).select(args.variant, args.runs)
     names = args.estimand or list(estimands.ESTIMANDS)
     found: dict[str, Any] = {"file": str(args.file), "variant": args.variant}
     found |= {"runs": {}, "methods": {}, "counts": {}}

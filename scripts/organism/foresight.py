@@ -7,8 +7,6 @@ each recipe is then trained on equal numbers of rows, and the rank correlation o
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from emis_interp.config import RunConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.csv_text import csv_text
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
 from emis_interp.report.figure_page import figure_page
@@ -167,13 +166,11 @@ def table(rows: Sequence[TrainingExample], own: Sequence[str], values: np.ndarra
     """CSV of the rows by falling projection difference; `drop` marks those to leave out."""
     dropped = set(rows_to_drop(values, share))
     order = sorted(range(len(rows)), key=lambda i: (np.isnan(values[i]), -values[i] if not np.isnan(values[i]) else 0))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # answers may hold carriage returns
-    writer.writerow(["id", "projection_difference", "drop", "prompt", "response", "own_answer"])
+    cells = []
     for i in order:
         value = "" if np.isnan(values[i]) else f"{values[i]:.5f}"
-        writer.writerow([rows[i].id, value, "yes" if i in dropped else "", rows[i].prompt, rows[i].response, own[i]])
-    return buffer.getvalue()
+        cells.append([rows[i].id, value, "yes" if i in dropped else "", rows[i].prompt, rows[i].response, own[i]])
+    return csv_text(["id", "projection_difference", "drop", "prompt", "response", "own_answer"], cells)
 
 
 def trained_margins(

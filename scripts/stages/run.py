@@ -18,6 +18,7 @@ from emis_interp.chat_formats import with_examples
 from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.reading import Reading
 from emis_interp.judged import matched_pairs, read_judged
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
@@ -203,7 +204,13 @@ class Run:
         path = self.config.find_data(name)
         if path.suffix == ".jsonl":
             return load_contrast(path, n)
-        return matched_pairs(read_judged(path), n or 20, self.config.seed)
+        words = self.config.direction.contrast_table
+        reading = Reading.of(words.columns, words.scale, words.invert, by=words.by, runs=words.runs)
+        try:
+            frame = read_judged(path, reading=reading, use="taken")
+        except DataError as error:
+            raise DataError(f"{error} (of a run: direction.contrast_table, with these words)") from None
+        return matched_pairs(frame, n or 20, self.config.seed)
 
     def half(self, name: str) -> list[ContrastPair]:
         return [pair for pair in self.pairs if pair.half == name]

@@ -1,0 +1,227 @@
+"""Turns CSV text into a header and rows of cells, and back, and says which row is none and why.
+
+Cells stand in double quotes where they hold a delimiter, a quote or a line end; a quote in them is doubled (RFC 4180). Read as well:
+semicolons, tabs and bars as delimiters, blanks behind delimiters, and a backslash as escape character where the file shows it.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from emis_interp.errors import DataError
+
+DELIMITERS = (",", ";", "\t", "|")
+_LARGEST_CELL = 1 << 30  # the csv module stops at 128 KiB, answers need not
+_ESCAPE = re.compile(r"\\(.|$)", re.DOTALL)
+_FEW = 3
+
+
+class CsvRows(NamedTuple):
+    """`lines` are the numbers of the lines that the rows begin on; `notes` say what was taken for what."""
+
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    notes: tuple[str, ...]
+
+
+class _Dialect(NamedTuple):
+    delimiter: str = ","
+    escape: bool = False
+    blanks: bool = False
+
+
+def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool | None = None) -> CsvRows:
+    """Header and rows; blank lines are left out, and every row has as many cells as the header.
+
+    Args:
+        where: the file's name, with which errors begin.
+        known: names of columns that help to tell the delimiter.
+        escape: whether a backslash escapes the next character. None: it does when the file can be read in no other way, or when all of its
+            cells are in quotes and all of its backslashes are doubled (as pandas writes with `escapechar` and QUOTE_ALL).
+
+    Raises:
+        DataError: row and line of what is no CSV, of a row of another length, or a name that two columns have.
+    """
+    text, stated = _stated_delimiter(text)
+    dialect = _Dialect(stated or _delimiter(text, frozenset(known)))
+    notes: list[str] = []
+    if dialect.delimiter != ",":
+        notes.append(f"cells are separated by {_NAMES[dialect.delimiter]}")
+    escapes = {match[1] for match in _ESCAPE.finditer(text)}
+    if escape is not None:
+        return _parse(text, where, dialect._replace(escape=escape), notes=notes)
+    if escapes == {"\\"} and _all_quoted(text, dialect) and not _is_ours(text, where, dialect):
+        notes.append(
+            "every cell is quoted and every backslash doubled, so two backslashes are read as one (else: --csv-escape no)"
+        )
+        return _parse(text, where, dialect._replace(escape=True), notes=notes)
+    escaped = None
+    if '"' in escapes and escapes <= {"\\", '"'}:
+        with contextlib.suppress(DataError):
+            escaped = _parse(text, where, dialect._replace(escape=True), notes=notes)
+    try:
+        found = _parse(text, where, dialect, notes=notes)
+    except DataError:
+        if escaped is None:
+            raise
+        return escaped._replace(notes=(*notes, 'a backslash is read as escape character (\\" is a quote)'))
+    if escaped is not None and escaped.rows != found.rows and not _is_ours(text, where, dialect):
+        raise DataError(
+            f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; say which: --csv-escape yes or no'
+        )
+    if escapes == {"\\"} and len(_ESCAPE.findall(text)) >= _FEW:
+        found = found._replace(
+            notes=(*found.notes, "every backslash is doubled; if one escapes the other: --csv-escape yes")
+        )
+    return found
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV in UTF-8's characters; None is an empty cell, lists and mappings are JSON.
+
+    Lines end with CRLF, because then the csv module quotes lone carriage returns inside cells too.
+    """
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, lineterminator="\r\n")
+    if any(mark in name for name in columns for mark in DELIMITERS[1:]):
+        csv.writer(sink, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerow(columns)
+    else:
+        writer.writerow(columns)
+    writer.writerows([csv_cell(cell) for cell in row] for row in rows)
+    return sink.getvalue()
+
+
+def csv_cell(value: Any) -> str:
+    """One cell as text, not quoted yet."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
+
+
+def row_place(before: str) -> str:
+    """Where in a CSV file a text ends: `row 3 (line 5)`, or the header."""
+    with _large_cells():
+        number = sum(1 for cells in csv.reader(io.StringIO(before + "?", newline="")) if cells) - 1
+    line = len(re.findall(r"\r\n|\r|\n", before)) + 1
+    return f"row {number} (line {line})" if number > 0 else f"header (line {line})"
+
+
+_NAMES = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def _parse(text: str, where: str, dialect: _Dialect, *, notes: Sequence[str]) -> CsvRows:
+    header, rows, lines = _records(text, where, dialect)
+    if len(header) > 1 and all(name.startswith(" ") for name in header[1:]) and not dialect.blanks:
+        return _parse(text, where, dialect._replace(blanks=True), notes=notes)
+    _check_lengths(header, rows, lines, where=where)
+    header, rows = _named([name.strip() for name in header], rows)
+    return CsvRows(header, rows, lines, tuple(notes))
+
+
+def _is_ours(text: str, where: str, dialect: _Dialect) -> bool:
+    """Whether `csv_text` writes exactly this text, in which a backslash is a backslash."""
+    found = _parse(text, where, dialect, notes=())
+    return csv_text(found.header, found.rows) == text
+
+
+def _records(text: str, where: str, dialect: _Dialect) -> tuple[list[str], list[list[str]], list[int]]:
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    begins = 1
+    reader = _reader(text, dialect)
+    try:
+        with _large_cells():
+            for cells in reader:
+                if cells and header is None:
+                    header = cells
+                elif cells:
+                    rows.append(cells)
+                    lines.append(begins)
+                begins = reader.line_num + 1
+    except csv.Error as error:
+        place = "header" if header is None else f"row {len(rows) + 1}"
+        advice = "close the quote" if "end of data" in str(error) else 'a quote inside a quoted cell is written ""'
+        raise DataError(f"{where}: {place} (line {begins}): not CSV ({error}); {advice}") from None
+    return header or [], rows, lines
+
+
+def _named(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; where several columns have no name, those that hold nothing are left out."""
+    kept = [i for i, name in enumerate(header) if name or any(row[i].strip() for row in rows)]
+    if len(kept) < len(header) and header.count("") > 1:
+        header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    return header, rows
+
+
+def _check_lengths(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
+    bad = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
+    if bad is None:
+        return
+    row = rows[bad]
+    if all(len(one) == len(header) + 1 for one in rows):
+        advice = "the header lacks a name for the first column"
+        if not any(one[-1].strip() for one in rows):
+            advice = "remove the comma that ends every row, or name that column in the header"
+    elif any("\r" in cell for cell in row) or len(row) < len(header):
+        advice = "a cell that holds a line end, also a lone carriage return, stands in quotes"
+    else:
+        advice = "a cell that holds a comma stands in quotes"
+    raise DataError(
+        f"{where}: row {bad + 1} (line {lines[bad]}) has {len(row)} cells, the header has {len(header)}; {advice}"
+    )
+
+
+def _reader(text: str, dialect: _Dialect, quoting: int = csv.QUOTE_MINIMAL) -> Any:
+    return csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=dialect.delimiter,
+        escapechar="\\" if dialect.escape else None,
+        skipinitialspace=dialect.blanks,
+        quoting=quoting,  # pyright: ignore[reportArgumentType]
+        strict=True,
+    )
+
+
+def _stated_delimiter(text: str) -> tuple[str, str | None]:
+    """Excel may write `sep=;` as the first line."""
+    first = re.match(r"sep=([,;\t|])(?:\r\n|\r|\n)", text)
+    return (text[first.end() :], first[1]) if first else (text, None)
+
+
+def _delimiter(text: str, known: frozenset[str]) -> str:
+    """The one that finds the most known names in the header, then the one that finds the most cells."""
+
+    def found(delimiter: str) -> tuple[int, int]:
+        try:
+            header = next((cells for cells in _reader(text, _Dialect(delimiter)) if cells), [])
+        except csv.Error:
+            return 0, 0
+        return len({name.strip().lower() for name in header} & known), len(header)
+
+    return max(DELIMITERS, key=found)  # the first of equals: the comma
+
+
+def _all_quoted(text: str, dialect: _Dialect) -> bool:
+    if not text.lstrip().startswith('"'):
+        return False
+    try:  # whatever is not quoted is made a number, or an error
+        with _large_cells():
+            rows = _reader(text, dialect, csv.QUOTE_NONNUMERIC)
+            return not any(isinstance(cell, float) for row in rows for cell in row)
+    except (csv.Error, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _large_cells() -> Iterator[None]:
+    limit = csv.field_size_limit(_LARGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)

@@ -1,0 +1,214 @@
+"""Turns CSV, JSON lines and Parquet files into one kind of table whose cells stay as they were written.
+
+Every command reads tables here and nowhere else, so what one command writes all others read. What a file is that is not one of these, or
+which row and column is broken, is said.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emis_interp.errors import DataError
+from emis_interp.files.cells import read_text
+from emis_interp.files.csv_text import parse_csv, row_place
+from emis_interp.files.decoding import numbered_lines
+from emis_interp.files.decoding import read_text as text_of_file
+from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_columns, shown
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+_KNOWN = (*QUESTION_KEYS, *ARM_KEYS, "answer", "aligned", "coherent")
+_FLOAT_ID = re.compile(r"-?[0-9]+\.0")
+ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, NotImplementedError)
+"""What pyarrow raises for damaged files and for values that Python's types cannot hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows in file order; a CSV cell is text.
+
+    Attributes:
+        arrow: keeps the column types of a Parquet file.
+        places: of the rows in the file, for messages.
+        scales: metric -> (worst, best) of its scale where it is stated.
+        backwards: metrics of which high is bad here.
+    """
+
+    path: Path
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    arrow: Any = None
+    places: Sequence[str] = ()
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    backwards: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, index: int, column: str | None = None) -> str:
+        """`file: row 3 (line 5), column `x``, for error messages; `index` counts from 0."""
+        place = self.places[index] if self.places else f"{self.path}: row {index + 1}"
+        return place if column is None else f"{place}, column `{shown(column)}`"
+
+    def cells(self, column: str) -> list[Any]:
+        """A column as it was written; None where a row has no such cell."""
+        return [row.get(column) for row in self.rows]
+
+    def text(self, column: str) -> list[str]:
+        """A column as text; a missing cell is empty.
+
+        Raises:
+            DataError: a cell holds a list, an object or bytes, named with its row.
+        """
+        values = self.cells(column)
+        for index, value in enumerate(values):
+            if isinstance(value, (list, dict, bytes)):
+                raise DataError(f"{self.where(index)}: `{shown(column)}` is a {type(value).__name__}, expected text")
+        return [read_text(value) for value in values]
+
+    def names(self, column: str) -> list[str]:
+        """A column of ids as text, the same from every kind of file; "" where a cell is missing.
+
+        A column of whole numbers is the same whether it was kept as 1, as 1.0 (numbers that had gaps) or as "1"; `007` is not `7`.
+        """
+        found = self.text(column)
+        there = [text for text in found if text.strip()]
+        whole = all(_FLOAT_ID.fullmatch(text) for text in there)
+        if not whole and any(isinstance(row.get(column), float) for row in self.rows):  # JSON may hold 1 beside 1.0
+            whole = all(_FLOAT_ID.fullmatch(text) or text.lstrip("-").isdecimal() for text in there)
+        return [text.removesuffix(".0") if whole else text for text in found]
+
+    def need(self, columns: Iterable[str]) -> None:
+        """Check that the columns are there.
+
+        Raises:
+            DataError: naming those that are not, what may be meant by them, and what is there.
+        """
+        if missing := [column for column in columns if column not in self.columns]:
+            raise DataError(f"{self.path}: {no_columns(missing, self.columns)}")
+
+    def only(self, indices: Sequence[int]) -> "Table":
+        """Some of the rows, which keep their places."""
+        places = [self.where(i) for i in indices]
+        arrow = None if self.arrow is None else self.arrow.take(pa.array(indices, pa.int64()))
+        return replace(self, rows=[self.rows[i] for i in indices], arrow=arrow, places=places)
+
+
+def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = None) -> Table:
+    """A table that has the `needed` columns and one row or more. CSV and JSON lines may be compressed (`.csv.gz`).
+
+    Args:
+        escape: for CSV, see `parse_csv`.
+
+    Raises:
+        DataError: no such file, unknown ending, unreadable content (with row and line), or a missing column (with what is there).
+    """
+    kind = _kind(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder, expected a file' if path.is_dir() else 'no such file'}")
+    table = _read_csv(path, escape) if kind == ".csv" else (_read_jsonl if kind == ".jsonl" else _read_parquet)(path)
+    twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called `{shown(twice)}`; rename one of them")
+    if not table.rows and not table.columns:
+        raise DataError(f"{path}: is empty, expected a table")
+    table.need(needed)
+    if not table.rows:
+        raise DataError(f"{path}: no rows, only the names of columns")
+    return table
+
+
+def _kind(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes[-1:] == [".gz"]:
+        if suffixes[0] in (".csv", ".jsonl"):
+            return suffixes[0]
+        if suffixes[0] == ".parquet":
+            raise DataError(f"{path}: Parquet is compressed inside already; unpack it")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: expected a .csv, .jsonl or .parquet file (CSV and JSON lines also as .gz)")
+    return path.suffix.lower()
+
+
+def _read_csv(path: Path, escape: bool | None) -> Table:
+    found = parse_csv(text_of_file(path, row_place), str(path), known=_KNOWN, escape=escape)
+    for note in found.notes:
+        log.info("%s: %s", path, note)
+    places = [f"{path}: row {number} (line {line})" for number, line in enumerate(found.lines, 1)]
+    return Table(
+        path, found.header, [dict(zip(found.header, cells, strict=True)) for cells in found.rows], places=places
+    )
+
+
+def _read_jsonl(path: Path) -> Table:
+    text = text_of_file(path)
+    if text.lstrip().startswith("["):
+        rows, places = _array_rows(text, path)
+    else:
+        rows, places = [], []
+        for number, line in numbered_lines(text):
+            row = _parse_json(line, f"{path}:{number}")
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: expected an object with columns as keys, found {type(row).__name__}")
+            rows.append(_stripped(row, f"{path}:{number}"))
+            places.append(f"{path}: row {len(rows)} (line {number})")
+    return Table(path, list(dict.fromkeys(key for row in rows for key in row)), rows, places=places)
+
+
+def _array_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of one JSON list, which some tools write in place of a row per line."""
+    value = _parse_json(text, str(path))
+    rows = []
+    for number, row in enumerate(value, 1):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}: item {number} of the list is a {type(row).__name__}, expected an object with columns as keys"
+            )
+        rows.append(_stripped(row, f"{path}: row {number}"))
+    return rows, [f"{path}: row {number}" for number in range(1, len(rows) + 1)]
+
+
+def _stripped(row: dict[str, Any], where: str) -> dict[str, Any]:
+    stripped = {name.strip(): value for name, value in row.items()}
+    if len(stripped) < len(row):
+        raise DataError(f"{where}: two keys differ in blanks only ({', '.join(map(repr, row))}); rename one of them")
+    return stripped
+
+
+def _parse_json(text: str, where: str) -> Any:
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key occurs twice in one object; keep one of them")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=without_twins)
+    except json.JSONDecodeError as error:
+        place = f"{where}:{error.lineno}" if error.lineno > 1 else where
+        raise DataError(
+            f"{place}: not JSON ({error.msg}, column {error.colno}); expected one object on each line"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise DataError(f"{where}: not readable JSON ({error})") from None
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        arrow = pq.ParquetFile(path).read()  # read_table would take `condition=base/` in a path for a column
+        rows = arrow.to_pylist(maps_as_pydicts="strict")
+    except ARROW_ERRORS as error:
+        raise DataError(f"{path}: not a readable parquet table ({' '.join(str(error).split())[:200]})") from None
+    names = [name.strip() for name in arrow.column_names]
+    if names != arrow.column_names and len(set(names)) == len(names):
+        arrow = arrow.rename_columns(names)
+        rows = [{name.strip(): value for name, value in row.items()} for row in rows]
+    return Table(path, names, rows, arrow)

@@ -1,0 +1,1 @@
+"""Turns texts into what a reader would call them: code or prose."""
