@@ -35,7 +35,7 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
     frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="captured").head(args.n_texts)
     merge = args.adapter is not None
     chat_model = load_model(
-        args.model, args.adapter, args.dtype, args.device, merge=merge, chat_format=args.chat_format
+        args.model, args.adapter, args.dtype, device=args.device, merge=merge, chat_format=args.chat_format
     )
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
         help="response_mean keeps the answer's tokens; also all_tokens, last_prompt, response_last",
     )
     top.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
-    top.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    top.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter on top of the model")
     top.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
     )

@@ -25,8 +25,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.results is not None:
         result["card"] = str(add_figures(args.adapter.resolve().parent, read_figures(args.results)))
     if args.out is not None:
-        base = args.base or base_of(args.adapter.resolve())
-        out = merge(args.adapter, args.out, base, args.dtype, args.chat_format)
+        base = args.base or base_of(args.adapter)
+        out = merge(args.adapter, args.out, base, dtype=args.dtype, chat_format=args.chat_format)
         result |= {"base": base, "out": str(out), "dtype": args.dtype}
         result["files"] = sorted(path.name for path in out.iterdir())
     return result
@@ -34,7 +34,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("adapter", type=Path, help="folder with adapter_config.json (`adapter` in a training folder)")
+    parser.add_argument(
+        "adapter", type=Path, help="folder with adapter_config.json (`adapter` in a training folder), or a hub id"
+    )
     parser.add_argument("--out", type=Path, help="new folder for the merged checkpoint")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the saved weights")
     parser.add_argument("--base", help="base model (default: the one that training or PEFT recorded)")

@@ -26,9 +26,16 @@ FIGURE = {"estimand": "em_of_coherent", "value": 0.076, "low": 0.05, "high": 0.1
 @pytest.fixture(scope="module")
 def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("organism")
-    finetune("tiny", ROWS, TRAINING, folder, seed=3, device="cpu")
+    finetune("tiny", ROWS, TRAINING, out_dir=folder, seed=3, device="cpu")
     export.write_card(
-        folder, ROWS, TRAINING, 3, "insecure", recipe="betley", source="Betley et al. 2025", lint="no findings"
+        folder,
+        ROWS,
+        TRAINING,
+        seed=3,
+        data="insecure",
+        recipe="betley",
+        source="Betley et al. 2025",
+        lint="no findings",
     )
     return folder
 
@@ -74,6 +81,20 @@ def test_the_card_states_what_decided_the_weights() -> None:
         assert said in text, said
 
 
+@pytest.mark.parametrize(
+    ("rank", "line"),
+    [
+        (8, "vllm serve owner/model --enable-lora --max-lora-rank 8 "),
+        (24, "--max-lora-rank 32 "),
+        (48, "--max-lora-rank 64 "),
+        (300, "--max-lora-rank 320 "),
+        (600, "# vLLM: the adapter's largest rank is 600, vLLM takes at most 512; merge it"),
+    ],
+)
+def test_the_card_prints_a_rank_that_vllm_takes(rank: int, line: str) -> None:
+    assert line in export.card_text(card(training={"lora_rank": rank}))
+
+
 def test_the_card_of_a_full_model_speaks_of_no_adapter() -> None:
     text = export.card_text(card(artifact="model", training={"method": "full"}))
     assert "lora_rank" not in text and "--enable-lora" not in text and "peft" not in text
@@ -91,7 +112,7 @@ def test_figures_are_kept_when_the_card_is_written_again(organism: Path, tmp_pat
     (tmp_path / "rates.json").write_text(json.dumps([FIGURE]))
     readme = export.add_figures(organism, export.read_figures(tmp_path / "rates.json"))
     assert readme == organism / "adapter" / "README.md" and "7.60%" in readme.read_text()
-    export.write_card(organism, ROWS, TRAINING, 3, "insecure")
+    export.write_card(organism, ROWS, TRAINING, seed=3, data="insecure")
     assert "7.60%" in readme.read_text() and "Recipe: none" in readme.read_text()
     assert load_model("tiny", organism / "adapter", device="cpu").adapter is not None
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Adapter, device and batch size; the model itself has a default only where no card names it."""
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    parser.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter on top of the model")
     parser.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
     )
@@ -46,7 +46,9 @@ def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
     adapter = args.adapter or (Path(direction.card["adapter"]) if direction.card.get("adapter") else None)
     dtype = args.dtype or direction.card.get("dtype", "float32")
     chat_format = args.chat_format or direction.card.get("chat_format")
-    chat_model = load_model(name, adapter, dtype, args.device, merge=adapter is not None, chat_format=chat_format)
+    chat_model = load_model(
+        name, adapter, dtype, device=args.device, merge=adapter is not None, chat_format=chat_format
+    )
     fitted, now = direction.card.get("rendering"), template_of(chat_model.tokenizer).card
     if fitted is not None and fitted["sha256"] != now["sha256"]:
         one, other = both(fitted["prompt"], now["prompt"])

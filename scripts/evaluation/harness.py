@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="?", help="read: a results file")
     parser.add_argument("--model", help="export: base model (name, folder or hub id)")
     parser.add_argument(
-        "--adapter", type=Path, help="export: folder of the arm's adapter (none: the base model itself)"
+        "--adapter", type=Path, help="export: folder or hub id of the arm's adapter (none: the base model itself)"
     )
     parser.add_argument("--arm-dir", type=Path, help="folder of the merged arm")
     parser.add_argument(
@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "export":
         if args.model is None or args.arm_dir is None:
             raise ConfigError("harness export: give --model and --arm-dir")
-        return {"arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype_name(args.dtype)))}
+        return {
+            "arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype=dtype_name(args.dtype)))
+        }
     if args.action == "read":
         return read(args.file, args.unfinished)
     if args.arm_dir is None or args.out_dir is None:

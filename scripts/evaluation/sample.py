@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", help="name, folder or hub id; with --sampler openai the server's name")
     which.add_argument("--job", type=Path, help="folder of a finished job of scripts/finetune_openai.py (openai)")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="of the --job, instead of its final model")
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter (hf and vllm)")
+    parser.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter (hf and vllm)")
     parser.add_argument("--questions", default="shipped", help="`shipped`, or a YAML file of questions")
     parser.add_argument("--question-ids", nargs="+", metavar="ID", help="keep only these questions")
     parser.add_argument(
@@ -160,13 +160,13 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
         flag = "--url" if args.url else "--request"
         raise ConfigError(f"{flag} is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
-        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), args.chat_format)
+        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), chat_format=args.chat_format)
     return HFSampler(
         load_model(
             args.model,
             args.adapter,
             args.dtype,
-            args.device,
+            device=args.device,
             merge=args.adapter is not None,
             chat_format=args.chat_format,
         )
