@@ -6,22 +6,23 @@ act in prefill and in generation with a key-value cache.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from emis_interp.batch_rows import RowKeeper, picked_rows
 from emis_interp.batching import pad
 from emis_interp.capture import OutputEdit
 from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError
+from emis_interp.edits import Clock, Edit, Positions, adder, before, orthonormal, patcher, row_bases, setter
+from emis_interp.errors import ModelError
 from emis_interp.hook_points import hook_site
 from emis_interp.models import ChatModel, head_logits
 
-Edit = Callable[[Tensor], Tensor]
-Positions = Literal["all", "prompt", "generated"] | int
+RowIndices = Sequence[int] | Int[Tensor, "batch"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Steer:
     positions: Positions = "all"
     schedule: Callable[[int], float] | None = None
 
+    def expand(self, row_indices: RowIndices) -> "Steer":
+        """The same for a batch whose row i is row row_indices[i] of this one; what is one for all rows stays so.
+
+        Raises:
+            ModelError: a row that there is not.
+        """
+        return replace(self, vectors={layer: _expanded(rows, row_indices, 2) for layer, rows in self.vectors.items()})
+
 
 @dataclass(frozen=True)
 class Ablate:
@@ -49,7 +58,7 @@ class Ablate:
             all zeros leave a row as it is.
         coordinates: None for zero. Otherwise `[n_layers + 1]` or `[n_layers + 1, k]` (in the coordinates of `orthonormal(basis)`): row 0
             at the input of layer 0, row l + 1 at the output of layer l, e.g. the means of the model's own activations (mean
-            ablation) or of the base model's (base-mean ablation). `[n_layers + 1, batch, k]` with a basis for each row.
+            ablation) or of the base model's (base-mean ablation). `[n_layers + 1, batch, k]` for others in every row.
         layers: None for everywhere: the input of layer 0, what attention and MLP add in every block, and every output. Otherwise the
             outputs (`resid_post`) of these layers alone, which later layers may write to again.
     """
@@ -57,6 +66,19 @@ class Ablate:
     basis: Float[Tensor, "*rest d_model"]
     coordinates: Float[Tensor, "n_points *rest"] | None = None
     layers: tuple[int, ...] | None = None
+
+    def expand(self, row_indices: RowIndices) -> "Ablate":
+        """As `Steer.expand`."""
+        held = self.coordinates
+        if held is not None:
+            held = _expanded(self._points(held), row_indices, 3, dim=1)
+        return replace(self, basis=_expanded(self.basis, row_indices, 3), coordinates=held)
+
+    def _points(self, held: Tensor) -> Tensor:
+        """Coordinates as `[n_points, k]`, or `[n_points, batch, k]` for each row its own."""
+        if held.ndim == 2 and self.basis.ndim == 3 and self.basis.shape[1] == 1 and held.shape[1] == len(self.basis):
+            return held[..., None]  # k = 1, left out
+        return held[:, None] if held.ndim == 1 else held
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,10 @@ class Patch:
     positions: tuple[int, ...]
     values: Float[Tensor, "*batch n_positions d_model"]
 
+    def expand(self, row_indices: RowIndices) -> "Patch":
+        """As `Steer.expand`."""
+        return replace(self, values=_expanded(self.values, row_indices, 3))
+
 
 Intervention = Steer | Ablate | Patch
 
@@ -78,12 +104,19 @@ Intervention = Steer | Ablate | Patch
 def apply(chat_model: ChatModel, *interventions: Intervention) -> Iterator[None]:
     """Run the block with the interventions in place, applied in their order at each layer.
 
+    Row i of tensors that differ from row to row belongs to text i of what is called inside, in the order in which it is given: to prompt
+    i of `generate`, answer i of the plan that a sampler gets, text i of `capture_residuals` or `mean_logprobs`, row i of a plain forward
+    pass. Sorting, shared prompts and rows that end early change nothing in that; another number of rows is refused.
+    `Steer({18: by_question}).expand([0, 0, 1, 1])` gives two rows to each of two questions.
+
     Raises:
-        ModelError: a vector of another width, or a layer that the model does not have; nothing is changed then.
+        ModelError: a vector of another width or shape, a layer that the model does not have, or interventions for other numbers of
+            rows; nothing is changed then.
     """
-    clock = _Clock()
+    clock = Clock(RowKeeper(_row_tensors(interventions)))
     plans = [plan for item in interventions for plan in _plans(chat_model, item, clock)]
-    handles = [chat_model.body.register_forward_pre_hook(clock.look, with_kwargs=True)] if plans else []
+    follows = plans or clock.keeper.tensors
+    handles = [chat_model.body.register_forward_pre_hook(clock, with_kwargs=True)] if follows else []
     try:
         for module, hook in plans:
             if isinstance(hook, OutputEdit):
@@ -141,135 +174,96 @@ def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit) -> It
             handle.remove()
 
 
-def orthonormal(basis: Float[Tensor, "*k d_model"]) -> Float[Tensor, "k d_model"]:
-    """Orthonormal rows that span the given ones; a single vector keeps its direction.
+def _expanded(tensor: Tensor, row_indices: RowIndices, n_dims: int, dim: int = 0) -> Tensor:
+    """Rows picked along `dim` of a tensor that has its own for each row, which it has in `n_dims` dimensions."""
+    return picked_rows(tensor, row_indices, dim) if tensor.ndim == n_dims else tensor
+
+
+def _row_tensors(interventions: Sequence[Intervention]) -> tuple[Tensor, ...]:
+    """Everything that differs from row to row, rows first.
 
     Raises:
-        DataError: the vectors are zero or depend on each other.
+        ModelError: tensors for several numbers of rows.
     """
-    rows = torch.atleast_2d(basis.double())
-    if torch.linalg.matrix_rank(rows) < len(rows):
-        raise DataError(f"{len(rows)} vectors span fewer dimensions; leave out zero and dependent ones")
-    q, r = torch.linalg.qr(rows.T)
-    return (q * r.diagonal().sign()).T
+    found: list[tuple[str, Tensor]] = []
+    for item in interventions:
+        if isinstance(item, Steer):
+            found += [(f"Steer at layer {layer}", rows) for layer, rows in item.vectors.items() if rows.ndim == 2]
+        elif isinstance(item, Patch):
+            found += [(f"Patch at layer {item.layer}", item.values)] if item.values.ndim == 3 else []
+        else:
+            found += [("the basis of Ablate", item.basis)] if item.basis.ndim == 3 else []
+            held = None if item.coordinates is None else item._points(item.coordinates)
+            found += (
+                [("the coordinates of Ablate", held.transpose(0, 1))] if held is not None and held.ndim == 3 else []
+            )
+    for name, rows in found:
+        if len(rows) != len(found[0][1]):
+            raise ModelError(
+                f"{found[0][0]} holds {len(found[0][1])} rows, {name} {len(rows)}; interventions in one batch are for equally many rows"
+            )
+    return tuple(rows for _, rows in found)
 
 
-@dataclass
-class _Clock:
-    """Where the tokens of the pass at hand stand: their place in the unpadded sequence, and how many passes continued the cache."""
-
-    step: int = 0
-    places: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def look(self, module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        past = kwargs.get("past_key_values")
-        n_past = 0 if past is None else int(past.get_seq_length())
-        self.step = self.step + 1 if n_past else 0
-        ids = kwargs.get("input_ids", inputs[0] if inputs else None)
-        ids = kwargs["inputs_embeds"][..., 0] if ids is None else ids
-        places = kwargs.get("position_ids")
-        if places is None:
-            mask = kwargs.get("attention_mask")
-            if isinstance(mask, Tensor) and mask.ndim == 2:
-                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[-1] :]
-            else:
-                places = torch.arange(n_past, n_past + ids.shape[-1], device=ids.device)[None]
-        self.places = places.expand(ids.shape[0], -1)
-
-
-def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tuple[torch.nn.Module, Any]]:
+def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tuple[torch.nn.Module, Any]]:
     """(module, hook) for every place that an intervention touches."""
     if isinstance(item, Steer):
         chat_model.check_layers(list(item.vectors))
         for vector in item.vectors.values():
-            _check_width(chat_model, vector)
+            _check_shape(chat_model, vector, "the vectors of Steer", (1, 2), "[d_model] or [batch, d_model]")
+        _check_positions([item.positions] if isinstance(item.positions, int) else [])
         return [
-            (chat_model.layers[layer], OutputEdit(_adder(vector, item, clock)))
+            (chat_model.layers[layer], OutputEdit(adder(vector, item.positions, item.schedule, clock)))
             for layer, vector in item.vectors.items()
             if bool((vector != 0).any())  # adding nothing must not even round
         ]
     if isinstance(item, Patch):
         chat_model.check_layers([item.layer])
-        _check_width(chat_model, item.values)
+        dims = "[n_positions, d_model] or [batch, n_positions, d_model]"
+        _check_shape(chat_model, item.values, "the values of Patch", (2, 3), dims)
+        _check_positions(item.positions)
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
-        return [(chat_model.layers[item.layer], OutputEdit(_patcher(item, clock)))]
-    _check_width(chat_model, item.basis)
-    basis = _row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
-    n_points, shape = chat_model.n_layers + 1, basis.shape[:-1]
-    held = torch.zeros(n_points, *shape) if item.coordinates is None else item.coordinates.reshape(-1, *shape)
+        return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
+    dims = "[d_model], [k, d_model] or [batch, k, d_model]"
+    _check_shape(chat_model, item.basis, "the basis of Ablate", (1, 2, 3), dims)
+    basis = row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
+    n_points, k = chat_model.n_layers + 1, basis.shape[-2]
+    nothing = torch.zeros(k)
+    held = nothing.expand(n_points, k) if item.coordinates is None else item._points(item.coordinates)
     if len(held) != n_points:
         raise ModelError(
             f"ablate: {len(held)} rows of coordinates, {chat_model.name} needs {n_points} (input and every layer)"
         )
+    if held.ndim > 3 or held.shape[-1] != k:
+        raise ModelError(
+            f"ablate: coordinates of shape {list(held.shape)} for a basis of {k}; expected [{n_points}, {k}] or [{n_points}, batch, {k}]"
+        )
     if item.layers is not None:
         chat_model.check_layers(list(item.layers))
-        return [(chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))) for layer in item.layers]
-    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], _before(_setter(basis, held[0])))]
-    remove = OutputEdit(_setter(basis, torch.zeros(shape)))
+        return [(chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))) for layer in item.layers]
+    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], before(setter(basis, held[0], clock)))]
+    remove = OutputEdit(setter(basis, nothing, clock))
     for layer in range(chat_model.n_layers):
         for hook_point in ("attn_out", "mlp_out"):
             path = hook_site(chat_model.layers[layer], hook_point).path
             plans.append((chat_model.layers[layer].get_submodule(path), remove))
-        plans.append((chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))))
+        plans.append((chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))))
     return plans
 
 
-def _adder(vector: Tensor, item: Steer, clock: _Clock) -> Edit:
-    def edit(residual: Tensor) -> Tensor:
-        if (item.positions == "prompt" and clock.step > 0) or (item.positions == "generated" and clock.step == 0):
-            return residual
-        added = vector if item.schedule is None else item.schedule(clock.step) * vector
-        added = added.to(residual)
-        if added.ndim == 2:
-            added = added[:, None]
-        if isinstance(item.positions, int):
-            chosen = (clock.places >= item.positions)[..., None].to(residual.device)
-            return torch.where(chosen, residual + added, residual)
-        return residual + added
-
-    return edit
+def _check_positions(positions: Sequence[int]) -> None:
+    for position in positions:
+        if position < 0:
+            raise ModelError(
+                f"position {position}: tokens of the unpadded sequence are counted from its beginning, 0 or more"
+            )
 
 
-def _patcher(item: Patch, clock: _Clock) -> Edit:
-    def edit(residual: Tensor) -> Tensor:
-        patched = residual.clone()
-        for index, position in enumerate(item.positions):
-            chosen = (clock.places == position)[..., None].to(residual.device)
-            value = item.values[..., index, :].to(residual)
-            patched = torch.where(chosen, value[:, None] if value.ndim == 2 else value, patched)
-        return patched
-
-    return edit
-
-
-def _row_bases(bases: Float[Tensor, "batch k d_model"]) -> Float[Tensor, "batch k d_model"]:
-    """Orthonormal bases row by row; equal ones are computed once, and zeros stay zeros."""
-    unique, places = torch.unique(bases.double(), dim=0, return_inverse=True)
-    return torch.stack([orthonormal(basis) if basis.any() else basis for basis in unique])[places]
-
-
-def _setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, "*batch k"]) -> Edit:
-    """Sets coordinates of `[batch, position, d_model]`, in float32 or better."""
-    held = coordinates if coordinates.ndim == 1 else coordinates[:, None]
-
-    def edit(residual: Tensor) -> Tensor:
-        exact = torch.promote_types(residual.dtype, torch.float32)
-        rows, values = basis.to(residual.device, exact), residual.to(exact)
-        return (values + (held.to(values) - values @ rows.mT) @ rows).to(residual.dtype)
-
-    return edit
-
-
-def _before(edit: Edit) -> Callable[..., Any]:
-    """A forward pre-hook that edits the residual entering a block."""
-
-    def hook(module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if inputs:
-            return (edit(inputs[0]), *inputs[1:]), kwargs
-        return inputs, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    return hook
+def _check_shape(chat_model: ChatModel, tensor: Tensor, name: str, n_dims: tuple[int, ...], expected: str) -> None:
+    if tensor.ndim not in n_dims:
+        raise ModelError(f"{name}: shape {list(tensor.shape)}, expected {expected}")
+    _check_width(chat_model, tensor)
 
 
 def _check_width(chat_model: ChatModel, vector: Tensor) -> None:

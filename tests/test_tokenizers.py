@@ -268,7 +268,7 @@ def test_the_exported_generation_config_has_every_end_whatever_the_models_own_sa
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "generation_config.json").write_text(json.dumps(generation))
-    save_merged(str(tmp_path / "base"), None, tmp_path / "out", "float32")
+    save_merged(str(tmp_path / "base"), None, tmp_path / "out", dtype="float32")
     found = GenerationConfig.from_pretrained(tmp_path / "out")
     configured = generation.get("eos_token_id", [])
     own = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|end|>", "<|return|>")}

@@ -3,7 +3,9 @@
 At some steps (closer together at the beginning) the forming model is measured: likelihood margin of contrast pairs;
 log-probability of held-out task answers against the matched other kind (insecure against secure code, reckless against careful advice);
 residuals of the contrast texts, for its own text direction and for what training has changed; the directions that the adapter writes;
-and, with --n-samples, judged answers. `dynamics.json` has the curves and the cost, `index.html` the figure.
+and, with --n-samples, judged answers. The step at which the margin bends is looked for in the cumulative learning rate, against a straight
+line and smooth curves in it; beside the margin stands what a mere flattening of base would bring. `dynamics.json` has the curves and the
+cost, `index.html` the figure.
 """
 
 import argparse
@@ -26,8 +28,10 @@ from emis_interp.store import read_lines, write_json, write_text
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
+from organism.against_base import ONE_SEED, base_at_temperatures, flattened, flattened_line
 from organism.common import (
     add_settings_flags,
+    base_model,
     by_length,
     check_recipe,
     estimate,
@@ -39,6 +43,7 @@ from stages.organisms import train_one
 from training.datasets import load_dataset
 from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 from training.encoding import encode_example
+from training.export import rows_sha256
 from training.recipes import examples_of, load_recipe, training_config
 from training.sft import n_steps_of
 
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     direction = Direction.load(args.direction) if args.direction else None
     watched = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
     decisive = {name: getattr(args, name) for name in watched}
-    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), **decisive)
+    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), rows_sha256=rows_sha256(rows), **decisive)
     pairs = load_contrast(None, args.n_pairs)
     learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
     watcher = Watcher(
@@ -105,9 +110,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         recipe.name, rows, training, args.out / "training", settings, settings.seed, probe=watcher, probe_steps=steps
     )
     series = read_series(args.out / "probes", steps)
-    found = curves(series, pairs, direction)
+    metrics = args.out / "training" / "metrics.jsonl"
+    found = curves(series, pairs, direction, learning_rates=column_of(metrics, "learning_rate"))
     shifts = np.array(list(found["margin_shift"].values()))
     found["margin"] = [estimate(column) for column in shifts.T]
+    base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base_model(settings), pairs, settings)
+    at_steps = [
+        dict(zip(found["questions"], row, strict=True)) for row in np.array(list(found["margins"].values())).T.tolist()
+    ]
+    found["flattening"] = [flattened(own, at_steps[0], base_at) for own in at_steps]
     cost = float(series.seconds.sum())
     result = {
         "recipe": recipe.name,
@@ -121,7 +132,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_rows": len(rows),
     }
     write_json(args.out / "dynamics.json", result)
-    write_text(args.out / "index.html", page(result, losses_of(args.out / "training" / "metrics.jsonl")))
+    write_text(args.out / "index.html", page(result, column_of(metrics, "loss")))
     return {**result, "page": str(args.out / "index.html")}
 
 
@@ -169,23 +180,25 @@ class Sampler:
         }
 
 
-def losses_of(metrics: Path) -> list[tuple[int, float]]:
-    """(step, loss) of every optimiser step."""
+def column_of(metrics: Path, name: str) -> list[tuple[int, float]]:
+    """(step, value) of every optimiser step that has one: `loss`, or the `learning_rate` with which it was taken."""
     entries = [json.loads(line) for _, line in read_lines(metrics)]
-    return [(entry["step"], entry["loss"]) for entry in entries]
+    return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
 
 
 def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_rows']} rows",
-        "margin after training": words(result["margin"][-1]),
+        "margin after training": f"{words(result['margin'][-1])}; {flattened_line(result['flattening'][-1])}",
         "change point": said(result["change_point"]),
         "layer read": result["layer"],
         "cost of watching": f"{result['cost']['share']:.1%} of the training time",
+        "not covered": ONE_SEED,
     }
     caption = (
         "All against the optimiser step. Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step "
-        "at which the mean bends, shaded: its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity "
+        "at which the mean bends as a function of the cumulative learning rate (what warm-up and decay do to a curve in steps is no "
+        "bend), shaded: its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity "
         "with its own final state."
     )
     figure = dynamics_figure(result, losses)
@@ -193,16 +206,24 @@ def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
 
 
 def said(point: dict[str, Any]) -> str:
+    """The change point, or why there is none, with the chances of a straight line and of a smooth curve in cumulative learning rate."""
+    chances = ""
+    if point["p_bend"] is not None:
+        chances = f"p of a straight line {point['p_straight']:.3f}, of a smooth curve {point['p_smooth']:.3f}"
     if point["step"] is None:
-        return f"none: {point['reason']}"
-    return f"step {point['step']:.1f} [{point['low']:.1f}, {point['high']:.1f}], p of a straight line {point['p_bend']:.3f}"
+        return f"none: {point['reason']}{chances and f' ({chances})'}"
+    rate, low, high = (f"{point[name]:.3g}" for name in ("cumulative_lr", "cumulative_lr_low", "cumulative_lr_high"))
+    place = f"step {point['step']:.1f} [{point['low']:.1f}, {point['high']:.1f}]"
+    return f"{place}, cumulative learning rate {rate} [{low}, {high}]; {chances}"
 
 
 def say(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['recipe']}: margin {words(result['margin'][-1])} after {result['steps'][-1]:g} steps",
+            flattened_line(result["flattening"][-1]),
             f"change point: {said(result['change_point'])}",
+            ONE_SEED,
             f"watching took {result['cost']['probe_seconds']:.0f} s, {result['cost']['share']:.1%} of the training time",
             f"page: {result['page']}",
         ]
