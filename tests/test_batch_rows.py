@@ -394,7 +394,7 @@ def test_scopes_compose_and_are_left_on_an_error(exact: ChatModel) -> None:
 def test_a_tensor_for_each_row_cannot_be_in_force_in_training(tmp_path: Path) -> None:
     rows = Steer({0: torch.ones(2, 32)})
     with pytest.raises(ConfigError, match="training reorders its rows; give one for all"):
-        finetune("tiny", ROWS, config(), tmp_path, while_training=lambda chat_model: apply(chat_model, rows))
+        finetune("tiny", ROWS, config(), out_dir=tmp_path, while_training=lambda chat_model: apply(chat_model, rows))
 
 
 def test_half_precision_vectors_have_rows_too() -> None:

@@ -79,7 +79,7 @@ def test_recorded_learning_rates_are_those_with_which_the_steps_were_taken(
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", remember)
-    finetune("tiny", ROWS, config(n_epochs=3, warmup_steps=3), tmp_path)
+    finetune("tiny", ROWS, config(n_epochs=3, warmup_steps=3), out_dir=tmp_path)
     recorded = column_of(tmp_path / "metrics.jsonl", "learning_rate")
     assert [number for number, _ in recorded] == list(range(1, len(used) + 1))
     assert [rate for _, rate in recorded] == pytest.approx(used, rel=1e-6)
