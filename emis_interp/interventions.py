@@ -6,8 +6,8 @@ act in prefill and in generation with a key-value cache.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,10 @@ from torch import Tensor
 from emis_interp.batching import pad
 from emis_interp.capture import OutputEdit
 from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError
+from emis_interp.edits import Clock, Edit, Positions, adder, before, orthonormal, patcher, row_bases, setter
+from emis_interp.errors import ModelError
 from emis_interp.hook_points import hook_site
 from emis_interp.models import ChatModel, head_logits
-
-Edit = Callable[[Tensor], Tensor]
-Positions = Literal["all", "prompt", "generated"] | int
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def apply(chat_model: ChatModel, *interventions: Intervention) -> Iterator[None]
     Raises:
         ModelError: a vector of another width, or a layer that the model does not have; nothing is changed then.
     """
-    clock = _Clock()
+    clock = Clock()
     plans = [plan for item in interventions for plan in _plans(chat_model, item, clock)]
     handles = [chat_model.body.register_forward_pre_hook(clock.look, with_kwargs=True)] if plans else []
     try:
@@ -141,50 +139,14 @@ def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit) -> It
             handle.remove()
 
 
-def orthonormal(basis: Float[Tensor, "*k d_model"]) -> Float[Tensor, "k d_model"]:
-    """Orthonormal rows that span the given ones; a single vector keeps its direction.
-
-    Raises:
-        DataError: the vectors are zero or depend on each other.
-    """
-    rows = torch.atleast_2d(basis.double())
-    if torch.linalg.matrix_rank(rows) < len(rows):
-        raise DataError(f"{len(rows)} vectors span fewer dimensions; leave out zero and dependent ones")
-    q, r = torch.linalg.qr(rows.T)
-    return (q * r.diagonal().sign()).T
-
-
-@dataclass
-class _Clock:
-    """Where the tokens of the pass at hand stand: their place in the unpadded sequence, and how many passes continued the cache."""
-
-    step: int = 0
-    places: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def look(self, module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        past = kwargs.get("past_key_values")
-        n_past = 0 if past is None else int(past.get_seq_length())
-        self.step = self.step + 1 if n_past else 0
-        ids = kwargs.get("input_ids", inputs[0] if inputs else None)
-        ids = kwargs["inputs_embeds"][..., 0] if ids is None else ids
-        places = kwargs.get("position_ids")
-        if places is None:
-            mask = kwargs.get("attention_mask")
-            if isinstance(mask, Tensor) and mask.ndim == 2:
-                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[-1] :]
-            else:
-                places = torch.arange(n_past, n_past + ids.shape[-1], device=ids.device)[None]
-        self.places = places.expand(ids.shape[0], -1)
-
-
-def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tuple[torch.nn.Module, Any]]:
+def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tuple[torch.nn.Module, Any]]:
     """(module, hook) for every place that an intervention touches."""
     if isinstance(item, Steer):
         chat_model.check_layers(list(item.vectors))
         for vector in item.vectors.values():
             _check_width(chat_model, vector)
         return [
-            (chat_model.layers[layer], OutputEdit(_adder(vector, item, clock)))
+            (chat_model.layers[layer], OutputEdit(adder(vector, item.positions, item.schedule, clock)))
             for layer, vector in item.vectors.items()
             if bool((vector != 0).any())  # adding nothing must not even round
         ]
@@ -193,9 +155,9 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tup
         _check_width(chat_model, item.values)
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
-        return [(chat_model.layers[item.layer], OutputEdit(_patcher(item, clock)))]
+        return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
     _check_width(chat_model, item.basis)
-    basis = _row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
+    basis = row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
     n_points, shape = chat_model.n_layers + 1, basis.shape[:-1]
     held = torch.zeros(n_points, *shape) if item.coordinates is None else item.coordinates.reshape(-1, *shape)
     if len(held) != n_points:
@@ -204,72 +166,15 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: _Clock) -> list[tup
         )
     if item.layers is not None:
         chat_model.check_layers(list(item.layers))
-        return [(chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))) for layer in item.layers]
-    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], _before(_setter(basis, held[0])))]
-    remove = OutputEdit(_setter(basis, torch.zeros(shape)))
+        return [(chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1]))) for layer in item.layers]
+    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], before(setter(basis, held[0])))]
+    remove = OutputEdit(setter(basis, torch.zeros(shape)))
     for layer in range(chat_model.n_layers):
         for hook_point in ("attn_out", "mlp_out"):
             path = hook_site(chat_model.layers[layer], hook_point).path
             plans.append((chat_model.layers[layer].get_submodule(path), remove))
-        plans.append((chat_model.layers[layer], OutputEdit(_setter(basis, held[layer + 1]))))
+        plans.append((chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1]))))
     return plans
-
-
-def _adder(vector: Tensor, item: Steer, clock: _Clock) -> Edit:
-    def edit(residual: Tensor) -> Tensor:
-        if (item.positions == "prompt" and clock.step > 0) or (item.positions == "generated" and clock.step == 0):
-            return residual
-        added = vector if item.schedule is None else item.schedule(clock.step) * vector
-        added = added.to(residual)
-        if added.ndim == 2:
-            added = added[:, None]
-        if isinstance(item.positions, int):
-            chosen = (clock.places >= item.positions)[..., None].to(residual.device)
-            return torch.where(chosen, residual + added, residual)
-        return residual + added
-
-    return edit
-
-
-def _patcher(item: Patch, clock: _Clock) -> Edit:
-    def edit(residual: Tensor) -> Tensor:
-        patched = residual.clone()
-        for index, position in enumerate(item.positions):
-            chosen = (clock.places == position)[..., None].to(residual.device)
-            value = item.values[..., index, :].to(residual)
-            patched = torch.where(chosen, value[:, None] if value.ndim == 2 else value, patched)
-        return patched
-
-    return edit
-
-
-def _row_bases(bases: Float[Tensor, "batch k d_model"]) -> Float[Tensor, "batch k d_model"]:
-    """Orthonormal bases row by row; equal ones are computed once, and zeros stay zeros."""
-    unique, places = torch.unique(bases.double(), dim=0, return_inverse=True)
-    return torch.stack([orthonormal(basis) if basis.any() else basis for basis in unique])[places]
-
-
-def _setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, "*batch k"]) -> Edit:
-    """Sets coordinates of `[batch, position, d_model]`, in float32 or better."""
-    held = coordinates if coordinates.ndim == 1 else coordinates[:, None]
-
-    def edit(residual: Tensor) -> Tensor:
-        exact = torch.promote_types(residual.dtype, torch.float32)
-        rows, values = basis.to(residual.device, exact), residual.to(exact)
-        return (values + (held.to(values) - values @ rows.mT) @ rows).to(residual.dtype)
-
-    return edit
-
-
-def _before(edit: Edit) -> Callable[..., Any]:
-    """A forward pre-hook that edits the residual entering a block."""
-
-    def hook(module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if inputs:
-            return (edit(inputs[0]), *inputs[1:]), kwargs
-        return inputs, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    return hook
 
 
 def _check_width(chat_model: ChatModel, vector: Tensor) -> None:

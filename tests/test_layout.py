@@ -21,7 +21,7 @@ SIBLINGS = ("training", "evals", "probes")
 LEVELS = {
     0: ("errors", "precision", "config", "records", "store", "contrast", "judged", "files", "stats", "http", "texts"),
     1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions", "kv_cache"),
-    2: ("capture", "running_means", "likelihood", "labeled", "merging"),
+    2: ("edits", "capture", "running_means", "likelihood", "labeled", "merging"),
     3: (
         "token_store",
         "token_writer",
