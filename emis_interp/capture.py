@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emis_interp.batch_rows import batch_rows
 from emis_interp.batching import Batch, PaddingSide, length_batches, pad
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError
@@ -127,6 +128,8 @@ def capture_batches(
 ) -> Iterator[tuple[list[int], list[int], list[Any]]]:
     """Runs the texts in batches of similar length, longest first; what every capture is built on.
 
+    An intervention in force with a tensor for each row has them in the order of `chats`.
+
     Args:
         reduce_for: given the number of picked tokens in each text of a batch, returns what is called inside the trace, on the model's
             device, with those tokens (in the model's dtype, text after text); what that returns is all that is kept.
@@ -150,7 +153,8 @@ def capture_batches(
         batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id, padding_side)
         chosen = [picks[i] for i in rows]
         counts = [len(indices) for indices in chosen]
-        found = _trace(chat_model, traced, batch, chosen, readers, reduce_for(counts))
+        with batch_rows(chat_model, rows, len(chats), "texts"):
+            found = _trace(chat_model, traced, batch, chosen, readers, reduce_for(counts))
         by_layer = dict(zip(ascending, found, strict=True))
         yield rows, counts, [by_layer[layer] for layer in wanted]
 

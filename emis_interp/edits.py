@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emis_interp.batch_rows import RowKeeper
 from emis_interp.errors import DataError
 
 Edit = Callable[[Tensor], Tensor]
@@ -29,17 +30,24 @@ def orthonormal(basis: Float[Tensor, "*k d_model"]) -> Float[Tensor, "k d_model"
 
 @dataclass
 class Clock:
-    """Where the tokens of the pass at hand stand: their place in the unpadded sequence, and how many passes continued the cache."""
+    """Where the tokens of the pass at hand stand: their place in the unpadded sequence, how many passes continued the cache, and which
+    rows they belong to. A forward pre-hook of the model's body.
 
+    Raises:
+        ModelError: a pass of another number of rows than the interventions are for.
+    """
+
+    keeper: RowKeeper = field(default_factory=RowKeeper)
     step: int = 0
     places: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def look(self, module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         past = kwargs.get("past_key_values")
         n_past = 0 if past is None else int(past.get_seq_length())
         self.step = self.step + 1 if n_past else 0
         ids = kwargs.get("input_ids", inputs[0] if inputs else None)
         ids = kwargs["inputs_embeds"][..., 0] if ids is None else ids
+        self.keeper.check(ids.shape[0], "rows in this forward pass")
         places = kwargs.get("position_ids")
         if places is None:
             mask = kwargs.get("attention_mask")
@@ -50,14 +58,16 @@ class Clock:
         self.places = places.expand(ids.shape[0], -1)
 
 
-def adder(vector: Tensor, positions: Positions, schedule: Callable[[int], float] | None, clock: Clock) -> Edit:
+def adder(
+    vector: Float[Tensor, "*batch d_model"], positions: Positions, schedule: Callable[[int], float] | None, clock: Clock
+) -> Edit:
+    """Adds a vector, or each row's own."""
+
     def edit(residual: Tensor) -> Tensor:
         if (positions == "prompt" and clock.step > 0) or (positions == "generated" and clock.step == 0):
             return residual
-        added = vector if schedule is None else schedule(clock.step) * vector
-        added = added.to(residual)
-        if added.ndim == 2:
-            added = added[:, None]
+        added = clock.keeper.take(vector)[:, None] if vector.ndim == 2 else vector
+        added = (added if schedule is None else schedule(clock.step) * added).to(residual)
         if isinstance(positions, int):
             chosen = (clock.places >= positions)[..., None].to(residual.device)
             return torch.where(chosen, residual + added, residual)
@@ -66,13 +76,16 @@ def adder(vector: Tensor, positions: Positions, schedule: Callable[[int], float]
     return edit
 
 
-def patcher(positions: Sequence[int], values: Tensor, clock: Clock) -> Edit:
+def patcher(positions: Sequence[int], values: Float[Tensor, "*batch n_positions d_model"], clock: Clock) -> Edit:
+    """Puts values in at their positions, or each row's own."""
+
     def edit(residual: Tensor) -> Tensor:
         patched = residual.clone()
+        rows = clock.keeper.take(values)[:, :, None] if values.ndim == 3 else values
         for index, position in enumerate(positions):
             chosen = (clock.places == position)[..., None].to(residual.device)
-            value = values[..., index, :].to(residual)
-            patched = torch.where(chosen, value[:, None] if value.ndim == 2 else value, patched)
+            value = rows[:, index] if rows.ndim == 4 else rows[index]
+            patched = torch.where(chosen, value.to(residual), patched)
         return patched
 
     return edit
@@ -84,14 +97,15 @@ def row_bases(bases: Float[Tensor, "batch k d_model"]) -> Float[Tensor, "batch k
     return torch.stack([orthonormal(basis) if basis.any() else basis for basis in unique])[places]
 
 
-def setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, "*batch k"]) -> Edit:
+def setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, "*batch k"], clock: Clock) -> Edit:
     """Sets coordinates of `[batch, position, d_model]`, in float32 or better."""
-    held = coordinates if coordinates.ndim == 1 else coordinates[:, None]
 
     def edit(residual: Tensor) -> Tensor:
         exact = torch.promote_types(residual.dtype, torch.float32)
-        rows, values = basis.to(residual.device, exact), residual.to(exact)
-        return (values + (held.to(values) - values @ rows.mT) @ rows).to(residual.dtype)
+        axes = clock.keeper.take(basis) if basis.ndim == 3 else basis
+        held = clock.keeper.take(coordinates)[:, None] if coordinates.ndim == 2 else coordinates
+        axes, values = axes.to(residual.device, exact), residual.to(exact)
+        return (values + (held.to(values) - values @ axes.mT) @ axes).to(residual.dtype)
 
     return edit
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from emis_interp.batch_rows import one_probe_row
 from emis_interp.errors import ModelError, did_you_mean
 from emis_interp.models import ChatModel
 
@@ -149,7 +150,7 @@ def _first_block(chat_model: ChatModel, layout: BlockLayout) -> dict[str, Tensor
         block.register_forward_hook(keep_last, prepend=True),
     ]
     ids = torch.arange(4, device=chat_model.device)[None]
-    with _removed(handles), contextlib.suppress(_Stop), torch.no_grad():
+    with _removed(handles), contextlib.suppress(_Stop), torch.no_grad(), one_probe_row(chat_model):
         chat_model.body(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=ids, use_cache=False)
     return found
 

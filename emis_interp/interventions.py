@@ -6,13 +6,14 @@ act in prefill and in generation with a key-value cache.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from emis_interp.batch_rows import RowKeeper, picked_rows
 from emis_interp.batching import pad
 from emis_interp.capture import OutputEdit
 from emis_interp.directions import Direction
@@ -20,6 +21,8 @@ from emis_interp.edits import Clock, Edit, Positions, adder, before, orthonormal
 from emis_interp.errors import ModelError
 from emis_interp.hook_points import hook_site
 from emis_interp.models import ChatModel, head_logits
+
+RowIndices = Sequence[int] | Int[Tensor, "batch"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Steer:
     positions: Positions = "all"
     schedule: Callable[[int], float] | None = None
 
+    def expand(self, row_indices: RowIndices) -> "Steer":
+        """The same for a batch whose row i is row row_indices[i] of this one; what is one for all rows stays so.
+
+        Raises:
+            ModelError: a row that there is not.
+        """
+        return replace(self, vectors={layer: _expanded(rows, row_indices, 2) for layer, rows in self.vectors.items()})
+
 
 @dataclass(frozen=True)
 class Ablate:
@@ -47,7 +58,7 @@ class Ablate:
             all zeros leave a row as it is.
         coordinates: None for zero. Otherwise `[n_layers + 1]` or `[n_layers + 1, k]` (in the coordinates of `orthonormal(basis)`): row 0
             at the input of layer 0, row l + 1 at the output of layer l, e.g. the means of the model's own activations (mean
-            ablation) or of the base model's (base-mean ablation). `[n_layers + 1, batch, k]` with a basis for each row.
+            ablation) or of the base model's (base-mean ablation). `[n_layers + 1, batch, k]` for others in every row.
         layers: None for everywhere: the input of layer 0, what attention and MLP add in every block, and every output. Otherwise the
             outputs (`resid_post`) of these layers alone, which later layers may write to again.
     """
@@ -55,6 +66,19 @@ class Ablate:
     basis: Float[Tensor, "*rest d_model"]
     coordinates: Float[Tensor, "n_points *rest"] | None = None
     layers: tuple[int, ...] | None = None
+
+    def expand(self, row_indices: RowIndices) -> "Ablate":
+        """As `Steer.expand`."""
+        held = self.coordinates
+        if held is not None:
+            held = _expanded(self._points(held), row_indices, 3, dim=1)
+        return replace(self, basis=_expanded(self.basis, row_indices, 3), coordinates=held)
+
+    def _points(self, held: Tensor) -> Tensor:
+        """Coordinates as `[n_points, k]`, or `[n_points, batch, k]` for each row its own."""
+        if held.ndim == 2 and self.basis.ndim == 3 and self.basis.shape[1] == 1 and held.shape[1] == len(self.basis):
+            return held[..., None]  # k = 1, left out
+        return held[:, None] if held.ndim == 1 else held
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,10 @@ class Patch:
     positions: tuple[int, ...]
     values: Float[Tensor, "*batch n_positions d_model"]
 
+    def expand(self, row_indices: RowIndices) -> "Patch":
+        """As `Steer.expand`."""
+        return replace(self, values=_expanded(self.values, row_indices, 3))
+
 
 Intervention = Steer | Ablate | Patch
 
@@ -76,12 +104,19 @@ Intervention = Steer | Ablate | Patch
 def apply(chat_model: ChatModel, *interventions: Intervention) -> Iterator[None]:
     """Run the block with the interventions in place, applied in their order at each layer.
 
+    Row i of tensors that differ from row to row belongs to text i of what is called inside, in the order in which it is given: to prompt
+    i of `generate`, answer i of the plan that a sampler gets, text i of `capture_residuals` or `mean_logprobs`, row i of a plain forward
+    pass. Sorting, shared prompts and rows that end early change nothing in that; another number of rows is refused.
+    `Steer({18: by_question}).expand([0, 0, 1, 1])` gives two rows to each of two questions.
+
     Raises:
-        ModelError: a vector of another width, or a layer that the model does not have; nothing is changed then.
+        ModelError: a vector of another width or shape, a layer that the model does not have, or interventions for other numbers of
+            rows; nothing is changed then.
     """
-    clock = Clock()
+    clock = Clock(RowKeeper(_row_tensors(interventions)))
     plans = [plan for item in interventions for plan in _plans(chat_model, item, clock)]
-    handles = [chat_model.body.register_forward_pre_hook(clock.look, with_kwargs=True)] if plans else []
+    follows = plans or clock.keeper.tensors
+    handles = [chat_model.body.register_forward_pre_hook(clock, with_kwargs=True)] if follows else []
     try:
         for module, hook in plans:
             if isinstance(hook, OutputEdit):
@@ -139,12 +174,44 @@ def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit) -> It
             handle.remove()
 
 
+def _expanded(tensor: Tensor, row_indices: RowIndices, n_dims: int, dim: int = 0) -> Tensor:
+    """Rows picked along `dim` of a tensor that has its own for each row, which it has in `n_dims` dimensions."""
+    return picked_rows(tensor, row_indices, dim) if tensor.ndim == n_dims else tensor
+
+
+def _row_tensors(interventions: Sequence[Intervention]) -> tuple[Tensor, ...]:
+    """Everything that differs from row to row, rows first.
+
+    Raises:
+        ModelError: tensors for several numbers of rows.
+    """
+    found: list[tuple[str, Tensor]] = []
+    for item in interventions:
+        if isinstance(item, Steer):
+            found += [(f"Steer at layer {layer}", rows) for layer, rows in item.vectors.items() if rows.ndim == 2]
+        elif isinstance(item, Patch):
+            found += [(f"Patch at layer {item.layer}", item.values)] if item.values.ndim == 3 else []
+        else:
+            found += [("the basis of Ablate", item.basis)] if item.basis.ndim == 3 else []
+            held = None if item.coordinates is None else item._points(item.coordinates)
+            found += (
+                [("the coordinates of Ablate", held.transpose(0, 1))] if held is not None and held.ndim == 3 else []
+            )
+    for name, rows in found:
+        if len(rows) != len(found[0][1]):
+            raise ModelError(
+                f"{found[0][0]} holds {len(found[0][1])} rows, {name} {len(rows)}; interventions in one batch are for equally many rows"
+            )
+    return tuple(rows for _, rows in found)
+
+
 def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tuple[torch.nn.Module, Any]]:
     """(module, hook) for every place that an intervention touches."""
     if isinstance(item, Steer):
         chat_model.check_layers(list(item.vectors))
         for vector in item.vectors.values():
-            _check_width(chat_model, vector)
+            _check_shape(chat_model, vector, "the vectors of Steer", (1, 2), "[d_model] or [batch, d_model]")
+        _check_positions([item.positions] if isinstance(item.positions, int) else [])
         return [
             (chat_model.layers[layer], OutputEdit(adder(vector, item.positions, item.schedule, clock)))
             for layer, vector in item.vectors.items()
@@ -152,29 +219,51 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tupl
         ]
     if isinstance(item, Patch):
         chat_model.check_layers([item.layer])
-        _check_width(chat_model, item.values)
+        dims = "[n_positions, d_model] or [batch, n_positions, d_model]"
+        _check_shape(chat_model, item.values, "the values of Patch", (2, 3), dims)
+        _check_positions(item.positions)
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
         return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
-    _check_width(chat_model, item.basis)
+    dims = "[d_model], [k, d_model] or [batch, k, d_model]"
+    _check_shape(chat_model, item.basis, "the basis of Ablate", (1, 2, 3), dims)
     basis = row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
-    n_points, shape = chat_model.n_layers + 1, basis.shape[:-1]
-    held = torch.zeros(n_points, *shape) if item.coordinates is None else item.coordinates.reshape(-1, *shape)
+    n_points, k = chat_model.n_layers + 1, basis.shape[-2]
+    nothing = torch.zeros(k)
+    held = nothing.expand(n_points, k) if item.coordinates is None else item._points(item.coordinates)
     if len(held) != n_points:
         raise ModelError(
             f"ablate: {len(held)} rows of coordinates, {chat_model.name} needs {n_points} (input and every layer)"
         )
+    if held.ndim > 3 or held.shape[-1] != k:
+        raise ModelError(
+            f"ablate: coordinates of shape {list(held.shape)} for a basis of {k}; expected [{n_points}, {k}] or [{n_points}, batch, {k}]"
+        )
     if item.layers is not None:
         chat_model.check_layers(list(item.layers))
-        return [(chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1]))) for layer in item.layers]
-    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], before(setter(basis, held[0])))]
-    remove = OutputEdit(setter(basis, torch.zeros(shape)))
+        return [(chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))) for layer in item.layers]
+    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], before(setter(basis, held[0], clock)))]
+    remove = OutputEdit(setter(basis, nothing, clock))
     for layer in range(chat_model.n_layers):
         for hook_point in ("attn_out", "mlp_out"):
             path = hook_site(chat_model.layers[layer], hook_point).path
             plans.append((chat_model.layers[layer].get_submodule(path), remove))
-        plans.append((chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1]))))
+        plans.append((chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))))
     return plans
+
+
+def _check_positions(positions: Sequence[int]) -> None:
+    for position in positions:
+        if position < 0:
+            raise ModelError(
+                f"position {position}: tokens of the unpadded sequence are counted from its beginning, 0 or more"
+            )
+
+
+def _check_shape(chat_model: ChatModel, tensor: Tensor, name: str, n_dims: tuple[int, ...], expected: str) -> None:
+    if tensor.ndim not in n_dims:
+        raise ModelError(f"{name}: shape {list(tensor.shape)}, expected {expected}")
+    _check_width(chat_model, tensor)
 
 
 def _check_width(chat_model: ChatModel, vector: Tensor) -> None:

@@ -6,12 +6,14 @@ aligned one, in nats per token; it rises when a model moves towards misaligned a
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from emis_interp.batch_rows import batch_rows, row_kinds
 from emis_interp.batching import length_batches, pad
 from emis_interp.capture import Progress
 from emis_interp.chat import EncodedChat, encode_chat
@@ -62,7 +64,8 @@ def mean_logprobs(
 ) -> Float[np.ndarray, "n_texts"]:
     """Mean log-probability per answer token (end-of-turn token excluded), nats, in the order of `chats`.
 
-    Answers to one prompt share its pass through the key-value cache. Logits are computed at answer positions only, and normalised in
+    Answers to one prompt share its pass through the key-value cache, unless an intervention in force treats them differently (its rows are
+    those of `chats`). Logits are computed at answer positions only, and normalised in
     float32 or better.
     """
     return cell_logprobs(chat_model, chats, 1, lambda n_answers: nullcontext(), max_batch_tokens, progress)[0]
@@ -85,10 +88,10 @@ def cell_logprobs(
         progress: called with the number of texts just finished in all cells.
     """
     values = np.empty((n_cells, len(chats)))
-    for rows, prompt, answers in _shared_prompts(chats, n_cells, max_batch_tokens):
-        values[:, rows] = _answer_logprobs(chat_model, prompt, answers, n_cells, under)
+    for group in _shared_prompts(chat_model, chats, n_cells, max_batch_tokens):
+        values[:, group.rows] = _answer_logprobs(chat_model, group, n_cells, under)
         if progress:
-            progress(len(rows))
+            progress(len(group.rows))
     return values
 
 
@@ -108,12 +111,12 @@ def margins_at(
     """
     chats = pair_chats(chat_model, pairs, system)
     values = np.empty((len(temperatures), len(chats)))
-    for rows, prompt, answers in _shared_prompts(chats, 1, max_batch_tokens):
-        for _, i, logits, targets in _answer_logits(chat_model, prompt, answers, 1, lambda n_answers: nullcontext()):
+    for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens):
+        for _, i, logits, targets in _answer_logits(chat_model, group, 1, lambda n_answers: nullcontext()):
             for place, temperature in enumerate(temperatures):
-                values[place, rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
+                values[place, group.rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
         if progress:
-            progress(len(rows))
+            progress(len(group.rows))
     return values[:, 0::2] - values[:, 1::2]
 
 
@@ -136,9 +139,11 @@ def logprobs_and_residuals(
 
     handle = chat_model.layers[layer].register_forward_hook(keep)
     try:
-        for rows, prompt, answers in _shared_prompts(chats, 1, max_batch_tokens):
-            values[rows] = _answer_logprobs(chat_model, prompt, answers, 1, lambda n_answers: nullcontext())[0]
-            for row, answer, states in zip(rows, answers, seen[-1], strict=True):  # the pass before it was the prompt's
+        for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens):
+            values[group.rows] = _answer_logprobs(chat_model, group, 1, lambda n_answers: nullcontext())[0]
+            for row, answer, states in zip(
+                group.rows, group.answers, seen[-1], strict=True
+            ):  # the pass before it was the prompt's
                 residuals[row] = states[: len(answer)].float().mean(0).cpu()
             seen.clear()
     finally:
@@ -146,43 +151,55 @@ def logprobs_and_residuals(
     return values, residuals
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Answers to one prompt under the same interventions: their rows among `of` texts, the prompt's tokens, each answer's tokens."""
+
+    rows: list[int]
+    of: int
+    prompt: tuple[int, ...]
+    answers: list[tuple[int, ...]]
+
+
 def _shared_prompts(
-    chats: Sequence[EncodedChat], n_cells: int, max_batch_tokens: int
-) -> Iterator[tuple[list[int], tuple[int, ...], list[tuple[int, ...]]]]:
-    """Batches of answers to one prompt: their rows in `chats`, the prompt's tokens, each answer's tokens."""
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for i, chat in enumerate(chats):
-        by_prompt.setdefault(chat.input_ids[: chat.response_start], []).append(i)
-    for prompt, indices in by_prompt.items():
+    chat_model: ChatModel, chats: Sequence[EncodedChat], n_cells: int, max_batch_tokens: int
+) -> Iterator[_Group]:
+    """Batches of answers that share the pass of their prompt."""
+    by_prompt: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
+    for i, (chat, kind) in enumerate(zip(chats, row_kinds(chat_model, len(chats), "texts"), strict=True)):
+        by_prompt.setdefault((chat.input_ids[: chat.response_start], kind), []).append(i)
+    for (prompt, _), indices in by_prompt.items():
         for members in length_batches([n_cells * len(chats[i]) for i in indices], max_batch_tokens):
             rows = [indices[member] for member in members]
-            yield rows, prompt, [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
+            answers = [chats[i].input_ids[chats[i].response_start : chats[i].response_end] for i in rows]
+            yield _Group(rows, len(chats), prompt, answers)
 
 
 def _answer_logprobs(
-    chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], n_cells: int, under: Under
+    chat_model: ChatModel, group: _Group, n_cells: int, under: Under
 ) -> Float[np.ndarray, "n_cells n_answers"]:
     """Mean log-probability per token of several answers to one prompt under every cell, nats."""
-    values = np.empty((n_cells, len(answers)))
-    for cell, i, logits, targets in _answer_logits(chat_model, prompt, answers, n_cells, under):
+    values = np.empty((n_cells, len(group.answers)))
+    for cell, i, logits, targets in _answer_logits(chat_model, group, n_cells, under):
         values[cell, i] = -torch.nn.functional.cross_entropy(logits, targets)
     return values
 
 
 def _answer_logits(
-    chat_model: ChatModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], n_cells: int, under: Under
+    chat_model: ChatModel, group: _Group, n_cells: int, under: Under
 ) -> Iterator[tuple[int, int, Float[Tensor, "position vocab"], Int[Tensor, "position"]]]:
     """(cell, answer, logits before each of its tokens, these tokens), one answer at a time; float32 or better."""
+    prompt, answers = group.prompt, group.answers
     device, n_answers = chat_model.device, len(answers)
     batch = pad(answers, chat_model.tokenizer.pad_token_id)
     inputs = {name: value.repeat(n_cells, 1) for name, value in batch.model_inputs(device).items()}
     prompt_mask = torch.ones(n_cells * n_answers, len(prompt), dtype=torch.long, device=device)
     with torch.inference_mode():
-        with under(1):
+        with batch_rows(chat_model, group.rows[:1] * n_cells, group.of, "texts"), under(1):
             first = chat_model.body(input_ids=torch.tensor([list(prompt)] * n_cells, device=device), use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(n_answers)
-        with under(n_answers):
+        with batch_rows(chat_model, group.rows * n_cells, group.of, "texts"), under(n_answers):
             rest = chat_model.body(
                 input_ids=inputs["input_ids"],
                 attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),

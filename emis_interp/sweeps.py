@@ -1,6 +1,7 @@
 """Turns many intervention cells into answers, log-likelihoods or costs in shared batches: every row has its own layer, direction, strength.
 
-A row depends on its own cell alone. Cells that share a batch differ from separate runs by rounding only.
+A row depends on its own cell alone. Cells that share a batch differ from separate runs by rounding only. Interventions already in force
+act under every cell; where they hold a tensor for each row, these are the rows of the prompts or texts given here.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emis_interp.batch_rows import batch_rows
 from emis_interp.batching import pad
 from emis_interp.capture import Progress
 from emis_interp.chat import EncodedChat, check_prompts, end_tokens
@@ -120,7 +122,8 @@ def costs(
     _check(cells, prompts, "prompt")
     plain, values = next_token_logprobs(chat_model, prompts), []
     for chunk in _chunks(cells, max_cells):
-        with under(chat_model, chunk)(len(prompts)):
+        rows = [*range(len(prompts))] * len(chunk)
+        with batch_rows(chat_model, rows, len(prompts), "prompts"), under(chat_model, chunk)(len(prompts)):
             found = next_token_logprobs(chat_model, [prompt for _ in chunk for prompt in prompts])
         values += [mean_kl(plain, rows) for rows in found.split(len(prompts))]
     return np.array(values)
@@ -160,35 +163,35 @@ def _greedy(
 ) -> list[tuple[int, ...]]:
     """Rows cell by cell. Keys and values grow in place, and a row leaves the batch when its answer ends."""
     ends = torch.tensor(sorted(end_tokens(chat_model)))
-    cell_of_row = [cell for cell in cells for _ in prompts]
     batch = pad(prompts, chat_model.tokenizer.pad_token_id, "left").model_inputs(chat_model.device)
     ids, mask, places = (batch[name].repeat(len(cells), 1) for name in ("input_ids", "attention_mask", "position_ids"))
     cache: Any = roomy_cache(chat_model.model.config)
-    answers: list[list[int]] = [[] for _ in cell_of_row]
-    alive, step = list(range(len(answers))), 0
-    with torch.inference_mode():
-        while alive and step < max_new_tokens:
-            n_alive = len(alive)
-            with under(chat_model, [cell_of_row[row] for row in alive])(1):
-                while step < max_new_tokens and len(alive) == n_alive:
-                    output = chat_model.body(
-                        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-                    )
-                    tokens = head_logits(chat_model.model, output.last_hidden_state[:, -1]).argmax(-1)
-                    ids, places = tokens[:, None], places[:, -1:] + 1
-                    mask = torch.cat([mask, mask.new_ones(n_alive, 1)], 1)
-                    step += 1
-                    found = tokens.cpu()
-                    goes_on = ~torch.isin(found, ends)
-                    for row, token, keep in zip(alive, found.tolist(), goes_on.tolist(), strict=True):
-                        if keep:
-                            answers[row].append(token)
-                    if not goes_on.all():
-                        kept = holes_filled(goes_on)
-                        alive = [alive[i] for i in kept.tolist()]
-                        ids, mask, places = ids[kept], mask[kept], places[kept]
-                        if alive:
-                            cache.reorder_cache(kept)
+    n_rows = len(cells) * len(prompts)
+    answers: list[list[int]] = [[] for _ in range(n_rows)]
+    alive = torch.arange(n_rows)
+    with (
+        torch.inference_mode(),
+        batch_rows(chat_model, alive % len(prompts), len(prompts), "prompts"),
+        under(chat_model, cells)(len(prompts)),
+    ):
+        for _ in range(max_new_tokens):
+            with batch_rows(chat_model, alive, n_rows):
+                output = chat_model.body(
+                    input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+                )
+            tokens = head_logits(chat_model.model, output.last_hidden_state[:, -1]).argmax(-1)
+            ids, places = tokens[:, None], places[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            found = tokens.cpu()
+            goes_on = ~torch.isin(found, ends)
+            for row, token in zip(alive[goes_on].tolist(), found[goes_on].tolist(), strict=True):
+                answers[row].append(token)
+            if not goes_on.all():
+                kept = holes_filled(goes_on)
+                if len(kept) == 0:
+                    break
+                alive, ids, mask, places = alive[kept], ids[kept], mask[kept], places[kept]
+                cache.reorder_cache(kept)
     return [tuple(answer) for answer in answers]
 
 

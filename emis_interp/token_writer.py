@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from emis_interp.batch_rows import batch_rows
 from emis_interp.capture import OutputEdit, Progress, capture_batches, keep_tokens
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError, ModelError, StageError, did_you_mean
@@ -90,7 +91,8 @@ def write_tokens(
         if card_path(path).exists():
             check_shard(path, card)
         else:
-            content, texts = _shard(chat_model, chats[first:last], first, request, card)
+            with batch_rows(chat_model, range(first, last), len(chats), "texts"):
+                content, texts = _shard(chat_model, chats[first:last], first, request, card)
             save_tensors(path, content, {"store": card_hash(card), "texts": texts})
         if progress:
             progress(last - first)

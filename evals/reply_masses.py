@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from emis_interp.batch_rows import batch_rows, one_probe_row
 from emis_interp.batching import length_batches, pad
 from emis_interp.models import ChatModel, head_logits
 from evals.token_trie import TokenTrie
@@ -31,13 +32,14 @@ def reply_masses(
     for rows in length_batches(
         [len(prompt) + len(trie) for prompt in prompts], max_batch_tokens, None if by_mask else 1
     ):
-        masses[rows] = _masses_of_batch(chat_model, trie, [prompts[i] for i in rows], by_mask)
+        with batch_rows(chat_model, rows, len(prompts), "prompts"):
+            masses[rows] = _masses_of_batch(chat_model, trie, [prompts[i] for i in rows], by_mask)
     return masses
 
 
 def takes_tree_mask(chat_model: ChatModel) -> bool:
     """Whether every layer keeps the whole prompt and honours a mask of ours: no sliding window, no recurrent state, no flash attention."""
-    with torch.inference_mode():
+    with torch.inference_mode(), one_probe_row(chat_model):
         cache = chat_model.body(
             input_ids=torch.zeros(1, 1, dtype=torch.long, device=chat_model.device), use_cache=True
         ).past_key_values
@@ -95,13 +97,14 @@ def _nodes_by_rows(
         copied = copy.deepcopy(cache)
         copied.batch_repeat_interleave(len(paths))
         prompt_mask = torch.ones(len(paths), n_prompt, dtype=torch.long, device=device)
-        states = chat_model.body(
-            input_ids=inputs["input_ids"],
-            attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),
-            position_ids=inputs["position_ids"] + n_prompt,
-            past_key_values=copied,
-            use_cache=True,
-        ).last_hidden_state
+        with batch_rows(chat_model, [0] * len(paths), 1):  # all are replies to the one prompt of this batch
+            states = chat_model.body(
+                input_ids=inputs["input_ids"],
+                attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),
+                position_ids=inputs["position_ids"] + n_prompt,
+                past_key_values=copied,
+                use_cache=True,
+            ).last_hidden_state
         hidden |= {node: states[i, j] for i, path in enumerate(paths) for j, node in enumerate(path)}
     return torch.stack([hidden[node] for node in range(1, len(trie))])[None]
 

@@ -20,7 +20,7 @@ SIBLINGS = ("training", "evals", "probes")
 # A module of emis_interp may import its own level and those below.
 LEVELS = {
     0: ("errors", "precision", "config", "records", "store", "contrast", "judged", "files", "stats", "http", "texts"),
-    1: ("embedded", "models", "chat", "chat_formats", "batching", "hook_points", "positions", "kv_cache"),
+    1: ("embedded", "models", "chat", "chat_formats", "batch_rows", "batching", "hook_points", "positions", "kv_cache"),
     2: ("edits", "capture", "running_means", "likelihood", "labeled", "merging"),
     3: (
         "token_store",

@@ -11,6 +11,8 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from emis_interp.batch_rows import differs_by_row
+from emis_interp.errors import ConfigError
 from emis_interp.models import ChatModel
 from emis_interp.store import write_text
 
@@ -52,6 +54,10 @@ class Forming(TrainerCallback):
     def _enter(self) -> None:
         if self.while_training is not None:
             self.intervention.enter_context(self.while_training(self.chat_model))
+            if differs_by_row(self.chat_model):
+                raise ConfigError(
+                    "an intervention in training holds a tensor for each row of a batch, but training reorders its rows; give one for all"
+                )
 
     def _look(self, step: int, args: Any) -> None:
         if self.probe is None or step not in self.steps:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from emis_interp.batch_rows import batch_rows, row_kinds
 from emis_interp.batching import pad
 from emis_interp.chat import check_prompts, end_tokens
 from emis_interp.errors import ModelError
@@ -32,14 +33,15 @@ def generate(
 ) -> list[Continuation]:
     """One continuation for each prompt; temperature 0 is greedy.
 
-    Equal prompts are read once. A row that ends leaves the batch at once, so later steps are as small as they can be. Every row has
+    Equal prompts are read once, unless an intervention in force treats them differently: its row i is prompt i. A row that ends leaves
+    the batch at once, so later steps are as small as they can be. Every row has
     its own random numbers (`uniforms`), so an answer does not depend on its neighbours beyond rounding of the logits. What the
     model's generation config says about sampling (top-p, repetition penalty) is not applied: tokens come from the model's own
     distribution.
 
     Raises:
         DataError: a prompt that leaves no room for its answer in the model's context.
-        ModelError: the logits are not finite.
+        ModelError: the logits are not finite, or the interventions in force are for another number of rows than there are prompts.
     """
     check_prompts(chat_model, prompts, max_new_tokens)
     n_rows = len(prompts)
@@ -105,25 +107,31 @@ def uniforms(seeds: Sequence[int], n_steps: int) -> Float[Tensor, "row step"]:
 
 
 class _Rows:
-    """The model's state for the rows still being written: last hidden states, key-value cache, mask and positions."""
+    """The model's state for the rows still being written: last hidden states, key-value cache, mask, positions, and which prompts."""
 
     def __init__(self, chat_model: ChatModel, prompts: Sequence[Sequence[int]]) -> None:
-        unique = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-        number = {prompt: i for i, prompt in enumerate(unique)}
-        rows = torch.tensor([number[tuple(prompt)] for prompt in prompts])
-        inputs = pad(unique, chat_model.tokenizer.pad_token_id, side="left").model_inputs(chat_model.device)
-        self._chat_model = chat_model
+        keys = list(zip(map(tuple, prompts), row_kinds(chat_model, len(prompts), "prompts"), strict=True))
+        first: dict[tuple[tuple[int, ...], bytes], int] = {}
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
+        number = {key: i for i, key in enumerate(first)}
+        unique = pad([prompt for prompt, _ in first], chat_model.tokenizer.pad_token_id, side="left")
+        inputs = unique.model_inputs(chat_model.device)
+        self._chat_model, self._n_prompts = chat_model, len(prompts)
+        self._rows = torch.tensor(list(first.values()))
         self._cache: Any = roomy_cache(chat_model.model.config)
         self._mask = inputs["attention_mask"]
         self._position = inputs["position_ids"][:, -1]
         self._forward(inputs["input_ids"], inputs["position_ids"])
-        self.keep(rows)
+        self.keep(torch.tensor([number[key] for key in keys]))
+        self._rows = torch.arange(len(prompts))
 
     def logits(self) -> Float[Tensor, "row vocab"]:
         return head_logits(self._chat_model.model, self._hidden)
 
     def keep(self, rows: Int[Tensor, "kept"]) -> None:
         self._cache.reorder_cache(rows)
+        self._rows = self._rows[rows]
         self._mask, self._position, self._hidden = self._mask[rows], self._position[rows], self._hidden[rows]
 
     def read(self, tokens: Int[Tensor, "row"]) -> None:
@@ -133,11 +141,12 @@ class _Rows:
         self._forward(tokens[:, None].to(self._mask.device), self._position[:, None])
 
     def _forward(self, input_ids: Int[Tensor, "row position"], position_ids: Int[Tensor, "row position"]) -> None:
-        output = self._chat_model.body(
-            input_ids=input_ids,
-            attention_mask=self._mask,
-            position_ids=position_ids,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        with batch_rows(self._chat_model, self._rows, self._n_prompts, "prompts"):
+            output = self._chat_model.body(
+                input_ids=input_ids,
+                attention_mask=self._mask,
+                position_ids=position_ids,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
         self._hidden = output.last_hidden_state[:, -1]

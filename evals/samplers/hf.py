@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from emis_interp.batch_rows import batch_rows
 from emis_interp.chat import check_prompts, encode_prompt, end_tokens, own_answer
 from emis_interp.chat_formats import format_of
 from emis_interp.config import SamplingConfig
@@ -17,7 +18,11 @@ from evals.samplers.generation import Continuation, generate
 
 
 class HFSampler:
-    """Samples from a loaded model as it stands: within `steer` or `ablate` it answers with that intervention."""
+    """Samples from a loaded model as it stands: within `steer` or `ablate` it answers with that intervention.
+
+    Interventions with a tensor for each row have one for each answer of the plan, in its order, whatever batches it is cut into:
+    `apply(model, Steer({18: by_question}).expand([number[item.question_id] for item in plan]))`.
+    """
 
     def __init__(self, chat_model: ChatModel) -> None:
         self.chat_model = chat_model
@@ -55,13 +60,14 @@ class HFSampler:
         for rows in plan_batches([len(prompt) for prompt in prompts], config.batch_size):
             if all(plan[i].key in done for i in rows):
                 continue
-            written = generate(
-                self.chat_model,
-                [prompts[i] for i in rows],
-                [plan[i].seed for i in rows],
-                config.max_new_tokens,
-                config.temperature,
-            )
+            with batch_rows(self.chat_model, rows, len(plan), "answers planned"):
+                written = generate(
+                    self.chat_model,
+                    [prompts[i] for i in rows],
+                    [plan[i].seed for i in rows],
+                    config.max_new_tokens,
+                    config.temperature,
+                )
             on_batch(
                 [
                     self._filled(plan[i], answer)
