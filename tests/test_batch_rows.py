@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def texts_of(chat_model: ChatModel) -> list[EncodedChat]:
 
 def answer_states(chat_model: ChatModel, chat: EncodedChat) -> torch.Tensor:
     """Layer 0's `resid_post` at the answer's tokens, read by a hook behind those of the interventions in force."""
-    seen: list[torch.Tensor] = []
+    seen: list[Any] = []
     handle = chat_model.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
         chat_model.model(torch.tensor([chat.input_ids]))

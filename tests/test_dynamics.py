@@ -1,6 +1,7 @@
 """Watching a training: the files of its steps hold what a second route gives, and the curves have a planted shape."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from emis_interp.errors import DataError
 from emis_interp.likelihood import mean_logprobs, pair_margins
 from emis_interp.lora_directions import lora_directions
 from emis_interp.models import ChatModel, load_model
-from emis_interp.records import TrainingExample
+from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import load_tensors
-from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
+from organism.dynamics import column_of, said
+from training.change_point import cumulative_learning_rate
+from training.dynamics import Series, Watcher, affordable_probes, curves, read_series, spread_steps
 from training.sft import finetune
 
 PAIRS = load_contrast(None, 1)[:4]
@@ -63,7 +66,61 @@ def test_curves_begin_at_zero_and_end_at_their_own_final_state(watched: tuple[Pa
     assert found["model_cosine"][0] is None and found["model_cosine"][-1] == pytest.approx(1, abs=1e-5)
     assert found["rotation"][0] is None and found["rotation"][-1]["mean"] == pytest.approx(1, abs=1e-4)
     assert found["task"][0] == 0 and found["task"][-1] > 0.1  # the answers trained on become likelier than the others
-    assert found["change_point"]["step"] is None or found["change_point"]["low"] <= found["change_point"]["step"]
+
+
+def test_recorded_learning_rates_are_those_with_which_the_steps_were_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def remember(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        used.append(float(self.param_groups[0]["lr"]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", remember)
+    finetune("tiny", ROWS, config(n_epochs=3, warmup_steps=3), tmp_path)
+    recorded = column_of(tmp_path / "metrics.jsonl", "learning_rate")
+    assert [number for number, _ in recorded] == list(range(1, len(used) + 1))
+    assert [rate for _, rate in recorded] == pytest.approx(used, rel=1e-6)
+    assert used[0] == 0 and max(used) == pytest.approx(1e-3) and used[-1] < 5e-4  # warm-up, then decay
+    summed = cumulative_learning_rate(recorded, [0, 1, 2, len(used)])
+    assert summed.tolist() == pytest.approx([0, 0, used[1], sum(used)])
+
+
+def planted(shape: str) -> tuple[Series, list[ContrastPair], list[tuple[int, float]]]:
+    """Margins of 12 questions that follow the summed learning rate of a decaying schedule, in proportion or from its middle on."""
+    steps, random = np.arange(0, 42, 3.0), np.random.default_rng(3)
+    learning_rates = [(step, 1e-3 * (40 - step) / 40) for step in range(1, 41)]
+    z = cumulative_learning_rate(learning_rates, steps) / sum(rate for _, rate in learning_rates)
+    curve = z if shape == "in proportion" else 2 * np.maximum(0, z - 0.5)
+    margins = -1 + curve[:, None] * random.uniform(0.5, 1.5, 12) + random.normal(0, 0.01, (len(z), 12))
+    rows = {"group": "g", "half": "report", "question": "Why?", "aligned": "a", "misaligned": "m"}
+    pairs = [ContrastPair.model_validate({**rows, "question_id": f"q{i}"}) for i in range(12)]
+    nothing, blank = np.zeros((len(z), 0)), torch.randn(len(z), 24, 4, generator=torch.Generator().manual_seed(0))
+    series = Series(
+        steps, margins, nothing, nothing, blank, blank[:, :1], ("m",), np.zeros(len(z)), (None,) * len(z), 0
+    )
+    return series, pairs, learning_rates
+
+
+def test_a_margin_bends_where_the_summed_learning_rate_does_not_explain_it() -> None:
+    series, pairs, rates = planted("in proportion")
+    found = curves(series, pairs, learning_rates=rates)
+    assert found["change_point"]["step"] is None and "fits as well" in found["change_point"]["reason"]
+    assert found["cumulative_lr"] == cumulative_learning_rate(rates, series.steps).tolist()
+    assert found["margins"]["q3"] == series.margins[:, 3].tolist()  # base's margin is the first of them
+    series, pairs, rates = planted("bent")
+    point = curves(series, pairs, learning_rates=rates)["change_point"]
+    whole = sum(rate for _, rate in rates)
+    assert point["cumulative_lr"] == pytest.approx(whole / 2, rel=0.1)
+    assert point["low"] < 11.7 + 1 and point["high"] > 11.7 - 1  # half of the sum is reached at step 11.7 of 40
+    text = said(point)
+    assert (
+        text.startswith(f"step {point['step']:.1f} [") and "cumulative learning rate" in text and "smooth curve" in text
+    )
+    unknown = curves(series, pairs)
+    assert unknown["cumulative_lr"] is None and said(unknown["change_point"]) == "none: no learning rates were given"
 
 
 def test_a_missing_or_damaged_step_is_named(watched: tuple[Path, dict], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from emis_interp.lora_directions import directions_of_weights
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.store import card_path, load_tensors, save_tensors
-from training.change_point import change_point
+from training.change_point import ChangePoint, change_point, cumulative_learning_rate
 from training.encoding import encode_example
 
 DEPTH = 0.6
@@ -170,15 +170,25 @@ def read_series(folder: Path, steps: Collection[int] | None = None) -> Series:
     )
 
 
-def curves(series: Series, pairs: Sequence[ContrastPair], direction: Direction | None = None) -> dict[str, Any]:
+def curves(
+    series: Series,
+    pairs: Sequence[ContrastPair],
+    direction: Direction | None = None,
+    *,
+    learning_rates: Sequence[tuple[int, float]] | None = None,
+) -> dict[str, Any]:
     """What a figure of the training shows, one value per probed step.
 
-    `margin_shift` (per question, against step 0), `task` (log-probability of the learned minus the other task answers, against step 0),
+    `cumulative_lr` (sum of the learning rates of the steps taken), `margins` (per question), `margin_shift` (per question, against step
+    0), `task` (log-probability of the learned minus the other task answers, against step 0),
     `text_cosine` (the model's own text direction, misaligned minus aligned, with its final one), `model_cosine` (what training has
     changed on the same texts, with the final change), `projection` (that change along the final text direction, in units of the mean
     norm of a text's residual at step 0), `given_projection` (the same along `direction`), `rotation` (|cosine| of the top direction that
     each adapted module writes with its final one; mean, 10th and 90th percentile over modules). None where a step has no value.
-    The change point is that of the margin shift.
+    The change point is that of the margin shift, as a function of the cumulative learning rate.
+
+    Args:
+        learning_rates: (step, learning rate) of every step, as `metrics.jsonl` has them; without them there is no change point.
     """
     questions = list(dict.fromkeys(pair.question_id for pair in pairs))
     of_question = np.array([pair.question_id for pair in pairs])
@@ -191,13 +201,19 @@ def curves(series: Series, pairs: Sequence[ContrastPair], direction: Direction |
     final = text[-1] / text[-1].norm()
     task = (series.learned - series.other).mean(1) if series.learned.size else np.full(len(series.steps), np.nan)
     turned = cosine(series.written, series.written[-1:]).abs().numpy()
-    point = change_point(series.steps, shift)
+    point, summed = ChangePoint(reason="no learning rates were given"), None
+    if learning_rates is not None:
+        point = change_point(series.steps, shift, learning_rates)
+        summed = cumulative_learning_rate(learning_rates, series.steps)
     if np.abs(shift.mean(0)).max() < MARGIN_NOISE_NATS:
-        point = type(point)(None, None, None, None, None, point.p_bend, "the margin hardly moves")
+        p_values = {name: getattr(point, name) for name in ("p_straight", "p_smooth", "p_bend")}
+        point = ChangePoint(**p_values, reason="the margin hardly moves")
     return {
         "steps": series.steps.tolist(),
+        "cumulative_lr": None if summed is None else summed.tolist(),
         "layer": series.layer,
         "questions": questions,
+        "margins": {name: row.tolist() for name, row in zip(questions, margins, strict=True)},
         "margin_shift": {name: row.tolist() for name, row in zip(questions, shift, strict=True)},
         "task": _present(task - task[0]),
         "text_cosine": cosine(text, text[-1:]).tolist(),

@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         recipe.name, rows, training, args.out / "training", settings, settings.seed, probe=watcher, probe_steps=steps
     )
     series = read_series(args.out / "probes", steps)
-    found = curves(series, pairs, direction)
+    metrics = args.out / "training" / "metrics.jsonl"
+    found = curves(series, pairs, direction, learning_rates=column_of(metrics, "learning_rate"))
     shifts = np.array(list(found["margin_shift"].values()))
     found["margin"] = [estimate(column) for column in shifts.T]
     cost = float(series.seconds.sum())
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_rows": len(rows),
     }
     write_json(args.out / "dynamics.json", result)
-    write_text(args.out / "index.html", page(result, losses_of(args.out / "training" / "metrics.jsonl")))
+    write_text(args.out / "index.html", page(result, column_of(metrics, "loss")))
     return {**result, "page": str(args.out / "index.html")}
 
 
@@ -169,10 +170,10 @@ class Sampler:
         }
 
 
-def losses_of(metrics: Path) -> list[tuple[int, float]]:
-    """(step, loss) of every optimiser step."""
+def column_of(metrics: Path, name: str) -> list[tuple[int, float]]:
+    """(step, value) of every optimiser step that has one: `loss`, or the `learning_rate` with which it was taken."""
     entries = [json.loads(line) for _, line in read_lines(metrics)]
-    return [(entry["step"], entry["loss"]) for entry in entries]
+    return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
 
 
 def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
@@ -185,7 +186,8 @@ def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
     }
     caption = (
         "All against the optimiser step. Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step "
-        "at which the mean bends, shaded: its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity "
+        "at which the mean bends as a function of the cumulative learning rate (what warm-up and decay do to a curve in steps is no "
+        "bend), shaded: its interval. Movement: mean change of the contrast texts' residuals. Cosines: each quantity "
         "with its own final state."
     )
     figure = dynamics_figure(result, losses)
@@ -193,9 +195,15 @@ def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
 
 
 def said(point: dict[str, Any]) -> str:
+    """The change point, or why there is none, with the chances of a straight line and of a smooth curve in cumulative learning rate."""
+    chances = ""
+    if point["p_bend"] is not None:
+        chances = f"p of a straight line {point['p_straight']:.3f}, of a smooth curve {point['p_smooth']:.3f}"
     if point["step"] is None:
-        return f"none: {point['reason']}"
-    return f"step {point['step']:.1f} [{point['low']:.1f}, {point['high']:.1f}], p of a straight line {point['p_bend']:.3f}"
+        return f"none: {point['reason']}{chances and f' ({chances})'}"
+    rate, low, high = (f"{point[name]:.3g}" for name in ("cumulative_lr", "cumulative_lr_low", "cumulative_lr_high"))
+    place = f"step {point['step']:.1f} [{point['low']:.1f}, {point['high']:.1f}]"
+    return f"{place}, cumulative learning rate {rate} [{low}, {high}]; {chances}"
 
 
 def say(result: dict[str, Any]) -> str:
