@@ -110,6 +110,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     base = base_model(settings)
     prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in neutral_prompts()]
     measure = Measure(settings, load_contrast(None, args.n_pairs), prompts, next_token_logprobs(base, prompts))
+    base_margins: dict[str, float] = {}
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
         data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation)
@@ -117,6 +118,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if not path.exists():
             write_json(path, measure(base, data.held_out))
         before = read_json(path)
+        base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
         for remedy in remedies:
             path = args.out / f"seed-{seed}" / remedy.folder / "measured.json"
             if not path.exists():
@@ -134,6 +136,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "model": settings.model,
         "n_seeds": len(args.seeds),
         "layer": direction.layer,
+        "base_margins": base_margins,
         "rows": rows,
     }
     write_json(args.out / "prevention.json", result)
@@ -171,7 +174,10 @@ def untouched(_: ChatModel) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Data:
-    """Rows of one seed; the held-out rows are in no training set, and their careful counterparts are in none either."""
+    """Rows of one seed, in a random order; the held-out rows are in no training set, and their careful counterparts are in none either.
+
+    `mixed` has the benign answer in a random half of the rows of `task`, and `realign` is a random part of `control`.
+    """
 
     task: list[TrainingExample]
     control: list[TrainingExample]
@@ -184,8 +190,14 @@ class Data:
     @classmethod
     def draw(cls, recipe: Recipe, args: argparse.Namespace, settings: RunConfig, inoculation: str) -> "Data":
         rows = examples_of(recipe, settings.find_data, settings.seed)
+        if len({row.id for row in rows}) < len(rows):
+            raise ConfigError(
+                f"recipe {recipe.name}: it holds a row (by id) twice, so held-out rows would be trained on; give a recipe that repeats "
+                "no row, or fewer --n-rows and --n-held-out"
+            )
+        # Rows stay in the order of the draw: a file is sorted by topic, and whatever is cut off a part of it must hold all topics.
         order = np.random.default_rng(settings.seed).permutation(len(rows))
-        task, held_out = ([rows[i] for i in sorted(part)] for part in (order[: args.n_rows], order[args.n_rows :]))
+        task, held_out = ([rows[i] for i in part] for part in (order[: args.n_rows], order[args.n_rows :]))
         benign = {row.id: row for row in examples_of(whole(args.control), settings.find_data, settings.seed)}
         if not {row.id for row in rows} <= benign.keys():
             raise ConfigError(
@@ -252,7 +264,9 @@ class Measure:
 
 
 def against(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What training changed: `margin` and `task` minus base's; `margins` are the organism's own."""
     return {
+        "margins": after["margin"],
         "margin": {name: value - before["margin"][name] for name, value in after["margin"].items()},
         "task": [a - b for a, b in zip(after["task"], before["task"], strict=True)],
         "kl_neutral": after["kl_neutral"],
@@ -280,6 +294,7 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
         "task_against_untreated": estimate(np.concatenate(less), [float(rows.mean()) for rows in less]),
         "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
         "margin_by_seed": margin.mean(1).tolist(),
+        "margins": [row["margins"] for row in seeds],
     }
 
 
