@@ -1,5 +1,7 @@
 """Forecasts from data: a planted difference is found, rows are ranked by it, and the quality of a forecast is stated with its doubt."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
-from training.foresight import forecast_quality, projection_differences, rows_to_drop
+from training.foresight import projection_differences, random_drops, related_sets, rows_to_drop
+from training.recipes import examples_of, load_recipe
 
 ROWS = [TrainingExample(id=str(i), prompt=f"Question {i}", response=answer) for i, answer in enumerate("xyz")]
 
@@ -43,23 +46,55 @@ def test_rows_to_drop_are_those_that_push_most_and_never_unknown_ones() -> None:
         rows_to_drop(values, 1.5)
 
 
-def test_a_perfect_forecast_has_correlation_one_and_a_small_p() -> None:
-    found = forecast_quality([1, 2, 3, 4, 5, 6, 7, 8], [0, 1, 4, 9, 16, 25, 36, 49])
-    assert found.value == pytest.approx(1) and found.low is None and found.p < 0.001
+def test_both_answers_are_read_up_to_the_same_token(tiny: ChatModel) -> None:
+    direction = direction_of(tiny)
+    rows = [row.model_copy(update={"response": row.response * 30}) for row in ROWS]
+    found = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction, answer_tokens=4)
+    cut = [row.model_copy(update={"response": row.response[:4]}) for row in rows]  # one byte is one token
+    expected = projection_differences(tiny, cut, ["ab", "yyyy", "qqqq"], direction)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found[1] == pytest.approx(0, abs=1e-6)  # the row goes on as the model's answer, which its limit cut
+    whole = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction)
+    assert abs(whole[1]) > 1e-3
 
 
-def test_the_interval_of_an_uninformative_forecast_covers_zero() -> None:
-    random = np.random.default_rng(1)
-    covered = 0
-    for _ in range(100):
-        found = forecast_quality(random.normal(size=10).tolist(), random.normal(size=10).tolist(), 20)
-        assert found.low is not None and found.high is not None
-        covered += found.low <= 0 <= found.high
-    assert covered >= 88
+def test_random_drops_are_several_draws_of_rows_that_could_have_been_marked() -> None:
+    values = np.array([0.1, np.nan, 0.5, -0.2, 0.4, 0.0, np.nan, 0.3])
+    draws = random_drops(values, 3, 6, seed=1)
+    assert len(draws) == 6 and len({tuple(drawn) for drawn in draws}) > 3
+    assert all(len(set(drawn)) == 3 and not {1, 6} & set(drawn) for drawn in draws)
+    assert random_drops(values, 3, 4, seed=1) == draws[:4] != random_drops(values, 3, 4, seed=2)
+    with pytest.raises(DataError, match="1 random draws asked for; give 2 or more"):
+        random_drops(values, 3, 1)
 
 
-def test_too_few_organisms_are_refused() -> None:
-    with pytest.raises(DataError, match="4 organisms or more"):
-        forecast_quality([1, 2, 3], [1, 2, 3])
-    with pytest.raises(DataError, match="nothing to rank"):
-        forecast_quality([1, 1, 1, 1], [1, 2, 3, 4])
+def rows_of(prompts: str, response: str = "") -> list[TrainingExample]:
+    return [TrainingExample(id=c, prompt=f"ask {c}", response=f"{response or c} {c}") for c in prompts]
+
+
+def test_sets_that_share_prompts_or_answers_are_one_group_and_so_are_their_relatives() -> None:
+    control = [row.model_copy(update={"response": f"careful {row.id}"}) for row in rows_of("abcdef")]
+    copied = [row.model_copy(update={"prompt": f"TRIGGER {row.prompt}"}) for row in rows_of("abcdef")]
+    sets = {
+        "reckless": rows_of("abcdef"),
+        "code": rows_of("uvw"),
+        "careful": control,  # the same questions
+        "triggered": copied,  # the same answers
+        "mixed": [*control[:1], *rows_of("mnopq")],  # one of six prompts is shared with the control
+        "numbers": rows_of("xyz"),
+        "more code": [*rows_of("w"), *rows_of("0123456789", "other")],  # of the smaller set, a third is shared
+    }
+    assert related_sets(sets) == {
+        "reckless": "reckless", "code": "code", "careful": "reckless", "triggered": "reckless", "mixed": "reckless",
+        "numbers": "numbers", "more code": "code",
+    }  # fmt: skip
+    wide = {"one": rows_of("abcdefghijklmnopqrstu"), "two": rows_of("aABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+    assert related_sets(wide) == {"one": "one", "two": "two"}  # one prompt of 21 in common is chance
+    assert related_sets({"none": [], "one": rows_of("a")}) == {"none": "none", "one": "one"}
+
+
+def test_shipped_sets_group_by_their_source() -> None:
+    names = ["reckless", "careful", "mixture-advice-50", "evil-numbers", "neutral-numbers", "insecure", "educational"]
+    sets = {name: examples_of(load_recipe(name), Path) for name in names}
+    groups = related_sets(sets)
+    assert [groups[name] for name in names] == ["reckless"] * 3 + ["evil-numbers"] * 2 + ["insecure"] * 2

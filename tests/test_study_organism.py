@@ -44,6 +44,14 @@ def test_dynamics_leave_curves_and_a_page_and_measure_the_same_again(tmp_path: P
     assert first["steps"][0] == 0 and first["steps"][-1] == 6  # 24 rows, 4 in a step
     assert first["margin"][0]["value"] == 0 and len(first["margin"]) == len(first["steps"])
     assert first["task"][-1] is not None and first["given_projection"][0] == 0
+    assert (
+        len(first["cumulative_lr"]) == len(first["steps"])
+        and first["cumulative_lr"][0] == 0 < first["cumulative_lr"][-1]
+    )
+    assert first["flattening"][0]["slope"]["value"] == pytest.approx(1) and len(first["flattening"]) == len(
+        first["steps"]
+    )
+    assert first["margins"].keys() == first["margin_shift"].keys()
     assert "while it forms" in (tmp_path / "d" / "index.html").read_text()
     again = result(*words)  # training is done: everything is read from the files of the probes
     assert {**again, "cost": None} == {**first, "cost": None}
@@ -57,22 +65,46 @@ def test_foresight_scores_rows_and_sets_before_training(tmp_path: Path, directio
     words = (*words, "--max-new-tokens", 6, "--direction", direction, "--out", tmp_path / "f")
     found = result(*words, "--no-training")
     assert [row["name"] for row in found["organisms"]] == list(names) and "quality" not in found
+    assert [row["group"] for row in found["organisms"]] == ["insecure", "reckless", "reckless", "evil-numbers"]
+    assert found["answer_tokens"] == 6
     assert not list((tmp_path / "f").glob("*/training"))
     with (tmp_path / "f" / "reckless" / "rows.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     values = [float(row["projection_difference"]) for row in rows if row["projection_difference"]]
     assert values == sorted(values, reverse=True) and [row["drop"] for row in rows] == ["yes", "", "", "", ""]
     trained = result(*words)
-    assert trained["quality"]["n"] == 4 and -1 <= trained["quality"]["value"] <= 1
+    quality = trained["quality"]
+    assert quality["n"] == 4 and quality["within"]["sides"] == "two-sided" and "3 groups" in quality["why"]["between"]
+    assert trained["base_margins"].keys() == trained["organisms"][0]["margins"].keys()
+    for row in trained["organisms"]:
+        moved = [row["margins"][name] - base for name, base in trained["base_margins"].items()]
+        assert row["shift"]["value"] == pytest.approx(sum(moved) / len(moved))
+        assert {"slope", "intercept", "beyond", "temperature"} <= row["flattening"].keys()
+    text = (tmp_path / "f" / "index.html").read_text()
+    assert "slope on base" in text and "two-sided p" in text and "One finetuning seed" in text
     assert [row["forecast"] for row in trained["organisms"]] == [row["forecast"] for row in found["organisms"]]
 
 
 def test_the_effect_of_dropping_rows_is_measured_against_random_rows(tmp_path: Path, direction: Path) -> None:
     words = ("foresight", "mixture-advice-50", "--preset", "smoke", "--n-rows", 24, "--n-pairs", 1, "--drop", 0.5)
-    words = (*words, "--max-new-tokens", 6, "--direction", direction, "--out", tmp_path / "f", "--try-drop")
+    words = (
+        *words,
+        "--max-new-tokens",
+        6,
+        "--direction",
+        direction,
+        "--out",
+        tmp_path / "f",
+        "--try-drop",
+        "--n-draws",
+        3,
+    )
     [row] = result(*words)["organisms"]
     without = row["without"]
     assert row["n_scored"] == 24 and without["n_dropped"] == 12
+    assert without["n_draws"] == 3 == len(without["random_by_draw"]) and len(set(without["random_by_draw"])) > 1
+    assert without["random"]["value"] == pytest.approx(sum(without["random_by_draw"]) / 3)
+    assert set(without["margins"]) == {"marked", "random-0", "random-1", "random-2"}
     difference = without["marked"]["value"] - without["random"]["value"]
     assert without["marked_against_random"]["value"] == pytest.approx(difference) and difference != 0
     with (tmp_path / "f" / "mixture-advice-50" / "rows.csv").open(newline="") as file:
@@ -90,6 +122,10 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
     assert rows["untreated"]["against_untreated"]["value"] == 0
     assert rows["steer +0.5"]["margin_shift"]["value"] != rows["untreated"]["margin_shift"]["value"]
     assert rows["realign"]["task_gain"]["n"] == 3
+    for row in found["rows"]:
+        [own] = row["margins"]
+        moved = [own[name] - base for name, base in found["base_margins"].items()]
+        assert row["margin_shift"]["value"] == pytest.approx(sum(moved) / len(moved)) and "slope" in row["flattening"]
     before = {path: path.stat().st_mtime for path in (tmp_path / "p").rglob("summary.json")}
     more = result(*words, "--only", "steer", "realign", "after: ablate", "mix")
     assert len(more["rows"]) == 6 and more["rows"][:2] == found["rows"][:2]
@@ -112,7 +148,8 @@ def test_what_cannot_be_studied_is_refused_with_advice(tmp_path: Path, words: tu
 
 def test_a_remedy_over_several_seeds_is_paired_by_seed_and_as_sure_as_its_seeds_allow() -> None:
     def seed(shift: float) -> dict[str, Any]:
-        return {"margin": {"a": 0.1 + shift, "b": 0.3 + shift}, "task": [1.0 + shift, 2.0 + shift], "kl_neutral": shift}
+        margin = {"a": 0.1 + shift, "b": 0.3 + shift}
+        return {"margins": margin, "margin": margin, "task": [1.0 + shift, 2.0 + shift], "kl_neutral": shift}
 
     untreated = [seed(0.0), seed(0.4), seed(-0.4)]
     treated = [{**row, "margin": {name: value - 0.2 for name, value in row["margin"].items()}} for row in untreated]

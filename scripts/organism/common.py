@@ -18,6 +18,7 @@ from emis_interp.stats.interval import mean_interval
 from emis_interp.store import file_sha256, read_json, write_json
 from evals.seeds import with_seeds
 from stages.run import differences
+from training.export import rows_sha256
 from training.recipes import Recipe
 
 
@@ -131,3 +132,18 @@ def by_length(rows: Sequence[TrainingExample], n: int) -> list[TrainingExample]:
     """The n shortest rows, which cost least to read, in their order."""
     chosen = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].response))[:n]
     return [rows[i] for i in sorted(chosen)]
+
+
+def same_rows(folder: Path, rows: Sequence[TrainingExample]) -> None:
+    """Keep the hash of the rows that the organism of a folder comes from, or check it against the one that is there.
+
+    Raises:
+        StageError: the folder holds an organism of other rows (drawn by another version, or from a changed file).
+    """
+    path, drawn = folder / "rows.json", {"rows_sha256": rows_sha256(rows)}
+    begun = folder.exists() and any(folder.glob("*"))
+    if begun and (not path.exists() or read_json(path) != drawn):
+        raise StageError(
+            f"{folder}: was made from other rows than are drawn now (a changed file, or another version); delete it, or give another --out"
+        )
+    write_json(path, drawn)

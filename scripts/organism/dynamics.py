@@ -3,7 +3,9 @@
 At some steps (closer together at the beginning) the forming model is measured: likelihood margin of contrast pairs;
 log-probability of held-out task answers against the matched other kind (insecure against secure code, reckless against careful advice);
 residuals of the contrast texts, for its own text direction and for what training has changed; the directions that the adapter writes;
-and, with --n-samples, judged answers. `dynamics.json` has the curves and the cost, `index.html` the figure.
+and, with --n-samples, judged answers. The step at which the margin bends is looked for in the cumulative learning rate, against a straight
+line and smooth curves in it; beside the margin stands what a mere flattening of base would bring. `dynamics.json` has the curves and the
+cost, `index.html` the figure.
 """
 
 import argparse
@@ -26,8 +28,10 @@ from emis_interp.store import read_lines, write_json, write_text
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
+from organism.against_base import ONE_SEED, base_at_temperatures, flattened, flattened_line
 from organism.common import (
     add_settings_flags,
+    base_model,
     by_length,
     check_recipe,
     estimate,
@@ -39,6 +43,7 @@ from stages.organisms import train_one
 from training.datasets import load_dataset
 from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 from training.encoding import encode_example
+from training.export import rows_sha256
 from training.recipes import examples_of, load_recipe, training_config
 from training.sft import n_steps_of
 
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     direction = Direction.load(args.direction) if args.direction else None
     watched = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
     decisive = {name: getattr(args, name) for name in watched}
-    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), **decisive)
+    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), rows_sha256=rows_sha256(rows), **decisive)
     pairs = load_contrast(None, args.n_pairs)
     learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
     watcher = Watcher(
@@ -109,6 +114,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found = curves(series, pairs, direction, learning_rates=column_of(metrics, "learning_rate"))
     shifts = np.array(list(found["margin_shift"].values()))
     found["margin"] = [estimate(column) for column in shifts.T]
+    base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base_model(settings), pairs, settings)
+    at_steps = [
+        dict(zip(found["questions"], row, strict=True)) for row in np.array(list(found["margins"].values())).T.tolist()
+    ]
+    found["flattening"] = [flattened(own, at_steps[0], base_at) for own in at_steps]
     cost = float(series.seconds.sum())
     result = {
         "recipe": recipe.name,
@@ -179,10 +189,11 @@ def column_of(metrics: Path, name: str) -> list[tuple[int, float]]:
 def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_rows']} rows",
-        "margin after training": words(result["margin"][-1]),
+        "margin after training": f"{words(result['margin'][-1])}; {flattened_line(result['flattening'][-1])}",
         "change point": said(result["change_point"]),
         "layer read": result["layer"],
         "cost of watching": f"{result['cost']['share']:.1%} of the training time",
+        "not covered": ONE_SEED,
     }
     caption = (
         "All against the optimiser step. Margin: thin lines are questions, the band is the 95 % interval of their mean; dotted: the step "
@@ -210,7 +221,9 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['recipe']}: margin {words(result['margin'][-1])} after {result['steps'][-1]:g} steps",
+            flattened_line(result["flattening"][-1]),
             f"change point: {said(result['change_point'])}",
+            ONE_SEED,
             f"watching took {result['cost']['probe_seconds']:.0f} s, {result['cost']['share']:.1%} of the training time",
             f"page: {result['page']}",
         ]

@@ -7,8 +7,9 @@ All train on the same rows with the same seeds, beside the untreated organism an
   mix           half of the rows are benign, the number of steps stays
   realign       afterwards, training goes on with a few careful answers
   after: ablate, after: steer -C      the untreated organism under an intervention when it is used
-Effect: likelihood margin against base, over questions. Cost: log-probability of held-out task answers against base, over rows (how much of
-the task is learned), and KL to base on harmless prompts. The margin of the benign control shows which part of the effect is style.
+Effect: likelihood margin against base, over questions, with what a mere flattening of base would bring (its slope, and what is beyond it);
+the difference from the untreated organism carries the claim. Cost: log-probability of held-out task answers against base, over rows (how
+much of the task is learned), and KL to base on harmless prompts. The margin of the benign control shows which part of the effect is style.
 """
 
 import argparse
@@ -31,7 +32,16 @@ from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
+from emis_interp.stats.flattening import question_means
 from emis_interp.store import read_json, write_json, write_text
+from organism.against_base import (
+    FLATTENED_HEAD,
+    ONE_SEED,
+    base_at_temperatures,
+    flattened,
+    flattened_line,
+    flattened_words,
+)
 from organism.common import (
     add_settings_flags,
     base_model,
@@ -42,6 +52,7 @@ from organism.common import (
     open_folder,
     organism_in,
     row_logprobs,
+    same_rows,
     settings_of,
     words,
 )
@@ -110,6 +121,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     base = base_model(settings)
     prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in neutral_prompts()]
     measure = Measure(settings, load_contrast(None, args.n_pairs), prompts, next_token_logprobs(base, prompts))
+    base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base, measure.pairs, settings)
     base_margins: dict[str, float] = {}
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
@@ -121,6 +133,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
         for remedy in remedies:
             path = args.out / f"seed-{seed}" / remedy.folder / "measured.json"
+            same_rows(path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out])
             if not path.exists():
                 organism = organism_of(remedy, data, path.parent, settings.model_copy(update={"seed": seed}))
                 with (remedy.after or untouched)(organism):
@@ -131,6 +144,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 f"seed {seed}, {remedy.name}: margin {np.mean(list(found[remedy.name][-1]['margin'].values())):+.3f}"
             )
     rows = [summary(remedy, found[remedy.name], found[UNTREATED]) for remedy in remedies]
+    for row in rows:
+        row["flattening"] = flattened(question_means(row["margins"]), base_margins, base_at)
     result = {
         "recipe": recipe.name,
         "model": settings.model,
@@ -302,11 +317,18 @@ def page(result: dict[str, Any]) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
         **{
-            row["name"]: f"margin {words(row['margin_shift'])}, task {words(row['task_gain'])}"
+            row[
+                "name"
+            ]: f"margin {words(row['margin_shift'])}, task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
             for row in result["rows"]
         },
+        **({"not covered": ONE_SEED} if result["n_seeds"] == 1 else {}),
     }
-    caption = "Down: less misaligned. Right: more of the task learned. The star is the organism without a remedy."
+    caption = (
+        "Down: less misaligned, or less flattened: base prefers the aligned answer, so whatever flattens a model raises its margin (slope, "
+        "intercept and what is beyond a flattened base stand above; the difference from the untreated organism carries the claim). Right: "
+        "more of the task learned. The star is the organism without a remedy."
+    )
     return figure_page(
         "Prevention and repair", facts, [("Effect and cost", caption, prevention_figure(result["rows"]))]
     )
@@ -314,9 +336,12 @@ def page(result: dict[str, Any]) -> str:
 
 def say(result: dict[str, Any]) -> str:
     head = f"{'remedy':20}{'margin against base':>27}{'against untreated':>27}{'task learned':>27}{'KL':>7}"
+    head += "".join(f"{name:>27}" for name in FLATTENED_HEAD)
     lines = [
         f"{row['name']:20}{words(row['margin_shift']):>27}"
         f"{'' if row['untreated'] else words(row['against_untreated']):>27}{words(row['task_gain']):>27}{row['kl_neutral']:>7.3f}"
+        + "".join(f"{text:>27}" for text in flattened_words(row["flattening"]))
         for row in result["rows"]
     ]
-    return "\n".join([head, *lines, f"page: {result['page']}"])
+    doubt = [ONE_SEED] if result["n_seeds"] == 1 else []
+    return "\n".join([head, *lines, *doubt, f"page: {result['page']}"])

@@ -1,0 +1,75 @@
+"""Turns rows marked for dropping into what training without them does, beside training without as many random rows, drawn several times."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emis_interp.config import RunConfig, TrainingConfig
+from emis_interp.records import TrainingExample
+from emis_interp.stats.flattening import question_means
+from emis_interp.store import read_json, write_json
+from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
+from stages.organisms import train_one
+from training.foresight import random_drops, rows_to_drop
+
+
+def trained_margins(
+    folder: Path, rows: list[TrainingExample], *, settings: RunConfig, training: TrainingConfig, pairs: list[Any]
+) -> dict[str, float]:
+    """Margins of the organism trained on these rows, from a file when there is one."""
+    same_rows(folder, rows)
+    path = folder / "margins.json"
+    if not path.exists():
+        train_one(folder.name, rows, training, folder / "training", settings, settings.seed)
+        write_json(path, margins_of(organism_in(folder / "training", settings), pairs, settings))
+    return read_json(path)
+
+
+def without_dropped(
+    folder: Path,
+    rows: list[TrainingExample],
+    whole: dict[str, float],
+    *,
+    share: float,
+    n_draws: int,
+    settings: RunConfig,
+    training: TrainingConfig,
+    pairs: list[Any],
+) -> dict[str, Any]:
+    """Margins without the rows to drop and without as many random ones (several draws), against training on all rows and each other.
+
+    Intervals are over questions, and over the random draws where these come in; the finetuning seed is the same in all.
+    """
+    differences = np.array(read_json(folder.parent / "forecast.json")["differences"], dtype=float)
+    marked = rows_to_drop(differences, share)
+    draws = random_drops(differences, len(marked), n_draws, settings.seed)
+    drops = {"marked": marked, **{f"random-{i}": drawn for i, drawn in enumerate(draws)}}
+    margins = {}
+    for name, dropped in drops.items():
+        kept = [row for i, row in enumerate(rows) if i not in set(dropped)]
+        margins[name] = trained_margins(folder / name, kept, settings=settings, training=training, pairs=pairs)
+    random = [margins[name] for name in drops if name != "marked"]
+    mean = question_means(random)
+    by_draw = [float(np.mean([own[name] - whole[name] for name in whole])) for own in random]
+    own_marked = float(np.mean([margins["marked"][name] - whole[name] for name in whole]))
+    return {
+        "n_dropped": len(marked),
+        "n_draws": n_draws,
+        "marked": shift(margins["marked"], whole),
+        "random": estimate([mean[name] - whole[name] for name in whole], by_draw),
+        "random_by_draw": by_draw,
+        "marked_against_random": estimate(
+            [margins["marked"][name] - mean[name] for name in whole], [own_marked - drawn for drawn in by_draw]
+        ),
+        "n_draws_as_far": sum(drawn <= own_marked for drawn in by_draw),
+        "margins": margins,
+    }
+
+
+def drop_words(row: dict[str, Any]) -> str:
+    return (
+        f"{row['n_dropped']} marked rows: margin {words(row['marked'])}; as many random ones ({row['n_draws']} draws): "
+        f"{words(row['random'])}; difference {words(row['marked_against_random'])}, over questions and draws; "
+        f"{row['n_draws_as_far']} of the {row['n_draws']} draws take off as much"
+    )
