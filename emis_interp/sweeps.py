@@ -135,20 +135,23 @@ def under(chat_model: ChatModel, cells: Sequence[Cell]) -> Callable[[int], conte
 
 
 def row_interventions(cells: Sequence[Cell], n_rows: int) -> list[Intervention]:
-    """What gives cell i the rows i n to i n + n - 1 of a batch; a row of another layer or kind gets exactly nothing."""
+    """What gives cell i the rows i n to i n + n - 1 of a batch; a row of another layer or kind gets exactly nothing.
+
+    Tensors are float64, which holds every dtype's numbers as they are; they are added in the model's own.
+    """
     steered = [(i, cell) for i, cell in enumerate(cells) if isinstance(cell, SteerCell)]
     ablated = [(i, cell) for i, cell in enumerate(cells) if isinstance(cell, AblateCell)]
     result: list[Intervention] = []
     if steered:
         width = len(steered[0][1].direction.vector)
-        vectors = {cell.direction.layer: torch.zeros(len(cells), width) for _, cell in steered}
+        vectors = {cell.direction.layer: torch.zeros(len(cells), width, dtype=torch.float64) for _, cell in steered}
         for i, cell in steered:
             vectors[cell.direction.layer][i] = cell.added
         result.append(Steer({layer: rows.repeat_interleave(n_rows, 0) for layer, rows in vectors.items()}))
     if ablated:
-        basis = torch.zeros(len(cells), 1, len(ablated[0][1].vector))
+        basis = torch.zeros(len(cells), 1, len(ablated[0][1].vector), dtype=torch.float64)
         held = [cell.coordinates for _, cell in ablated if cell.coordinates is not None]
-        coordinates = torch.zeros(len(held[0]), len(cells), 1) if held else None
+        coordinates = torch.zeros(len(held[0]), len(cells), 1, dtype=torch.float64) if held else None
         for i, cell in ablated:
             basis[i, 0] = cell.vector
             if cell.coordinates is not None and coordinates is not None:

@@ -154,3 +154,15 @@ def test_rows_of_a_basis_that_are_zero_are_left_alone_to_the_last_bit() -> None:
         with apply(chat_model, *row_interventions([AblateCell(torch.zeros(32)), mixed()[1]], 2)):
             after = chat_model.model(ids.expand(4, -1)).logits
         assert torch.equal(after[:2], plain[:2]) and not torch.allclose(after[2:], plain[2:], atol=1e-2)
+
+
+def test_cells_in_double_precision_lose_none_of_it() -> None:
+    chat_model = load_model("tiny", device="cpu", dtype="float64")
+    vector = unit(torch.randn(32, generator=torch.Generator().manual_seed(4), dtype=torch.float64))
+    held = torch.randn(3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    cells: list[Cell] = [SteerCell(Direction(vector, 1, 1.0, 6.0), 0.3), AblateCell(vector, held)]
+    chats = encode_chats(chat_model.tokenizer, CHATS)
+    together = text_logprobs(chat_model, cells, chats)
+    for row, cell in zip(together, cells, strict=True):
+        with alone(chat_model, cell):
+            np.testing.assert_allclose(row, mean_logprobs(chat_model, chats), rtol=0, atol=1e-13)
