@@ -5,95 +5,36 @@ A name is `smollm2-135m-instruct` (embedded, see `embedded`), `tiny` (random two
 
 import importlib.util
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from peft import PeftModel, load_peft_weights
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from emis_interp.embedded import EMBEDDED_NAME, embedded_path
-from emis_interp.errors import ConfigError, ModelError, did_you_mean
-from emis_interp.models.tokenizers import check_tokenizer as check_tokenizer
-from emis_interp.models.tokenizers import check_vocabulary, length_of, read_tokenizer, ready_tokenizer
+from emis_interp.errors import ConfigError, ModelError
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.checkpoint import resolve
+from emis_interp.models.head import head_logits
+from emis_interp.models.tiny import CHATML, TINY_LENGTH, TINY_NAME, tiny_model, tiny_tokenizer
+from emis_interp.models.tokenizers import check_tokenizer, check_vocabulary, length_of, read_tokenizer, ready_tokenizer
 from emis_interp.precision import DTYPES, dtype_name, native_dtype, target_device
 
+__all__ = [
+    "CHATML",
+    "TINY_NAME",
+    "ChatModel",
+    "check_tokenizer",
+    "four_bit_arguments",
+    "head_logits",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+    "tiny_model",
+    "tiny_tokenizer",
+]
+
 log = logging.getLogger(__name__)
-
-TINY_NAME = "tiny"
-TINY_LENGTH = 4096
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-@dataclass(frozen=True)
-class ChatModel:
-    """A causal language model in evaluation mode with its tokenizer.
-
-    Attributes:
-        model: the HF model, or a PeftModel around it.
-        tokenizer: its fast HF tokenizer, with a chat template and a padding token.
-        name: the name it was asked for by; `adapter` the folder of its PEFT adapter, if any.
-    """
-
-    model: Any
-    tokenizer: Any
-    name: str
-    adapter: Path | None = None
-
-    @property
-    def body(self) -> Any:
-        """The decoder without its language-model head (adapter layers included)."""
-        inner: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return inner.get_decoder()
-
-    @property
-    def layers_name(self) -> str:
-        """Name of the list of decoder blocks inside `body` (`layers` in Llama, `h` in GPT-2)."""
-        for name, child in self.body.named_children():
-            if isinstance(child, torch.nn.ModuleList) and len(child) == self.n_layers:
-                return name
-        raise ModelError(f"{self.name}: no list of {self.n_layers} decoder blocks found in {type(self.body).__name__}")
-
-    @property
-    def layers(self) -> torch.nn.ModuleList:
-        return getattr(self.body, self.layers_name)
-
-    @property
-    def n_layers(self) -> int:
-        return self.model.config.get_text_config().num_hidden_layers
-
-    @property
-    def d_model(self) -> int:
-        return self.model.config.get_text_config().hidden_size
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> str:
-        """Name of the weights' dtype, such as `float32`."""
-        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
-
-    def check_layers(self, layers: list[int]) -> list[int]:
-        """The same layers, or a ModelError when one is outside 0..n_layers-1."""
-        for layer in layers:
-            if not 0 <= layer < self.n_layers:
-                raise ModelError(f"layer {layer} asked for, {self.name} has {self.n_layers} (0-{self.n_layers - 1})")
-        return layers
 
 
 def load_model(
@@ -206,82 +147,3 @@ def load_tokenizer(name: str, chat_format: str | None = None, adapter: Path | No
     tokenizer = ready_tokenizer(name, base, chat_format, adapter)
     tokenizer.model_max_length = length or tokenizer.model_max_length
     return tokenizer
-
-
-def head_logits(model: Any, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-    """Logits of chosen hidden states, with the scaling that some families apply after the head (Gemma 2, Cohere, Granite).
-
-    Computing them only where they are needed saves most of the cost of a large vocabulary.
-    """
-    logits = model.get_output_embeddings()(hidden)
-    config = model.config.get_text_config()
-    if getattr(config, "logit_scale", None) is not None:
-        logits = logits * config.logit_scale
-    if getattr(config, "logits_scaling", None) is not None:
-        logits = logits / config.logits_scaling
-    if getattr(config, "final_logit_softcapping", None) is not None:
-        logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
-    return logits
-
-
-def resolve(name: str) -> str:
-    """The path or hub id behind a name; fetches the embedded model when needed."""
-    if name == EMBEDDED_NAME:
-        return str(embedded_path())
-    if (Path(name) / "config.json").exists():
-        return name
-    if Path(name).exists():
-        raise ModelError(f"{name}: is there but holds no config.json; give the folder of a saved HF model")
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        return _reachable_hub_id(name)
-    raise ModelError(
-        f"unknown model `{name}`{did_you_mean(name, [EMBEDDED_NAME, TINY_NAME])} (a folder or a hub id owner/name works too)"
-    )
-
-
-def _reachable_hub_id(name: str) -> str:
-    """`name` when its config is in the hub cache or can be fetched."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        hf_hub_download(name, "config.json")
-    except Exception as error:  # the hub client raises many unrelated types; all mean that the name cannot be used
-        raise ModelError(
-            f"model `{name}`: no such folder, and the model hub did not deliver it ({type(error).__name__}); "
-            f"check the name and the connection, or use the embedded `{EMBEDDED_NAME}`"
-        ) from error
-    return name
-
-
-def tiny_tokenizer() -> Any:
-    """Bytes as tokens, with a ChatML template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|im_start|>", "<|im_end|>"]
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1], chat_template=CHATML
-    )
-
-
-def tiny_model() -> tuple[Any, Any]:
-    """A random two-layer Llama (d_model 32) over bytes with a ChatML template; the same weights every time."""
-    tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=TINY_LENGTH,
-        initializer_range=0.2,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config), tokenizer

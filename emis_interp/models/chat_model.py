@@ -1,0 +1,68 @@
+"""Turns a causal language model and its tokenizer into one object that knows where the decoder layers are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from emis_interp.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A causal language model in evaluation mode with its tokenizer.
+
+    Attributes:
+        model: the HF model, or a PeftModel around it.
+        tokenizer: its fast HF tokenizer, with a chat template and a padding token.
+        name: the name it was asked for by; `adapter` the folder of its PEFT adapter, if any.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    adapter: Path | None = None
+
+    @property
+    def body(self) -> Any:
+        """The decoder without its language-model head (adapter layers included)."""
+        inner: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return inner.get_decoder()
+
+    @property
+    def layers_name(self) -> str:
+        """Name of the list of decoder blocks inside `body` (`layers` in Llama, `h` in GPT-2)."""
+        for name, child in self.body.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) == self.n_layers:
+                return name
+        raise ModelError(f"{self.name}: no list of {self.n_layers} decoder blocks found in {type(self.body).__name__}")
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        return getattr(self.body, self.layers_name)
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """Name of the weights' dtype, such as `float32`."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    def check_layers(self, layers: list[int]) -> list[int]:
+        """The same layers, or a ModelError when one is outside 0..n_layers-1."""
+        for layer in layers:
+            if not 0 <= layer < self.n_layers:
+                raise ModelError(f"layer {layer} asked for, {self.name} has {self.n_layers} (0-{self.n_layers - 1})")
+        return layers
