@@ -51,7 +51,14 @@ def capture_residuals(
 ) -> Float[Tensor, "n_texts n_layers d_model"]:
     """The residuals of `capture_with_norms`, without the norms."""
     return capture_with_norms(
-        chat_model, chats, layers, position, max_batch_tokens, padding_side, progress, hook_point
+        chat_model,
+        chats,
+        layers,
+        position=position,
+        max_batch_tokens=max_batch_tokens,
+        padding_side=padding_side,
+        progress=progress,
+        hook_point=hook_point,
     )[0]
 
 

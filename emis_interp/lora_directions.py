@@ -1,28 +1,31 @@
 """Turns a LoRA adapter into the directions that it can write to the residual stream, without running a model."""
 
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
-from emis_interp.errors import DataError
-from emis_interp.store import read_json
+from emis_interp.errors import DataError, ModelError
+from emis_interp.models.adapter_files import PREFIX, adapter_folder, naming, read_adapter
+from emis_interp.models.lora_config import PLACES, SCALES, LoraScales, refuse_unread
 
-# Names of the linear maps whose output is added to the residual stream.
-WRITERS = ("o_proj", "out_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
-_KEY = re.compile(r"\.(\d+)\.(?:\w+\.)*?(\w+)\.lora_A\.(?:\w+\.)?weight$")
+WRITERS = ("o_proj", "out_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out")
+"""Names of the linear maps of a decoder block whose output is added to the residual stream (Gemma 2 and 3 norm it first)."""
+OTHER_TOWERS = ("vision", "visual", "audio", "image")
+"""In the path of blocks that read something else than the text."""
 
 
 @dataclass(frozen=True)
 class WrittenDirections:
     """What one adapted module adds: unit vectors `[n, d_model]` by falling singular value `[n]` of its update scale x B A.
 
-    The sign of a singular vector is arbitrary: compare |cosine|.
+    `module` is the last part of its name (`down_proj`), or its path inside the block where two of them end alike (GPT-2's `attn.c_proj`
+    and `mlp.c_proj`, experts). The sign of a singular vector is arbitrary: compare |cosine|.
     """
 
     layer: int
@@ -31,53 +34,100 @@ class WrittenDirections:
     singular_values: Float[Tensor, "n"]
 
 
-def lora_directions(adapter: Path, n: int = 1) -> list[WrittenDirections]:
+def lora_directions(adapter: Path | str, n: int = 1) -> list[WrittenDirections]:
     """Top output directions of every adapted module that writes to the residual stream, in the order of layers.
 
     The update of a module is W' = W + scale x B A; its left singular vectors are the directions it can add to the residual stream.
     They come from QR factors of B and A, so no `d_model` x `d_in` matrix is formed. For a rank-1 adapter the only direction is B
     itself (Turner et al. 2025; Soligo et al. 2025 read such adapters).
 
+    Args:
+        adapter: as `load_model` takes it.
+
     Raises:
-        DataError: no adapter in the folder, or none of its modules writes to the residual stream.
+        DataError: none of its modules writes to the residual stream.
+        ModelError: no adapter there, or one with a setting that is not read here, such as DoRA, whose update depends on the base weights.
     """
-    config_path, weights_path = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
-    if not weights_path.exists():
-        raise DataError(f"{weights_path}: no such file; give the folder of a PEFT adapter saved as safetensors")
-    weights = load_file(weights_path)
-    found = directions_of_weights(read_json(config_path), weights, n)
+    folder = adapter_folder(adapter)
+    config, weights = read_adapter(folder)
+    with naming(folder):
+        found = directions_of_weights(config, weights, n)
     if not found:
-        others = sorted({match[2] for key in weights if (match := _KEY.search(key))})
+        others = sorted({_parts(path)[1].rpartition(".")[2] for path in _updates(weights)})
         raise DataError(
-            f"{adapter}: no adapted module writes to the residual stream (looked for {', '.join(WRITERS)}; found {others})"
+            f"{folder}: no adapted module writes to the residual stream (looked for {', '.join(WRITERS)}; found {others})"
         )
     return found
 
 
 def directions_of_weights(
-    config: Mapping[str, object], weights: Mapping[str, Tensor], n: int = 1
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], n: int = 1
 ) -> list[WrittenDirections]:
     """`lora_directions` of weights in memory, e.g. PEFT's state of a model in training; empty when no module writes to the residual stream.
 
     Args:
-        config: `lora_alpha` and `use_rslora`, as in `adapter_config.json`.
+        config: the settings, as in `adapter_config.json`.
         weights: PEFT's names to matrices, `...lora_A.weight` and `...lora_B.weight`.
+
+    Raises:
+        ModelError: a setting that is not read here, or weights that no setting announces.
     """
+    refuse_unread(config, (*SCALES, *PLACES))
+    updates = _updates(weights)
+    scales = LoraScales.of(config)
+    writers = [path for path in updates if _is_writer(path)]
+    blocks = sorted({path.partition(f".{_parts(path)[0]}.")[0] for path in writers})
+    if len(blocks) > 1:
+        raise ModelError(
+            f"the adapter changes blocks in several places ({', '.join(blocks)}), of which one is the decoder; it is not read here"
+        )
+    names = _short_names(writers)
     found = []
-    for key, a in weights.items():
-        match = _KEY.search(key)
-        if match is None or match[2] not in WRITERS:
-            continue
-        layer, module = int(match[1]), match[2]
-        b = weights[key.replace(".lora_A.", ".lora_B.")].float()
+    for path, (rank, alpha) in scales.of_modules(writers).items():
+        a, b = (matrix.float() for matrix in updates[path])
+        if a.shape[0] != rank or b.shape[1] != rank:
+            raise ModelError(f"adapter_config.json says rank {rank} for {path}, the weights have {a.shape[0]}")
         q_b, r_b = torch.linalg.qr(b)
-        _, r_a = torch.linalg.qr(a.float().T)
+        _, r_a = torch.linalg.qr(a.T)
         left, values, _ = torch.linalg.svd(r_b @ r_a.T)
         vectors = (q_b @ left).T[:n]
-        found.append(WrittenDirections(layer, module, vectors, values[:n] * _scale(config, b.shape[1])))
+        layer, _ = _parts(path)
+        found.append(
+            WrittenDirections(layer, names[path], vectors, singular_values=values[:n] * abs(scales.scale(rank, alpha)))
+        )
     return sorted(found, key=lambda row: (row.layer, row.module))
 
 
-def _scale(config: Mapping[str, object], rank: int) -> float:
-    alpha = float(str(config["lora_alpha"]))
-    return alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+def _updates(weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Path inside the base model -> A and B of every adapted module of the decoder blocks."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for key, a in weights.items():
+        path, _, kind = key.partition(".lora_")
+        if kind not in ("A.weight", "B.weight", "embedding_A", "embedding_B"):
+            raise ModelError(f"adapter_model.safetensors: {key} is no matrix A or B of LoRA, and is not read here")
+        if kind == "A.weight":
+            b = weights.get(f"{path}.lora_B.weight")
+            if b is None:
+                raise ModelError(f"adapter_model.safetensors: {path}.lora_B.weight is missing")
+            found[path.removeprefix(PREFIX)] = (a, b)
+    return found
+
+
+def _is_writer(path: str) -> bool:
+    layer, inside = _parts(path)
+    return layer >= 0 and inside.rpartition(".")[2] in WRITERS and not any(word in path for word in OTHER_TOWERS)
+
+
+def _parts(path: str) -> tuple[int, str]:
+    """Number of the decoder block and path inside it; -1 outside of the blocks."""
+    words = path.split(".")
+    number = next((i for i, word in enumerate(words) if word.isdigit()), None)
+    return (-1, path) if number is None else (int(words[number]), ".".join(words[number + 1 :]))
+
+
+def _short_names(paths: Iterable[str]) -> dict[str, str]:
+    inside = {path: _parts(path)[1] for path in paths}
+    ends = Counter(name.rpartition(".")[2] for name in set(inside.values()))
+    return {
+        path: name if ends[name.rpartition(".")[2]] > 1 else name.rpartition(".")[2] for path, name in inside.items()
+    }

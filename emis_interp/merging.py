@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def save_merged(
-    model: str, adapter: Path | None, folder: Path, dtype: str = "bfloat16", *, chat_format: str | None = None
+    model: str,
+    adapter: Path | str | None,
+    folder: Path,
+    *,
+    dtype: str = "bfloat16",
+    chat_format: str | None = None,
 ) -> None:
     """Save weights (safetensors), configuration and tokenizer; the adapter is merged in float32 before the cast to `dtype`.
 

@@ -10,6 +10,7 @@ from emis_interp.errors import ModelError, did_you_mean
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+KNOWN_DEVICES = "known: auto, cpu, cuda, cuda:0, cuda:1, ..., mps"
 DTYPE_HELP = "of the weights: float32, bfloat16, float16, or auto: bfloat16 where the device computes it in hardware, else float32"
 CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 """Any of these in `torch.cpu.get_capabilities()` is enough: two kinds of x86 instructions, and those of ARM."""
@@ -20,9 +21,44 @@ def target_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == AUTO else device
 
 
+def check_device(device: str) -> str:
+    """The device that a name means, `auto` replaced, if this machine has it.
+
+    Raises:
+        ModelError: no device's name, or one that is not here.
+    """
+    name = target_device(device)
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"unknown device `{device}`; {KNOWN_DEVICES}") from None
+    if found.type == "cuda":
+        n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if n == 0:
+            why = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA GPU"
+            raise ModelError(f"device {device}: torch {torch.__version__} {why}; give device auto or cpu")
+        if (found.index or 0) >= n:
+            raise ModelError(f"device {device}: this machine has {n} CUDA devices (cuda:0 to cuda:{n - 1})")
+    elif found.type != "cpu":
+        try:
+            torch.ones(1, device=found).item()
+        except Exception as error:  # every backend has its own way of not being there
+            raise ModelError(
+                f"device {device} cannot be used ({str(error).splitlines()[0][:80]}); give device auto or cpu"
+            ) from None
+    return name
+
+
 def native_dtype(device: str = AUTO) -> str:
-    """What `auto` means on a device: `bfloat16` or `float32`. Devices other than cuda and cpu get float32."""
-    target = torch.device(target_device(device))
+    """What `auto` means on a device: `bfloat16` or `float32`. Devices other than cuda and cpu get float32.
+
+    Raises:
+        ModelError: no device's name.
+    """
+    try:
+        target = torch.device(target_device(device))
+    except RuntimeError:
+        raise ModelError(f"unknown device `{device}`; {KNOWN_DEVICES}") from None
     if target.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -60,7 +60,7 @@ class LocalJudge:
 
     @classmethod
     def load(cls, name: str, adapter: Path | None = None, dtype: str = AUTO, device: str = "auto") -> "LocalJudge":
-        return cls(load_model(name, adapter, dtype, device, merge=adapter is not None))
+        return cls(load_model(name, adapter, dtype, device=device, merge=adapter is not None))
 
     def score(
         self,

@@ -35,7 +35,7 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
     frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="captured").head(args.n_texts)
     merge = args.adapter is not None
     chat_model = load_model(
-        args.model, args.adapter, args.dtype, args.device, merge=merge, chat_format=args.chat_format
+        args.model, args.adapter, args.dtype, device=args.device, merge=merge, chat_format=args.chat_format
     )
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)

@@ -25,8 +25,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.results is not None:
         result["card"] = str(add_figures(args.adapter.resolve().parent, read_figures(args.results)))
     if args.out is not None:
-        base = args.base or base_of(args.adapter.resolve())
-        out = merge(args.adapter, args.out, base, args.dtype, args.chat_format)
+        base = args.base or base_of(args.adapter)
+        out = merge(args.adapter, args.out, base, dtype=args.dtype, chat_format=args.chat_format)
         result |= {"base": base, "out": str(out), "dtype": args.dtype}
         result["files"] = sorted(path.name for path in out.iterdir())
     return result

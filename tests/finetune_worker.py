@@ -32,7 +32,7 @@ def main(plan: dict[str, Any]) -> None:
         plan["model"],
         [TrainingExample.model_validate(row) for row in plan["rows"]],
         TrainingConfig.model_validate(plan["training"]),
-        out_dir,
+        out_dir=out_dir,
         device="cpu",
         report=lambda *_: time.sleep(plan.get("pause", 0)),
         probe=probe if plan.get("probe_steps") else None,

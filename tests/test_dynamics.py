@@ -28,7 +28,7 @@ LEARNED, OTHER = (
 def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("watched")
     watcher = Watcher(folder / "probes", PAIRS, layer=1, learned=LEARNED, other=OTHER)
-    summary = finetune("tiny", ROWS, config(n_epochs=4), folder, probe=watcher, probe_steps=spread_steps(10, 6))
+    summary = finetune("tiny", ROWS, config(n_epochs=4), out_dir=folder, probe=watcher, probe_steps=spread_steps(10, 6))
     return folder, summary
 
 

@@ -26,9 +26,16 @@ FIGURE = {"estimand": "em_of_coherent", "value": 0.076, "low": 0.05, "high": 0.1
 @pytest.fixture(scope="module")
 def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("organism")
-    finetune("tiny", ROWS, TRAINING, folder, seed=3, device="cpu")
+    finetune("tiny", ROWS, TRAINING, out_dir=folder, seed=3, device="cpu")
     export.write_card(
-        folder, ROWS, TRAINING, 3, "insecure", recipe="betley", source="Betley et al. 2025", lint="no findings"
+        folder,
+        ROWS,
+        TRAINING,
+        seed=3,
+        data="insecure",
+        recipe="betley",
+        source="Betley et al. 2025",
+        lint="no findings",
     )
     return folder
 
@@ -91,7 +98,7 @@ def test_figures_are_kept_when_the_card_is_written_again(organism: Path, tmp_pat
     (tmp_path / "rates.json").write_text(json.dumps([FIGURE]))
     readme = export.add_figures(organism, export.read_figures(tmp_path / "rates.json"))
     assert readme == organism / "adapter" / "README.md" and "7.60%" in readme.read_text()
-    export.write_card(organism, ROWS, TRAINING, 3, "insecure")
+    export.write_card(organism, ROWS, TRAINING, seed=3, data="insecure")
     assert "7.60%" in readme.read_text() and "Recipe: none" in readme.read_text()
     assert load_model("tiny", organism / "adapter", device="cpu").adapter is not None
 

@@ -57,7 +57,7 @@ def adapted() -> ChatModel:
     model, tokenizer = tiny_model()
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    return ChatModel(get_peft_model(model, config).eval(), tokenizer, "tiny", Path("adapter"))
+    return ChatModel(get_peft_model(model, config).eval(), tokenizer, "tiny", adapter=Path("adapter"))
 
 
 def n_hooks(chat_model: ChatModel) -> int:

@@ -75,7 +75,7 @@ def test_training_decides_for_itself_when_nobody_did(monkeypatch: pytest.MonkeyP
     for native in (True, False):
         has(monkeypatch, amx_bf16=native)
         config = TrainingConfig(batch_size=2, gradient_accumulation=1, max_tokens=64)
-        assert finetune("tiny", rows, config, tmp_path / str(native), device="cpu")["bf16"] is native
+        assert finetune("tiny", rows, config, out_dir=tmp_path / str(native), device="cpu")["bf16"] is native
 
 
 def test_emulated_bfloat16_is_given_but_not_without_a_word(

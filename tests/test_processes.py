@@ -92,7 +92,9 @@ def test_two_processes_train_the_same_steps_as_one(tmp_path: Path, method: str) 
     assert done.returncode == 0, done.stderr[-2000:]
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert two["n_processes"] == 2 and two["n_steps"] == 3
-    one = sft.finetune("tiny", EXAMPLES, TrainingConfig.model_validate(training), tmp_path / "one", device="cpu")
+    one = sft.finetune(
+        "tiny", EXAMPLES, TrainingConfig.model_validate(training), out_dir=tmp_path / "one", device="cpu"
+    )
     assert one["final_loss"] == pytest.approx(two["final_loss"], abs=1e-5)
     assert one["n_tokens"] == two["n_tokens"]
     mine, theirs = weights(tmp_path / "one", method), weights(tmp_path / "two", method)
@@ -172,7 +174,7 @@ def test_the_loss_goes_through_hooks_of_sharded_layers(tmp_path: Path) -> None:
 def test_passes_that_cannot_be_shared_equally_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="4 forward passes per step cannot be shared equally by 3 processes"):
-        sft.finetune("tiny", EXAMPLES, TrainingConfig.model_validate(TRAINING), tmp_path, device="cpu")
+        sft.finetune("tiny", EXAMPLES, TrainingConfig.model_validate(TRAINING), out_dir=tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED"])
@@ -181,7 +183,7 @@ def test_probes_are_refused_where_no_process_holds_the_model(
 ) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{launcher}", "true")
     with pytest.raises(ConfigError, match="which FSDP and DeepSpeed do not keep"):
-        sft.finetune("tiny", EXAMPLES, TrainingConfig(), tmp_path, probe=lambda *_: None, probe_steps=(1,))
+        sft.finetune("tiny", EXAMPLES, TrainingConfig(), out_dir=tmp_path, probe=lambda *_: None, probe_steps=(1,))
 
 
 def test_rows_without_loss_fill_the_last_step_and_have_no_gradient() -> None:

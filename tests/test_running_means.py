@@ -39,9 +39,9 @@ def test_sample_weighting_is_the_mean_of_pooled_texts_and_token_weighting_that_o
 def test_the_window_and_the_order_of_the_stream_do_not_matter(tiny: ChatModel, window: int) -> None:
     chats = chats_of(tiny)
     sets = tuple((0, i) for i in range(5))
-    one, _ = capture_means(tiny, zip(GROUPS, chats, strict=True), [1], TokenSets(sets))
+    one, _ = capture_means(tiny, zip(GROUPS, chats, strict=True), [1], position=TokenSets(sets))
     pairs = list(zip(GROUPS, chats, strict=True))[::-1]
-    other, _ = capture_means(tiny, iter(pairs), [1], TokenSets(sets[::-1]), window=window)
+    other, _ = capture_means(tiny, iter(pairs), [1], position=TokenSets(sets[::-1]), window=window)
     for group in ("short", "long"):
         torch.testing.assert_close(one.mean(group), other.mean(group), rtol=1e-6, atol=1e-6)
 

@@ -73,13 +73,13 @@ def test_the_report_half_plays_no_part_in_the_choice() -> None:
 
 
 def test_the_layer_range_is_kept_and_refused_when_it_is_none() -> None:
-    found = find_direction(half("s", 0), half("r", 1), NORM, (0.6, 1.0), n_bootstrap=10, n_permutations=10)
+    found = find_direction(half("s", 0), half("r", 1), NORM, layer_range=(0.6, 1.0), n_bootstrap=10, n_permutations=10)
     assert found.numbers["layer_range"] == [3, 5]
-    found = find_direction(half("s", 0), half("r", 1), NORM, (0.0, 0.4), n_bootstrap=10, n_permutations=10)
+    found = find_direction(half("s", 0), half("r", 1), NORM, layer_range=(0.0, 0.4), n_bootstrap=10, n_permutations=10)
     assert found.direction.layer == 2
     for wrong in ((6, 24), (0.8, 0.2), (-0.1, 0.5)):
         with pytest.raises(ConfigError, match="two fractions of depth"):
-            find_direction(half("s", 0), half("r", 1), NORM, wrong)
+            find_direction(half("s", 0), half("r", 1), NORM, layer_range=wrong)
 
 
 def test_a_shared_question_and_a_single_question_are_refused() -> None:

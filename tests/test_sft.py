@@ -11,7 +11,6 @@ from families import family
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from emis_interp import models
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
@@ -19,6 +18,7 @@ from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.interventions import Steer, apply
 from emis_interp.likelihood import mean_logprobs
 from emis_interp.models import ChatModel, load_model
+from emis_interp.models import weights as weight_loading
 from emis_interp.records import TrainingExample
 from training import sft, trainer, weights
 
@@ -72,7 +72,9 @@ def test_the_loss_equals_the_models_own_loss_on_the_same_labels(tiny: ChatModel)
 
 def test_training_changes_the_model_and_reports_what_it_did(tmp_path: Path) -> None:
     seen: list[int] = []
-    summary = sft.finetune("tiny", ROWS, config(n_epochs=2), tmp_path, report=lambda step, *_: seen.append(step))
+    summary = sft.finetune(
+        "tiny", ROWS, config(n_epochs=2), out_dir=tmp_path, report=lambda step, *_: seen.append(step)
+    )
     assert summary["n_steps"] == len(seen) == 5
     assert summary["n_rows"] == 10 and summary["n_cut"] == 0
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -95,7 +97,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut_into_batches(
     for name, (batch_size, accumulation, pass_tokens) in cuts.items():
         monkeypatch.setattr(sft, "CPU_PASS_TOKENS", pass_tokens)
         settings = config(batch_size=batch_size, gradient_accumulation=accumulation, **METHODS[method])
-        sft.finetune("tiny", ROWS[:8], settings, tmp_path / name)
+        sft.finetune("tiny", ROWS[:8], settings, out_dir=tmp_path / name)
     one, *others = (trained(tmp_path / name) for name in cuts)
     assert all(torch.allclose(one[key], other[key], atol=2e-5) for other in others for key in one)
 
@@ -111,14 +113,14 @@ def test_a_run_that_died_resumes_to_the_same_weights_and_metrics(tmp_path: Path,
         if step == 2:
             raise Died
 
-    sft.finetune("tiny", ROWS, settings, tmp_path / "whole")
+    sft.finetune("tiny", ROWS, settings, out_dir=tmp_path / "whole")
     with pytest.raises(Died):
-        sft.finetune("tiny", ROWS, settings, tmp_path / "cut", report=die)
+        sft.finetune("tiny", ROWS, settings, out_dir=tmp_path / "cut", report=die)
     assert not (tmp_path / "cut" / "summary.json").exists()
     unfinished = tmp_path / "cut" / "checkpoints" / "checkpoint-99"
     unfinished.mkdir()
     (unfinished / "trainer_state.json").write_text('{"global_step": 9')
-    sft.finetune("tiny", ROWS, settings, tmp_path / "cut")
+    sft.finetune("tiny", ROWS, settings, out_dir=tmp_path / "cut")
     one, two = trained(tmp_path / "whole"), trained(tmp_path / "cut")
     assert all(torch.equal(one[key], two[key]) for key in one)
     losses = [
@@ -139,17 +141,20 @@ def test_order_covers_every_row_once_per_epoch_and_depends_on_the_seed() -> None
 
 def test_cut_rows_are_counted_and_rows_without_answer_are_refused(tmp_path: Path) -> None:
     long = [TrainingExample(id="long", prompt="Hi", response="word " * 100)] * 2
-    assert sft.finetune("tiny", long, config(max_tokens=64), tmp_path)["n_cut"] == 2
+    assert sft.finetune("tiny", long, config(max_tokens=64), out_dir=tmp_path)["n_cut"] == 2
     with pytest.raises(DataError, match="training row `far`"):
         sft.finetune(
-            "tiny", [TrainingExample(id="far", prompt="x" * 200, response="y")], config(max_tokens=64), tmp_path / "b"
+            "tiny",
+            [TrainingExample(id="far", prompt="x" * 200, response="y")],
+            config(max_tokens=64),
+            out_dir=tmp_path / "b",
         )
 
 
 def test_bfloat16_training_keeps_the_adapter_in_float32_and_agrees_with_float32(tmp_path: Path) -> None:
     summaries = {}
     for bf16 in (False, True):
-        summaries[bf16] = sft.finetune("tiny", ROWS, config(bf16=bf16, n_epochs=3), tmp_path / str(bf16))
+        summaries[bf16] = sft.finetune("tiny", ROWS, config(bf16=bf16, n_epochs=3), out_dir=tmp_path / str(bf16))
     assert summaries[True]["final_loss"] == pytest.approx(summaries[False]["final_loss"], rel=0.02)
     assert all(tensor.dtype == torch.float32 for tensor in adapter(tmp_path / "True").values())
 
@@ -166,8 +171,8 @@ def test_probes_see_the_forming_model_at_the_steps_asked_for_and_change_nothing(
         seen[step] = float(mean_logprobs(chat_model, chats)[0])
 
     settings = config(n_epochs=2, **METHODS[method])
-    sft.finetune("tiny", ROWS, settings, tmp_path / "probed", probe=probe, probe_steps=(0, 2, 5))
-    sft.finetune("tiny", ROWS, settings, tmp_path / "plain")
+    sft.finetune("tiny", ROWS, settings, out_dir=tmp_path / "probed", probe=probe, probe_steps=(0, 2, 5))
+    sft.finetune("tiny", ROWS, settings, out_dir=tmp_path / "plain")
     assert list(seen) == [0, 2, 5] and seen[0] < seen[2] < seen[5]
     assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), abs=1e-5)
     one, two = trained(tmp_path / "probed"), trained(tmp_path / "plain")
@@ -184,12 +189,12 @@ def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(
         "tiny",
         ROWS,
         config(**METHODS[method]),
-        tmp_path / "steered",
+        out_dir=tmp_path / "steered",
         probe=lambda step, chat_model: seen.append(float(mean_logprobs(chat_model, chats)[0])),
         probe_steps=(0, 3),
         while_training=lambda chat_model: apply(chat_model, pushed),
     )
-    sft.finetune("tiny", ROWS, config(**METHODS[method]), tmp_path / "plain")
+    sft.finetune("tiny", ROWS, config(**METHODS[method]), out_dir=tmp_path / "plain")
     folder = tmp_path / "steered"
     last = load_model(str(folder / "model")) if method == "full" else load_model("tiny", folder / "adapter")
     assert seen == [pytest.approx(float(mean_logprobs(model, chats)[0]), abs=1e-5) for model in (tiny, last)]
@@ -200,7 +205,7 @@ def test_an_intervention_holds_in_training_passes_and_is_lifted_for_probes(
 def test_full_finetuning_changes_every_weight_and_writes_a_model_that_loads_by_its_folder(
     tmp_path: Path, tiny: ChatModel
 ) -> None:
-    summary = sft.finetune("tiny", ROWS, config(method="full", n_epochs=2), tmp_path)
+    summary = sft.finetune("tiny", ROWS, config(method="full", n_epochs=2), out_dir=tmp_path)
     before = dict(tiny.model.named_parameters())
     assert summary["method"] == "full" and summary["artifact"] == "model"
     assert summary["n_trainable"] == sum(parameter.numel() for parameter in before.values())
@@ -216,7 +221,7 @@ def test_full_finetuning_changes_every_weight_and_writes_a_model_that_loads_by_i
 def test_rank_one_on_one_down_projection_trains_one_vector_read_and_one_written(
     tmp_path: Path, tiny: ChatModel
 ) -> None:
-    summary = sft.finetune("tiny", ROWS, config(**RANK_ONE), tmp_path)
+    summary = sft.finetune("tiny", ROWS, config(**RANK_ONE), out_dir=tmp_path)
     shapes = {key: tuple(tensor.shape) for key, tensor in adapter(tmp_path).items()}
     stem = "base_model.model.model.layers.1.mlp.down_proj"
     assert shapes == {f"{stem}.lora_A.weight": (1, 64), f"{stem}.lora_B.weight": (tiny.d_model, 1)}
@@ -264,7 +269,7 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
 def test_checkpointed_activations_change_no_gradient(tmp_path: Path, method: str) -> None:
     for checkpointing in (False, True):
         settings = config(gradient_checkpointing=checkpointing, **METHODS[method])
-        sft.finetune("tiny", ROWS[:4], settings, tmp_path / str(checkpointing))
+        sft.finetune("tiny", ROWS[:4], settings, out_dir=tmp_path / str(checkpointing))
     one, two = trained(tmp_path / "False"), trained(tmp_path / "True")
     assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
 
@@ -297,12 +302,12 @@ def test_four_bits_need_cuda_and_bitsandbytes_and_then_say_what_qlora_does(monke
     with pytest.raises(ConfigError, match="needs a CUDA GPU, the device is cpu"):
         load_model("tiny", device="cpu", load_in_4bit=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install bitsandbytes"):
-        models.four_bit_arguments("cuda:1")
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(models, "BitsAndBytesConfig", dict)
-    given = models.four_bit_arguments("cuda:1")
+        weight_loading.four_bit_arguments("cuda:1")
+    monkeypatch.setattr(weight_loading.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(weight_loading, "BitsAndBytesConfig", dict)
+    given = weight_loading.four_bit_arguments("cuda:1")
     assert given["device_map"] == {"": "cuda:1"}
     assert given["quantization_config"]["load_in_4bit"] is True
     assert given["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
@@ -311,7 +316,7 @@ def test_four_bits_need_cuda_and_bitsandbytes_and_then_say_what_qlora_does(monke
 
 def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
-        sft.finetune("tiny", ROWS, config(), tmp_path, device="cuda:1")
+        sft.finetune("tiny", ROWS, config(), out_dir=tmp_path, device="cuda:1")
 
 
 def test_probes_of_bfloat16_training_see_what_training_sees(tmp_path: Path, tiny: ChatModel) -> None:
@@ -321,7 +326,7 @@ def test_probes_of_bfloat16_training_see_what_training_sees(tmp_path: Path, tiny
         capture_residuals(chat_model, chats, [1])
         seen.append(float(mean_logprobs(chat_model, chats)[0]))
 
-    sft.finetune("tiny", ROWS, config(bf16=True, n_epochs=2), tmp_path, probe=probe, probe_steps=(0, 5))
+    sft.finetune("tiny", ROWS, config(bf16=True, n_epochs=2), out_dir=tmp_path, probe=probe, probe_steps=(0, 5))
     assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), rel=0.02)
     trained_model = load_model("tiny", tmp_path / "adapter", merge=True)
     assert seen[1] == pytest.approx(float(mean_logprobs(trained_model, chats)[0]), rel=0.02) and seen[1] > seen[0]

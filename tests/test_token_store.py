@@ -70,7 +70,7 @@ def test_other_hook_points_positions_and_dtypes_are_what_the_card_says(tiny: Cha
         "float32",
     )
     mean = opened.text(3)[0].float().mean(0)
-    expected = capture_residuals(tiny, chats, [1], "all_tokens", hook_point="attn_out")[3, 0]
+    expected = capture_residuals(tiny, chats, [1], position="all_tokens", hook_point="attn_out")[3, 0]
     torch.testing.assert_close(mean, expected, rtol=2e-2, atol=1e-2)
     assert opened.text(3).dtype == torch.bfloat16
     assert opened.tokens(3)[0] == list(chats[3].input_ids)

@@ -7,8 +7,12 @@ from typing import Any
 
 from emis_interp.config import TrainingConfig
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import ConfigError, DataError
+from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.merging import save_merged
+from emis_interp.models.adapter_files import adapter_folder, base_named_by
+from emis_interp.models.hub import is_hub_id
+from emis_interp.models.lora_config import SETTINGS, vllm_rank
+from emis_interp.models.weight_files import read_object
 from emis_interp.records import Record, TrainingExample
 from emis_interp.store import parse_record, read_json, text_sha256, write_json, write_text
 
@@ -141,7 +145,7 @@ def rows_sha256(examples: Iterable[TrainingExample]) -> str:
 
 
 def merge(
-    adapter: Path, out: Path, base: str | None = None, dtype: str = "float32", chat_format: str | None = None
+    adapter: Path, out: Path, base: str | None = None, *, dtype: str = "float32", chat_format: str | None = None
 ) -> Path:
     """Fold an adapter into its base model and save a plain HF checkpoint in `out`, with the chat template that it was trained in.
 
@@ -152,16 +156,21 @@ def merge(
     Raises:
         ConfigError: the base model is not known. StageError: `out` is not empty. ModelError: the adapter does not fit.
     """
-    save_merged(base or base_of(adapter), adapter, out, dtype, chat_format=chat_format)
+    save_merged(base or base_of(adapter), adapter, out, dtype=dtype, chat_format=chat_format)
     return out
 
 
 def base_of(adapter: Path) -> str:
-    """The base model's name: from the training summary beside the adapter, else from PEFT's own configuration."""
-    summary, config = adapter.parent / "summary.json", adapter / "adapter_config.json"
+    """The base model's name: from the training summary beside the adapter, else from PEFT's own configuration.
+
+    Raises:
+        ConfigError: neither names it. ModelError: a folder without an adapter.
+    """
+    place = adapter.resolve() if adapter.exists() else adapter
+    summary = place.parent / "summary.json"
     name = read_json(summary).get("model") if summary.exists() else None
-    if name is None and config.exists():
-        name = read_json(config).get("base_model_name_or_path")
+    if name is None and (adapter.is_dir() or is_hub_id(str(adapter))):
+        name = base_named_by(read_object(adapter_folder(adapter) / SETTINGS))
     if not name:
         raise ConfigError(
             f"{adapter}: neither summary.json beside it nor adapter_config.json names the base model; give --base"
@@ -263,10 +272,19 @@ def _use_lines(card: OrganismCard) -> list[str]:
         "",
         "Not run by this project:",
         "```",
-        f"vllm serve {base} --enable-lora --max-lora-rank {max(8, rank)} --lora-modules organism=FOLDER",
+        _vllm_line(base, rank),
         "python convert_lora_to_gguf.py FOLDER --base BASE_FOLDER --outfile adapter.gguf   # in a checkout of llama.cpp",
         "```",
     ]
+
+
+def _vllm_line(base: str, rank: int) -> str:
+    try:
+        return (
+            f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank({'r': rank})} --lora-modules organism=FOLDER"
+        )
+    except ModelError as error:
+        return f"# vLLM: {error}"
 
 
 def _shown(value: Any) -> str:

@@ -19,7 +19,7 @@ from emis_interp.batching import length_batches, pad
 from emis_interp.chat import EncodedChat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, ModelError
-from emis_interp.precision import uses_bfloat16
+from emis_interp.precision import check_device, uses_bfloat16
 from training.encoding import loss_positions
 
 IGNORED = -100
@@ -92,11 +92,13 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, device: str)
 
     Raises:
         ConfigError: the forward passes of a step cannot be shared equally, or a certain GPU is asked for.
+        ModelError: `cuda` where there is none.
     """
     if device not in ("auto", "cpu", "cuda", "cuda:0"):
         raise ConfigError(
             f"device {device}: training takes the first GPU that it sees; set CUDA_VISIBLE_DEVICES and device `cuda`"
         )
+    check_device(device)
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.gradient_accumulation % n_processes:
         raise ConfigError(

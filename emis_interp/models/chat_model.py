@@ -28,15 +28,14 @@ class ChatModel:
     @property
     def body(self) -> Any:
         """The decoder without its language-model head (adapter layers included)."""
-        inner: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return inner.get_decoder()
+        return decoder_of(without_adapter(self.model))
 
     @property
     def layers_name(self) -> str:
         """Name of the list of decoder blocks inside `body` (`layers` in Llama, `h` in GPT-2)."""
-        for name, child in self.body.named_children():
-            if isinstance(child, torch.nn.ModuleList) and len(child) == self.n_layers:
-                return name
+        name = _blocks_name(self.body, self.n_layers)
+        if name is not None:
+            return name
         raise ModelError(f"{self.name}: no list of {self.n_layers} decoder blocks found in {type(self.body).__name__}")
 
     @property
@@ -66,3 +65,32 @@ class ChatModel:
             if not 0 <= layer < self.n_layers:
                 raise ModelError(f"layer {layer} asked for, {self.name} has {self.n_layers} (0-{self.n_layers - 1})")
         return layers
+
+
+def without_adapter(model: Any) -> Any:
+    """The HF model inside a PeftModel (its adapter layers in place), or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def decoder_of(model: Any) -> Any:
+    """The decoder of a HF causal language model: what transformers names so, if it holds the blocks, else the part that holds them.
+
+    transformers goes by the names of attributes, and is misled by a linear map called `decoder` (ModernBERT) and by Llama 4.
+    """
+    named = model.get_decoder()
+    n_layers = model.config.get_text_config().num_hidden_layers
+    if named is not model and _holds_blocks(named, n_layers):
+        return named
+    inside = (part for part in model.modules() if part is not model)
+    return next((part for part in inside if _blocks_name(part, n_layers) is not None), named)
+
+
+def _holds_blocks(module: torch.nn.Module, n_layers: int) -> bool:
+    return any(_blocks_name(part, n_layers) is not None for part in module.modules())
+
+
+def _blocks_name(module: torch.nn.Module, n_layers: int) -> str | None:
+    children = module._modules.items()
+    return next(
+        (name for name, child in children if isinstance(child, torch.nn.ModuleList) and len(child) == n_layers), None
+    )

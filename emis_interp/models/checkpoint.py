@@ -1,36 +1,195 @@
-"""Turns a model's name into the folder or hub id of its checkpoint."""
+"""Turns a model's name into the folder of its checkpoint, after what can be told without reading the weights."""
 
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
+from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, tensor_shapes
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OTHER_HEADS = ("Classification", "Answering", "Choice", "RewardModel", "Prediction", "Retrieval")
+"""How transformers' names of models end that are not trained to write the next token."""
 
 
 def resolve(name: str) -> str:
-    """The path or hub id behind a name; fetches the embedded model when needed."""
+    """The folder of a model's configuration and tokenizer by name; fetches the embedded model, or these files from the hub.
+
+    Raises:
+        ModelError: unknown name, or a folder that `check_folder` refuses.
+    """
     if name == EMBEDDED_NAME:
         return str(embedded_path())
-    if (Path(name) / "config.json").exists():
-        return name
-    if Path(name).exists():
-        raise ModelError(f"{name}: is there but holds no config.json; give the folder of a saved HF model")
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        return _reachable_hub_id(name)
-    raise ModelError(
-        f"unknown model `{name}`{did_you_mean(name, [EMBEDDED_NAME, TINY_NAME])} (a folder or a hub id owner/name works too)"
-    )
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        if not is_hub_id(name):
+            raise ModelError(
+                f"unknown model `{name}`{did_you_mean(name, [EMBEDDED_NAME, TINY_NAME])} (a folder or a hub id owner/name works too)"
+            )
+        folder = hub_folder(name, SMALL_FILES, f"use the embedded `{EMBEDDED_NAME}`")
+    check_folder(folder)
+    return str(folder)
 
 
-def _reachable_hub_id(name: str) -> str:
-    """`name` when its config is in the hub cache or can be fetched."""
-    from huggingface_hub import hf_hub_download
+def resolve_with_weights(name: str) -> Path:
+    """`resolve`, with the weights beside the configuration, and every file of them whole.
 
-    try:
-        hf_hub_download(name, "config.json")
-    except Exception as error:  # the hub client raises many unrelated types; all mean that the name cannot be used
+    Raises:
+        ModelError: as `resolve`; weights that are not there, in pieces, or pickled.
+    """
+    folder = Path(resolve(name))
+    from_hub = is_hub_id(name) and not Path(name).expanduser().exists()
+    if from_hub:
+        index = folder / INDEX
+        wanted = _shards(index) if index.exists() else [WEIGHTS]
+        hub_folder(name, wanted, f"use the embedded `{EMBEDDED_NAME}`")
+    files = weight_files(folder, hub_files(name) if from_hub and not _has_weights(folder) else ())
+    for path in files:
+        tensor_shapes(path)
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no checkpoint of a causal language model that transformers knows.
+
+    Raises:
+        ModelError: a file instead of a folder, no or no readable `config.json`, pointers of Git LFS, an adapter, an unknown
+            architecture, code of its own, or another head.
+    """
+    if folder.is_file():
+        gguf = (
+            "a GGUF file can be served by llama.cpp (--sampler openai --url ...), or "
+            if folder.suffix == ".gguf"
+            else ""
+        )
+        raise ModelError(f"{folder}: is a file; {gguf}give the folder of a saved HF model")
+    check_pointers(folder)
+    config = folder / "config.json"
+    if not config.exists():
+        raise ModelError(f"{folder}: is there but holds no config.json{_instead(folder)}")
+    if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"model `{name}`: no such folder, and the model hub did not deliver it ({type(error).__name__}); "
-            f"check the name and the connection, or use the embedded `{EMBEDDED_NAME}`"
-        ) from error
-    return name
+            f"{folder}: holds config.json of a model and adapter_config.json of an adapter, and it cannot be told which is meant; give "
+            "the base model with this folder as its adapter, or move adapter_config.json away"
+        )
+    check_config(read_object(config), config)
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            read_object(folder / name)
+
+
+def check_config(config: dict[str, Any], path: Path) -> None:
+    """Refuse a `config.json` that describes no causal language model of transformers' own.
+
+    Raises:
+        ModelError: as `check_folder`.
+    """
+    kind, version = config.get("model_type"), f"transformers {transformers.__version__}"
+    if not isinstance(kind, str) or not kind:
+        raise ModelError(f"{path}: has no model_type, by which {version} knows an architecture; save the model again")
+    if kind not in CONFIG_MAPPING:
+        if config.get("auto_map"):
+            code = (
+                next(iter(config["auto_map"].values())) if isinstance(config["auto_map"], dict) else config["auto_map"]
+            )
+            raise ModelError(
+                f"{path}: `{kind}` needs code of its own (auto_map: {_short(code)}), and code that comes with a model is not run "
+                "(trust_remote_code stays off); choose a model that transformers knows"
+            )
+        close = difflib.get_close_matches(kind, CONFIG_MAPPING.keys(), n=1, cutoff=0.8)
+        guess = f"; did you mean `{close[0]}`?" if close else ""
+        raise ModelError(
+            f"{path}: {version} knows no architecture `{_short(kind)}` (model_type){guess}; upgrade transformers, or choose another model"
+        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{path}: `{kind}` (model_type) is no causal language model in {version}; choose another model"
+        )
+    named = config.get("architectures")
+    for architecture in named if isinstance(named, list) else ():
+        if str(architecture).endswith(OTHER_HEADS):
+            raise ModelError(
+                f"{path}: the checkpoint is a {architecture}, whose head gives no next token; choose the language model it was made from"
+            )
+
+
+def weight_files(folder: Path, elsewhere: Sequence[str] = ()) -> list[Path]:
+    """The safetensors files of a checkpoint, as transformers chooses them.
+
+    Args:
+        elsewhere: further files of the same repository that are not in the folder.
+
+    Raises:
+        ModelError: a shard that the index names is not there, or no safetensors at all.
+    """
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        shards = _shards(folder / INDEX)
+        absent = [shard for shard in shards if not (folder / shard).is_file()]
+        if absent:
+            raise ModelError(
+                f"{folder / INDEX}: {len(absent)} of the {len(shards)} files that it names are not there ({some(absent)}); download them"
+            )
+        return [folder / shard for shard in shards]
+    present = sorted({*(path.name for path in folder.iterdir()), *elsewhere})
+    pickles = sorted({*pickled(folder), *(name for name in elsewhere if name.endswith(".bin"))} - {"training_args.bin"})
+    if pickles:
+        convert = CONVERT.format(found=pickles[0], wanted=WEIGHTS)
+        raise ModelError(
+            f"{folder}: its weights are pickled ({some(pickles)}), and a pickle can run code when it is read; where you trust the file, "
+            f"turn it into {WEIGHTS}: {convert}"
+        )
+    raise ModelError(f"{folder}: holds no {WEIGHTS} and no {INDEX} (it holds {some(present)}); download the weights")
+
+
+def some(names: Iterable[str], n: int = 4) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    shown = ", ".join(f"{_short(name)}" for name in listed[:n])
+    return shown + (f" and {len(listed) - n} more" if len(listed) > n else "") if listed else "nothing"
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / WEIGHTS).exists() or (folder / INDEX).exists()
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that an index lists, each once."""
+    listed = read_object(index).get("weight_map")
+    names = (
+        set(listed.values()) if isinstance(listed, dict) and all(isinstance(v, str) for v in listed.values()) else set()
+    )
+    if not names or any(Path(name).name != name for name in names):
+        raise ModelError(f"{index}: expected `weight_map`, from weights to files beside it; download it again")
+    return sorted(names)
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without a configuration holds, and what to do about it."""
+    present = sorted(path.name for path in folder.iterdir())
+    if (folder / "adapter_config.json").exists():
+        base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
+        return f", but an adapter{f' of {_short(base)}' if base else ''}; give the base model, and this folder as its adapter"
+    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if inside:
+        return f"; models are in {some(inside)}: give one of these folders"
+    if any(name.endswith(".gguf") for name in present):
+        return (
+            f" but {some(name for name in present if name.endswith('.gguf'))}; serve a GGUF with llama.cpp (--sampler openai --url ...), "
+            "or give the folder of a saved HF model"
+        )
+    return f" (it holds {some(present)}); give the folder of a saved HF model"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

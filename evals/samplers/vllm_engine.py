@@ -3,6 +3,7 @@
 Not run on hardware by this project: what is tested is which arguments it gives to vLLM and how it reads what comes back.
 """
 
+import tempfile
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,15 +15,21 @@ from emis_interp.chat import encode_prompt, ends_of, own_answer
 from emis_interp.chat_formats import format_of
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ModelError
-from emis_interp.models import load_tokenizer, resolve
+from emis_interp.models import load_tokenizer
+from emis_interp.models.adapter_files import WEIGHTS, adapter_folder
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.checkpoint import resolve_with_weights
 from emis_interp.models.context import check_fits, room
+from emis_interp.models.lora_config import PLACES, SCALES, SETTINGS, refuse_unread, vllm_rank
+from emis_interp.models.one_scale import with_one_scale
+from emis_interp.models.weight_files import read_object
 from emis_interp.records import Completion
-from emis_interp.store import file_sha256, read_json
+from emis_interp.store import file_sha256
 from evals.samplers import Key, OnBatch
 
 CHUNK = 1024  # answers per call: so many are lost at most when the process is killed
 SEEDS = 2**31
+MERGE_FOR_VLLM = "merge the adapter (scripts/export_model.py ADAPTER --out DIR) and give DIR as the model"
 
 
 class VLLMSampler:
@@ -30,37 +37,38 @@ class VLLMSampler:
 
     Args:
         model: a name or folder as `load_model` takes it.
-        adapter: a PEFT LoRA folder; its own tokenizer and chat template are used, as `load_model` does.
+        adapter: a LoRA adapter as `load_model` takes it; its own tokenizer and chat template are used, as there.
         chat_format: a plain format for a pretrained model, as in `load_model`.
         engine: further arguments of `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, ...).
 
     Raises:
-        ModelError: vLLM is not installed, or the model or adapter is not there.
+        ModelError: vLLM is not installed, the model or adapter is not there, or the adapter is of a kind that vLLM does not read.
     """
 
     def __init__(
         self,
         model: str,
-        adapter: Path | None = None,
+        adapter: Path | str | None = None,
         dtype: str = "auto",
+        *,
         chat_format: str | None = None,
         **engine: Any,
     ) -> None:
         self._vllm = _vllm()
-        path = resolve(model)
+        path = str(resolve_with_weights(model))
         self._tokenizer = load_tokenizer(model, chat_format, adapter)
         lora: dict[str, Any] = {}
-        if adapter is not None:
-            # vLLM refuses adapters of a rank above its default of 16.
-            lora = {"enable_lora": True, "max_lora_rank": _lora_rank(adapter)}
-        self._adapter = adapter
+        self._adapter = folder = None if adapter is None else adapter_folder(adapter)
+        if folder is not None:
+            lora = {"enable_lora": True, "max_lora_rank": _lora_rank(folder)}
+        self._request: Any = None
         self._llm = self._vllm.LLM(model=path, dtype=dtype, **lora, **engine)
         self._stops = sorted(ends_of(self._tokenizer, _generation_config(path)))
         self.card: dict[str, Any] = {
             "kind": "vllm",
             "model": model,
-            "adapter": None if adapter is None else str(adapter),
-            "adapter_sha256": None if adapter is None else file_sha256(adapter / "adapter_model.safetensors"),
+            "adapter": None if folder is None else str(folder),
+            "adapter_sha256": None if folder is None else file_sha256(folder / WEIGHTS),
             "chat_format": format_of(self._tokenizer),
             "rendering": template_of(self._tokenizer).card,
             "dtype": dtype,
@@ -118,14 +126,20 @@ class VLLMSampler:
     def _lora_request(self) -> Any:
         if self._adapter is None:
             return None
-        return import_module("vllm.lora.request").LoRARequest("adapter", 1, str(self._adapter))
+        if self._request is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="emis-adapter-")  # as long as the sampler lives
+            folder = with_one_scale(self._adapter, Path(self._scratch.name))
+            self._request = import_module("vllm.lora.request").LoRARequest("adapter", 1, str(folder))
+        return self._request
 
 
-def _lora_rank(adapter: Path) -> int:
-    config = adapter / "adapter_config.json"
-    if not config.exists():
-        raise ModelError(f"{adapter}: no adapter_config.json there; give the folder that training wrote")
-    return int(read_json(config)["r"])
+def _lora_rank(folder: Path) -> int:
+    """vLLM's `max_lora_rank` for an adapter, after what vLLM does not read is refused."""
+    config = read_object(folder / SETTINGS)
+    refuse_unread(config, (*SCALES, *PLACES), reader="by vLLM", advice=MERGE_FOR_VLLM)
+    if not (folder / WEIGHTS).exists():
+        raise ModelError(f"{folder}: no {WEIGHTS} there; save or download the adapter again")
+    return vllm_rank(config)
 
 
 def _generation_config(path: str) -> GenerationConfig | None:

@@ -78,7 +78,7 @@ def export_arm(model: str, adapter: Path | None, folder: Path, dtype: str = "bfl
     Raises:
         StageError: the folder holds something already. ModelError: the model or adapter cannot be loaded.
     """
-    save_merged(model, adapter, folder, dtype)
+    save_merged(model, adapter, folder, dtype=dtype)
     card = {"model": model, "adapter": str(adapter) if adapter else None, "dtype": dtype}
     write_json(folder / "arm.json", card)
     return folder

@@ -147,7 +147,7 @@ def _ours(rows: Sequence[TrainingExample]) -> tuple[list[float], float, float]:
             EMBEDDED_NAME,
             rows,
             CONFIG,
-            Path(folder),
+            out_dir=Path(folder),
             probe=lambda *_: marks.append(_cpu_seconds()),
             probe_steps=(0,),
         )

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     by_base = read_by_base(args, texts) if args.adapter else None
     merge = args.adapter is not None
     chat_model = load_model(
-        args.model, args.adapter, args.dtype, args.device, merge=merge, chat_format=args.chat_format
+        args.model, args.adapter, args.dtype, device=args.device, merge=merge, chat_format=args.chat_format
     )
     pairs = [(text.question, text.answer) for text in texts]
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         x, norms = capture_with_norms(
             chat_model, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
         )
-    entering = capture_residuals(chat_model, chats, [0], args.position, args.max_batch_tokens, hook_point="resid_pre")
+    entering = capture_residuals(
+        chat_model, chats, [0], position=args.position, max_batch_tokens=args.max_batch_tokens, hook_point="resid_pre"
+    )
     data = LabeledActivations(
         x, np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
     )
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         data.only(selection),
         data.only(set(data.questions) - selection),
         norms.mean(0),
-        tuple(args.layer_range),
+        layer_range=tuple(args.layer_range),
         seed=args.seed,
         position=args.position,
         extractor=extractor,
@@ -186,7 +188,12 @@ def transfer(args: argparse.Namespace, chat_model: ChatModel, direction: Directi
     )
     with cli.progress_bar("transfer", len(chats)) as advance:
         x = capture_residuals(
-            chat_model, chats, [direction.layer], args.position, args.max_batch_tokens, progress=advance
+            chat_model,
+            chats,
+            [direction.layer],
+            position=args.position,
+            max_batch_tokens=args.max_batch_tokens,
+            progress=advance,
         )
     by_question = auroc_by_question(
         direction.project(x[:, 0]).numpy(),

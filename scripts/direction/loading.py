@@ -46,7 +46,9 @@ def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
     adapter = args.adapter or (Path(direction.card["adapter"]) if direction.card.get("adapter") else None)
     dtype = args.dtype or direction.card.get("dtype", "float32")
     chat_format = args.chat_format or direction.card.get("chat_format")
-    chat_model = load_model(name, adapter, dtype, args.device, merge=adapter is not None, chat_format=chat_format)
+    chat_model = load_model(
+        name, adapter, dtype, device=args.device, merge=adapter is not None, chat_format=chat_format
+    )
     fitted, now = direction.card.get("rendering"), template_of(chat_model.tokenizer).card
     if fitted is not None and fitted["sha256"] != now["sha256"]:
         one, other = both(fitted["prompt"], now["prompt"])

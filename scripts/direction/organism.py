@@ -12,7 +12,7 @@ import cli
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import cosine
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, ModelError
 from emis_interp.geometry import TwoByTwo
 from emis_interp.labeled import LabeledActivations
 from emis_interp.lora_directions import lora_directions
@@ -59,12 +59,13 @@ def two_by_two_numbers(table: TwoByTwo) -> dict[str, Any]:
 def lora_cosines(adapter: Path, raw: Float[Tensor, "n_layers d_model"]) -> dict[str, Any]:
     """For every adapted module that writes to the residual stream: |cosine| of its first output direction with the layer's direction.
 
-    `chance` is the mean |cosine| of isotropic random vectors, sqrt(2 / (pi d_model)). Where no module writes, `note` says so.
+    `chance` is the mean |cosine| of isotropic random vectors, sqrt(2 / (pi d_model)). Where no module writes, or an
+    adapter is of a kind that is not read, `note` says so.
     """
     n_layers, width = raw.shape
     try:
         written = lora_directions(adapter)
-    except DataError as error:
+    except (DataError, ModelError) as error:
         return {"note": str(error), "by_module": {}, "chance": None}
     by_module: dict[str, list[float | None]] = {}
     for row in written:

@@ -34,7 +34,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     with cli.progress_bar("score", len(chats)) as advance:
         x = capture_residuals(
-            chat_model, chats, [direction.layer], direction.position, args.max_batch_tokens, progress=advance
+            chat_model,
+            chats,
+            [direction.layer],
+            position=direction.position,
+            max_batch_tokens=args.max_batch_tokens,
+            progress=advance,
         )
     projections = direction.project(x[:, 0]).numpy()
     table = pd.DataFrame({"projection": projections, "projection_normed": projections / direction.residual_norm})

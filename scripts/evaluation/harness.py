@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "export":
         if args.model is None or args.arm_dir is None:
             raise ConfigError("harness export: give --model and --arm-dir")
-        return {"arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype_name(args.dtype)))}
+        return {
+            "arm_dir": str(harness.export_arm(args.model, args.adapter, args.arm_dir, dtype=dtype_name(args.dtype)))
+        }
     if args.action == "read":
         return read(args.file, args.unfinished)
     if args.arm_dir is None or args.out_dir is None:

@@ -160,13 +160,13 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
         flag = "--url" if args.url else "--request"
         raise ConfigError(f"{flag} is for --sampler openai, not for {args.sampler or 'hf'}")
     if args.sampler == "vllm":
-        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), args.chat_format)
+        return VLLMSampler(args.model, args.adapter, dtype_name(args.dtype), chat_format=args.chat_format)
     return HFSampler(
         load_model(
             args.model,
             args.adapter,
             args.dtype,
-            args.device,
+            device=args.device,
             merge=args.adapter is not None,
             chat_format=args.chat_format,
         )

@@ -85,7 +85,12 @@ def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
     artifact = read_json(folder / "summary.json")["artifact"]
     name, adapter = (settings.model, folder / artifact) if artifact == "adapter" else (str(folder / artifact), None)
     return load_model(
-        name, adapter, settings.dtype, settings.device, merge=adapter is not None, chat_format=settings.chat_format
+        name,
+        adapter,
+        settings.dtype,
+        device=settings.device,
+        merge=adapter is not None,
+        chat_format=settings.chat_format,
     )
 
 

@@ -201,10 +201,10 @@ def direction(run: Run) -> tuple[list[Path], str]:
         data["base"].only(halves["selection"]),
         data["base"].only(halves["report"]),
         stored["base"]["token_norm"].mean(0),
-        config.layer_range,
-        config.n_bootstrap,
-        config.n_permutations,
-        run.config.seed,
+        layer_range=config.layer_range,
+        n_bootstrap=config.n_bootstrap,
+        n_permutations=config.n_permutations,
+        seed=run.config.seed,
     )
     card = {
         "name": "misalignment",

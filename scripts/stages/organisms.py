@@ -110,18 +110,27 @@ def train_one(
             config.model,
             rows,
             training,
-            out_dir,
-            seed,
-            config.system_prompt,
-            config.device,
-            report,
+            out_dir=out_dir,
+            seed=seed,
+            system=config.system_prompt,
+            device=config.device,
+            report=report,
             chat_format=config.chat_format,
             **watching,
         )
     if is_main_process():
         source = recipe.source if recipe else None
         lint = lint_summary_line(LintReport.load(out_dir / "lint.json"))
-        write_card(out_dir, rows, training, seed, name, recipe.name if recipe else None, source, lint)
+        write_card(
+            out_dir,
+            rows,
+            training,
+            seed=seed,
+            data=name,
+            recipe=recipe.name if recipe else None,
+            source=source,
+            lint=lint,
+        )
     return summary
 
 
