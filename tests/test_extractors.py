@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from emis_interp.directions import cosine, unit
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, ModelError
 from emis_interp.extractors import EXTRACTORS, extractor_named, mass_mean, model_difference, question_balanced
 from emis_interp.labeled import LabeledActivations
 from emis_interp.lora_directions import lora_directions
@@ -169,5 +169,5 @@ def test_an_adapter_that_writes_nothing_to_the_residual_stream_is_refused(tmp_pa
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(str(tmp_path))
     with pytest.raises(DataError, match=r"found \['q_proj'\]"):
         lora_directions(tmp_path)
-    with pytest.raises(DataError, match="PEFT adapter"):
+    with pytest.raises(ModelError, match="no such folder; give the folder of a PEFT adapter"):
         lora_directions(tmp_path / "nowhere")

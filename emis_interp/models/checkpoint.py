@@ -113,6 +113,11 @@ def check_config(config: dict[str, Any], path: Path) -> None:
         raise ModelError(
             f"{path}: `{kind}` (model_type) is no causal language model in {version}; choose another model"
         )
+    for setting in ("text_config", "quantization_config"):
+        if not isinstance(config.get(setting) or {}, dict):
+            raise ModelError(
+                f"{path}: {setting}: expected an object of settings, found {type(config[setting]).__name__}; save the model again"
+            )
     named = config.get("architectures")
     for architecture in named if isinstance(named, list) else ():
         if str(architecture).endswith(OTHER_HEADS):

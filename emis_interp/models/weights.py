@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from emis_interp.errors import ConfigError, EmisError, ModelError
 from emis_interp.models.checkpoint import resolve_with_weights, some, weight_files
@@ -35,6 +37,7 @@ QUANTISERS = {
     "vptq": "vptq",
 }
 """Way of quantising (`quant_method` in `config.json`) -> the package that reads it; fp8 and mxfp4 need none to be dequantised."""
+KNOWN_METHODS = {"bitsandbytes", *AUTO_QUANTIZATION_CONFIG_MAPPING}
 MODULES = {"amd-quark": "quark", "fbgemm-gpu": "fbgemm_gpu", "optimum-quanto": "optimum.quanto"}
 
 
@@ -119,18 +122,26 @@ def quantised_by(folder: Path) -> str | None:
     """The way in which a checkpoint's weights are quantised, or None.
 
     Raises:
-        ModelError: the package that reads them is not installed.
+        ModelError: the package that reads them is not installed, or there is none.
     """
     config = read_object(folder / "config.json")
     quantisation = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     if not quantisation:
         return None
-    method = str(quantisation.get("quant_method")) if isinstance(quantisation, dict) else str(quantisation)
+    in_bits = quantisation.get("load_in_4bit") or quantisation.get(
+        "load_in_8bit"
+    )  # all that old ones of bitsandbytes say
+    method = str(quantisation.get("quant_method") or ("bitsandbytes" if in_bits else "a method without a name"))
     package = QUANTISERS.get(method)
     if package is not None and not _installed(MODULES.get(package, package.replace("-", "_"))):
         raise ModelError(
             f"{folder}: its weights are quantised by {method}, which needs the package {package}: pip install {package}; or give the "
             "checkpoint before it was quantised"
+        )
+    if method not in KNOWN_METHODS:  # transformers would take the weights for plain numbers
+        raise ModelError(
+            f"{folder}: its weights are quantised by {method}, which transformers {transformers.__version__} does not read; give the "
+            "checkpoint before it was quantised, or upgrade transformers"
         )
     return method
 
