@@ -52,7 +52,7 @@ def attach(model: Any, folder: Path, name: str) -> PeftModel:
     except Exception as error:  # PEFT raises many types about settings and weights that do not fit
         raise ModelError(f"{misfit} ({_reason(error)})") from error
     missing = [_short(key) for key in [*result.missing_keys, *_missing_biases(adapted, config, weights)]]
-    left_over = [_short(key) for key in result.unexpected_keys]
+    left_over = [_short(key) for key in result.unexpected_keys if not _is_copy(key, weights)]
     if missing or left_over:
         taken = len(weights) - len(left_over) + len(missing)
         raise ModelError(
@@ -72,14 +72,17 @@ def merged(model: PeftModel) -> Any:
         ModelError: an adapter that cannot be folded in.
     """
     base: Any = model.get_base_model()
-    was_tied = base.config.get_text_config().tie_word_embeddings
+    configs = (base.config, base.config.get_text_config())
+    ties = [config.tie_word_embeddings for config in configs]
     _unshare(base)
     with said("the adapter cannot be merged; load it with merge=False"):
         plain: Any = model.merge_and_unload()
     head, embedding = plain.get_output_embeddings(), plain.get_input_embeddings()
-    if was_tied and head is not None and head.weight is not embedding.weight:
+    if ties[1] and head is not None and head.weight is not embedding.weight:
         if head.weight.shape == embedding.weight.shape and torch.equal(head.weight, embedding.weight):
             head.weight = embedding.weight
+            for config, tie in zip(configs, ties, strict=True):
+                config.tie_word_embeddings = tie  # PEFT notes that they differ before they are joined
         else:
             forget_tie(plain)
     return plain
@@ -179,6 +182,15 @@ def _missing_biases(adapted: PeftModel, config: Mapping[str, Any], weights: Mapp
         return []
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return sorted(key for key in expected if key.endswith(".bias") and key not in weights)
+
+
+def _is_copy(key: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether PEFT saved this beside what counts: of a module that is resized and trained whole, it saves the wrapper's parts too."""
+    named = key.replace(f".modules_to_save.{NAME}.", ".modules_to_save.")
+    if ".original_module." in named:
+        return named.replace(".original_module.", ".") in weights
+    copied, whole = weights.get(named), weights.get(named.replace(".modules_to_save.", "."))
+    return ".modules_to_save." in named and copied is not None and whole is not None and torch.equal(copied, whole)
 
 
 def _say_other_base(config: Mapping[str, Any], folder: Path, name: str) -> None:
