@@ -16,6 +16,7 @@ from emis_interp.models.tiny import TINY_NAME
 from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, tensor_shapes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LONGEST = 200  # characters of a name in a message
 OTHER_HEADS = ("Classification", "Answering", "Choice", "RewardModel", "Prediction", "Retrieval")
 """How transformers' names of models end that are not trained to write the next token."""
 
@@ -197,4 +198,4 @@ def _instead(folder: Path) -> str:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
