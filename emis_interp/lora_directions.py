@@ -102,6 +102,8 @@ def _updates(weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Path inside the base model -> A and B of every adapted module of the decoder blocks."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for key, a in weights.items():
+        if key.removesuffix("base_layer.weight") + "lora_embedding_A" in weights:
+            continue  # PEFT saves an adapted embedding with its own weights, which are the base's
         path, _, kind = key.partition(".lora_")
         if kind not in ("A.weight", "B.weight", "embedding_A", "embedding_B"):
             raise ModelError(f"adapter_model.safetensors: {key} is no matrix A or B of LoRA, and is not read here")

@@ -139,7 +139,7 @@ def _names(config: Mapping[str, Any], setting: str) -> list[str]:
     return names
 
 
-def _resize(model: Any, weights: Mapping[str, Tensor], folder: Path, name: str) -> None:
+def _resize(model: Any, weights: Mapping[str, Tensor], folder: Path, *, name: str) -> None:
     """Give the model as many tokens as the adapter's own embedding has, if it holds one."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     rows = _saved_rows(model, embedding, weights)

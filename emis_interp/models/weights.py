@@ -76,13 +76,12 @@ def load_weights(name: str, dtype: torch.dtype, device: str, *, load_in_4bit: bo
         model.name_or_path = model.config.name_or_path = name  # what an adapter trained on it will name as its base
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.get_text_config().tie_word_embeddings and head is not None and head.weight is not embedding.weight:
-        forget_tie(
-            model
-        )  # the checkpoint holds both and they differ, so transformers does not tie them whatever its config says
+        # The checkpoint holds both and they differ: transformers keeps them apart, whatever its config says.
+        forget_tie(model)
     return model
 
 
-def check_complete(name: str, model: Any, info: Mapping[str, Collection[Any]], folder: Path) -> None:
+def check_complete(name: str, model: Any, info: Mapping[str, Collection[Any]], *, folder: Path) -> None:
     """Refuse a model whose checkpoint has not every weight that it needs, has others, or has them in other sizes.
 
     Weights tied to others are not missing. Constants that older versions saved (causal masks, position ids, inverse frequencies) are
