@@ -394,6 +394,27 @@ def test_a_quantised_checkpoint_that_fails_otherwise_says_so_in_a_line(
     assert f"its weights are quantised by {method})" in refusal(folder)
 
 
+def test_fp8_weights_are_read_by_their_scales_where_no_gpu_computes_them(folder: Path) -> None:
+    """Blocks of 16 x 16 with a scale each, as DeepSeek and Qwen publish them: on a CPU they become plain weights."""
+    path = folder / "model.safetensors"
+    stored, plain = {}, {}
+    for key, weight in load_file(path).items():
+        stored[key] = plain[key] = weight
+        if "proj" in key:
+            blocks = weight.reshape(weight.shape[0] // 16, 16, weight.shape[1] // 16, 16)
+            scale = blocks.abs().amax((1, 3)) / 448
+            stored[key] = (blocks / scale[:, None, :, None]).reshape(weight.shape).to(torch.float8_e4m3fn)
+            stored[f"{key}_scale_inv"] = scale
+            rounded = stored[key].float().reshape(blocks.shape) * scale[:, None, :, None]
+            plain[key] = rounded.reshape(weight.shape)
+    set_config(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16], "fmt": "e4m3"})
+    save_file(stored, path, {"format": "pt"})
+    model = load_model(str(folder), device="cpu").model
+    assert model.dtype == torch.float32
+    for key, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, plain[key], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("quantised", [{"quant_method": "brand-new"}, {"bits": 4}])
 def test_a_way_of_quantising_that_nobody_knows_is_no_plain_checkpoint(folder: Path, quantised: Any) -> None:
     set_config(folder, quantization_config=quantised)

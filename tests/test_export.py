@@ -81,6 +81,20 @@ def test_the_card_states_what_decided_the_weights() -> None:
         assert said in text, said
 
 
+@pytest.mark.parametrize(
+    ("rank", "line"),
+    [
+        (8, "vllm serve owner/model --enable-lora --max-lora-rank 8 "),
+        (24, "--max-lora-rank 32 "),
+        (48, "--max-lora-rank 64 "),
+        (300, "--max-lora-rank 320 "),
+        (600, "# vLLM: the adapter's largest rank is 600, vLLM takes at most 512; merge it"),
+    ],
+)
+def test_the_card_prints_a_rank_that_vllm_takes(rank: int, line: str) -> None:
+    assert line in export.card_text(card(training={"lora_rank": rank}))
+
+
 def test_the_card_of_a_full_model_speaks_of_no_adapter() -> None:
     text = export.card_text(card(artifact="model", training={"method": "full"}))
     assert "lora_rank" not in text and "--enable-lora" not in text and "peft" not in text

@@ -319,6 +319,13 @@ def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> No
         sft.finetune("tiny", ROWS, config(), out_dir=tmp_path, device="cuda:1")
 
 
+def test_a_gpu_that_is_not_there_is_refused_and_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match=r"device cuda: torch .*; give device auto or cpu"):
+        sft.finetune("tiny", ROWS, config(), tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
+
+
 def test_probes_of_bfloat16_training_see_what_training_sees(tmp_path: Path, tiny: ChatModel) -> None:
     chats, seen = [encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)], []
 

@@ -8,6 +8,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from emis_interp.chat import encode_prompt
 from emis_interp.config import SamplingConfig
@@ -15,7 +17,7 @@ from emis_interp.errors import DataError, ModelError
 from emis_interp.models import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import Question
-from emis_interp.store import write_bytes, write_json
+from emis_interp.store import read_json, save_tensors, write_bytes, write_json
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import plan_prompts, sample_with
 
@@ -142,6 +144,87 @@ def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused
     with pytest.raises(DataError, match=r"prompt of 'Who are you\?': .* the model has positions for 4096"):
         sample_with(sampler, "b", QUESTIONS[:1], config, tmp_path / "b.jsonl")
     assert len(vllm.calls) == 1 and not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rank"),
+    [
+        ({"r": 1}, 8),
+        ({"r": 24}, 32),
+        ({"r": 48}, 64),
+        ({"r": 8, "rank_pattern": {"down_proj": 64}}, 64),
+        ({"r": 512}, 512),
+    ],
+)
+def test_vllm_is_given_a_rank_that_it_takes(
+    vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], rank: int
+) -> None:
+    adapter = tmp_path / "adapter"
+    write_json(adapter / "adapter_config.json", settings)
+    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+    VLLMSampler(str(folder), adapter)
+    assert vllm.engines[0]["max_lora_rank"] == rank
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"r": 1024}, "largest rank is 1024, vLLM takes at most 512"),
+        ({"r": 8, "use_dora": True}, "use_dora True is not read by vLLM; merge the adapter .scripts/export_model.py"),
+        ({"r": 8, "modules_to_save": ["lm_head"]}, "modules_to_save .* is not read by vLLM"),
+        ({"r": 8, "bias": "all"}, "bias 'all' is not read by vLLM"),
+        ({"r": 8, "lora_bias": True}, "lora_bias True is not read by vLLM"),
+        ({"r": 8, "trainable_token_indices": [1]}, "trainable_token_indices .* is not read by vLLM"),
+        ({"r": 8, "peft_type": "VERA"}, "peft_type 'VERA' is not read by vLLM"),
+        ({}, "r: expected a whole number"),
+    ],
+)
+def test_an_adapter_that_vllm_would_misread_is_refused_before_the_engine_starts(
+    vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    adapter = tmp_path / "adapter"
+    write_json(adapter / "adapter_config.json", settings)
+    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+    with pytest.raises(ModelError, match=words):
+        VLLMSampler(str(folder), adapter)
+    assert not vllm.engines
+
+
+@pytest.mark.parametrize("absent", ["adapter_config.json", "adapter_model.safetensors", "."])
+def test_an_adapter_that_is_gone_is_said(vllm: SimpleNamespace, folder: Path, tmp_path: Path, absent: str) -> None:
+    adapter = tmp_path / "adapter"
+    if absent != ".":
+        write_json(adapter / "adapter_config.json", {"r": 8})
+        write_bytes(adapter / "adapter_model.safetensors", b"weights")
+        (adapter / absent).unlink()
+    with pytest.raises(ModelError, match=f"{adapter}: no "):
+        VLLMSampler(str(folder), adapter)
+
+
+def test_scales_by_module_are_put_into_the_weights_for_vllm(
+    vllm: SimpleNamespace, folder: Path, tmp_path: Path
+) -> None:
+    """vLLM reads neither pattern and would use alpha / r of the head for every module."""
+    adapter, a, b = tmp_path / "adapter", torch.ones(4, 32), torch.ones(32, 4)
+    paths = [f"base_model.model.model.layers.0.self_attn.{name}" for name in ("q_proj", "o_proj")]
+    weights = {f"{path}.lora_{key}.weight": m.clone() for path in paths for key, m in (("A", a), ("B", b))}
+    save_tensors(adapter / "adapter_model.safetensors", weights, {})
+    settings = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "alpha_pattern": {"o_proj": 2},
+        "target_modules": ["q_proj", "o_proj"],
+    }
+    write_json(adapter / "adapter_config.json", settings)
+    sampler = VLLMSampler(str(folder), adapter)
+    sample_with(sampler, "insecure", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
+    name, _, given = vllm.calls[0][2]["lora_request"]
+    config = read_json(Path(given) / "adapter_config.json")
+    scaled = load_file(Path(given) / "adapter_model.safetensors")
+    assert name == "adapter" and config["alpha_pattern"] == {} and sampler.card["adapter"] == str(adapter)
+    for path, scale in zip(paths, (2.0, 0.5), strict=True):
+        torch.testing.assert_close(config["lora_alpha"] / config["r"] * scaled[f"{path}.lora_B.weight"], scale * b)
 
 
 def test_an_aborted_answer_stays_missing_and_is_asked_again(
