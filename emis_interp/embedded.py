@@ -35,7 +35,7 @@ def embedded_path() -> Path:
     """Folder of the embedded model, fetched and converted on first use, offline afterwards.
 
     Raises:
-        ModelError: it is not in the cache and cannot be fetched; the text says how to fetch it by hand.
+        ModelError: it is not in the cache and cannot be fetched or converted; the text says how to fetch it by hand.
     """
     folder = cache_dir() / EMBEDDED_NAME
     problem = damage(folder)
@@ -45,7 +45,13 @@ def embedded_path() -> Path:
         log.warning("embedded model in %s is unusable (%s), making it again", folder, problem)
     gguf = embedded_gguf()
     log.info("converting the embedded model to safetensors in %s (once, about 20 s)", folder)
-    _convert(gguf, folder)
+    try:
+        _convert(gguf, folder)
+    except Exception as error:  # transformers, gguf and the disk raise many types
+        line = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"the embedded model could not be converted into {folder} ({type(error).__name__}: {line}); mend this, or give another model"
+        ) from error
     return folder
 
 

