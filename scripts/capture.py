@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
         help="response_mean keeps the answer's tokens; also all_tokens, last_prompt, response_last",
     )
     top.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
-    top.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    top.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter on top of the model")
     top.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
     )

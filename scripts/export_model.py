@@ -34,7 +34,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("adapter", type=Path, help="folder with adapter_config.json (`adapter` in a training folder)")
+    parser.add_argument(
+        "adapter", type=Path, help="folder with adapter_config.json (`adapter` in a training folder), or a hub id"
+    )
     parser.add_argument("--out", type=Path, help="new folder for the merged checkpoint")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the saved weights")
     parser.add_argument("--base", help="base model (default: the one that training or PEFT recorded)")

@@ -322,7 +322,7 @@ def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> No
 def test_a_gpu_that_is_not_there_is_refused_and_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"device cuda: torch .*; give device auto or cpu"):
-        sft.finetune("tiny", ROWS, config(), tmp_path / "out", device="cuda")
+        sft.finetune("tiny", ROWS, config(), out_dir=tmp_path / "out", device="cuda")
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Adapter, device and batch size; the model itself has a default only where no card names it."""
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter on top of the model")
+    parser.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter on top of the model")
     parser.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"
     )

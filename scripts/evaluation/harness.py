@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="?", help="read: a results file")
     parser.add_argument("--model", help="export: base model (name, folder or hub id)")
     parser.add_argument(
-        "--adapter", type=Path, help="export: folder of the arm's adapter (none: the base model itself)"
+        "--adapter", type=Path, help="export: folder or hub id of the arm's adapter (none: the base model itself)"
     )
     parser.add_argument("--arm-dir", type=Path, help="folder of the merged arm")
     parser.add_argument(

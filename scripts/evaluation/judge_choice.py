@@ -40,7 +40,7 @@ def add_judge_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help=f"local: name, folder or hub id of the chat model ({EMBEDDED_NAME})", **suppress
     )
-    parser.add_argument("--adapter", type=Path, help="local: folder of a PEFT adapter on it", **suppress)
+    parser.add_argument("--adapter", type=Path, help="local: folder or hub id of a LoRA adapter on it", **suppress)
     parser.add_argument("--dtype", choices=[AUTO, *DTYPES], help=f"local: {DTYPE_HELP} (auto)", **suppress)
     parser.add_argument("--device", default="auto", help="offline, local: device of the model")
     parser.add_argument(

@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", help="name, folder or hub id; with --sampler openai the server's name")
     which.add_argument("--job", type=Path, help="folder of a finished job of scripts/finetune_openai.py (openai)")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="of the --job, instead of its final model")
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT adapter (hf and vllm)")
+    parser.add_argument("--adapter", type=Path, help="folder or hub id of a LoRA adapter (hf and vllm)")
     parser.add_argument("--questions", default="shipped", help="`shipped`, or a YAML file of questions")
     parser.add_argument("--question-ids", nargs="+", metavar="ID", help="keep only these questions")
     parser.add_argument(
