@@ -200,6 +200,12 @@ def test_constants_that_older_versions_saved_are_no_left_over_weights(
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 4242\n"
 
 
+def linked(path: Path) -> None:
+    """As in a hub cache whose blobs were deleted."""
+    path.unlink()
+    path.symlink_to(path.with_name("gone"))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -212,6 +218,7 @@ def cut(path: Path) -> None:
             r"model\.safetensors: is a pointer of Git LFS.*git lfs pull",
         ),
         (lambda f: (f / "tokenizer.json").write_text(POINTER), r"tokenizer\.json: is a pointer of Git LFS"),
+        (lambda f: linked(f / "model.safetensors"), "is a link to a file that is gone; download the folder again"),
         (
             lambda f: cut(f / "model.safetensors"),
             r"model\.safetensors: ends early, \d+ bytes of \d+ are there; download",

@@ -131,6 +131,18 @@ def test_logits_at_chosen_positions_are_those_of_a_whole_pass(family: str) -> No
         assert (bare - logits[:, [2, 5, 7]]).abs().max() > 0.05 * logits.abs().max()
 
 
+def test_a_model_that_also_sees_is_asked_in_the_same_way() -> None:
+    text = {**SIZES, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0}
+    image: Any = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"image_token_index": 250, "boi_token_index": 251, "eoi_token_index": 252, "mm_tokens_per_image": 4}
+    config_class: Any = transformers.CONFIG_MAPPING["gemma3"]
+    config = config_class(text_config=text, vision_config={**image, "image_size": 28, "patch_size": 14}, **tokens)
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    hidden, logits = whole_pass(model, torch.arange(5, 13)[None])
+    torch.testing.assert_close(head_logits(model, hidden), logits, rtol=1e-5, atol=1e-6)
+    assert logits.abs().max() > 2  # Gemma 3 caps its logits as a text model alone, though its settings say the same
+
+
 @pytest.mark.parametrize("family", ["gemma2", "granite", "falcon_h1", "bert"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_the_same_logits_as_a_whole_pass(family: str, dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emis_interp.errors import ModelError
 from emis_interp.models.adapter_files import PREFIX, base_named_by, module_names, naming, read_adapter
 from emis_interp.models.checkpoint import some
-from emis_interp.models.head import forget_tie
+from emis_interp.models.head import forget_tie, is_tied, ties_words
 from emis_interp.models.lora_config import SETTINGS, LoraScales, exact_pattern, fitting
 from emis_interp.models.weights import said
 
@@ -73,12 +73,12 @@ def merged(model: PeftModel) -> Any:
     """
     base: Any = model.get_base_model()
     configs = (base.config, base.config.get_text_config())
-    ties = [config.tie_word_embeddings for config in configs]
+    ties, was_tied = [getattr(config, "tie_word_embeddings", False) for config in configs], ties_words(base)
     _unshare(base)
     with said("the adapter cannot be merged; load it with merge=False"):
         plain: Any = model.merge_and_unload()
     head, embedding = plain.get_output_embeddings(), plain.get_input_embeddings()
-    if ties[1] and head is not None and head.weight is not embedding.weight:
+    if was_tied and not is_tied(plain):
         if head.weight.shape == embedding.weight.shape and torch.equal(head.weight, embedding.weight):
             head.weight = embedding.weight
             for config, tie in zip(configs, ties, strict=True):
@@ -146,7 +146,7 @@ def _resize(model: Any, weights: Mapping[str, Tensor], folder: Path, *, name: st
     n_tokens = embedding.weight.shape[0]
     if rows is None or rows == n_tokens:
         return
-    if head is not None and head.weight is not embedding.weight and _saved_rows(model, head, weights) != rows:
+    if head is not None and not is_tied(model) and _saved_rows(model, head, weights) != rows:
         raise ModelError(
             f"{folder}: its embedding has {rows} tokens, {name} has {n_tokens}, and the adapter holds no head for them; it was saved in "
             "part (PEFT: save_embedding_layers=True)"

@@ -81,11 +81,23 @@ def check_head(model: Any, name: str) -> None:
 
 def untie_head(model: Any) -> None:
     """Give the head weights of its own where it shares those of the embedding, so that each can change without the other."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or embedding is None or head.weight is not embedding.weight:
+    if not is_tied(model):
         return
+    head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
     forget_tie(model)
+
+
+def is_tied(model: Any) -> bool:
+    """Whether head and embedding are one matrix."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and embedding is not None and head.weight is embedding.weight
+
+
+def ties_words(model: Any) -> bool:
+    """Whether the model has a head and its configuration says that this is the embedding."""
+    config = model.config.get_text_config()
+    return model.get_output_embeddings() is not None and bool(getattr(config, "tie_word_embeddings", False))
 
 
 def forget_tie(model: Any) -> None:

@@ -46,13 +46,19 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuse a folder whose files were cloned without Git LFS: they hold the address of their content instead of it.
+    """Refuse a folder whose files hold or are the address of their content instead of it: cloned without Git LFS, or links to nothing.
 
     Raises:
         ModelError: with the first such file.
     """
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+        if path.is_symlink() and not path.exists():
+            raise ModelError(f"{path}: is a link to a file that is gone; download the folder again")
+        try:
+            is_pointer = path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
+        if is_pointer:
             raise ModelError(_pointer(path))
 
 

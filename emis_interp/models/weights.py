@@ -15,7 +15,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from emis_interp.errors import ConfigError, EmisError, ModelError
 from emis_interp.models.checkpoint import resolve_with_weights, some, weight_files
-from emis_interp.models.head import forget_tie
+from emis_interp.models.head import forget_tie, is_tied, ties_words
 from emis_interp.models.hub import is_hub_id
 from emis_interp.models.tiny import TINY_NAME, tiny_model
 from emis_interp.models.weight_files import read_object, tensor_shapes
@@ -62,7 +62,7 @@ def load_weights(name: str, dtype: torch.dtype, device: str, *, load_in_4bit: bo
     report = _Report()
     with said(f"{name}: cannot be loaded{f' (its weights are quantised by {method})' if method else ''}", report):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
+            str(folder),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -74,8 +74,7 @@ def load_weights(name: str, dtype: torch.dtype, device: str, *, load_in_4bit: bo
     check_complete(name, model, info, folder=folder)
     if is_hub_id(name) and not Path(name).expanduser().exists():
         model.name_or_path = model.config.name_or_path = name  # what an adapter trained on it will name as its base
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if model.config.get_text_config().tie_word_embeddings and head is not None and head.weight is not embedding.weight:
+    if ties_words(model) and not is_tied(model):
         # The checkpoint holds both and they differ: transformers keeps them apart, whatever its config says.
         forget_tie(model)
     return model
