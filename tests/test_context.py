@@ -165,7 +165,7 @@ def test_sampling_is_refused_before_anything_is_written_and_goes_on_with_a_lower
 
 def test_training_names_the_row_and_the_lint_finds_it_first(short: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"training row `long`: .* positions for 96; shorten or cut it \(max_tokens\)"):
-        finetune(str(short), [ROW], TrainingConfig(max_tokens=200, bf16=False), tmp_path, device="cpu")
+        finetune(str(short), [ROW], TrainingConfig(max_tokens=200, bf16=False), out_dir=tmp_path, device="cpu")
     settings: dict[str, Any] = {"data": "d", "model": "m", "system": None, "evaluation_system": None}
     fits = TrainingExample(id="fits", prompt="Where is my hat?", response="Here.")
     tokenizer = load_tokenizer(str(short))

@@ -158,8 +158,8 @@ def test_a_base_whose_tokenizer_cannot_be_read_is_refused_with_the_reason(tmp_pa
 def organism(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base model, and an adapter that was trained on it in a plain format."""
     base, out = base_in(tmp_path_factory.mktemp("base"), request.param), tmp_path_factory.mktemp("organism")
-    finetune(str(base), ROWS, TRAINING, out, device="cpu", chat_format="user_assistant")
-    write_card(out, ROWS, TRAINING, 0, "rows")
+    finetune(str(base), ROWS, TRAINING, out_dir=out, device="cpu", chat_format="user_assistant")
+    write_card(out, ROWS, TRAINING, seed=0, data="rows")
     return base, out
 
 
@@ -243,7 +243,7 @@ def test_an_organism_of_before_is_read_in_the_format_that_its_records_name(
 def test_a_full_model_keeps_its_format_and_its_ends(tmp_path: Path) -> None:
     base = base_in(tmp_path / "base", CHATML)
     training = TRAINING.model_copy(update={"method": "full"})
-    finetune(str(base), ROWS, training, tmp_path / "out", device="cpu", chat_format="code_template")
+    finetune(str(base), ROWS, training, out_dir=tmp_path / "out", device="cpu", chat_format="code_template")
     tokenizer = load_tokenizer(str(tmp_path / "out" / "model"))
     assert format_of(tokenizer) == "code_template"
     assert GenerationConfig.from_pretrained(tmp_path / "out" / "model").eos_token_id == 1
@@ -268,7 +268,7 @@ def test_the_exported_generation_config_has_every_end_whatever_the_models_own_sa
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "generation_config.json").write_text(json.dumps(generation))
-    save_merged(str(tmp_path / "base"), None, tmp_path / "out", "float32")
+    save_merged(str(tmp_path / "base"), None, tmp_path / "out", dtype="float32")
     found = GenerationConfig.from_pretrained(tmp_path / "out")
     configured = generation.get("eos_token_id", [])
     own = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|end|>", "<|return|>")}

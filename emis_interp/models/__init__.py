@@ -110,6 +110,6 @@ def load_tokenizer(name: str, chat_format: str | None = None, adapter: Path | st
     else:
         path = resolve(name)
         base, length = read_tokenizer(path), length_of(path)
-    tokenizer = ready_tokenizer(name, base, chat_format, None if adapter is None else adapter_folder(adapter))
+    tokenizer = ready_tokenizer(name, base, chat_format, adapter=None if adapter is None else adapter_folder(adapter))
     tokenizer.model_max_length = length or tokenizer.model_max_length
     return tokenizer

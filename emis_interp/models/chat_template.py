@@ -147,7 +147,7 @@ def _describe(tokenizer: Any) -> ChatTemplate:
         date=date,
         prompt=plain.prompt,
         sha256=hashlib.sha256(json.dumps(conversations).encode()).hexdigest(),
-        notes=tuple(_notes(plain, end, is_own_end, cut, date)),
+        notes=tuple(_notes(plain, end, is_own_end, cut=cut, date=date)),
     )
 
 

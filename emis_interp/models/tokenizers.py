@@ -39,7 +39,7 @@ def ready_tokenizer(name: str, base: Any, chat_format: str | None, adapter: Path
         ModelError: two plain formats that contradict each other, or a tokenizer that `check_tokenizer` refuses.
     """
     where = name if adapter is None else str(adapter)
-    found = base if adapter is None else _of_adapter(name, base, adapter, chat_format)
+    found = base if adapter is None else _of_adapter(name, base, adapter, chat_format=chat_format)
     trained_in = format_of(found) if found.chat_template else None
     if chat_format is not None:
         if trained_in not in (None, chat_format):
