@@ -36,9 +36,9 @@ MOE: Any = {
 }
 BASES: dict[str, Callable[[], Any]] = {
     "llama": lambda: hf.LlamaConfig(**LLAMA),
-    "padded": lambda: hf.LlamaConfig(**LLAMA | {"vocab_size": 320}),  # more rows than the tokenizer has tokens
     "tied": lambda: hf.LlamaConfig(**LLAMA, tie_word_embeddings=True),
     "biased": lambda: hf.LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True),
+    "padded": lambda: hf.LlamaConfig(**{**LLAMA, "vocab_size": 300}),
     "gpt2": lambda: hf.GPT2Config(**SIZES, n_embd=32, n_positions=64, initializer_range=0.2),
     "neox": lambda: hf.GPTNeoXConfig(**LLAMA, pad_token_id=1),
     "moe": lambda: hf.Qwen3MoeConfig(**MOE),
@@ -143,7 +143,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"], "n_tokens": 264},
     ),
-    "a smaller vocabulary": ("padded", {"target_modules": ["q_proj"], "n_tokens": 264}),
+    "a vocabulary without its padding": ("padded", {"target_modules": ["q_proj"], "n_tokens": 258}),
 }
 
 

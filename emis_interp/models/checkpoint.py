@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from emis_interp.embedded import EMBEDDED_NAME, embedded_path
@@ -63,7 +63,7 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         ModelError: a file instead of a folder, no or no readable `config.json`, pointers of Git LFS, an adapter, an unknown
-            architecture, code of its own, or another head.
+            architecture, settings that it does not take, code of its own, or another head.
     """
     if folder.is_file():
         gguf = (
@@ -85,6 +85,14 @@ def check_folder(folder: Path) -> None:
     for name in ("generation_config.json", "tokenizer_config.json"):
         if (folder / name).exists():
             read_object(folder / name)
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # each architecture checks its settings in its own way
+        line = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"{config}: transformers {transformers.__version__} refuses its settings ({type(error).__name__}: {_short(line)}); mend "
+            "them, or save the model again"
+        ) from error
 
 
 def check_config(config: dict[str, Any], path: Path) -> None:
