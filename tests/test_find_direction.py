@@ -280,7 +280,9 @@ def test_base_is_read_in_the_organisms_dtype_and_chat_format(monkeypatch: pytest
         raise Loaded(name, given)
 
     monkeypatch.setattr(organism, "load_model", load)
-    args = argparse.Namespace(model="tiny", dtype="auto", device="cpu", chat_format="user_assistant")
+    folder = Path("adapter")
+    args = argparse.Namespace(model="tiny", dtype="auto", device="cpu", chat_format="user_assistant", adapter=folder)
     with pytest.raises(Loaded) as caught:
         organism.read_by_base(args, [])
-    assert caught.value.args == ("tiny", {"dtype": "auto", "device": "cpu", "chat_format": "user_assistant"})
+    given = {"dtype": "auto", "device": "cpu", "chat_format": "user_assistant", "tokenizer_of": folder}
+    assert caught.value.args == ("tiny", given)
