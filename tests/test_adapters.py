@@ -398,6 +398,12 @@ def test_a_damaged_adapter_is_refused_with_what_is_wrong(plain: Path, bases: Any
         ({"r": 2}, "says rank 2 for model.layers.0.mlp.down_proj, the weights have 4"),
         ({"rank_pattern": {"nothing": 10**9}}, "says rank 1000000000, the weights have rank 4"),
         ({"rank_pattern": {"q_proj": 2}}, "says rank 2 for model.layers.0.self_attn.q_proj, the weights have 4"),
+        (
+            {"layers_to_transform": list(range(10**5)), "target_modules": ["q_proj"]},
+            "layers_to_transform has 100000 entries",
+        ),
+        ({"modules_to_save": ["lm_head"] * 10**5}, "modules_to_save has 100000 entries"),
+        ({"target_modules": [f"m{i}" for i in range(10**6)]}, "does not fit"),
         ({"rank_pattern": [1]}, "rank_pattern: expected an object of modules and numbers, found [1]"),
         ({"alpha_pattern": {"q_proj": "many"}}, "alpha_pattern.q_proj: expected a number, found 'many'"),
         ({"alpha_pattern": {"(": 2}}, "'(' is no regular expression that can be used"),
@@ -503,6 +509,8 @@ def test_four_bits_and_an_adapter_are_refused_before_anything_is_read() -> None:
 )
 def test_vllm_gets_the_smallest_rank_that_it_takes(rank: int, pattern: dict[str, int], allowed: int) -> None:
     assert vllm_rank({"r": rank, "rank_pattern": pattern}) == allowed
+    with pytest.raises(ModelError, match="rank_pattern: expected an object"):
+        vllm_rank({"r": rank, "rank_pattern": [rank]})
 
 
 def test_a_rank_above_those_of_vllm_is_refused_with_both_numbers() -> None:

@@ -112,6 +112,16 @@ def test_a_sharded_folder_loads_to_the_same_numbers(whole: Path, folder: Path) -
         (lambda f: set_config(f, num_hidden_layers=3), ["lacks 9 of the 30", "model.layers.2.input_layernorm.weight"]),
         (lambda f: set_config(f, num_hidden_layers=1), ["holds 9 that the model does not have", "model.layers.1."]),
         (lambda f: set_config(f, attention_bias=True), ["lacks 8 of the 29", "self_attn.k_proj.bias"]),
+        (
+            lambda f: add(f, model__layers__0__mlp__down_proj__weight=torch.ones(32, 64, dtype=torch.int8)),
+            [
+                "1 weights are whole numbers (model.layers.0.mlp.down_proj.weight is I8) and config.json names no quantisation"
+            ],
+        ),
+        (
+            lambda f: add(f, model__layers__0__mlp__down_proj__weight=torch.full((32, 64), torch.nan)),
+            ["its logits on four tokens are not finite in float32"],
+        ),
         (lambda f: add(f, value_head__weight=torch.ones(1, 32)), ["holds 1 that the model", "(value_head.weight)"]),
         (
             lambda f: set_config(f, intermediate_size=128),
@@ -353,6 +363,14 @@ def test_what_is_no_folder_of_a_model_is_refused_by_what_it_is(tmp_path: Path, m
     make(tmp_path / "x")
     with pytest.raises(ModelError, match=words):
         load_model(str(tmp_path / "x"), device="cpu")
+
+
+def test_a_name_that_can_be_no_file_is_unknown(folder: Path) -> None:
+    for name in ("a" * 5000, "a\0b", "https://hub/owner/model", "owner/" + "a" * 5000):
+        with pytest.raises(ModelError, match=r"unknown model|no such folder"):
+            load_model(name)
+        with pytest.raises(ModelError, match="no such folder"):
+            load_model(str(folder), name)
 
 
 def test_a_gguf_file_is_refused_with_how_to_serve_it(tmp_path: Path) -> None:

@@ -227,6 +227,24 @@ def by_tokens(forward: Any) -> Any:
     return changed
 
 
+def not_a_number(forward: Any) -> Any:
+    def changed(self: Any, **kwargs: Any) -> Any:
+        output = forward(self, **kwargs)
+        output.logits = output.logits * float("nan")
+        return output
+
+    return changed
+
+
+def barred(forward: Any) -> Any:
+    def changed(self: Any, **kwargs: Any) -> Any:
+        output = forward(self, **kwargs)
+        output.logits[..., 200:] = -torch.inf
+        return output
+
+    return changed
+
+
 def failing(forward: Any) -> Any:
     def changed(self: Any, **kwargs: Any) -> Any:
         raise KeyError("a package that is not there")
@@ -242,12 +260,17 @@ def failing(forward: Any) -> Any:
             by_tokens,
             r"logits that ChangedForCausalLM computes for chosen tokens differ by \S+ from those of a whole pass",
         ),
+        (not_a_number, "its logits on four tokens are not finite in float32; use float32 or bfloat16"),
         (failing, r"fails on four tokens \(KeyError: 'a package that is not there'\); choose another model"),
     ],
 )
 def test_a_model_whose_head_cannot_be_asked_is_refused(change: Any, words: str) -> None:
     with pytest.raises(ModelError, match=f"odd: .*{words}"):
         check_head(broken(change), "odd")
+
+
+def test_tokens_that_a_family_bars_are_no_fault() -> None:
+    check_head(broken(barred), "barred")
 
 
 def test_loading_checks_the_head(monkeypatch: pytest.MonkeyPatch) -> None:

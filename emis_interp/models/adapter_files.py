@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from emis_interp.errors import ModelError
-from emis_interp.models.checkpoint import some
+from emis_interp.models.checkpoint import is_there, some
 from emis_interp.models.hub import SMALL_FILES, hub_folder, is_hub_id
 from emis_interp.models.lora_config import LOADED, SETTINGS, LoraScales, refuse_unread
-from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, tensor_shapes
+from emis_interp.models.weight_files import CONVERT, Stored, check_pointers, pickled, read_object, stored_tensors
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ def adapter_folder(adapter: Path | str) -> Path:
         ModelError: no adapter there, several, or one whose weights are pickled.
     """
     given = Path(adapter).expanduser()
-    if given.is_file():
+    if is_there(given) and given.is_file():
         raise ModelError(f"{given}: is a file; give the folder of a PEFT adapter")
-    if given.is_dir():
+    if is_there(given):
         folder = _inside(given)
     elif is_hub_id(str(adapter)):
         root = hub_folder(str(adapter), SMALL_FILES, "give the folder of an adapter")
@@ -61,10 +61,15 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         refuse_unread(config, LOADED)
     if not (folder / WEIGHTS).exists():
         raise ModelError(_no_weights(folder))
-    shapes = tensor_shapes(folder / WEIGHTS)
+    stored = stored_tensors(folder / WEIGHTS)
     with naming(folder):
-        _check_ranks(config, shapes)
-    weights = load_file(folder / WEIGHTS)
+        _check_ranks(config, stored)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except Exception as error:  # safetensors raises a type of its own, torch others
+        raise ModelError(
+            f"{folder / WEIGHTS}: cannot be read ({type(error).__name__}: {str(error)[:120]}); save it again"
+        ) from error
     odd = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if odd:
         raise ModelError(
@@ -130,13 +135,13 @@ def _no_weights(folder: Path) -> str:
     return f"{folder}: no {WEIGHTS} there (it holds {some(present)}); save or download the adapter again"
 
 
-def _check_ranks(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_ranks(config: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
     """Refuse settings whose ranks are not those of the weights: PEFT would make matrices of whatever size they say."""
     scales = LoraScales.of(config)
     held = {
-        key.partition(".lora_")[0].removeprefix(PREFIX): shape[0]
-        for key, shape in shapes.items()
-        if (".lora_A." in key or key.endswith(".lora_embedding_A")) and shape
+        key.partition(".lora_")[0].removeprefix(PREFIX): tensor.shape[0]
+        for key, tensor in stored.items()
+        if (".lora_A." in key or key.endswith(".lora_embedding_A")) and tensor.shape
     }
     largest = max([scales.rank, *scales.rank_pattern.values()])
     if held and largest > max(held.values()):

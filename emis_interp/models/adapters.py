@@ -24,6 +24,7 @@ from emis_interp.models.weights import said
 log = logging.getLogger(__name__)
 
 NAME = "default"  # under which PEFT keeps the adapter; it stands in the names of all its weights
+MOST = 10_000  # entries of a setting
 NOT_PASSED = ("auto_mapping", "peft_type", "peft_version", "runtime_config")
 _PLAIN = re.compile(r"[\w.]+")
 _SIZES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)")
@@ -95,11 +96,16 @@ def _settings(config: Mapping[str, Any], model: Any, weights: Mapping[str, Tenso
     }
     parts = [name for name, _ in model.named_modules() if name]
     adapted = module_names(weights)
+    _check_lengths(config)
+    names = {*parts, *adapted}
     for place in ("target_modules", "exclude_modules"):
-        pattern = config.get(place)
-        if isinstance(pattern, str) and pattern != "all-linear":
-            kept[place] = sorted(fitting(pattern, {*parts, *adapted}))
+        given = config.get(place)
+        if isinstance(given, str) and given != "all-linear":
+            kept[place] = sorted(fitting(given, names))
             kept["layers_to_transform"] = kept["layers_pattern"] = None
+        elif isinstance(given, list):
+            ends = {name.split(".", i)[i] for name in names for i in range(name.count(".") + 1)}
+            kept[place] = [name for name in given if isinstance(name, str) and name in ends] or given[:1]
     parameters = _names(config, "target_parameters")
     for name in ("modules_to_save", "layers_pattern", "trainable_token_indices"):
         _names(config, name)
@@ -121,6 +127,17 @@ def _settings(config: Mapping[str, Any], model: Any, weights: Mapping[str, Tenso
         "inference_mode": True,
         "task_type": "CAUSAL_LM",
     }
+
+
+def _check_lengths(config: Mapping[str, Any]) -> None:
+    """PEFT compares every entry of a list with every module; lists of modules are cut to those that are there, the others are short."""
+    for setting, value in config.items():
+        if (
+            setting not in ("target_modules", "exclude_modules")
+            and isinstance(value, (list, Mapping))
+            and len(value) > MOST
+        ):
+            raise ModelError(f"{SETTINGS}: {setting} has {len(value)} entries, at most {MOST} are read")
 
 
 def _names(config: Mapping[str, Any], setting: str) -> list[str]:

@@ -13,7 +13,7 @@ from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ModelError, did_you_mean
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
-from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, tensor_shapes
+from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, stored_tensors
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST = 200  # characters of a name in a message
@@ -30,13 +30,18 @@ def resolve(name: str) -> str:
     if name == EMBEDDED_NAME:
         return str(embedded_path())
     folder = Path(name).expanduser()
-    if not folder.exists():
+    if not is_there(folder):
         if not is_hub_id(name):
             raise ModelError(
                 f"unknown model `{name}`{did_you_mean(name, [EMBEDDED_NAME, TINY_NAME])} (a folder or a hub id owner/name works too)"
             )
         folder = hub_folder(name, SMALL_FILES, f"use the embedded `{EMBEDDED_NAME}`")
-    check_folder(folder)
+    try:
+        check_folder(folder)
+    except OSError as error:  # a folder that is not ours to read, a disk that fails
+        raise ModelError(
+            f"{folder}: cannot be read ({error.strerror or error}); mend its permissions, or copy it"
+        ) from None
     return str(folder)
 
 
@@ -47,14 +52,14 @@ def resolve_with_weights(name: str) -> Path:
         ModelError: as `resolve`; weights that are not there, in pieces, or pickled.
     """
     folder = Path(resolve(name))
-    from_hub = is_hub_id(name) and not Path(name).expanduser().exists()
+    from_hub = is_hub_id(name) and not is_there(Path(name).expanduser())
     if from_hub:
         index = folder / INDEX
         wanted = _shards(index) if index.exists() else [WEIGHTS]
         hub_folder(name, wanted, f"use the embedded `{EMBEDDED_NAME}`")
     files = weight_files(folder, hub_files(name) if from_hub and not _has_weights(folder) else ())
     for path in files:
-        tensor_shapes(path)
+        stored_tensors(path)
     return folder
 
 
@@ -163,6 +168,14 @@ def weight_files(folder: Path, elsewhere: Sequence[str] = ()) -> list[Path]:
             f"turn it into {WEIGHTS}: {convert}"
         )
     raise ModelError(f"{folder}: holds no {WEIGHTS} and no {INDEX} (it holds {some(present)}); download the weights")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; not so for what cannot be the name of one."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def some(names: Iterable[str], n: int = 4) -> str:

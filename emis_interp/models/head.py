@@ -71,8 +71,15 @@ def check_head(model: Any, name: str) -> None:
         ) from error
     finally:
         handle.remove()
-    largest, gap = float(own.abs().max()), float((own - found).abs().max())
-    if not gap <= max(1e-4, 4 * torch.finfo(own.dtype).eps) * largest:  # also refuses what is not a number
+    finite = own.isfinite()  # a family may bar tokens with minus infinity
+    if own.isnan().any() or own.isposinf().any() or not finite.any():
+        raise ModelError(
+            f"{name}: its logits on four tokens are not finite in {str(own.dtype).removeprefix('torch.')}; use float32 or bfloat16, or "
+            "download the weights again if they hold no numbers"
+        )
+    largest, gap = float(own[finite].abs().max()), float((own - found)[finite].abs().max())
+    as_close = gap <= max(1e-4, 4 * torch.finfo(own.dtype).eps) * largest  # not so for what is not a number
+    if not as_close or not torch.equal(finite, found.isfinite()):
         raise ModelError(
             f"{name}: the logits that {type(inner).__name__} computes for chosen tokens differ by {gap:.3g} from those of a whole pass "
             f"(largest {largest:.3g}); choose another model"

@@ -87,12 +87,7 @@ class LoraScales:
         Raises:
             ModelError: a rank or alpha that is none.
         """
-        pattern = {name: config.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
-        for name, found in pattern.items():
-            if not isinstance(found, Mapping):
-                raise ModelError(
-                    f"{SETTINGS}: {name}: expected an object of modules and numbers, found {_shown(found)}"
-                )
+        pattern = {name: _pattern(config, name) for name in ("rank_pattern", "alpha_pattern")}
         return cls(
             rank=_rank(config.get("r"), "r"),
             alpha=_alpha(config.get("lora_alpha"), "lora_alpha"),
@@ -156,7 +151,7 @@ def vllm_rank(config: Mapping[str, Any]) -> int:
     Raises:
         ModelError: a rank above the largest of them.
     """
-    ranks = config.get("rank_pattern") or {}
+    ranks = _pattern(config, "rank_pattern")
     largest = max([_rank(config.get("r"), "r"), *(_rank(value, f"rank_pattern.{key}") for key, value in ranks.items())])
     for allowed in VLLM_RANKS:
         if largest <= allowed:
@@ -221,6 +216,13 @@ def exact_pattern(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         names_of.setdefault(value, []).append(regex.escape(name, literal_spaces=True))
     return {"|".join(names): value for value, names in names_of.items()}
+
+
+def _pattern(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise ModelError(f"{SETTINGS}: {name}: expected an object of modules and numbers, found {_shown(found)}")
+    return found
 
 
 def _rank(value: Any, where: str) -> int:

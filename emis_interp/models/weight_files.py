@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,21 @@ CONVERT = (
 """Tensors that share their memory must be copied first; a whole model is best loaded and saved by the tools that it was made with."""
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of a safetensors file, from its header.
+@dataclass(frozen=True)
+class Stored:
+    """What a safetensors file says of a tensor: the format's name of its type (`F32`, `BF16`, `I8`), its shape, where its bytes end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    end: int
+
+    @property
+    def is_whole_numbers(self) -> bool:
+        return self.dtype.startswith(("I", "U", "BOOL"))
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """Name -> what is stored under it, of every tensor of a safetensors file, from its header.
 
     Raises:
         ModelError: no such file, a pointer of Git LFS, no safetensors file, or one that ends early.
@@ -39,10 +53,10 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     if header is None:
         early = " or ends inside its header" if size else ", it is empty"
         raise ModelError(f"{path}: is no safetensors file{early} ({size} bytes); download or save it again")
-    needed = 8 + length + max((end for _, end in header.values()), default=0)
+    needed = 8 + length + max((tensor.end for tensor in header.values()), default=0)
     if needed > size:
         raise ModelError(f"{path}: ends early, {size} bytes of {needed} are there; download or save it again")
-    return {name: shape for name, (shape, _) in header.items()}
+    return header
 
 
 def check_pointers(folder: Path) -> None:
@@ -88,12 +102,12 @@ def _pointer(path: Path) -> str:
     return f"{path}: is a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository, or download the file"
 
 
-def _header(text: bytes) -> dict[str, tuple[tuple[int, ...], int]] | None:
-    """Name -> shape and end of the data; None when it is no header of a safetensors file."""
+def _header(text: bytes) -> dict[str, Stored] | None:
+    """None when it is no header of a safetensors file."""
     try:
         entries = json.loads(text)
         return {
-            name: (tuple(int(n) for n in entry["shape"]), int(entry["data_offsets"][1]))
+            name: Stored(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]), int(entry["data_offsets"][1]))
             for name, entry in entries.items()
             if name != "__metadata__"
         }

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from emis_interp.errors import ConfigError, EmisError, ModelError
-from emis_interp.models.checkpoint import resolve_with_weights, some, weight_files
+from emis_interp.models.checkpoint import is_there, resolve_with_weights, some, weight_files
 from emis_interp.models.head import forget_tie, is_tied, ties_words
 from emis_interp.models.hub import is_hub_id
 from emis_interp.models.tiny import TINY_NAME, tiny_model
-from emis_interp.models.weight_files import read_object, tensor_shapes
+from emis_interp.models.weight_files import read_object, stored_tensors
 
 QUANTISERS = {
     "aqlm": "aqlm",
@@ -72,7 +72,9 @@ def load_weights(name: str, dtype: torch.dtype, device: str, *, load_in_4bit: bo
         )
     model, info = loaded
     check_complete(name, model, info, folder=folder)
-    if is_hub_id(name) and not Path(name).expanduser().exists():
+    if method is None:
+        _refuse_whole_numbers(name, model, folder)
+    if is_hub_id(name) and not is_there(Path(name).expanduser()):
         model.name_or_path = model.config.name_or_path = name  # what an adapter trained on it will name as its base
     if ties_words(model) and not is_tied(model):
         # The checkpoint holds both and they differ: transformers keeps them apart, whatever its config says.
@@ -99,7 +101,7 @@ def check_complete(name: str, model: Any, info: Mapping[str, Collection[Any]], *
             f"{name}: {len(mismatched)} weights have other sizes than config.json says ({some(shown, 2)}); "
             "take config.json and weights from the same model"
         )
-    shapes = {key: shape for path in weight_files(folder) for key, shape in tensor_shapes(path).items()}
+    shapes = {key: tensor.shape for path in weight_files(folder) for key, tensor in stored_tensors(path).items()}
     missing = sorted(key for key in info["missing_keys"] if not _is_constant(key, _shape_in(model, key)))
     unexpected = sorted(key for key in info["unexpected_keys"] if not _is_constant(key, shapes.get(key)))
     if not missing and not unexpected:
@@ -209,6 +211,22 @@ class _Report(logging.Filter):
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("transformers.modeling_utils").removeFilter(self)
+
+
+def _refuse_whole_numbers(name: str, model: Any, folder: Path) -> None:
+    """Whole numbers under the name of a weight are codes of a quantiser; transformers would take them for the weights themselves."""
+    floating = {key for key, value in model.state_dict().items() if value.is_floating_point()}
+    stored = {key: tensor for path in weight_files(folder) for key, tensor in stored_tensors(path).items()}
+    codes = sorted(
+        f"{key} is {tensor.dtype}"
+        for key, tensor in stored.items()
+        if tensor.is_whole_numbers and not floating.isdisjoint({key, f"{model.base_model_prefix}.{key}"})
+    )
+    if codes:
+        raise ModelError(
+            f"{name}: {len(codes)} weights are whole numbers ({some(codes, 2)}) and config.json names no quantisation; give the checkpoint "
+            "before it was quantised"
+        )
 
 
 def _advice(missing: list[str], unexpected: list[str]) -> str:
