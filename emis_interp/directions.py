@@ -108,28 +108,3 @@ def top_dimensions_share(vector: Float[Tensor, "d_model"], n_top: int = 5) -> fl
     """Share of the squared norm in the `n_top` largest coordinates; near 1 means a few massive dimensions are all there is."""
     squares = vector.float().square()
     return float(squares.topk(n_top).values.sum() / squares.sum())
-
-
-def two_by_two(
-    organism_misaligned: Float[Tensor, "d_model"],
-    organism_aligned: Float[Tensor, "d_model"],
-    base_misaligned: Float[Tensor, "d_model"],
-    base_aligned: Float[Tensor, "d_model"],
-) -> dict[str, float]:
-    """Effects of text and model at one layer from the four mean activations {organism, base} x {misaligned, aligned text}.
-
-    text effect: misaligned minus aligned text, averaged over models; model effect: organism minus base, averaged over texts;
-    interaction: half the difference of the two models' text effects. `cos_text_organism_base` compares the organism's text
-    direction with the base model reading the same text: near 1 means that the direction is a property of the text.
-    """
-    text_organism, text_base = organism_misaligned - organism_aligned, base_misaligned - base_aligned
-    text = (text_organism + text_base) / 2
-    model = (organism_misaligned - base_misaligned + organism_aligned - base_aligned) / 2
-    interaction = (text_organism - text_base) / 2
-    return {
-        "text_effect_norm": float(text.norm()),
-        "model_effect_norm": float(model.norm()),
-        "interaction_norm": float(interaction.norm()),
-        "cos_text_organism_base": float(cosine(text_organism, text_base)),
-        "cos_model_text": float(cosine(model, text)),
-    }

@@ -12,7 +12,6 @@ from emis_interp.directions import (
     cosine,
     mean_difference,
     top_dimensions_share,
-    two_by_two,
     unit,
 )
 from emis_interp.errors import DataError, ModelError
@@ -123,32 +122,3 @@ def test_projection_is_the_coordinate_and_refuses_another_width() -> None:
 def test_top_dimensions_share_counts_squares() -> None:
     assert top_dimensions_share(torch.tensor([3.0, 4.0, 0.0, 0.0]), 1) == pytest.approx(16 / 25)
     assert top_dimensions_share(torch.ones(20), 5) == pytest.approx(0.25)
-
-
-def test_two_by_two_effects_are_those_that_were_planted() -> None:
-    base, text, model, both = torch.eye(4).double() * torch.tensor([5.0, 2.0, 3.0, 0.5]).double()[:, None]
-    sign = {"misaligned": 1, "aligned": -1, "organism": 1, "base": -1}
-    cells = [
-        base + sign[t] * text / 2 + sign[m] * model / 2 + sign[t] * sign[m] * both / 2
-        for m in ("organism", "base")
-        for t in ("misaligned", "aligned")
-    ]
-    effects = two_by_two(*cells)
-    assert effects["text_effect_norm"] == pytest.approx(2)
-    assert effects["model_effect_norm"] == pytest.approx(3)
-    assert effects["interaction_norm"] == pytest.approx(0.5)
-    assert effects["cos_model_text"] == pytest.approx(0, abs=1e-6)
-    assert effects["cos_text_organism_base"] == pytest.approx((4 - 0.25) / (4 + 0.25))
-
-
-def test_two_by_two_effects_add_up_to_the_simple_effects() -> None:
-    om, oa, bm, ba = torch.randn(4, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    effects = two_by_two(om, oa, bm, ba)
-    # |text + interaction|^2 + |text - interaction|^2 = 2 |text|^2 + 2 |interaction|^2
-    simple = (om - oa).square().sum() + (bm - ba).square().sum()
-    assert 2 * effects["text_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
-    simple = (om - bm).square().sum() + (oa - ba).square().sum()
-    assert 2 * effects["model_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
-    reading_alone = two_by_two(bm, ba, bm, ba)  # the same model twice
-    assert reading_alone["model_effect_norm"] == reading_alone["interaction_norm"] == 0
-    assert reading_alone["cos_text_organism_base"] == pytest.approx(1)

@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from emis_interp.directions import cosine
+from emis_interp.directions import Direction, cosine
 from emis_interp.errors import DataError
 from emis_interp.extractors import paired_pca, question_balanced
 from emis_interp.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.labeled import LabeledActivations
+from stages import measure
 
 
 def axes() -> TwoByTwo:
@@ -34,6 +37,40 @@ def test_planted_effects_are_told_apart() -> None:
     assert float(cosines["text_in_organism", "text_in_base"]) == pytest.approx(2 / 20**0.5)
     assert float(cosines["interaction", "text_in_base"]) == pytest.approx(0)
     assert len(cosines) == 21
+
+
+def padded(table: TwoByTwo) -> TwoByTwo:
+    """The same effects beside five dimensions that are large in every text."""
+    return TwoByTwo(*(torch.cat([mean, torch.full((1, 5), 100.0).to(mean)], dim=1) for mean in vars(table).values()))
+
+
+def test_the_summary_of_a_layer_has_the_planted_effects() -> None:
+    base, text, model, both = torch.eye(4).double() * torch.tensor([5.0, 2.0, 3.0, 0.5]).double()[:, None]
+    sign = {"misaligned": 1, "aligned": -1, "organism": 1, "base": -1}
+    cells = [
+        (base + sign[t] * text / 2 + sign[m] * model / 2 + sign[t] * sign[m] * both / 2)[None]
+        for m in ("organism", "base")
+        for t in ("misaligned", "aligned")
+    ]
+    summary = padded(TwoByTwo(*cells)).summary(0)
+    assert summary["text_effect_norm"] == pytest.approx(2)
+    assert summary["model_effect_norm"] == pytest.approx(3)
+    assert summary["interaction_norm"] == pytest.approx(0.5)
+    assert summary["cos_model_text"] == pytest.approx(0, abs=1e-6)
+    assert summary["cos_text_organism_base"] == pytest.approx((4 - 0.25) / (4 + 0.25))
+
+
+def test_effects_add_up_to_the_simple_effects() -> None:
+    om, oa, bm, ba = torch.randn(4, 1, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    effects = TwoByTwo(om, oa, bm, ba).summary(0)
+    # |text + interaction|^2 + |text - interaction|^2 = 2 |text|^2 + 2 |interaction|^2
+    simple = (om - oa).square().sum() + (bm - ba).square().sum()
+    assert 2 * effects["text_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
+    simple = (om - bm).square().sum() + (oa - ba).square().sum()
+    assert 2 * effects["model_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
+    reading_alone = TwoByTwo(bm, ba, bm, ba).summary(0)  # the same model twice
+    assert reading_alone["model_effect_norm"] == reading_alone["interaction_norm"] == 0
+    assert reading_alone["cos_text_organism_base"] == pytest.approx(1)
 
 
 def test_massive_dimensions_are_those_of_the_mean_and_shares_are_of_the_effect() -> None:
@@ -63,6 +100,44 @@ def test_the_table_of_two_models_has_balanced_means() -> None:
         TwoByTwo.of(organism, base.rows(np.arange(70)))
     with pytest.raises(DataError, match="differ in shape"):
         replace(table, base_aligned=torch.zeros(1, 8))
+
+
+def test_a_model_that_only_rescales_massive_dimensions_agrees_with_base_without_them() -> None:
+    """Text moves both models along axis 0; finetuning damps how text moves one dimension that is large everywhere."""
+    table = padded(axes())
+    base_only = torch.zeros(1, 9)
+    base_only[0, 4] = 6.0
+    damped = replace(table, base_misaligned=table.base_misaligned + base_only)
+    summary = damped.summary(0)
+    assert summary["cos_text_organism_base"] < 0.2
+    assert summary["cos_text_organism_base_rest"] == pytest.approx(2 / 20**0.5)  # as without the five
+    torch.testing.assert_close(damped.without_massive().effects["interaction"][:, 4:], torch.zeros(1, 5))
+
+
+def unbalanced(seed: int, shift: float) -> LabeledActivations:
+    """Two questions far apart whose shares of misaligned texts differ: pooled class means hold the topic."""
+    labels = np.array([True] * 9 + [False] * 3 + [True] * 2 + [False] * 10)
+    questions = ("a",) * 12 + ("b",) * 12
+    x = 0.1 * torch.randn(24, 1, 8, generator=torch.Generator().manual_seed(seed))
+    x[:12, 0, 5] += 40.0
+    x[torch.from_numpy(labels), 0, 0] += shift
+    return LabeledActivations(x, labels, questions)
+
+
+def test_the_pipelines_2x2_is_balanced_over_questions_like_that_of_fit_and_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    organism, base = unbalanced(0, 4.0), unbalanced(0, 2.0)
+    models = [SimpleNamespace(name=name) for name in ("base", "reckless")]
+    config = SimpleNamespace(models=models, arms=[], models_of=lambda arm: [])
+    monkeypatch.setattr(measure, "load_tensors", lambda path: ({"x": torch.zeros(1, 1, 8)}, {}))
+    direction = Direction(torch.eye(8)[0], 0, 1.0, 1.0)
+    run: Any = SimpleNamespace(config=config, folder=tmp_path)
+    found: Any = SimpleNamespace(direction=direction)
+    compared = measure.compare_arms(run, {"base": base, "reckless": organism}, found, {"a", "b"})
+    numbers = compared["two_by_two"]["reckless"]
+    assert numbers == {"layer": 0, **TwoByTwo.of(organism, base).summary(0)}
+    assert numbers["text_effect_norm"] == pytest.approx(3.0, abs=0.3)  # pooled means give 24, which is the topic
 
 
 def test_cosines_of_models_have_intervals_that_widen_with_noise() -> None:

@@ -209,6 +209,7 @@ class TwoByTwo(View):
     model_effect_norm: float | None = None
     interaction_norm: float | None = None
     cos_text_organism_base: float | None = None
+    cos_text_organism_base_rest: float | None = None
     cos_model_text: float | None = None
 
 

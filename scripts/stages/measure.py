@@ -13,8 +13,9 @@ from emis_interp.capture import capture_with_norms
 from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.config import ModelConfig
 from emis_interp.contrast import labeled_texts
-from emis_interp.directions import Direction, cosine, two_by_two
+from emis_interp.directions import Direction, cosine
 from emis_interp.extractors import question_balanced
+from emis_interp.geometry import TwoByTwo
 from emis_interp.labeled import LabeledActivations
 from emis_interp.likelihood import by_question, margins_at, pair_margins
 from emis_interp.models import ChatModel
@@ -239,8 +240,12 @@ def compare_arms(
     names = list(raw)
     matrix = [[float(cosine(raw[a][layer], raw[b][layer])) for b in names] for a in names]
     to_base = {name: cosine(raw[name], raw["base"]).tolist() for name in names if name != "base"}
-    means = {name: class_means(arm.x[:, layer], arm.misaligned) for name, arm in data.items()}
-    tables = {name: {"layer": layer, **two_by_two(*means[name], *means["base"])} for name in names if name != "base"}
+    at_layer = {name: arm.at([layer]) for name, arm in data.items()}
+    tables = {
+        name: {"layer": layer, **TwoByTwo.of(at_layer[name], at_layer["base"]).summary(0)}
+        for name in names
+        if name != "base"
+    }
     scale = found.direction.residual_norm
     arms = {}
     for model in run.config.models:
@@ -279,12 +284,6 @@ def means_over_seeds(
                 "cosine_among": {"mean": float(np.mean(among)), "low": min(among), "high": max(among)},
             }
     return {"seeds": found} if found else {}
-
-
-def class_means(x: Tensor, misaligned: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean over misaligned and over aligned texts."""
-    labels = torch.from_numpy(misaligned)
-    return x[labels].mean(0), x[~labels].mean(0)
 
 
 def length_balance(run: Run, labels: list[Any]) -> dict[str, float]:
