@@ -25,7 +25,7 @@ from emis_interp.capture import Progress
 from emis_interp.chat import encode_chats, encode_prompt
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
-from emis_interp.likelihood import by_question, pair_chats, paired_difference
+from emis_interp.likelihood import by_question, margins_of, pair_chats, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, Record
 from emis_interp.stats.interval import mean_interval
@@ -139,7 +139,7 @@ def measured(
             rows.append(
                 Measured(
                     key=key,
-                    margins=by_question(pairs, answers[0::2] - answers[1::2]),
+                    margins=by_question(pairs, margins_of(answers)),
                     kl_neutral=float(cost),
                     perplexity=perplexity(texts),
                     accuracy=float(right_is_likelier(items).mean()),
