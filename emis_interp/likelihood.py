@@ -116,7 +116,7 @@ def margins_at(
                 values[place, rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
         if progress:
             progress(len(rows))
-    return values[:, 0::2] - values[:, 1::2]
+    return margins_of(values)
 
 
 def logprobs_and_residuals(

@@ -1,5 +1,6 @@
 """Planted directions are found, topics do not fool the balanced estimate, and a saved direction comes back bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from emis_interp.directions import (
     Direction,
+    FittedOn,
     cosine,
     mean_difference,
     top_dimensions_share,
@@ -17,7 +19,8 @@ from emis_interp.directions import (
 from emis_interp.errors import DataError, ModelError
 from emis_interp.extractors import question_balanced
 from emis_interp.labeled import LabeledActivations
-from emis_interp.store import read_json, save_tensors
+from emis_interp.records import LabeledText
+from emis_interp.store import read_json, save_tensors, write_json
 
 
 def planted(
@@ -97,6 +100,63 @@ def test_the_card_cannot_overrule_the_direction(tmp_path: Path) -> None:
     Direction(a_direction().vector, 17, 1.0, 2.0, card={"layer": 3, "hook_point": "mlp_out"}).save(tmp_path / "d")
     assert Direction.load(tmp_path / "d").layer == 17
     assert read_json(tmp_path / "d.json")["hook_point"] == "resid_post"
+
+
+def text(question_id: str, question: str) -> LabeledText:
+    return LabeledText(question_id=question_id, question=question, answer="x", misaligned=True)
+
+
+def two_fits() -> tuple[Direction, Direction]:
+    """The same direction fitted on both questions and on the first alone."""
+    texts = [text("1", "Who may rule?"), text("2", "What of liars?")]
+    whole = replace(a_direction(), fitted_on=FittedOn.of(texts))
+    return whole, replace(whole, vector=-whole.vector, raw_norm=7.0, fitted_on=FittedOn.of(texts[:1]))
+
+
+def test_a_file_keeps_the_fit_for_use_and_the_fit_for_reporting_apart(tmp_path: Path) -> None:
+    whole, selection = two_fits()
+    whole.save(tmp_path / "d", selection)
+    used, reported = Direction.load(tmp_path / "d"), Direction.load(tmp_path / "d", fit="selection")
+    assert torch.equal(used.vector, whole.vector) and used.fitted_on == whole.fitted_on
+    assert torch.equal(reported.vector, selection.vector) and reported.raw_norm == 7.0
+    assert reported.fitted_on == FittedOn.of([text("1", "Who may rule?")]) and reported.layer == whole.layer
+    fits = read_json(tmp_path / "d.json")["fits"]
+    assert {name: fit["questions"] for name, fit in fits.items()} == {"all": ["1", "2"], "selection": ["1"]}
+    Direction.load(tmp_path / "d").save(
+        tmp_path / "alone"
+    )  # the other fit does not travel, and the card does not claim it
+    with pytest.raises(DataError, match="does not say which questions"):
+        Direction.load(tmp_path / "alone", fit="selection")
+
+
+def test_questions_that_a_vector_was_fitted_on_are_refused_whatever_their_id() -> None:
+    whole, selection = two_fits()
+    selection.check_unseen(["What of liars?", "Something else?"])
+    with pytest.raises(DataError, match=r"1 of the 2 questions .* \(the first: 'who  MAY rule\?'\)"):
+        selection.check_unseen(["What of liars?", "who  MAY rule?"])
+    with pytest.raises(DataError, match="2 of the 3 questions"):
+        whole.check_unseen(["What of liars?", "Who may rule?", "Else?"])
+
+
+def test_an_older_file_is_loaded_for_use_and_refused_for_reporting(tmp_path: Path) -> None:
+    a_direction().save(tmp_path / "old")
+    assert torch.equal(Direction.load(tmp_path / "old").vector, a_direction().vector)
+    with pytest.raises(DataError, match=r"old: holds one vector .* fit it again"):
+        Direction.load(tmp_path / "old", fit="selection")
+    with pytest.raises(DataError, match="does not say which questions"):
+        Direction.load(tmp_path / "old").check_unseen(["Who may rule?"])
+
+
+def test_two_fits_of_different_places_are_refused_and_a_damaged_card_is_named(tmp_path: Path) -> None:
+    whole, selection = two_fits()
+    for other in (replace(selection, layer=3), replace(selection, position="response_mean"), a_direction()):
+        with pytest.raises(DataError, match="two fits of one direction"):
+            whole.save(tmp_path / "d", other)
+    whole.save(tmp_path / "d", selection)
+    card = read_json(tmp_path / "d.json")
+    write_json(tmp_path / "d.json", {**card, "fits": {"all": card["fits"]["all"], "selection": {"questions": []}}})
+    with pytest.raises(DataError, match=r"d: its card describes no fit `selection` .* fit the direction again"):
+        Direction.load(tmp_path / "d", fit="selection")
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Directions of several models on the same texts: transfer, shift, asymmetry, controls, and the card of one direction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,21 +88,29 @@ def test_natural_controls_need_two_texts_of_one_class() -> None:
 
 
 def test_the_card_tells_a_planted_direction_from_noise() -> None:
-    lengths = np.arange(100.0)
-    good = reliability_card(arm(axis(0), "abcde"), 1, lengths, n_draws=39)
-    noise = reliability_card(arm(0 * axis(0), "abcde"), 1, lengths, n_draws=39)
-    assert good["norm_p"] == 1 / 40 and noise["norm_p"] > 0.05
+    lengths = 1 + np.arange(100.0)
+    good = reliability_card(replace(arm(axis(0), "abcde"), lengths=lengths), 1, n_draws=39)
+    noise = reliability_card(replace(arm(0 * axis(0), "abcde"), lengths=lengths), 1, n_draws=39)
+    assert good["norm_p"] == 1 / 40 and good["norm_p_at_floor"] and good["norm_p_n"] == 39
+    assert noise["norm_p"] > 0.05 and not noise["norm_p_at_floor"]
     assert good["split_half_cosine"]["low"] > 0.9 > noise["split_half_cosine"]["mean"] + 0.3
     assert good["bootstrap_cosine"]["mean"] > 0.97
     assert good["held_out_auroc"]["mean"] > 0.98
     assert good["balance"]["by_question"]["a"] == {"misaligned": 10, "aligned": 10}
-    assert good["length"]["mean_misaligned"] == pytest.approx(49.0)
+    assert good["length"]["mean_misaligned"] == pytest.approx(50.0)
     assert good["top5_dims_share"] > 0.9
 
 
 def test_the_card_sees_length_and_massive_dimensions() -> None:
     data = arm(axis(0), "ab", offset=50.0)
-    lengths = np.where(data.misaligned, 9.0, 3.0)
-    card = reliability_card(data, 0, lengths, n_draws=9)
+    card = reliability_card(replace(data, lengths=np.where(data.misaligned, 9.0, 3.0)), 0, n_draws=9)
     assert card["length"]["auroc"] == 1.0
+    assert (
+        card["length"]["baseline"]["matched"]["n_pairs"] == 0 and card["length"]["baseline"]["matched"]["value"] is None
+    )
+    assert (
+        card["length"]["baseline"]["regressed"]["value"] < 0.9
+    )  # classes that differ in length share it with the class
+    with pytest.raises(DataError, match="needs the length of every answer"):
+        reliability_card(data, 0)
     assert card["massive_dims_share"] > 0.8  # the direction lies along the dimension that is large in every text

@@ -1,19 +1,29 @@
-"""Projects answers on a saved direction: one number per row, in the order of the rows; larger is more misaligned."""
+"""Projects answers on a saved direction: one number per row, in the order of the rows; larger is more misaligned.
+
+A table that has `aligned` and `coherent` too is also evaluated: AUROC of the projection within questions, beside what the length of the
+answers alone gives. The CSV holds the length of every answer, for evaluations of your own.
+"""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import cli
 from direction.loading import add_direction_flags, model_of
+from direction.words import estimate, length_words
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
-from emis_interp.judged import read_table
+from emis_interp.errors import DataError
+from emis_interp.judged import read_judged, read_table
+from emis_interp.length_baseline import length_baseline
 from emis_interp.store import write_text
 from table_flags import add_table_flags, reading_of
+
+JUDGED = ("aligned", "coherent")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,15 +47,57 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             chat_model, chats, [direction.layer], direction.position, args.max_batch_tokens, progress=advance
         )
     projections = direction.project(x[:, 0]).numpy()
-    table = pd.DataFrame({"projection": projections, "projection_normed": projections / direction.residual_norm})
+    lengths = np.array([chat.response_end - chat.response_start for chat in chats])
+    normed = projections / direction.residual_norm
+    table = pd.DataFrame({"projection": projections, "projection_normed": normed, "n_tokens": lengths})
     write_text(args.out, table.to_csv(index=False))
+    fitted_on = direction.fitted_on
     return {
         "out": str(args.out),
         "n_texts": len(table),
         "layer": direction.layer,
         "mean_projection": float(projections.mean()),
+        "n_rows_of_fitted_questions": None
+        if fitted_on is None
+        else sum(fitted_on.has(question) for question, _ in pairs),
+        **(evaluated(args.texts, pairs, projections, lengths) if set(JUDGED) <= set(frame.columns) else {}),
     }
 
 
+def evaluated(path: Path, pairs: list[tuple[str, str]], projections: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    """`length_baseline` of the rows that are clearly aligned or misaligned and coherent, or the reason why there is none."""
+    row_of = {pair: i for i, pair in enumerate(pairs)}  # equal texts have equal projections
+    try:
+        clear = read_judged(path, variant=None)
+        rows = [
+            row_of[str(question), str(answer)]
+            for question, answer in zip(clear["question"], clear["answer"], strict=True)
+        ]
+        labels, questions = clear["misaligned"].to_numpy(dtype=bool), clear["question_id"].astype(str).tolist()
+        found = length_baseline(projections[rows].astype(float), lengths[rows].astype(float), labels, questions)
+    except DataError as error:
+        return {"evaluation": None, "not_evaluated": str(error)}
+    return {"evaluation": {**found, "n_misaligned": int(labels.sum()), "n_aligned": int((~labels).sum())}}
+
+
 def say(result: dict[str, Any]) -> str:
-    return f"{result['n_texts']} projections at layer {result['layer']} in {result['out']}"
+    lines = [f"{result['n_texts']} projections at layer {result['layer']} in {result['out']}"]
+    if result.get("evaluation"):
+        found = result["evaluation"]
+        lines += [
+            f"AUROC within questions {estimate(found['projection'])}, {found['n_misaligned']} misaligned and {found['n_aligned']} aligned "
+            f"coherent answers of {found['projection']['n_questions']} questions",
+            f"  {length_words(found)}",
+        ]
+    elif "not_evaluated" in result:
+        lines.append(f"not evaluated: {result['not_evaluated']}")
+    seen = result["n_rows_of_fitted_questions"]
+    if seen:
+        lines.append(
+            f"{seen} rows answer questions that the direction was fitted on: an AUROC over them is in part in-sample; use other questions"
+        )
+    if seen is None:
+        lines.append(
+            "the direction's file does not say what it was fitted on; rows that it was fitted on flatter an AUROC"
+        )
+    return "\n".join(lines)
