@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
-from scipy.special import expit, logit
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
 from emis_interp.extractors import Extractor, question_balanced
 from emis_interp.labeled import LabeledActivations
+from emis_interp.stats.jackknife import between, groups_mean
 from emis_interp.stats.permutation import NullP
 
 SATURATED = 0.995
@@ -57,15 +56,13 @@ def auroc_estimate(by_question: Mapping[str, Any]) -> dict[str, Any]:
     Every interval of an AUROC in this project is made here. Bounds are None where the questions cannot give one: fewer than two, or
     all with the same value.
     """
-    values = np.array([float(value) for value in by_question.values()])
-    n = len(values)
-    row: dict[str, Any] = {"value": float(values.mean()) if n else None, "low": None, "high": None, "n_questions": n}
-    if n < 2 or np.ptp(values) == 0:
-        return row
-    mean = float(values.mean())
-    error = float(values.std(ddof=1)) / n**0.5 / (mean * (1 - mean))  # on the logit scale, which keeps it inside 0 to 1
-    low, high = expit(logit(mean) + np.array([-1, 1]) * stats.t.ppf(0.975, n - 1) * error)
-    return row | {"low": float(low), "high": float(high)}
+    found = groups_mean(np.array([float(value) for value in by_question.values()]), between(0, 1))
+    return {
+        "value": None if not by_question else found.value,
+        "low": found.low,
+        "high": found.high,
+        "n_questions": len(by_question),
+    }
 
 
 def auroc_verdict(

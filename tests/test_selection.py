@@ -111,7 +111,7 @@ def test_noise_is_no_finding_although_its_interval_may_exclude_chance() -> None:
             one.x[:, :, 0] += 50 * torch.from_numpy(generator.permutation(len(one.x)) % 2).float()[:, None]
         lucky = texts[1].misaligned & (generator.random(120) < 0.6)
         texts[1].x[torch.from_numpy(lucky), :, 0] += 50
-        row = find_direction(*texts, NORM, n_permutations=60).numbers["report"]
+        row = find_direction(texts[0], texts[1], NORM, n_permutations=60).numbers["report"]
         found.append((row["low"] is not None and row["low"] > 0.5, row["verdict"]))
     excluded = sum(excludes for excludes, _ in found)
     told = sum(verdict == "above chance and above shuffled labels" for _, verdict in found)

@@ -116,7 +116,7 @@ def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     return stopped(lambda: intervene.intervene(run))
 
 
-def stopped(command: Callable[[], object]) -> torch.Tensor:
+def stopped(command: Callable[[], object]) -> Any:
     with pytest.raises(Stop) as caught:
         command()
     return caught.value.args[0]
@@ -163,8 +163,9 @@ def test_the_card_says_which_questions_each_fit_saw(fitted: list[Path]) -> None:
     seen = {name: set(described["questions"]) for name, described in card["fits"].items()}
     assert len(seen["all"]) == N_TOPICS and len(seen["selection"]) == N_TOPICS / 2 and seen["selection"] < seen["all"]
     layers = load_tensors(fitted[0] / "d" / "all_layers.safetensors")[0]
-    for name, key in (("all", "raw"), ("selection", "raw_selection")):
-        vector = Direction.load(fitted[0] / "d" / "direction", fit=name).vector
+    path = fitted[0] / "d" / "direction"
+    vectors = {"raw": Direction.load(path).vector, "raw_selection": Direction.load(path, fit="selection").vector}
+    for key, vector in vectors.items():
         torch.testing.assert_close(torch.nn.functional.normalize(layers[key][card["layer"]], dim=0), vector)
 
 
@@ -303,7 +304,7 @@ def test_scores_say_which_rows_are_in_sample_and_stand_beside_length(
     words = ("score", "--direction", path, "--texts", fitted[0] / "judged.csv", "--out", tmp_path / "out.csv")
     result = score.run(parsed(*words))
     table = pd.read_csv(tmp_path / "out.csv")
-    assert list(table) == ["projection", "projection_normed", "n_tokens"] and (table["n_tokens"] > 0).all()
+    assert list(table) == ["projection", "projection_normed", "n_tokens"] and min(table["n_tokens"]) > 0
     said = score.say(result)
     assert result["n_rows_of_fitted_questions"] == len(table) and "in part in-sample" in said
     found = result["evaluation"]

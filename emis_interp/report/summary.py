@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
-from emis_interp.report.views import ArmRates, Cell, DirectionReport, Estimate, MarginContrast, Shift
+from emis_interp.report.views import (
+    ArmRates,
+    Cell,
+    Contrast,
+    DirectionReport,
+    Estimate,
+    MarginContrast,
+    RateContrast,
+    Shift,
+)
 from emis_interp.stats.permutation import NullP
 
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
