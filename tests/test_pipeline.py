@@ -244,5 +244,9 @@ def test_the_arms_directions_are_set_against_each_other(
     assert len(result["asymmetry"]) == len(ARMS) * (len(ARMS) - 1) // 2
     assert not [key for key in result["projection_shift"] if key.endswith("|base")]
     row = result["auroc"]["base|insecure"]
-    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1.2
+    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["p"] <= row["p_holm"] <= 1
+    assert set(result["auroc_length_regressed"]) == set(result["auroc_length_matched"]) == set(result["auroc"])
+    assert result["length"]["value"] is not None
+    page = Path(result["page"]).read_text("utf-8")
+    assert "Length alone reaches" in page and "AUROC with length regressed out" in page
     assert result["steering"]["base|base"]["value"] != 0

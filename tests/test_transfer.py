@@ -1,15 +1,18 @@
 """Directions of several models on the same texts: transfer, shift, asymmetry, controls, and the card of one direction."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from direction import transfer
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
 from emis_interp.extractors import question_balanced
 from emis_interp.labeled import LabeledActivations
+from emis_interp.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.reliability import control_directions
 from emis_interp.reliability_card import reliability_card
 from probes.transfer import asymmetry, projection_shift, transfer_auroc
@@ -56,6 +59,48 @@ def test_a_shift_is_in_residual_norms_and_has_the_sign_of_misaligned() -> None:
     assert ("base", "base") not in shift
     with pytest.raises(DataError, match="needs the base model"):
         projection_shift({"x": arm(axis(0), "a")}, {"x": arm(axis(0), "b")}, 0, 1.0)
+
+
+def test_a_direction_of_length_transfers_and_stands_beside_what_length_gives() -> None:
+    """Misaligned answers are longer, and the only thing that the activations hold is length."""
+
+    def of_length(questions: str, seed: int) -> LabeledActivations:
+        data = arm(0 * axis(0), questions, seed=seed)
+        lengths = np.exp(3 + 0.5 * data.misaligned + 0.5 * np.random.default_rng(seed).normal(size=len(data.misaligned)))
+        data.x[:, :, 2] += torch.from_numpy(np.log(lengths)).float()[:, None]
+        return replace(data, lengths=lengths)
+
+    fit, test = {"a": of_length("abcdefgh", 0)}, {"a": of_length("ijklmnop", 1)}
+    lengths = test["a"].lengths
+    assert lengths is not None
+
+    def regressed(scores: np.ndarray, labels: np.ndarray, questions: Sequence[str]) -> dict[str, float]:
+        return regressed_by_question(scores, lengths, labels, questions)
+
+    def matched(scores: np.ndarray, labels: np.ndarray, questions: Sequence[str]) -> dict[str, float]:
+        return matched_by_question(scores, lengths, labels, questions)[0]
+
+    plain = transfer_auroc(fit, test, 1)["a", "a"]
+    assert np.mean(list(plain.values())) > 0.7
+    for separation in (regressed, matched):
+        left = transfer_auroc(fit, test, 1, separation=separation)["a", "a"]
+        assert np.mean(list(left.values())) == pytest.approx(0.5, abs=0.12)
+
+
+def test_every_table_of_a_transfer_is_a_family_whose_p_values_are_corrected() -> None:
+    generator = np.random.default_rng(0)
+    names = [(i, j) for i in "abc" for j in "abc"]
+    matrix = {pair: {q: float(0.5 + 0.02 * generator.normal()) for q in "qrst"} for pair in names}
+    matrix["a", "a"] = {"q": 0.9, "r": 0.92, "s": 0.91, "t": 0.9}
+    cells = transfer.aurocs(matrix)
+    assert all(row["p_holm"] >= row["p"] for row in cells.values())
+    assert cells["a|a"]["p_holm"] == pytest.approx(9 * cells["a|a"]["p"]) and cells["a|a"]["p_holm"] < 0.05
+    assert transfer._cell(cells["a|a"]).startswith("0.907*") and "*" not in transfer._cell(cells["b|c"])
+    saturated = transfer.aurocs({("a", "a"): {"q": 1.0, "r": 1.0}, ("a", "b"): {}})
+    assert saturated["a|a"]["p"] is saturated["a|a"]["p_holm"] is None and transfer._cell(saturated["a|a"]) == "1.000 "
+    assert transfer._cell(saturated["a|b"]) == "-"
+    shifts = transfer.summarized({("a", "b"): {"q": 0.1, "r": 0.12, "s": 0.11}})
+    assert shifts["a|b"]["p"] < 0.01 and shifts["a|b"]["p_holm"] == shifts["a|b"]["p"]
 
 
 def test_asymmetry_is_the_difference_across_the_diagonal_by_question() -> None:

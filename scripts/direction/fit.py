@@ -16,7 +16,7 @@ import torch
 
 import cli
 from direction.causal import CausalStage, add_causal_flags
-from direction.judged_test import transfer, transfer_lines
+from direction.judged_test import transfer, transfer_words
 from direction.loading import PAIRS_FILE, add_model_flags
 from direction.organism import organism_card, read_by_base
 from direction.page import token_map, write_page
@@ -248,7 +248,7 @@ def say(result: dict[str, Any]) -> str:
             f"cosine with base reading the same texts: {shared:.3f}; without five massive dimensions {rest:.3f}"
         )
     nested_words = estimate(nested_one) if nested_one["value"] is not None else f"not computed: {nested_one['note']}"
-    plain = estimate({**held_out, "value": held_out["mean"]})
+    plain, moved = estimate({**held_out, "value": held_out["mean"]}), transfer_words(result)
     return "\n".join(
         [
             *effect,
@@ -260,7 +260,10 @@ def say(result: dict[str, Any]) -> str:
             f"  random directions {result['random_auroc']:.3f}",
             f"  split-half cosine {spread(result['split_half_cosine'])}, bootstrap cosine {spread(result['bootstrap_cosine'])}",
             f"  longer than shuffled labels' directions: {p_of(result, 'norm_')}",
-            *(f"  {line}" for line in transfer_lines(result)),
+            *(
+                f"  {'transfer to ' + result['transfer_texts'] + ': ' if i == 0 else '  '}{line}"
+                for i, line in enumerate(moved)
+            ),
             f"{result['n_texts']} texts, {result['n_questions']} questions, extractor {result['extractor']}",
             f"saved: {result['direction']} (two fits: all questions, to use; selection questions, to report)",
             f"page: {result['page']}",

@@ -62,8 +62,8 @@ def transfer(
     }
 
 
-def transfer_lines(result: dict[str, Any]) -> list[str]:
-    """What a fit says of its transfer; nothing without one."""
+def transfer_words(result: dict[str, Any]) -> list[str]:
+    """The AUROC of a fit's transfer with its counts, and what length gives; nothing without a transfer."""
     if "transfer_auroc" not in result:
         return []
     baseline, n_questions = result["transfer_length"], len(result["transfer_by_question"])
@@ -71,7 +71,4 @@ def transfer_lines(result: dict[str, Any]) -> list[str]:
     notes = [f"{result['transfer_n_texts']} texts of {n_questions} questions"]
     notes += [f"of {seen} of these questions other answers were fitted on"] if seen else []
     notes += [f"{result['transfer_n_left_out']} fitted texts left out"] if result["transfer_n_left_out"] else []
-    return [
-        f"transfer to {result['transfer_texts']}: AUROC {estimate(baseline['projection'])}, {'; '.join(notes)}",
-        f"  {length_words(baseline)}",
-    ]
+    return [f"AUROC {estimate(baseline['projection'])}, {'; '.join(notes)}", length_words(baseline)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from direction.judged_test import transfer_lines
+from direction.judged_test import transfer_words
 from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat
@@ -94,7 +94,7 @@ def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], toke
         f"AUROC, one question left out, layer {card['layer']}, chosen on some of them": f"{reliability['held_out_auroc']['mean']:.3f}"
         + bounds(reliability["held_out_auroc"]),
         **(
-            {f"transfer to {card['transfer_texts']}": "; ".join(transfer_lines(card))}
+            {f"transfer to {card['transfer_texts']}": "; ".join(transfer_words(card))}
             if "transfer_texts" in card
             else {}
         ),
