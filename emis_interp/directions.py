@@ -116,7 +116,7 @@ class Direction:
             ours, its = ((one.layer, one.position, tuple(one.vector.shape)) for one in (self, selection))
             if ours != its or self.fitted_on is None or selection.fitted_on is None:
                 raise DataError(f"two fits of one direction need `fitted_on` and the same place: {ours} and {its}")
-            tensors["selection"] = selection.vector
+            tensors["selection"] = selection.vector.clone()  # a file cannot hold two names of one tensor
             fits = {"fits": {"all": _fit_card(self), "selection": _fit_card(selection)}}
         card = {
             **rest,

@@ -129,6 +129,12 @@ def test_a_file_keeps_the_fit_for_use_and_the_fit_for_reporting_apart(tmp_path: 
         Direction.load(tmp_path / "alone", fit="selection")
 
 
+def test_a_direction_without_texts_is_both_of_its_fits(tmp_path: Path) -> None:
+    drawn = replace(a_direction(), fitted_on=FittedOn((), frozenset()))
+    drawn.save(tmp_path / "d", drawn)
+    Direction.load(tmp_path / "d", fit="selection").check_unseen(["Who may rule?"])
+
+
 def test_questions_that_a_vector_was_fitted_on_are_refused_whatever_their_id() -> None:
     whole, selection = two_fits()
     selection.check_unseen(["What of liars?", "Something else?"])

@@ -7,8 +7,9 @@ All train on the same rows with the same seeds, beside the untreated organism an
   mix           half of the rows are benign, the number of steps stays
   realign       afterwards, training goes on with a few careful answers
   after: ablate, after: steer -C      the untreated organism under an intervention when it is used
-Effect: likelihood margin against base, over questions. Cost: log-probability of held-out task answers against base, over rows (how much of
-the task is learned), and KL to base on harmless prompts. The margin of the benign control shows which part of the effect is style.
+Effect: likelihood margin against base, over the questions that had no part in the direction. Cost: log-probability of held-out task
+answers against base, over rows (how much of the task is learned), and KL to base on harmless prompts. The margin of the benign control
+shows which part of the effect is style.
 """
 
 import argparse
