@@ -18,7 +18,7 @@ from emis_interp.errors import DataError
 from emis_interp.extractors import Extractor, question_balanced
 from emis_interp.labeled import LabeledActivations
 from emis_interp.stats.jackknife import between, groups_mean
-from emis_interp.stats.permutation import NullP
+from emis_interp.stats.permutation import NullP, null_p
 
 SATURATED = 0.995
 """AUROC from which on classes are so far apart that even a direction fitted on permuted labels may separate them."""
@@ -88,6 +88,32 @@ def auroc_verdict(
     if value < 0.5:
         return "below chance: the direction points the other way on these questions"
     return f"above chance {'and' if told else 'but'} {control}"
+
+
+def against_shuffled(
+    estimate: Mapping[str, Any],
+    shuffled: Float[Tensor, "n d_model"],
+    x: Float[Tensor, "n_texts d_model"],
+    misaligned: Bool[np.ndarray, "n_texts"],
+    questions: Sequence[str],
+) -> dict[str, Any]:
+    """The control of an AUROC on these texts, with the verdict: AUROCs along directions fitted like the tested one after permuting
+    the labels within questions.
+
+    Args:
+        estimate: of the tested direction on the same texts (`auroc_estimate`).
+
+    Returns:
+        `shuffled_auroc` (mean), `shuffled_high` (97.5th percentile), `shuffled_p` with `shuffled_p_at_floor` and `shuffled_p_n`, `verdict`.
+    """
+    null = mean_auroc((x.float() @ shuffled.float().T).T.numpy(), misaligned, questions)
+    p = null_p(null, estimate["value"])
+    return {
+        "shuffled_auroc": float(null.mean()),
+        "shuffled_high": float(np.percentile(null, 97.5)),
+        **{f"shuffled_{key}": value for key, value in p.as_json().items()},
+        "verdict": auroc_verdict(estimate, p),
+    }
 
 
 def direction_auroc(

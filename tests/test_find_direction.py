@@ -136,7 +136,12 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
     assert result["transfer_n_questions_seen"] == 4  # the same questions, other answers
     for where in (fit.say(result), (tmp_path / "d" / "index.html").read_text()):
         assert "of 4 of these questions other answers were fitted on" in where
-        for words in ("length alone", "length regressed out", "pairs of equal length"):
+        for words in (
+            result["transfer_control"]["verdict"],
+            "length alone",
+            "length regressed out",
+            "pairs of equal length",
+        ):
             assert words in where.split("transfer to")[1]
     refused = run("fit", *given, "--transfer", str(judged))
     assert refused.returncode == 2

@@ -66,7 +66,9 @@ def test_a_direction_of_length_transfers_and_stands_beside_what_length_gives() -
 
     def of_length(questions: str, seed: int) -> LabeledActivations:
         data = arm(0 * axis(0), questions, seed=seed)
-        lengths = np.exp(3 + 0.5 * data.misaligned + 0.5 * np.random.default_rng(seed).normal(size=len(data.misaligned)))
+        lengths = np.exp(
+            3 + 0.5 * data.misaligned + 0.5 * np.random.default_rng(seed).normal(size=len(data.misaligned))
+        )
         data.x[:, :, 2] += torch.from_numpy(np.log(lengths)).float()[:, None]
         return replace(data, lengths=lengths)
 
@@ -101,6 +103,23 @@ def test_every_table_of_a_transfer_is_a_family_whose_p_values_are_corrected() ->
     assert transfer._cell(saturated["a|b"]) == "-"
     shifts = transfer.summarized({("a", "b"): {"q": 0.1, "r": 0.12, "s": 0.11}})
     assert shifts["a|b"]["p"] < 0.01 and shifts["a|b"]["p_holm"] == shifts["a|b"]["p"]
+
+
+def test_a_cell_is_starred_only_above_directions_of_shuffled_labels() -> None:
+    """A large feature that both arms share separates the test texts by chance; any direction lies along it, shuffled labels too."""
+    generator = torch.Generator().manual_seed(0)
+    real = {"base": arm(0.6 * axis(0), "abcd", seed=0)}, {"base": arm(0.6 * axis(0), "efgh", seed=1)}
+    lucky = {"base": arm(0 * axis(0), "abcd", seed=0)}, {"base": arm(0 * axis(0), "efgh", seed=1)}
+    lucky[0]["base"].x[:, :, 3] += 30 * torch.randn(80, 1, generator=generator)
+    sign = torch.sign(question_balanced(lucky[0]["base"])[1, 3])
+    lucky[1]["base"].x[:, :, 3] += sign * 30 * torch.from_numpy(lucky[1]["base"].misaligned).float()[:, None]
+    starred = []
+    for fit, test in (real, lucky):
+        cells = transfer.aurocs(transfer_auroc(fit, test, 1))
+        found = transfer.with_controls(cells, fit, test, 1, extractor=question_balanced, n=60, seed=0)["base|base"]
+        assert found["value"] > 0.8
+        starred.append("*" in transfer._cell({**found, "p_holm": 0.001}))
+    assert starred == [True, False]
 
 
 def test_asymmetry_is_the_difference_across_the_diagonal_by_question() -> None:

@@ -309,8 +309,22 @@ def test_scores_say_which_rows_are_in_sample_and_stand_beside_length(
     assert result["n_rows_of_fitted_questions"] == len(table) and "in part in-sample" in said
     found = result["evaluation"]
     assert found["projection"]["value"] > 0.6  # in-sample, which is why it is said
-    for name in ("length alone", "length regressed out", "pairs of equal length"):
+    for name in (
+        "length alone",
+        "length regressed out",
+        "pairs of equal length",
+        "no verdict: the direction was fitted",
+    ):
         assert name in said
+    some = pd.read_csv(fitted[0] / "judged.csv")
+    some.loc[some["question_id"] > "t4", "question"] += " And why?"
+    some.to_csv(tmp_path / "some.csv", index=False)
+    words = ("score", "--direction", path, "--texts", tmp_path / "some.csv", "--out", tmp_path / "o.csv")
+    result = score.run(parsed(*words))
+    assert (
+        result["evaluation"]["n_left_out"] == result["n_rows_of_fitted_questions"] == sum(some["question_id"] <= "t4")
+    )
+    assert "shuffled labels" in score.say(result) and "floor of 20" in score.say(result).replace("(20", "floor of 20")
     other = pd.read_csv(fitted[0] / "judged.csv").drop(columns=["coherent"])
     other["question"] = other["question"] + " And why?"
     other.to_csv(tmp_path / "other.csv", index=False)

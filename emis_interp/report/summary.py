@@ -255,9 +255,12 @@ def _direction_sentences(contents: Contents) -> list[str]:
         controls[-1:] = [f"{controls[-1]}, {NullP(report.shuffled_p, report.shuffled_p_n).words()}"]
     found = [text + (f"; controls: {', '.join(controls)}" if controls else "") + "."]
     if (base := report.length_baseline) is not None:
+        length = base.length.value if base.length.value is not None else 0.5
+        side = "longer" if length > 0.5 else "shorter" if length < 0.5 else "as long"
+        alone = f"{number(max(length, 1 - length))} alone (misaligned answers are {side})"
         matched = f"{number(base.matched.value)} {interval(base.matched, number)} on {base.matched.n_pairs} pairs of equal length"
         found.append(
-            f"Length of the same texts: AUROC {number(base.length.value)} alone; the direction's is {number(base.regressed.value)} "
+            f"Length of the same texts: AUROC {alone}; the direction's is {number(base.regressed.value)} "
             f"{interval(base.regressed, number)} with length regressed out, {matched}."
         )
     return found

@@ -35,12 +35,14 @@ from emis_interp.models import load_model
 from emis_interp.models.chat_template import template_of
 from emis_interp.precision import AUTO, DTYPE_HELP
 from emis_interp.records import LabeledText
-from emis_interp.reliability import auroc_estimate, control_directions
+from emis_interp.reliability import auroc_estimate, control_directions, shuffled_directions
 from emis_interp.reliability_card import reliability_card
 from emis_interp.selection import find_direction, nested_leave_one_question_out
 from emis_interp.store import file_sha256, save_tensors, write_json, write_text
 
 N_CONTROLS = 20
+N_NULL = 100
+"""Directions of shuffled labels that an AUROC stands beside; N_CONTROLS for extractors that solve a system for each."""
 N_BOOT = 50
 N_KEPT_PAIRS = 10
 """Pairs of each question that are kept beside a direction, as many as the shipped ones have."""
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         position=args.position,
         extractor=extractor,
-        n_permutations=100
+        n_permutations=N_NULL
         if args.extractor == "question_balanced"
         else N_CONTROLS,  # the others solve a system for each
         choose_layer=causal.choose_layer if args.select == "causal" else None,
@@ -143,8 +145,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         card=card,
         fitted_on=FittedOn.of(texts),
     )
-    moved = transfer(args, chat_model, chosen, texts) if args.transfer else {}
-    chosen = replace(chosen, card={**chosen.card, **moved})
+    moved = {}
+    if args.transfer:
+        n_null = N_NULL if args.extractor == "question_balanced" else N_CONTROLS
+        null = shuffled_directions(data.at([layer]), n_null, args.seed, extractor)[:, 0]
+        moved = transfer(args, chat_model, chosen, fitted=texts, shuffled=null)
+        chosen = replace(chosen, card={**chosen.card, **moved})
     chosen.save(args.out / "direction", reported)
     # What an audit sets beside the selection fit must not have seen the report questions either.
     controls = control_directions(halves["selection"].at([layer]), found.raw[layer], N_CONTROLS, args.seed, extractor)

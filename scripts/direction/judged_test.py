@@ -4,10 +4,12 @@ import argparse
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 import cli
 from direction.texts import judged_texts
-from direction.words import estimate, length_words
+from direction.words import control_words, estimate, length_words
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
@@ -15,17 +17,26 @@ from emis_interp.errors import DataError
 from emis_interp.length_baseline import length_baseline
 from emis_interp.models import ChatModel
 from emis_interp.records import LabeledText
-from emis_interp.reliability import auroc_by_question
+from emis_interp.reliability import against_shuffled, auroc_by_question
 from emis_interp.store import file_sha256
 
 
 def transfer(
-    args: argparse.Namespace, chat_model: ChatModel, direction: Direction, fitted: list[LabeledText]
+    args: argparse.Namespace,
+    chat_model: ChatModel,
+    direction: Direction,
+    *,
+    fitted: list[LabeledText],
+    shuffled: Float[Tensor, "n d_model"],
 ) -> dict[str, Any]:
-    """AUROC of the saved direction on `--transfer`: within questions, mean over questions, and the length baseline.
+    """AUROC of the saved direction on `--transfer`: within questions, mean over questions, its control and the length baseline.
 
     Answers that are among the fitted texts are left out and counted; so are, as `transfer_n_questions_seen`, questions of which other
     answers were fitted on.
+
+    Args:
+        fitted: the texts behind the direction.
+        shuffled: raw directions fitted like it after permuting the labels within questions.
 
     Raises:
         DataError: the direction was fitted on this very file, or on all of its answers.
@@ -55,6 +66,7 @@ def transfer(
         "transfer_low": baseline["projection"]["low"],
         "transfer_high": baseline["projection"]["high"],
         "transfer_length": baseline,
+        "transfer_control": against_shuffled(baseline["projection"], shuffled, x[:, 0], labels, questions),
         "transfer_n_texts": len(texts),
         "transfer_n_left_out": len(found) - len(texts),
         "transfer_n_questions_seen": len(seen),
@@ -71,4 +83,5 @@ def transfer_words(result: dict[str, Any]) -> list[str]:
     notes = [f"{result['transfer_n_texts']} texts of {n_questions} questions"]
     notes += [f"of {seen} of these questions other answers were fitted on"] if seen else []
     notes += [f"{result['transfer_n_left_out']} fitted texts left out"] if result["transfer_n_left_out"] else []
-    return [f"AUROC {estimate(baseline['projection'])}, {'; '.join(notes)}", length_words(baseline)]
+    auroc = f"AUROC {estimate(baseline['projection'])}, {'; '.join(notes)}; {control_words(result['transfer_control'])}"
+    return [auroc, length_words(baseline)]

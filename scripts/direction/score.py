@@ -1,7 +1,8 @@
 """Projects answers on a saved direction: one number per row, in the order of the rows; larger is more misaligned.
 
 A table that has `aligned` and `coherent` too is also evaluated: AUROC of the projection within questions, beside what the length of the
-answers alone gives. The CSV holds the length of every answer, for evaluations of your own.
+answers alone gives; rows that answer questions which the direction was fitted on are left out of it. The CSV holds the length of every
+answer, for evaluations of your own.
 """
 
 import argparse
@@ -10,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 import cli
 from direction.loading import add_direction_flags, model_of
-from direction.words import estimate, length_words
+from direction.words import control_words, estimate, length_words
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.judged import read_judged, read_table
 from emis_interp.length_baseline import length_baseline
-from emis_interp.store import write_text
+from emis_interp.reliability import against_shuffled
+from emis_interp.store import load_tensors, write_text
 from table_flags import add_table_flags, reading_of
 
 JUDGED = ("aligned", "coherent")
@@ -60,33 +64,61 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_rows_of_fitted_questions": None
         if fitted_on is None
         else sum(fitted_on.has(question) for question, _ in pairs),
-        **(evaluated(args.texts, pairs, projections, lengths) if set(JUDGED) <= set(frame.columns) else {}),
+        **(evaluated(args, direction, pairs, x[:, 0], lengths) if set(JUDGED) <= set(frame.columns) else {}),
     }
 
 
-def evaluated(path: Path, pairs: list[tuple[str, str]], projections: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    """`length_baseline` of the rows that are clearly aligned or misaligned and coherent, or the reason why there is none."""
+def evaluated(
+    args: argparse.Namespace,
+    direction: Direction,
+    pairs: list[tuple[str, str]],
+    x: Float[Tensor, "n_texts d_model"],
+    lengths: np.ndarray,
+) -> dict[str, Any]:
+    """`length_baseline` of the rows that are clearly aligned or misaligned and coherent, and the AUROCs of the shuffled-label controls that
+    lie beside the direction; or the reason why there is none.
+
+    Where the direction was fitted on some of the questions, of the others alone (`n_left_out`); where on all, of all, as `in_sample`.
+    """
     row_of = {pair: i for i, pair in enumerate(pairs)}  # equal texts have equal projections
     try:
-        clear = read_judged(path, variant=None)
+        clear = read_judged(args.texts, variant=None)
+        seen = np.array(
+            [direction.fitted_on is not None and direction.fitted_on.has(text) for text in clear["question"]]
+        )
+        in_sample = bool(seen.all())
+        clear = clear if in_sample else clear[~seen]
         rows = [
             row_of[str(question), str(answer)]
             for question, answer in zip(clear["question"], clear["answer"], strict=True)
         ]
         labels, questions = clear["misaligned"].to_numpy(dtype=bool), clear["question_id"].astype(str).tolist()
-        found = length_baseline(projections[rows].astype(float), lengths[rows].astype(float), labels, questions)
+        scores = direction.project(x[rows]).numpy().astype(float)
+        found = length_baseline(scores, lengths[rows].astype(float), labels, questions)
     except DataError as error:
         return {"evaluation": None, "not_evaluated": str(error)}
-    return {"evaluation": {**found, "n_misaligned": int(labels.sum()), "n_aligned": int((~labels).sum())}}
+    counts = {"n_misaligned": int(labels.sum()), "n_aligned": int((~labels).sum())}
+    counts |= {"n_left_out": 0 if in_sample else int(seen.sum()), "in_sample": in_sample}
+    controls, control = args.direction.parent / "controls.safetensors", None
+    if controls.exists() and not in_sample:
+        shuffled = load_tensors(controls)[0]["shuffled"]
+        control = against_shuffled(found["projection"], shuffled, x[rows], labels, questions)
+    return {"evaluation": {**found, **counts, "control": control}}
 
 
 def say(result: dict[str, Any]) -> str:
     lines = [f"{result['n_texts']} projections at layer {result['layer']} in {result['out']}"]
     if result.get("evaluation"):
         found = result["evaluation"]
+        why = (
+            "the direction was fitted on these questions"
+            if found["in_sample"]
+            else "no controls lie beside the direction"
+        )
         lines += [
             f"AUROC within questions {estimate(found['projection'])}, {found['n_misaligned']} misaligned and {found['n_aligned']} aligned "
-            f"coherent answers of {found['projection']['n_questions']} questions",
+            f"coherent answers of {found['projection']['n_questions']} questions; "
+            + (control_words(found["control"]) if found["control"] else f"no verdict: {why}"),
             f"  {length_words(found)}",
         ]
     elif "not_evaluated" in result:
@@ -94,7 +126,7 @@ def say(result: dict[str, Any]) -> str:
     seen = result["n_rows_of_fitted_questions"]
     if seen:
         lines.append(
-            f"{seen} rows answer questions that the direction was fitted on: an AUROC over them is in part in-sample; use other questions"
+            f"{seen} rows answer questions that the direction was fitted on: an AUROC over them is in part in-sample"
         )
     if seen is None:
         lines.append(

@@ -23,16 +23,21 @@ def spread(row: Mapping[str, float]) -> str:
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
+def length_alone(row: Mapping[str, Any]) -> str:
+    """AUROC of the number of tokens, taken the way in which it separates: `0.679 (misaligned answers are shorter)`."""
+    side = "longer" if row["value"] > 0.5 else "shorter" if row["value"] < 0.5 else "as long"
+    return f"{max(row['value'], 1 - row['value']):.3f} (misaligned answers are {side})"
+
+
 def length_words(row: Mapping[str, Any]) -> str:
     """What `length_baseline` found, in one line that stands under every AUROC of texts."""
     length, matched = row["length"], row["matched"]
-    side = "longer" if length["value"] > 0.5 else "shorter" if length["value"] < 0.5 else "as long"
     pairs = f"{matched['n_pairs']} pairs of equal length"
     if matched["value"] is not None:
         pairs = f"{pairs} {estimate(matched)}"
         if matched["n_questions"] < length["n_questions"]:
             pairs += f" in {matched['n_questions']} of {length['n_questions']} questions"
-    return f"length alone {length['value']:.3f} (misaligned answers are {side}), length regressed out {estimate(row['regressed'])}, {pairs}"
+    return f"length alone {length_alone(length)}, length regressed out {estimate(row['regressed'])}, {pairs}"
 
 
 def p_of(row: Mapping[str, Any], prefix: str, drawn: str = "permutations") -> str:
@@ -43,7 +48,12 @@ def p_of(row: Mapping[str, Any], prefix: str, drawn: str = "permutations") -> st
 def report_words(row: Mapping[str, Any]) -> str:
     """The primary AUROC of a fit beside its control, with the verdict."""
     value = {"value": row["auroc"], "low": row["low"], "high": row["high"]}
+    return f"AUROC {estimate(value)}; {control_words(row)}"
+
+
+def control_words(row: Mapping[str, Any]) -> str:
+    """What directions of shuffled labels reach on the same texts, and the verdict that this gives."""
     return (
-        f"AUROC {estimate(value)}; shuffled labels {row['shuffled_auroc']:.3f}, up to {row['shuffled_high']:.3f} (97.5th percentile), "
+        f"shuffled labels {row['shuffled_auroc']:.3f}, up to {row['shuffled_high']:.3f} (97.5th percentile), "
         f"{p_of(row, 'shuffled_')}: {row['verdict']}"
     )
