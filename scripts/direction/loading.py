@@ -12,10 +12,10 @@ from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.rendering import both
-
-log = logging.getLogger(__name__)
 from emis_interp.records import ContrastPair
 from emis_interp.store import file_sha256, load_tensors, read_records
+
+log = logging.getLogger(__name__)
 
 PAIRS_FILE = "pairs.jsonl"
 """Pairs of the texts that a direction was fitted on, both halves, beside the direction."""
