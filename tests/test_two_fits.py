@@ -338,3 +338,8 @@ def test_scores_say_which_rows_are_in_sample_and_stand_beside_length(
         parsed("score", "--direction", path, "--texts", tmp_path / "middling.csv", "--out", tmp_path / "o.csv")
     )
     assert "not evaluated: " in score.say(result) and json.dumps(result)
+    other.assign(coherent=90).rename(columns={"aligned": "mark"}).to_csv(tmp_path / "named.csv", index=False)
+    words = ("score", "--direction", path, "--texts", tmp_path / "named.csv", "--out", tmp_path / "o.csv")
+    assert "evaluation" not in score.run(parsed(*words))
+    result = score.run(parsed(*words, "--columns", "aligned=mark"))
+    assert result["evaluation"]["n_left_out"] == 0 and result["evaluation"]["n_misaligned"] == len(other) / 2

@@ -34,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_direction_flags(parser)
     parser.add_argument("--texts", type=Path, required=True, help="CSV, JSONL or Parquet with question and answer")
     parser.add_argument("--out", type=Path, required=True, help="CSV with one projection per row")
-    add_table_flags(parser, scores=False)
+    add_table_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -82,16 +82,13 @@ def evaluated(
     """
     row_of = {pair: i for i, pair in enumerate(pairs)}  # equal texts have equal projections
     try:
-        clear = read_judged(args.texts, variant=None)
+        clear = read_judged(args.texts, variant=None, reading=reading_of(args), use="evaluated")
         seen = np.array(
             [direction.fitted_on is not None and direction.fitted_on.has(text) for text in clear["question"]]
         )
         in_sample = bool(seen.all())
         clear = clear if in_sample else clear[~seen]
-        rows = [
-            row_of[str(question), str(answer)]
-            for question, answer in zip(clear["question"], clear["answer"], strict=True)
-        ]
+        rows = [row_of[question, answer] for question, answer in zip(clear["question"], clear["answer"], strict=True)]
         labels, questions = clear["misaligned"].to_numpy(dtype=bool), clear["question_id"].astype(str).tolist()
         scores = direction.project(x[rows]).numpy().astype(float)
         found = length_baseline(scores, lengths[rows].astype(float), labels, questions)
