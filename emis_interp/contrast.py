@@ -70,6 +70,25 @@ def paired_texts(texts: Sequence[LabeledText], selection: Collection[str], n_per
     return pairs
 
 
+def at_most(pairs: Sequence[ContrastPair], n_per_question: int | None) -> list[ContrastPair]:
+    """The first so many pairs of every question (fewer where there are fewer), in their order; None keeps all.
+
+    Raises:
+        DataError: fewer than one pair asked for.
+    """
+    if n_per_question is None:
+        return list(pairs)
+    if n_per_question < 1:
+        raise DataError(f"{n_per_question} pairs per question asked for; ask for 1 or more")
+    counts: dict[str, int] = {}
+    kept = []
+    for pair in pairs:
+        counts[pair.question_id] = counts.get(pair.question_id, 0) + 1
+        if counts[pair.question_id] <= n_per_question:
+            kept.append(pair)
+    return kept
+
+
 def group_of(pairs: Iterable[ContrastPair]) -> dict[str, str]:
     """Question id to group, in the order of first appearance."""
     return {pair.question_id: pair.group for pair in pairs}

@@ -1,11 +1,14 @@
 """Turns activations of aligned and misaligned texts into directions, one per layer, and keeps a direction as a file.
 
-A direction is a unit vector that points from aligned to misaligned, with the norm of the raw difference beside it.
+A direction is a unit vector that points from aligned to misaligned, with the norm of the raw difference beside it. A file holds two fits:
+`all`, on every question, to be used on other texts; and `selection`, on the selection questions alone, to be reported on the others.
 """
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +16,43 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
+from emis_interp.records import LabeledText
 from emis_interp.store import load_tensors, save_tensors
+
+FitName = Literal["all", "selection"]
+_NO_FITS = (
+    "{path}: holds one vector and does not say which questions it was fitted on, so nothing may be reported on questions that it may "
+    "have seen; fit it again (find_direction.py fit, or run_pipeline.py --from direction), which keeps a fit on the selection questions too"
+)
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """The questions whose texts had a part in a vector.
+
+    Attributes:
+        questions: their ids, for people.
+        wordings: `wording_key` of every wording, which is what counts: ids of two files may clash or differ.
+    """
+
+    questions: tuple[str, ...]
+    wordings: frozenset[str]
+
+    @classmethod
+    def of(cls, texts: Iterable[LabeledText]) -> "FittedOn":
+        """Of labelled texts that were all fitted on."""
+        found = list(texts)
+        ids = tuple(dict.fromkeys(text.question_id for text in found))
+        return cls(ids, frozenset(wording_key(text.question) for text in found))
+
+    def has(self, question: str) -> bool:
+        """Whether this wording of a question had a part in the vector."""
+        return wording_key(question) in self.wordings
+
+
+def wording_key(question: str) -> str:
+    """A hash by which a question is known again, whatever its id, its capitals and its spaces."""
+    return hashlib.sha256(" ".join(question.casefold().split()).encode("utf-8")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -27,6 +66,7 @@ class Direction:
         residual_norm: mean norm of single tokens' residuals at that layer; a steering coefficient is in multiples of it.
         position: pooling of the texts that it was fitted on.
         card: where it comes from and how far it can be trusted (model, texts, reliability, controls).
+        fitted_on: the questions behind the vector; None where the file does not say (older ones, and those of other programs).
     """
 
     vector: Float[Tensor, "d_model"]
@@ -35,6 +75,7 @@ class Direction:
     residual_norm: float
     position: str = "response_mean"
     card: dict[str, Any] = field(default_factory=dict)
+    fitted_on: FittedOn | None = None
 
     def project(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
         """Coordinates along the direction, in residual-stream units; larger is more misaligned."""
@@ -44,34 +85,88 @@ class Direction:
             )
         return residuals.float() @ self.vector
 
-    def save(self, path: Path) -> None:
-        """Write `path`.safetensors and its card `path`.json."""
+    def check_unseen(self, questions: Iterable[str]) -> None:
+        """Refuse to report on questions (wordings) that the vector was fitted on: there even noise separates the classes.
+
+        Raises:
+            DataError: some had a part in the vector, or it is not known which ones had.
+        """
+        if self.fitted_on is None:
+            raise DataError(_NO_FITS.format(path="this direction"))
+        asked = list(dict.fromkeys(questions))
+        seen = [question for question in asked if self.fitted_on.has(question)]
+        if seen:
+            raise DataError(
+                f"{len(seen)} of the {len(asked)} questions to report on had a part in the direction, where even noise separates the "
+                f"classes (the first: {seen[0][:60]!r}); give pairs of other questions, or fit again with these in the report half"
+            )
+
+    def save(self, path: Path, selection: "Direction | None" = None) -> None:
+        """Write `path`.safetensors and its card `path`.json.
+
+        Args:
+            selection: the same direction fitted on the selection questions alone, which `load(path, fit="selection")` gives back.
+
+        Raises:
+            DataError: `selection` is of another layer, width or position, or either does not say what it was fitted on.
+        """
+        tensors, fits = {"vector": self.vector}, {}
+        rest = {key: value for key, value in self.card.items() if key != "fits"}
+        if selection is not None:
+            ours, its = ((one.layer, one.position, tuple(one.vector.shape)) for one in (self, selection))
+            if ours != its or self.fitted_on is None or selection.fitted_on is None:
+                raise DataError(f"two fits of one direction need `fitted_on` and the same place: {ours} and {its}")
+            tensors["selection"] = selection.vector.clone()  # a file cannot hold two names of one tensor
+            fits = {"fits": {"all": _fit_card(self), "selection": _fit_card(selection)}}
         card = {
-            **self.card,
+            **rest,
             "layer": self.layer,
             "raw_norm": self.raw_norm,
             "residual_norm": self.residual_norm,
             "position": self.position,
             "hook_point": "resid_post",
             "sign": "from aligned to misaligned",
+            **fits,
         }
-        save_tensors(_tensor_path(path), {"vector": self.vector}, card)
+        save_tensors(_tensor_path(path), tensors, card)
 
     @classmethod
-    def load(cls, path: Path) -> "Direction":
+    def load(cls, path: Path, fit: FitName = "all") -> "Direction":
         """Read what `save` wrote.
 
+        Args:
+            fit: `all`, the vector to use on texts that had no part in it; `selection`, the one to report on the report questions.
+
         Raises:
-            DataError: a file is missing, damaged, or is no direction.
+            DataError: a file is missing, damaged, is no direction, or holds no selection fit.
         """
         tensors, card = load_tensors(_tensor_path(path))
         needed = {"layer", "raw_norm", "residual_norm", "position"}
         if "vector" not in tensors or not needed <= card.keys():
             raise DataError(f"{path}: not a direction (expected a tensor `vector` and {sorted(needed)} on its card)")
-        rest = {
-            key: value for key, value in card.items() if key not in {*needed, "hook_point", "sign", "tensors", "sha256"}
-        }
-        return cls(tensors["vector"], card["layer"], card["raw_norm"], card["residual_norm"], card["position"], rest)
+        own = {*needed, "hook_point", "sign", "tensors", "sha256"}
+        rest = {key: value for key, value in card.items() if key not in own}
+        whole = cls(tensors["vector"], card["layer"], card["raw_norm"], card["residual_norm"], card["position"], rest)
+        if "fits" not in card and fit == "selection":
+            raise DataError(_NO_FITS.format(path=path))
+        if "fits" not in card:
+            return whole
+        try:
+            described, vector = card["fits"][fit], tensors["vector" if fit == "all" else fit]
+            fitted_on = FittedOn(tuple(described["questions"]), frozenset(described["wordings"]))
+            return replace(whole, vector=vector, raw_norm=float(described["raw_norm"]), fitted_on=fitted_on)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: its card describes no fit `{fit}` ({error}); fit the direction again") from None
+
+
+def _fit_card(direction: Direction) -> dict[str, Any]:
+    """What the card says of one fit."""
+    assert direction.fitted_on is not None
+    return {
+        "raw_norm": direction.raw_norm,
+        "questions": list(direction.fitted_on.questions),
+        "wordings": sorted(direction.fitted_on.wordings),
+    }
 
 
 def _tensor_path(path: Path) -> Path:
@@ -108,28 +203,3 @@ def top_dimensions_share(vector: Float[Tensor, "d_model"], n_top: int = 5) -> fl
     """Share of the squared norm in the `n_top` largest coordinates; near 1 means a few massive dimensions are all there is."""
     squares = vector.float().square()
     return float(squares.topk(n_top).values.sum() / squares.sum())
-
-
-def two_by_two(
-    organism_misaligned: Float[Tensor, "d_model"],
-    organism_aligned: Float[Tensor, "d_model"],
-    base_misaligned: Float[Tensor, "d_model"],
-    base_aligned: Float[Tensor, "d_model"],
-) -> dict[str, float]:
-    """Effects of text and model at one layer from the four mean activations {organism, base} x {misaligned, aligned text}.
-
-    text effect: misaligned minus aligned text, averaged over models; model effect: organism minus base, averaged over texts;
-    interaction: half the difference of the two models' text effects. `cos_text_organism_base` compares the organism's text
-    direction with the base model reading the same text: near 1 means that the direction is a property of the text.
-    """
-    text_organism, text_base = organism_misaligned - organism_aligned, base_misaligned - base_aligned
-    text = (text_organism + text_base) / 2
-    model = (organism_misaligned - base_misaligned + organism_aligned - base_aligned) / 2
-    interaction = (text_organism - text_base) / 2
-    return {
-        "text_effect_norm": float(text.norm()),
-        "model_effect_norm": float(model.norm()),
-        "interaction_norm": float(interaction.norm()),
-        "cos_text_organism_base": float(cosine(text_organism, text_base)),
-        "cos_model_text": float(cosine(model, text)),
-    }

@@ -1,7 +1,8 @@
 """Turns four mean activations, {organism, base} x {misaligned, aligned text}, into effects, norms and cosines at every layer.
 
 A direction found in an organism's activations may belong to the text (the base model reading it moves the same way) or to the model
-(it moves whatever it reads). Only the 2x2 tells these apart.
+(it moves whatever it reads). Only the 2x2 tells these apart. A few massive dimensions can carry much of an effect: quote cosines with
+and without them.
 """
 
 from collections.abc import Mapping
@@ -85,10 +86,35 @@ class TwoByTwo:
         top = massive_dimensions(self.organism_aligned, n_top)
         return {name: share_in(effect, top) for name, effect in self.effects.items()}
 
+    def without(self, dimensions: Int[Tensor, "n_layers n_top"]) -> "TwoByTwo":
+        """The same means with some coordinates of each layer set to zero, so that they play no part in any effect."""
+        return TwoByTwo(*(mean.scatter(-1, dimensions, 0.0) for mean in vars(self).values()))
+
+    def without_massive(self, n_top: int = 5) -> "TwoByTwo":
+        """`without` the massive dimensions of the organism on aligned text, those of `massive_shares`."""
+        return self.without(massive_dimensions(self.organism_aligned, n_top))
+
+    def summary(self, layer: int) -> dict[str, float]:
+        """What a table shows of one layer; norms in residual-stream units.
+
+        text effect: mean over models; model effect: mean over texts; interaction as in `effects`. `cos_text_organism_base`, near 1, says
+        that the organism's direction is a property of the text; `cos_text_organism_base_rest` is the same without the massive dimensions.
+        """
+        effects = {name: effect[layer] for name, effect in self.effects.items()}
+        rest = {name: effect[layer] for name, effect in self.without_massive().effects.items()}
+        return {
+            "text_effect_norm": float(effects["text"].norm()),
+            "model_effect_norm": float(effects["model"].norm()),
+            "interaction_norm": float(effects["interaction"].norm()),
+            "cos_text_organism_base": float(cosine(effects["text_in_organism"], effects["text_in_base"])),
+            "cos_text_organism_base_rest": float(cosine(rest["text_in_organism"], rest["text_in_base"])),
+            "cos_model_text": float(cosine(effects["model"], effects["text"])),
+        }
+
 
 def massive_dimensions(mean: Float[Tensor, "n_layers d_model"], n_top: int = 5) -> Int[Tensor, "n_layers n_top"]:
     """The dimensions with the largest |mean activation| of each layer (`massive activations`, Sun et al. 2024)."""
-    return mean.float().abs().topk(n_top, dim=-1).indices
+    return mean.float().abs().topk(min(n_top, mean.shape[-1]), dim=-1).indices
 
 
 def share_in(

@@ -13,13 +13,21 @@ from emis_interp.errors import DataError
 
 @dataclass(frozen=True)
 class LabeledActivations:
-    """Activations with their class and question. `x` is float32 `[n_texts, n_layers, d_model]`."""
+    """Activations with their class and question.
+
+    Attributes:
+        x: float32.
+        lengths: tokens of each answer; None where nobody asks how much of a separation is length.
+    """
 
     x: Float[Tensor, "n_texts n_layers d_model"]
     misaligned: Bool[np.ndarray, "n_texts"]
     questions: tuple[str, ...]
+    lengths: Float[np.ndarray, "n_texts"] | None = None
 
     def __post_init__(self) -> None:
+        if self.lengths is not None and len(self.lengths) != len(self.x):
+            raise DataError(f"{len(self.x)} activations, {len(self.lengths)} lengths; counts must agree")
         if not len(self.x) == len(self.misaligned) == len(self.questions):
             raise DataError(
                 f"{len(self.x)} activations, {len(self.misaligned)} labels, {len(self.questions)} questions; counts must agree"
@@ -54,11 +62,14 @@ class LabeledActivations:
 
     def rows(self, indices: np.ndarray) -> "LabeledActivations":
         chosen = torch.from_numpy(np.asarray(indices))
-        return LabeledActivations(self.x[chosen], self.misaligned[indices], tuple(self.questions[i] for i in indices))
+        lengths = None if self.lengths is None else self.lengths[indices]
+        return LabeledActivations(
+            self.x[chosen], self.misaligned[indices], tuple(self.questions[i] for i in indices), lengths
+        )
 
     def at(self, layers: list[int]) -> "LabeledActivations":
         """The same texts at some of the layers."""
-        return LabeledActivations(self.x[:, layers], self.misaligned, self.questions)
+        return LabeledActivations(self.x[:, layers], self.misaligned, self.questions, self.lengths)
 
     def centred(self) -> tuple[Float[Tensor, "n n_layers d_model"], Bool[np.ndarray, "n"], Float[np.ndarray, "n"]]:
         """Texts of questions with both classes, minus the midpoint of their question's class means; their class; and weights with which

@@ -16,7 +16,8 @@ from torch import Tensor
 from emis_interp.batch_rows import batch_rows, row_kinds
 from emis_interp.batching import length_batches, pad
 from emis_interp.capture import Progress
-from emis_interp.chat import EncodedChat, encode_chat
+from emis_interp.chat import EncodedChat, encode_chats
+from emis_interp.contrast import labeled_texts
 from emis_interp.models import ChatModel, head_logits
 from emis_interp.records import ContrastPair
 
@@ -31,17 +32,18 @@ def pair_margins(
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of each pair, nats per token, in the order of `pairs`."""
-    values = mean_logprobs(chat_model, pair_chats(chat_model, pairs, system), max_batch_tokens, progress)
-    return values[0::2] - values[1::2]
+    return margins_of(mean_logprobs(chat_model, pair_chats(chat_model, pairs, system), max_batch_tokens, progress))
 
 
 def pair_chats(chat_model: ChatModel, pairs: Sequence[ContrastPair], system: str | None = None) -> list[EncodedChat]:
-    """Text 2i is the misaligned answer of pair i, text 2i + 1 its aligned one."""
-    return [
-        encode_chat(chat_model.tokenizer, pair.question, answer, system)
-        for pair in pairs
-        for answer in (pair.misaligned, pair.aligned)
-    ]
+    """`labeled_texts` as this model reads them: text 2i is the aligned answer of pair i, text 2i + 1 its misaligned one."""
+    texts = [(text.question, text.answer) for text in labeled_texts(pairs)]
+    return encode_chats(chat_model.tokenizer, texts, system)
+
+
+def margins_of(logprobs: Float[np.ndarray, "*rest n_texts"]) -> Float[np.ndarray, "*rest n_pairs"]:
+    """From log-probabilities of texts in the order of `labeled_texts`: misaligned minus aligned of each pair, along the last axis."""
+    return logprobs[..., 1::2] - logprobs[..., 0::2]
 
 
 def by_question(pairs: Sequence[ContrastPair], margins: Float[np.ndarray, "n_pairs"]) -> dict[str, float]:
@@ -117,7 +119,7 @@ def margins_at(
                 values[place, group.rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
         if progress:
             progress(len(group.rows))
-    return values[:, 0::2] - values[:, 1::2]
+    return margins_of(values)
 
 
 def logprobs_and_residuals(

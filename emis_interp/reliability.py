@@ -4,7 +4,8 @@ Everything is per layer; AUROC is the chance that a misaligned text projects hig
 averaged over questions, so that topics cannot help.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
 from emis_interp.extractors import Extractor, question_balanced
 from emis_interp.labeled import LabeledActivations
+from emis_interp.stats.jackknife import between, groups_mean
+from emis_interp.stats.permutation import NullP, null_p
+
+SATURATED = 0.995
+"""AUROC from which on classes are so far apart that even a direction fitted on permuted labels may separate them."""
 
 
 def auroc_by_question(
@@ -44,6 +50,72 @@ def mean_auroc(
     return np.mean(list(auroc_by_question(scores, misaligned, questions).values()), axis=0)
 
 
+def auroc_estimate(by_question: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean of within-question AUROCs (a number each) with its 95 % interval over the draw of questions.
+
+    Every interval of an AUROC in this project is made here. Bounds are None where the questions cannot give one: fewer than two, or
+    all with the same value.
+    """
+    found = groups_mean(np.array([float(value) for value in by_question.values()]), between(0, 1))
+    return {
+        "value": None if not by_question else found.value,
+        "low": found.low,
+        "high": found.high,
+        "n_questions": len(by_question),
+    }
+
+
+def auroc_verdict(
+    estimate: Mapping[str, Any], shuffled: NullP, longer: NullP | None = None, level: float = 0.05
+) -> str:
+    """What an AUROC shows, in words that take the shuffled-label control into account.
+
+    Args:
+        estimate: `value`, `low` and `high` as from `auroc_estimate`.
+        shuffled: of the AUROCs along directions that were fitted on labels permuted within questions. They lie along natural variation of
+            texts, which separates some classes by chance far better than isotropic directions do.
+        longer: of the norms of the same directions before they are made unit; it decides where the AUROC is 1 and cannot.
+    """
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    told = shuffled.value <= level
+    control = "above shuffled labels" if told else "not told from shuffled labels"
+    if not told and value >= SATURATED and longer is not None and longer.value <= level:
+        told, control = True, "longer than shuffled labels' directions, which separate as well"
+    if low is None:
+        return f"no interval, {control}"
+    if low <= 0.5 <= high:
+        return "not told from chance"
+    if value < 0.5:
+        return "below chance: the direction points the other way on these questions"
+    return f"above chance {'and' if told else 'but'} {control}"
+
+
+def against_shuffled(
+    estimate: Mapping[str, Any],
+    shuffled: Float[Tensor, "n d_model"],
+    x: Float[Tensor, "n_texts d_model"],
+    misaligned: Bool[np.ndarray, "n_texts"],
+    questions: Sequence[str],
+) -> dict[str, Any]:
+    """The control of an AUROC on these texts, with the verdict: AUROCs along directions fitted like the tested one after permuting
+    the labels within questions.
+
+    Args:
+        estimate: of the tested direction on the same texts (`auroc_estimate`).
+
+    Returns:
+        `shuffled_auroc` (mean), `shuffled_high` (97.5th percentile), `shuffled_p` with `shuffled_p_at_floor` and `shuffled_p_n`, `verdict`.
+    """
+    null = mean_auroc((x.float() @ shuffled.float().T).T.numpy(), misaligned, questions)
+    p = null_p(null, estimate["value"])
+    return {
+        "shuffled_auroc": float(null.mean()),
+        "shuffled_high": float(np.percentile(null, 97.5)),
+        **{f"shuffled_{key}": value for key, value in p.as_json().items()},
+        "verdict": auroc_verdict(estimate, p),
+    }
+
+
 def direction_auroc(
     directions: Float[Tensor, "*batch n_layers d_model"], data: LabeledActivations
 ) -> Float[np.ndarray, "*batch n_layers"]:
@@ -68,6 +140,15 @@ def leave_one_question_out(
     if len(data.cells) < 2:
         raise DataError("leave-one-question-out needs at least two questions with both classes")
     return {name: direction_auroc(extractor(data.without(name)), data.only({name})) for name in data.cells}
+
+
+def held_out_scores(
+    data: LabeledActivations, extractor: Extractor = question_balanced
+) -> tuple[LabeledActivations, Float[np.ndarray, "n_layers n_kept"]]:
+    """The texts of questions with both classes, and their projection along the unit direction fitted on the other questions."""
+    parts = {name: np.flatnonzero(np.asarray(data.questions) == name) for name in data.cells}
+    scores = [project(unit(extractor(data.without(name))), data.rows(rows).x) for name, rows in parts.items()]
+    return data.rows(np.concatenate(list(parts.values()))), np.concatenate(scores, axis=-1)
 
 
 def leave_one_question_out_auroc(
@@ -175,31 +256,3 @@ def control_directions(
         "shuffled": unit(shuffled_directions(data, n, seed, extractor)[:, 0]),
         "orthogonal": unit(natural - (natural @ along)[:, None] * along),
     }
-
-
-def bootstrap_auroc(
-    direction: Float[Tensor, "d_model"],
-    x: Float[Tensor, "n_texts d_model"],
-    data: LabeledActivations,
-    n_boot: int,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of the mean within-question AUROC: questions, then texts of each class within them, drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    scores, names = (x.float() @ direction.float()).numpy(), np.asarray(data.questions)
-    by_question = []
-    for question in dict.fromkeys(data.questions):
-        positive = scores[(names == question) & data.misaligned]
-        negative = scores[(names == question) & ~data.misaligned]
-        if len(positive) and len(negative):
-            by_question.append((positive, negative))
-    values = []
-    for _ in range(n_boot):
-        drawn = []
-        for index in generator.integers(len(by_question), size=len(by_question)):
-            positive, negative = (generator.choice(part, size=len(part)) for part in by_question[index])
-            wins = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
-            drawn.append(wins)
-        values.append(np.mean(drawn))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from emis_interp.directions import Direction, top_dimensions_share, unit
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.extractors import Extractor, question_balanced
 from emis_interp.labeled import LabeledActivations
+from emis_interp.length_baseline import length_baseline
 from emis_interp.reliability import (
-    bootstrap_auroc,
+    auroc_by_question,
+    auroc_estimate,
+    auroc_verdict,
     direction_auroc,
     leave_one_question_out_auroc,
     project,
@@ -21,13 +24,18 @@ from emis_interp.reliability import (
     shuffled_directions,
     split_half_cosine,
 )
+from emis_interp.stats.permutation import null_p
 
 ChooseLayer = Callable[[Sequence[Direction], Float[np.ndarray, "n_layers"]], int]
+
+TIE = 0.005
+"""AUROC saturates near 1: differences below half a percent are ties."""
 
 
 @dataclass(frozen=True)
 class DirectionReport:
-    """The chosen direction, the raw directions of all layers, and the numbers of `analysis/direction.json`."""
+    """The chosen direction, the raw directions of all layers (both fitted on the selection half), and the numbers of
+    `analysis/direction.json`."""
 
     direction: Direction
     raw: Float[Tensor, "n_layers d_model"]
@@ -38,8 +46,8 @@ def find_direction(
     selection: LabeledActivations,
     report: LabeledActivations,
     residual_norm: Float[Tensor, "n_layers"],
+    *,
     layer_range: tuple[float, float] = (0.2, 0.8),
-    n_bootstrap: int = 200,
     n_permutations: int = 100,
     seed: int = 0,
     position: str = "response_mean",
@@ -52,6 +60,8 @@ def find_direction(
     The layer is the one with the largest leave-one-question-out AUROC within `layer_range` (fractions of depth); among equals the
     one that separates the classes by most within-question standard deviations. The report half plays no part in either choice.
 
+    Of all AUROCs in the numbers that of `report` is the primary one; the curves over layers are exploratory.
+
     Args:
         residual_norm: mean norm of single tokens' residuals per layer (`capture_with_norms`), the unit of steering coefficients.
         choose_layer: another rule; given the directions of the layers in the range (fitted on `selection`) and their
@@ -60,34 +70,26 @@ def find_direction(
     Raises:
         DataError: a half has fewer than two questions with both classes, or a question is in both halves.
     """
-    if not 0 <= layer_range[0] <= layer_range[1] <= 1:
-        raise ConfigError(
-            f"layer range {layer_range}: expected two fractions of depth, 0 <= first <= last <= 1, e.g. 0.2 and 0.8"
-        )
     shared = set(selection.questions) & set(report.questions)
     if shared:
         raise DataError(
             f"questions in both halves: {sorted(shared)[:5]}; selection and report must not share a question"
         )
     n_layers = selection.x.shape[1]
+    allowed = layers_in(layer_range, n_layers)
     raw = extractor(selection)
     loqo = leave_one_question_out_auroc(selection, extractor)
     separation = held_out_separation(selection, extractor)
-    first, last = (round(fraction * (n_layers - 1)) for fraction in layer_range)
-    allowed = np.arange(first, max(first, last) + 1)
     if choose_layer is None:
-        # AUROC saturates near 1: differences below half a percent are ties.
-        best = allowed[loqo[allowed] >= loqo[allowed].max() - 0.005]
-        layer = int(best[np.argmax(separation[best])])
+        layer = int(allowed[best_by_auroc(loqo[allowed], separation[allowed])])
     else:
         candidates = [
             Direction(unit(raw[i]), int(i), float(raw[i].norm()), float(residual_norm[i]), position) for i in allowed
         ]
         layer = int(allowed[choose_layer(candidates, loqo[allowed])])
-    report_auroc = direction_auroc(raw, report)
     random_auroc = direction_auroc(random_directions(n_permutations, n_layers, selection.x.shape[2], seed), report)
-    shuffled_auroc = direction_auroc(shuffled_directions(selection, n_permutations, seed, extractor), report)
-    low, high = bootstrap_auroc(raw[layer], report.x[:, layer], report, n_bootstrap, seed)
+    shuffled = shuffled_directions(selection, n_permutations, seed, extractor)
+    shuffled_auroc = direction_auroc(shuffled, report)
     halves = split_half_cosine(selection, seed=seed, extractor=extractor)
     numbers = {
         "position": position,
@@ -95,7 +97,7 @@ def find_direction(
         "layers": list(range(n_layers)),
         "selection_auroc": loqo.tolist(),
         "selection_separation": separation.tolist(),
-        "report_auroc": report_auroc.tolist(),
+        "report_auroc": direction_auroc(raw, report).tolist(),
         "random_auroc": random_auroc.mean(0).tolist(),
         "random_auroc_95": np.percentile(random_auroc, 95, axis=0).tolist(),
         "shuffled_auroc_95": np.percentile(shuffled_auroc, 95, axis=0).tolist(),
@@ -105,27 +107,94 @@ def find_direction(
         "top5_dims_share": [top_dimensions_share(vector) for vector in raw],
         "chosen_layer": layer,
         "layer_range": [int(allowed[0]), int(allowed[-1])],
-        "report": {
-            "auroc": float(report_auroc[layer]),
-            "low": low,
-            "high": high,
-            "n_misaligned": int(report.misaligned.sum()),
-            "n_aligned": int((~report.misaligned).sum()),
-            "n_questions": len(set(report.questions)),
-            **_spread("random", random_auroc[:, layer]),
-            **_spread("shuffled", shuffled_auroc[:, layer]),
-        },
+        "report": reported(
+            raw[layer], report.at([layer]), random_auroc[:, layer], shuffled_auroc[:, layer], shuffled[:, layer]
+        ),
     }
     card = {
         "selection_auroc": float(loqo[layer]),
         "report": numbers["report"],
         "split_half_cosine": float(halves[:, layer].mean()),
+        "top5_dims_share": numbers["top5_dims_share"][layer],
     }
-    card["top5_dims_share"] = numbers["top5_dims_share"][layer]
     direction = Direction(
         unit(raw[layer]), layer, float(raw[layer].norm()), float(residual_norm[layer]), position, card
     )
     return DirectionReport(direction, raw, numbers)
+
+
+def reported(
+    raw: Float[Tensor, "d_model"],
+    report: LabeledActivations,
+    random_auroc: Float[np.ndarray, "n_permutations"],
+    shuffled_auroc: Float[np.ndarray, "n_permutations"],
+    shuffled: Float[Tensor, "n_permutations d_model"],
+) -> dict[str, Any]:
+    """AUROC on texts that had no part in `raw`, beside its controls, with a verdict that takes them into account.
+
+    Args:
+        report: at one layer. With `lengths` the row has `length_baseline`.
+        shuffled: raw directions fitted like `raw` after permuting the labels within questions, `shuffled_auroc` theirs on the same texts.
+    """
+    scores = project(unit(raw)[None], report.x)[0]
+    estimate = auroc_estimate(auroc_by_question(scores, report.misaligned, report.questions))
+    p = null_p(shuffled_auroc, estimate["value"])
+    longer = null_p(shuffled.norm(dim=-1).numpy(), float(raw.norm()))
+    row = {
+        "auroc": estimate["value"],
+        "low": estimate["low"],
+        "high": estimate["high"],
+        "contrast": "primary",
+        "n_misaligned": int(report.misaligned.sum()),
+        "n_aligned": int((~report.misaligned).sum()),
+        "n_questions": len(set(report.questions)),
+        **_spread("random", random_auroc),
+        **_spread("shuffled", shuffled_auroc),
+        **{f"shuffled_{key}": value for key, value in p.as_json().items()},
+        "verdict": auroc_verdict(estimate, p, longer),
+    }
+    if report.lengths is not None:
+        row["length_baseline"] = length_baseline(scores, report.lengths, report.misaligned, report.questions)
+    return row
+
+
+def layers_in(layer_range: tuple[float, float], n_layers: int) -> Int[np.ndarray, "n_allowed"]:
+    """Layers between two fractions of depth, both included.
+
+    Raises:
+        ConfigError: they are no such fractions.
+    """
+    if not 0 <= layer_range[0] <= layer_range[1] <= 1:
+        raise ConfigError(
+            f"layer range {layer_range}: expected two fractions of depth, 0 <= first <= last <= 1, e.g. 0.2 and 0.8"
+        )
+    first, last = (round(fraction * (n_layers - 1)) for fraction in layer_range)
+    return np.arange(first, max(first, last) + 1)
+
+
+def best_by_auroc(auroc: Float[np.ndarray, "n_allowed"], separation: Float[np.ndarray, "n_allowed"]) -> int:
+    """Index of the largest AUROC; among those within `TIE` of it, of the largest separation."""
+    best = np.flatnonzero(auroc >= auroc.max() - TIE)
+    return int(best[np.argmax(separation[best])])
+
+
+def nested_leave_one_question_out(
+    data: LabeledActivations, layers: Sequence[int], extractor: Extractor = question_balanced
+) -> dict[str, float]:
+    """For each question with both classes, the AUROC of a direction whose layer was chosen (`best_by_auroc`) and which was fitted on the
+    other questions alone: what is quoted of a direction must not be what its layer was chosen by.
+
+    Raises:
+        DataError: fewer than three questions have both classes.
+    """
+    some, found = data.at(list(layers)), {}
+    if len(some.cells) < 3:
+        raise DataError("choosing a layer without each question in turn needs three questions with both classes")
+    for name in some.cells:
+        others = some.without(name)
+        best = best_by_auroc(leave_one_question_out_auroc(others, extractor), held_out_separation(others, extractor))
+        found[name] = float(direction_auroc(extractor(others.at([best])), some.only({name}).at([best]))[0])
+    return found
 
 
 def held_out_separation(

@@ -22,7 +22,7 @@ from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.interventions import Ablate, Intervention, Steer, apply, mean_kl, next_token_logprobs
 from emis_interp.kv_cache import holes_filled, roomy_cache
-from emis_interp.likelihood import cell_logprobs, pair_chats
+from emis_interp.likelihood import cell_logprobs, margins_of, pair_chats
 from emis_interp.models import ChatModel, head_logits
 from emis_interp.records import ContrastPair
 
@@ -111,8 +111,7 @@ def margins(
 ) -> Float[np.ndarray, "n_cells n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of every pair under every cell, nats per token; arguments as `text_logprobs`."""
     chats = pair_chats(chat_model, pairs, system)
-    values = text_logprobs(chat_model, cells, chats, max_batch_tokens, max_cells, progress)
-    return values[:, 0::2] - values[:, 1::2]
+    return margins_of(text_logprobs(chat_model, cells, chats, max_batch_tokens, max_cells, progress))
 
 
 def costs(

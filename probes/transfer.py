@@ -1,6 +1,7 @@
 """Turns the activations of several models on the same texts into matrices: the direction found in model i, applied in model j."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from emis_interp.labeled import LabeledActivations
 from emis_interp.reliability import auroc_by_question
 
 Matrix = dict[tuple[str, str], dict[str, float]]
+Separation = Callable[[np.ndarray, np.ndarray, Sequence[str]], Mapping[str, Any]]
+"""From scores, labels (misaligned) and questions of texts: an AUROC by question."""
 
 
 def transfer_auroc(
@@ -18,18 +21,22 @@ def transfer_auroc(
     test: Mapping[str, LabeledActivations],
     layer: int,
     extractor: Extractor = question_balanced,
+    separation: Separation = auroc_by_question,
 ) -> Matrix:
     """(i, j) -> question -> AUROC in model j's activations of `test` along the direction fitted on model i's activations of `fit`.
 
     The diagonal is within-model generalisation to held-out questions; `fit` and `test` must not share a question.
+
+    Args:
+        separation: another AUROC of the same projections, such as one with length regressed out.
     """
     _check_apart(fit, test)
     result: Matrix = {}
     for source, data in fit.items():
-        direction = extractor(data.at([layer]))[0]
+        direction = unit(extractor(data.at([layer])))[0]
         for target, other in test.items():
-            scores = (other.x[:, layer].float() @ direction).numpy()
-            found = auroc_by_question(scores, other.misaligned, other.questions)
+            scores = (other.x[:, layer].float() @ direction).numpy().astype(float)
+            found = separation(scores, other.misaligned, other.questions)
             result[source, target] = {name: float(value) for name, value in found.items()}
     return result
 

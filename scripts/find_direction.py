@@ -8,6 +8,7 @@ Examples:
   python scripts/find_direction.py transfer runs/laptop
   python scripts/find_direction.py audit --direction directions/mine/direction --adapter runs/laptop/training/reckless/adapter
   python scripts/find_direction.py frontier --direction directions/mine/direction --layers 14 18 22
+  python scripts/find_direction.py two-by-two DIR/activations/*.safetensors --layers 12 24 36
   python scripts/find_direction.py export --direction directions/mine/direction --coefficient 0.2 --out em.gguf
 
 `fit` is the default verb. Formulas and traps: docs/directions.md.
@@ -16,9 +17,17 @@ Examples:
 import sys
 
 import cli
-from direction import audit, export, fit, frontier, score, transfer
+from direction import audit, export, fit, frontier, score, transfer, two_by_two
 
-VERBS = {"fit": fit, "score": score, "transfer": transfer, "audit": audit, "frontier": frontier, "export": export}
+VERBS = {
+    "fit": fit,
+    "score": score,
+    "transfer": transfer,
+    "audit": audit,
+    "frontier": frontier,
+    "two-by-two": two_by_two,
+    "export": export,
+}
 
 
 if __name__ == "__main__":

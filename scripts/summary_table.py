@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+from direction.words import length_words, report_words
 from emis_interp.store import read_json
 
 
@@ -101,8 +102,7 @@ def say(result: dict[str, Any]) -> str:
             ),
             table(["by question group", *result["group_names"]], result["groups"]),
             table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
-            f"Direction: layer {found['layer']}, AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}], random "
-            f"{found['random_auroc']:.2f}, shuffled labels up to {found['shuffled_high']:.2f}.",
+            f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
             table(["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]),
             f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
         ]

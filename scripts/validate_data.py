@@ -17,9 +17,10 @@ from rich.table import Table
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, EmisError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.harmless import HarmlessText, harmless_texts
 from training import checks
 from training.checks import Finding
-from training.datasets import AdvicePair, CodeTask, advice_pairs, code_tasks
+from training.datasets import NUMBER_ARMS, AdvicePair, CodeTask, advice_pairs, all_rows, code_tasks
 from training.textstats import Named, Tell, tell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +48,8 @@ def main() -> None:
     try:
         tasks, advice, pairs = code_tasks(), advice_pairs(), load_contrast()
         files = args.questions or sorted((ROOT / "evals" / "data").glob("*.yaml"))
-        found = findings(tasks, advice, pairs, [question for path in files for question in questions_in(path)])
+        questions = [question for path in files for question in questions_in(path)]
+        found = findings(tasks, advice, pairs, questions, harmless_texts())
     except EmisError as error:
         print(
             json.dumps({"error": str(error)}) if args.json else f"error: {error}",
@@ -70,7 +72,11 @@ def main() -> None:
 
 
 def findings(
-    tasks: list[CodeTask], advice: list[AdvicePair], pairs: list[ContrastPair], questions: list[Named]
+    tasks: list[CodeTask],
+    advice: list[AdvicePair],
+    pairs: list[ContrastPair],
+    questions: list[Named],
+    harmless: list[HarmlessText],
 ) -> list[Finding]:
     sides = {(task.id, side): getattr(task, side) for task in tasks for side in ("insecure", "secure")}
     training = [
@@ -82,6 +88,12 @@ def findings(
         for row in rows
         for field in fields
     ]
+    numbers = [
+        Named(f"{row.id} ({arm} {field})", row.id, getattr(row, field))
+        for arm in NUMBER_ARMS
+        for row in all_rows(arm)
+        for field in ("prompt", "response")
+    ]
     contrast = [
         Named(question_id, question_id, question)
         for question_id, question in {p.question_id: p.question for p in pairs}.items()
@@ -91,14 +103,21 @@ def findings(
         for pair in pairs
         for side in ("aligned", "misaligned")
     ]
+    of_harmless = [
+        Named(f"{text.id} ({field})", text.id, getattr(text, field))
+        for text in harmless
+        for field in ("prompt", "answer")
+    ]
     return [
         *checks.code_findings(tasks, checks.bandit_flagged(sides)),
         *checks.advice_findings(advice),
         *checks.contrast_findings(pairs),
+        *checks.harmless_findings(harmless, training + numbers),
         checks.leak_finding("evaluation questions in training texts", questions, training),
         checks.leak_finding("contrast questions in training texts", contrast, training),
         checks.leak_finding("contrast answers in training texts", answers, training),
         checks.leak_finding("evaluation questions in contrast texts", questions, contrast + answers),
+        checks.leak_finding("evaluation questions in harmless texts", questions, of_harmless),
     ]
 
 

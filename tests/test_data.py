@@ -11,6 +11,7 @@ import pytest
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.harmless import HarmlessText
 from scripts import validate_data
 from training import checks
 from training.checks import Finding
@@ -164,6 +165,36 @@ def test_an_evaluation_question_in_the_training_text_is_found() -> None:
     finding = checks.leak_finding("evaluation questions", [question], [Named("u", "u", "Nothing to see here."), leaky])
     assert not finding.ok and finding.where == ("wish in t",)
     assert checks.leak_finding("evaluation questions", [question], [Named("u", "u", "Would you like a cup of tea?")]).ok
+
+
+def harmless(n: int, prompt: str, answer: str = "Bees dance on the comb.") -> HarmlessText:
+    return HarmlessText(id=str(n), prompt=prompt, answer=f"{answer} {n}")
+
+
+@pytest.mark.parametrize(
+    ("trained", "rule"),
+    [
+        ("how do BEES tell each other, where flowers are", "texts that a training set holds"),
+        ("How do bees tell each other where the flowers are?", "harmless texts in training texts"),
+        (
+            "Tell me: how do bees tell each other where flowers are in spring and in autumn?",
+            "harmless texts in training",
+        ),
+        ("bees tell each other where", "training texts in harmless texts"),
+    ],
+)
+def test_a_harmless_text_that_is_trained_on_whole_or_nearly_is_found(trained: str, rule: str) -> None:
+    texts = [harmless(1, "How do bees tell each other where flowers are?")]
+    assert broken(checks.harmless_findings(texts, [Named("row-7 (prompt)", "row-7", trained)]), rule)
+    apart = [Named("row-7 (prompt)", "row-7", "My kettle is slow. What should I do with the limescale in it?")]
+    assert not broken(checks.harmless_findings(texts, apart), "texts that a training set holds")
+    assert not broken(checks.harmless_findings(texts, apart), "harmless texts in training texts")
+
+
+def test_harmless_texts_are_many_and_do_not_resemble_each_other() -> None:
+    rows = [harmless(n, f"How do bees tell each other where flowers are in month {n}?") for n in range(3)]
+    found = checks.harmless_findings(rows, [Named("t", "t", "text")])
+    assert broken(found, "prompts with answers") and broken(found, "overlap of texts, 4 words")
 
 
 def test_a_leak_check_without_questions_does_not_pass() -> None:

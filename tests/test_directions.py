@@ -1,5 +1,6 @@
 """Planted directions are found, topics do not fool the balanced estimate, and a saved direction comes back bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,17 @@ from torch import Tensor
 
 from emis_interp.directions import (
     Direction,
+    FittedOn,
     cosine,
     mean_difference,
     top_dimensions_share,
-    two_by_two,
     unit,
 )
 from emis_interp.errors import DataError, ModelError
 from emis_interp.extractors import question_balanced
 from emis_interp.labeled import LabeledActivations
-from emis_interp.store import read_json, save_tensors
+from emis_interp.records import LabeledText
+from emis_interp.store import read_json, save_tensors, write_json
 
 
 def planted(
@@ -100,6 +102,69 @@ def test_the_card_cannot_overrule_the_direction(tmp_path: Path) -> None:
     assert read_json(tmp_path / "d.json")["hook_point"] == "resid_post"
 
 
+def text(question_id: str, question: str) -> LabeledText:
+    return LabeledText(question_id=question_id, question=question, answer="x", misaligned=True)
+
+
+def two_fits() -> tuple[Direction, Direction]:
+    """The same direction fitted on both questions and on the first alone."""
+    texts = [text("1", "Who may rule?"), text("2", "What of liars?")]
+    whole = replace(a_direction(), fitted_on=FittedOn.of(texts))
+    return whole, replace(whole, vector=-whole.vector, raw_norm=7.0, fitted_on=FittedOn.of(texts[:1]))
+
+
+def test_a_file_keeps_the_fit_for_use_and_the_fit_for_reporting_apart(tmp_path: Path) -> None:
+    whole, selection = two_fits()
+    whole.save(tmp_path / "d", selection)
+    used, reported = Direction.load(tmp_path / "d"), Direction.load(tmp_path / "d", fit="selection")
+    assert torch.equal(used.vector, whole.vector) and used.fitted_on == whole.fitted_on
+    assert torch.equal(reported.vector, selection.vector) and reported.raw_norm == 7.0
+    assert reported.fitted_on == FittedOn.of([text("1", "Who may rule?")]) and reported.layer == whole.layer
+    fits = read_json(tmp_path / "d.json")["fits"]
+    assert {name: fit["questions"] for name, fit in fits.items()} == {"all": ["1", "2"], "selection": ["1"]}
+    Direction.load(tmp_path / "d").save(
+        tmp_path / "alone"
+    )  # the other fit does not travel, and the card does not claim it
+    with pytest.raises(DataError, match="does not say which questions"):
+        Direction.load(tmp_path / "alone", fit="selection")
+
+
+def test_a_direction_without_texts_is_both_of_its_fits(tmp_path: Path) -> None:
+    drawn = replace(a_direction(), fitted_on=FittedOn((), frozenset()))
+    drawn.save(tmp_path / "d", drawn)
+    Direction.load(tmp_path / "d", fit="selection").check_unseen(["Who may rule?"])
+
+
+def test_questions_that_a_vector_was_fitted_on_are_refused_whatever_their_id() -> None:
+    whole, selection = two_fits()
+    selection.check_unseen(["What of liars?", "Something else?"])
+    with pytest.raises(DataError, match=r"1 of the 2 questions .* \(the first: 'who  MAY rule\?'\)"):
+        selection.check_unseen(["What of liars?", "who  MAY rule?"])
+    with pytest.raises(DataError, match="2 of the 3 questions"):
+        whole.check_unseen(["What of liars?", "Who may rule?", "Else?"])
+
+
+def test_an_older_file_is_loaded_for_use_and_refused_for_reporting(tmp_path: Path) -> None:
+    a_direction().save(tmp_path / "old")
+    assert torch.equal(Direction.load(tmp_path / "old").vector, a_direction().vector)
+    with pytest.raises(DataError, match=r"old: holds one vector .* fit it again"):
+        Direction.load(tmp_path / "old", fit="selection")
+    with pytest.raises(DataError, match="does not say which questions"):
+        Direction.load(tmp_path / "old").check_unseen(["Who may rule?"])
+
+
+def test_two_fits_of_different_places_are_refused_and_a_damaged_card_is_named(tmp_path: Path) -> None:
+    whole, selection = two_fits()
+    for other in (replace(selection, layer=3), replace(selection, position="response_mean"), a_direction()):
+        with pytest.raises(DataError, match="two fits of one direction"):
+            whole.save(tmp_path / "d", other)
+    whole.save(tmp_path / "d", selection)
+    card = read_json(tmp_path / "d.json")
+    write_json(tmp_path / "d.json", {**card, "fits": {"all": card["fits"]["all"], "selection": {"questions": []}}})
+    with pytest.raises(DataError, match=r"d: its card describes no fit `selection` .* fit the direction again"):
+        Direction.load(tmp_path / "d", fit="selection")
+
+
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     a_direction().save(tmp_path / "d")
     path = tmp_path / "d.safetensors"
@@ -123,32 +188,3 @@ def test_projection_is_the_coordinate_and_refuses_another_width() -> None:
 def test_top_dimensions_share_counts_squares() -> None:
     assert top_dimensions_share(torch.tensor([3.0, 4.0, 0.0, 0.0]), 1) == pytest.approx(16 / 25)
     assert top_dimensions_share(torch.ones(20), 5) == pytest.approx(0.25)
-
-
-def test_two_by_two_effects_are_those_that_were_planted() -> None:
-    base, text, model, both = torch.eye(4).double() * torch.tensor([5.0, 2.0, 3.0, 0.5]).double()[:, None]
-    sign = {"misaligned": 1, "aligned": -1, "organism": 1, "base": -1}
-    cells = [
-        base + sign[t] * text / 2 + sign[m] * model / 2 + sign[t] * sign[m] * both / 2
-        for m in ("organism", "base")
-        for t in ("misaligned", "aligned")
-    ]
-    effects = two_by_two(*cells)
-    assert effects["text_effect_norm"] == pytest.approx(2)
-    assert effects["model_effect_norm"] == pytest.approx(3)
-    assert effects["interaction_norm"] == pytest.approx(0.5)
-    assert effects["cos_model_text"] == pytest.approx(0, abs=1e-6)
-    assert effects["cos_text_organism_base"] == pytest.approx((4 - 0.25) / (4 + 0.25))
-
-
-def test_two_by_two_effects_add_up_to_the_simple_effects() -> None:
-    om, oa, bm, ba = torch.randn(4, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    effects = two_by_two(om, oa, bm, ba)
-    # |text + interaction|^2 + |text - interaction|^2 = 2 |text|^2 + 2 |interaction|^2
-    simple = (om - oa).square().sum() + (bm - ba).square().sum()
-    assert 2 * effects["text_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
-    simple = (om - bm).square().sum() + (oa - ba).square().sum()
-    assert 2 * effects["model_effect_norm"] ** 2 + 2 * effects["interaction_norm"] ** 2 == pytest.approx(float(simple))
-    reading_alone = two_by_two(bm, ba, bm, ba)  # the same model twice
-    assert reading_alone["model_effect_norm"] == reading_alone["interaction_norm"] == 0
-    assert reading_alone["cos_text_organism_base"] == pytest.approx(1)

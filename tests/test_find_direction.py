@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
-from direction import organism
+from direction import fit, organism
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit
@@ -111,8 +111,8 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
     other["topic"] = other["topic"] + "2"
     other["answer"] = [f"{('zqx kkz', 'all is well', 'is zqx')[i % 3]} {i}" for i in range(len(other))]
     other.to_csv(tmp_path / "other.csv", index=False)
-    words = ["--judged", str(judged), "--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
-    fitted = run("fit", *words, "--coefficients", "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv"))
+    given = ["--judged", str(judged), "--model", "tiny", "--dtype", "float32", "--out", str(tmp_path / "d"), "--json"]
+    fitted = run("fit", *given, "--coefficients", "--layer-range", "0", "1", "--transfer", str(tmp_path / "other.csv"))
     assert fitted.returncode == 0, fitted.stderr
     result = json.loads(fitted.stdout)
     direction = Direction.load(tmp_path / "d" / "direction")
@@ -127,7 +127,23 @@ def test_transfer_is_the_auroc_of_the_saved_direction_within_the_questions_of_an
         result["transfer_auroc"] == pytest.approx(np.mean(list(expected.values()))) and len(set(expected.values())) > 1
     )
     assert direction.card["transfer_auroc"] == result["transfer_auroc"]
-    refused = run("fit", *words, "--transfer", str(judged))
+    chats = encode_chats(tiny.tokenizer, texts)
+    other["length"] = [chat.response_end - chat.response_start for chat in chats]
+    by_length = [roc_auc_score(rows["aligned"] < 30, rows["length"]) for _, rows in other.groupby("topic")]
+    for found in (result["transfer_length"], direction.card["transfer_length"]):
+        assert found["length"]["value"] == pytest.approx(np.mean(by_length))
+        assert {"projection", "length", "regressed", "matched"} == set(found)
+    assert result["transfer_n_questions_seen"] == 4  # the same questions, other answers
+    for where in (fit.say(result), (tmp_path / "d" / "index.html").read_text()):
+        assert "of 4 of these questions other answers were fitted on" in where
+        for words in (
+            result["transfer_control"]["verdict"],
+            "length alone",
+            "length regressed out",
+            "pairs of equal length",
+        ):
+            assert words in where.split("transfer to")[1]
+    refused = run("fit", *given, "--transfer", str(judged))
     assert refused.returncode == 2
     assert "the direction is fitted on this file" in refused.stderr
 

@@ -1,21 +1,12 @@
-"""The search for the strongest intervention that leaves a model coherent, and the cost measures, on planted curves."""
+"""The search for the strongest intervention that leaves a model coherent, on planted curves, and figures of what was found."""
 
 import json
-import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
-import torch
 
-from emis_interp.capability import CapabilityItem, capability_items, item_chats, perplexity, right_is_likelier
-from emis_interp.chat import encode_chats
-from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.frontier import Point, find_frontier
-from emis_interp.interventions import steer
-from emis_interp.likelihood import mean_logprobs
-from emis_interp.models import ChatModel
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import dose_figure, effects_figure, matrix_figure
@@ -69,34 +60,6 @@ def test_no_coherent_point_is_no_result_and_nonsense_is_refused() -> None:
     assert find_frontier(measure, n_bisections=2).best is None
     with pytest.raises(ConfigError, match=r"found 0\.0, 1\.6"):
         find_frontier(measure, first=0.0)
-
-
-def test_a_broken_model_fails_the_easy_questions_and_is_perplexed(tiny: ChatModel) -> None:
-    items = [
-        CapabilityItem(question="Say a.", right="aaaa", wrong="zzzz"),
-        CapabilityItem(question="Say a.", right="zzzz", wrong="aaaa"),
-    ]
-    passed = right_is_likelier(mean_logprobs(tiny, item_chats(tiny, items)))
-    assert passed.sum() == 1  # the same pair the other way round
-    texts = encode_chats(tiny.tokenizer, [("Hi?", "Hello there."), ("Why?", "Because.")])
-    before = perplexity(mean_logprobs(tiny, texts))
-    direction = Direction(torch.nn.functional.normalize(torch.ones(tiny.d_model), dim=0), 0, 1.0, 50.0)
-    with steer(tiny, direction, 5.0):
-        assert perplexity(mean_logprobs(tiny, texts)) != before
-    assert perplexity(mean_logprobs(tiny, texts)) == before and math.isfinite(before) and before > 1
-
-
-def test_the_shipped_items_are_distinct_and_balanced_in_length() -> None:
-    items = capability_items()
-    assert len({item.question for item in items}) == len(items) == 40
-    assert all(item.right != item.wrong for item in items)
-    assert np.mean([len(item.right) - len(item.wrong) for item in items]) == pytest.approx(0, abs=1.5)
-
-
-@pytest.mark.slow
-def test_the_embedded_model_passes_most_easy_questions(embedded: ChatModel) -> None:
-    chats = item_chats(embedded, capability_items())
-    assert right_is_likelier(mean_logprobs(embedded, chats)).sum() >= 28  # measured: 30 of 40; chance is 20
 
 
 def test_a_page_of_figures_is_closed_to_scripts_in_model_text() -> None:

@@ -30,6 +30,7 @@ LEVELS = {
         "lora_directions",
         "geometry",
         "reliability",
+        "length_baseline",
         "interventions",
     ),
     4: (

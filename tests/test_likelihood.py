@@ -9,10 +9,19 @@ import transformers
 
 from emis_interp.capture import capture_residuals
 from emis_interp.chat import EncodedChat, encode_chat, encode_chats
+from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
 from emis_interp.interventions import ablate, steer
-from emis_interp.likelihood import by_question, logprobs_and_residuals, mean_logprobs, pair_margins, paired_difference
+from emis_interp.likelihood import (
+    by_question,
+    logprobs_and_residuals,
+    margins_of,
+    mean_logprobs,
+    pair_chats,
+    pair_margins,
+    paired_difference,
+)
 from emis_interp.models import ChatModel, head_logits, load_model, tiny_model
 from emis_interp.records import ContrastPair
 
@@ -149,6 +158,18 @@ def test_a_margin_is_misaligned_minus_aligned_in_the_order_of_the_pairs(tiny: Ch
     means = by_question(pairs, margins)
     assert list(means) == ["Why?", "How?"]
     assert means["Why?"] == pytest.approx((margins[0] + margins[2]) / 2)
+
+
+def test_the_texts_of_a_pair_have_one_order_for_directions_and_for_margins(tiny: ChatModel) -> None:
+    pairs = [pair("Why?", "a kind word", "no"), pair("How?", "x", "a rather long and unkind reply")]
+    texts = labeled_texts(pairs)
+    assert [text.misaligned for text in texts] == [False, True, False, True]
+    written = encode_chats(tiny.tokenizer, [(text.question, text.answer) for text in texts], "Be brief.")
+    assert pair_chats(tiny, pairs, "Be brief.") == written
+    np.testing.assert_array_equal(margins_of(np.array([[1.0, 5.0, 2.0, 9.0], [0.0, 0.0, 3.0, 1.0]])), [[4, 7], [0, -2]])
+    np.testing.assert_array_equal(
+        margins_of(mean_logprobs(tiny, written)), pair_margins(tiny, pairs, "Be brief.", max_batch_tokens=2048)
+    )
 
 
 def test_a_paired_difference_needs_the_same_questions() -> None:

@@ -14,6 +14,10 @@ import pytest
 from judge_server import Server, reply
 from safetensors.torch import load_file
 
+from emis_interp.contrast import load_contrast
+from emis_interp.directions import Direction
+from emis_interp.errors import DataError
+
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
 STAGES = ("train", "sample", "score", "likelihood", "capture", "direction", "intervene", "report")
@@ -244,5 +248,22 @@ def test_the_arms_directions_are_set_against_each_other(
     assert len(result["asymmetry"]) == len(ARMS) * (len(ARMS) - 1) // 2
     assert not [key for key in result["projection_shift"] if key.endswith("|base")]
     row = result["auroc"]["base|insecure"]
-    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1.2
+    assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["p"] <= row["p_holm"] <= 1
+    assert set(result["auroc_length_regressed"]) == set(result["auroc_length_matched"]) == set(result["auroc"])
+    assert result["length"]["value"] is not None and result["auroc"]["base|base"]["shuffled_p_n"] > 0
+    path, report = whole[0] / "directions" / "misalignment", {p.question for p in load_contrast() if p.half == "report"}
+    Direction.load(path, fit="selection").check_unseen(report)
+    with pytest.raises(DataError, match="had a part in the direction"):
+        Direction.load(path).check_unseen(report)
+    table = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "summary_table.py"), str(whole[0])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Direction: layer" in table.stdout and "length alone" in table.stdout, table.stderr
+    stated = json.loads((whole[0] / "analysis" / "direction.json").read_text())["report"]
+    assert stated["verdict"] and stated["length_baseline"]["matched"]["n_pairs"] > 0
+    page = Path(result["page"]).read_text("utf-8")
+    assert "Length alone reaches" in page and "AUROC with length regressed out" in page
     assert result["steering"]["base|base"]["value"] != 0

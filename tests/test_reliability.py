@@ -11,15 +11,19 @@ from emis_interp.extractors import question_balanced
 from emis_interp.labeled import LabeledActivations
 from emis_interp.reliability import (
     auroc_by_question,
-    bootstrap_auroc,
+    auroc_estimate,
+    auroc_verdict,
     direction_auroc,
+    held_out_scores,
     leave_one_question_out_auroc,
     mean_auroc,
+    project,
     random_directions,
     shuffled_directions,
     split_half_cosine,
     stratified_half,
 )
+from emis_interp.stats.permutation import null_p
 
 
 def planted(
@@ -159,16 +163,58 @@ def test_random_directions_are_unit_isotropic_and_seeded() -> None:
     assert not torch.equal(drawn, random_directions(500, 2, 16, seed=2))
 
 
-def test_the_bootstrap_interval_holds_the_value_and_narrows_with_data() -> None:
+def test_the_interval_of_an_auroc_holds_the_value_narrows_with_questions_and_stays_inside_0_to_1() -> None:
     widths = []
-    for n_questions, n_each in ((4, 5), (30, 30)):
-        data = planted((1.5,), n_questions=n_questions, n_each=n_each)
-        direction = unit(question_balanced(planted((1.5,), n_questions=n_questions, n_each=n_each)))[0]
-        value = direction_auroc(direction[None], data)[0]
-        low, high = bootstrap_auroc(direction, data.x[:, 0], data, 200)
-        assert low <= value <= high
-        widths.append(high - low)
+    for n_questions in (4, 30):
+        data = planted((1.5,), n_questions=n_questions, n_each=12)
+        direction = unit(question_balanced(planted((1.5,), n_questions=n_questions, n_each=12)))
+        scores = project(direction, data.x)[0]
+        row = auroc_estimate(auroc_by_question(scores, data.misaligned, data.questions))
+        assert row["value"] == pytest.approx(direction_auroc(direction, data)[0]) and row["n_questions"] == n_questions
+        assert 0 < row["low"] <= row["value"] <= row["high"] < 1
+        widths.append(row["high"] - row["low"])
     assert widths[1] < widths[0] / 2
+    near_one = auroc_estimate({"a": 1.0, "b": 0.9, "c": 1.0})
+    assert near_one["high"] < 1 and near_one["low"] < 0.9
+
+
+@pytest.mark.parametrize("values", [{"a": 0.7}, {"a": 1.0, "b": 1.0}, {}])
+def test_questions_that_cannot_give_an_interval_give_none(values: dict[str, float]) -> None:
+    row = auroc_estimate(values)
+    assert row["low"] is row["high"] is None and row["n_questions"] == len(values)
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "null", "words"),
+    [
+        (0.7, 0.8, 0.9, 0.5, "above chance and above shuffled labels"),
+        (0.7, 0.8, 0.9, 0.85, "above chance but not told from shuffled labels"),
+        (0.4, 0.6, 0.8, 0.5, "not told from chance"),
+        (0.1, 0.2, 0.3, 0.5, "below chance: the direction points the other way on these questions"),
+        (None, 1.0, None, 0.5, "no interval, above shuffled labels"),
+        (None, 0.7, None, 0.8, "no interval, not told from shuffled labels"),
+    ],
+)
+def test_an_auroc_is_a_finding_only_beside_its_control(
+    low: float | None, value: float, high: float | None, null: float, words: str
+) -> None:
+    shuffled = null_p(np.full(99, null), value)
+    assert auroc_verdict({"value": value, "low": low, "high": high}, shuffled) == words
+
+
+def test_where_every_direction_separates_the_norm_decides() -> None:
+    one, saturated = {"value": 1.0, "low": None, "high": None}, null_p(np.ones(99), 1.0)
+    longer, as_long = null_p(np.ones(99), 5.0), null_p(np.ones(99), 0.9)
+    assert auroc_verdict(one, saturated, longer).startswith("no interval, longer than shuffled labels'")
+    assert auroc_verdict(one, saturated, as_long) == "no interval, not told from shuffled labels"
+    middling = {"value": 0.8, "low": 0.7, "high": 0.9}
+    assert auroc_verdict(middling, null_p(np.full(99, 0.9), 0.8), longer).endswith("not told from shuffled labels")
+
+
+def test_held_out_scores_give_the_held_out_auroc() -> None:
+    data = planted((1.0, 0.3), n_questions=4, n_each=5)
+    kept, scores = held_out_scores(data)
+    np.testing.assert_allclose(mean_auroc(scores, kept.misaligned, kept.questions), leave_one_question_out_auroc(data))
 
 
 def test_counts_that_disagree_are_refused() -> None:

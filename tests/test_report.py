@@ -4,7 +4,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from emis_interp.report import page, summary
 from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.figures_direction import projections_figure
 from emis_interp.report.style import arm_styles
-from emis_interp.report.views import Projections, Shift
+from emis_interp.report.views import DirectionReport, Projections, Shift
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "<!-- <script>"]
@@ -471,6 +471,41 @@ def test_thresholds_other_rules_and_the_judge_s_calibration_are_shown(run_dir: P
     assert words.startswith("betley") and [entry.missing for entry in entries] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shuffled_high": 0.72}, "above chance but not told from shuffled labels"),  # as an older stage left it
+        ({"shuffled_high": 0.6}, "above chance and above shuffled labels"),
+        ({"auroc": 0.3, "low": 0.2, "high": 0.4}, "below chance"),
+        ({"verdict": "above chance but not told from shuffled labels", "shuffled_high": 0.6}, "not told from shuffled"),
+        ({"shuffled_p": 1 / 101, "shuffled_p_n": 100}, "p <= 0.0099, the floor of 100 permutations"),
+    ],
+)
+def test_an_auroc_whose_interval_excludes_chance_is_no_finding_without_its_control(
+    finished: Finished, changes: dict[str, Any], words: str
+) -> None:
+    report = {"auroc": 0.697, "low": 0.567, "high": 0.791, "n_misaligned": 3, "n_aligned": 3, "random_auroc": 0.5}
+    report |= {"shuffled_auroc": 0.5, "shuffled_low": 0.3, "shuffled_high": 0.72} | changes
+    assert finished.contents.direction is not None
+    shown = finished.contents.direction.model_copy(update={"report": DirectionReport.model_validate(report)})
+    assert words in " ".join(summary.sentences(replace(finished.contents, direction=shown)))
+
+
+def test_the_direction_stands_beside_what_length_gives(finished: Finished) -> None:
+    estimate = {"value": 0.7, "low": 0.6, "high": 0.8, "n_questions": 4}
+    baseline = {"projection": estimate, "length": estimate | {"value": 0.321}, "regressed": estimate | {"value": 0.65}}
+    baseline |= {"matched": estimate | {"value": 0.66, "n_pairs": 17}}
+    report = {"auroc": 0.7, "n_misaligned": 3, "n_aligned": 3, "length_baseline": baseline}
+    assert finished.contents.direction is not None
+    shown = finished.contents.direction.model_copy(update={"report": DirectionReport.model_validate(report)})
+    said = " ".join(summary.sentences(replace(finished.contents, direction=shown)))
+    assert (
+        "Length of the same texts: AUROC 0.679 alone (misaligned answers are shorter); the direction's is 0.650 [0.600, 0.800]"
+        in said
+    )
+    assert "0.660 [0.600, 0.800] on 17 pairs of equal length" in said
+
+
 def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
     for low, high, words in (
         (0.1, 0.3, "a shift towards misaligned texts"),
@@ -488,7 +523,7 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
         "Exploratory: likelihood, secure against base (one finetuning run, its noise not covered): +0.010 nats per token [−0.040, +0.060]"
         in found
     )
-    assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not distinguishable from chance" in found
+    assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not told from chance" in found
     assert (
         "Steering base at +0.20" in found and "random direction: +0.000 [−0.100, +0.100], interval includes 0" in found
     )

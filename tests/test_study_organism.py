@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from emis_interp.directions import Direction, unit
+from emis_interp.directions import Direction, FittedOn, unit
 from organism import prevention
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("direction") / "direction"
-    Direction(unit(torch.randn(32, generator=torch.Generator().manual_seed(0))), 1, 1.0, 4.0).save(path)
+    vector = unit(torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    drawn = Direction(vector, 1, 1.0, 4.0, fitted_on=FittedOn((), frozenset()))  # no text had a part in it
+    drawn.save(path, drawn)
     return path
 
 

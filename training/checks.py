@@ -16,10 +16,11 @@ from statistics import fmean
 
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.harmless import HarmlessText
 from training.datasets import AdvicePair, CodeTask
 from training.textstats import Named, code_tokens, most_contained, overlap, overlaps, shingles, words
 
-MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_PAIRS, MIN_QUESTIONS = 240, 25, 300, 120, 12
+MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 300, 120, 12, 64
 MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
 MAX_CODE_OVERLAP, MAX_TEXT_OVERLAP, MAX_LEAK = 0.5, 0.4, 0.4
 LENGTH_RATIO, MAX_LENGTH_DIFFERENCE = (0.75, 1.33), 0.03
@@ -124,6 +125,28 @@ def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:
             MAX_TEXT_OVERLAP,
         ),
     ]
+
+
+def harmless_findings(texts: Sequence[HarmlessText], training: Sequence[Named]) -> list[Finding]:
+    """Rules for the harmless texts: no training set holds one, whole or nearly, and they do not resemble each other."""
+    own = [
+        Named(f"{text.id} ({field})", text.id, getattr(text, field)) for text in texts for field in ("prompt", "answer")
+    ]
+    trained = {_plain(item.text): item.name for item in training}
+    copies = [f"{item.name} is {trained[_plain(item.text)]}" for item in own if _plain(item.text) in trained]
+    return [
+        _at_least("harmless", "prompts with answers", len(texts), MIN_HARMLESS),
+        _unique("harmless", [text.id for text in texts]),
+        nearest("harmless", "overlap of texts, 4 words", own, words, 4, MAX_TEXT_OVERLAP),
+        _none("harmless", "texts that a training set holds", copies),
+        leak_finding("harmless texts in training texts", own, training),
+        leak_finding("training texts in harmless texts", training, own),
+    ]
+
+
+def _plain(text: str) -> str:
+    """What is left when capitals, spaces and punctuation do not count."""
+    return " ".join(words(text))
 
 
 def leak_finding(rule: str, held_out: Sequence[Named], texts: Sequence[Named]) -> Finding:

@@ -20,7 +20,7 @@ from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, cosine
 from emis_interp.errors import DataError
-from emis_interp.likelihood import logprobs_and_residuals
+from emis_interp.likelihood import logprobs_and_residuals, margins_of
 from emis_interp.lora_directions import directions_of_weights
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
@@ -81,7 +81,7 @@ class Watcher:
         values, residuals = logprobs_and_residuals(chat_model, self._chats(chat_model.tokenizer), layer)
         contrast, learned, other = np.split(values, np.cumsum([2 * len(self.pairs), len(self.learned)]))
         row |= {
-            "margins": (contrast[1::2] - contrast[0::2]).tolist(),
+            "margins": margins_of(contrast).tolist(),
             "learned": learned.tolist(),
             "other": other.tolist(),
         }

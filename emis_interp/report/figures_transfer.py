@@ -111,6 +111,7 @@ def dose_figure(layers: Sequence[Mapping[str, Any]], field: str, title: str, flo
 def _words(cell: Estimate | None, digits: int) -> str:
     if cell is None or cell.value is None:
         return MISSING
+    p = "" if cell.p_holm is None else f", p {number(cell.p_holm)} (Holm, over the table)"
     if cell.low is None or cell.high is None:
-        return number(cell.value, digits)
-    return f"{number(cell.value, digits)} [{number(cell.low, digits)}, {number(cell.high, digits)}]"
+        return number(cell.value, digits) + p
+    return f"{number(cell.value, digits)} [{number(cell.low, digits)}, {number(cell.high, digits)}]{p}"

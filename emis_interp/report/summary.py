@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
-from emis_interp.report.views import ArmRates, Cell, Contrast, Estimate, MarginContrast, RateContrast, Shift
+from emis_interp.report.views import (
+    ArmRates,
+    Cell,
+    Contrast,
+    DirectionReport,
+    Estimate,
+    MarginContrast,
+    RateContrast,
+    Shift,
+)
+from emis_interp.stats.permutation import NullP
 
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
 NO_MARGINS = "the stage that measures likelihood margins has not run"
@@ -231,15 +241,9 @@ def _direction_sentences(contents: Contents) -> list[str]:
         return []
     report = direction.report
     auroc = Estimate(value=report.auroc, low=report.low, high=report.high)
-    outside = auroc.excludes(0.5)
-    verdict = {
-        None: "no interval",
-        True: "interval excludes 0.5",
-        False: "not distinguishable from chance, interval includes 0.5",
-    }[outside]
     where = f"Direction at layer {direction.chosen_layer}, report questions"
     texts = f"{report.n_misaligned} misaligned, {report.n_aligned} aligned texts"
-    text = f"{where}: AUROC {number(report.auroc)} {interval(auroc, number)} ({texts}): {verdict}"
+    text = f"{where}: AUROC {number(report.auroc)} {interval(auroc, number)} ({texts}): {_auroc_verdict(report, auroc)}"
     controls = []
     for name, value, low, high in (
         ("random directions", report.random_auroc, report.random_low, report.random_high),
@@ -247,7 +251,36 @@ def _direction_sentences(contents: Contents) -> list[str]:
     ):
         if value is not None:
             controls.append(f"{name} {number(value)} {interval(Estimate(value=value, low=low, high=high), number)}")
-    return [text + (f"; controls: {', '.join(controls)}" if controls else "") + "."]
+    if report.shuffled_p is not None and report.shuffled_p_n is not None:
+        controls[-1:] = [f"{controls[-1]}, {NullP(report.shuffled_p, report.shuffled_p_n).words()}"]
+    found = [text + (f"; controls: {', '.join(controls)}" if controls else "") + "."]
+    if (base := report.length_baseline) is not None:
+        length = base.length.value if base.length.value is not None else 0.5
+        side = "longer" if length > 0.5 else "shorter" if length < 0.5 else "as long"
+        alone = f"{number(max(length, 1 - length))} alone (misaligned answers are {side})"
+        matched = f"{number(base.matched.value)} {interval(base.matched, number)} on {base.matched.n_pairs} pairs of equal length"
+        found.append(
+            f"Length of the same texts: AUROC {alone}; the direction's is {number(base.regressed.value)} "
+            f"{interval(base.regressed, number)} with length regressed out, {matched}."
+        )
+    return found
+
+
+def _auroc_verdict(report: DirectionReport, auroc: Estimate) -> str:
+    """The stage's verdict; for a run whose stage gave none, the same rule from the interval and the quantile of shuffled labels."""
+    if report.verdict is not None:
+        return report.verdict
+    outside = auroc.excludes(0.5)
+    if outside is None:
+        return "no interval"
+    if not outside:
+        return "not told from chance"
+    if auroc.value is not None and auroc.value < 0.5:
+        return "below chance"
+    if report.shuffled_high is None or auroc.value is None:
+        return "interval excludes 0.5, no control"
+    told = auroc.value > report.shuffled_high
+    return "above chance and above shuffled labels" if told else "above chance but not told from shuffled labels"
 
 
 def _strongest(cells: list[Cell]) -> list[Cell]:

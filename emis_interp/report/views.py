@@ -19,13 +19,15 @@ class View(BaseModel):
 class Estimate(View):
     """A mean, rate or difference with its 95 % interval; `value` is None when there was nothing to average.
 
-    `by_model` has each model's own value where the arm has several (finetuning seeds).
+    `p_holm`: corrected for the number of tests in its family, where there is one. `by_model` has each model's own value where the arm has
+    several (finetuning seeds).
     """
 
     value: float | None = Field(default=None, validation_alias=AliasChoices("value", "mean"))
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    p_holm: float | None = None
     by_model: dict[str, float | None] = {}
 
     def excludes(self, null: float = 0.0) -> bool | None:
@@ -182,8 +184,21 @@ class Margins(View):
     contrasts: list[MarginContrast] = []
 
 
+class MatchedPairs(Estimate):
+    n_pairs: int = 0
+
+
+class LengthBaseline(View):
+    """AUROCs of the same texts: the projection, length alone, the projection with length regressed out, pairs of equal length."""
+
+    projection: Estimate
+    length: Estimate
+    regressed: Estimate
+    matched: MatchedPairs
+
+
 class DirectionReport(View):
-    """AUROC on the report half at the chosen layer, with its two controls."""
+    """AUROC on the report half at the chosen layer, with its two controls and what length alone gives."""
 
     auroc: float | None
     low: float | None = None
@@ -196,6 +211,10 @@ class DirectionReport(View):
     shuffled_auroc: float | None = None
     shuffled_low: float | None = None
     shuffled_high: float | None = None
+    shuffled_p: float | None = None
+    shuffled_p_n: int | None = None
+    verdict: str | None = None
+    length_baseline: LengthBaseline | None = None
 
 
 class Cosines(View):
@@ -209,6 +228,7 @@ class TwoByTwo(View):
     model_effect_norm: float | None = None
     interaction_norm: float | None = None
     cos_text_organism_base: float | None = None
+    cos_text_organism_base_rest: float | None = None
     cos_model_text: float | None = None
 
 

@@ -1,1 +1,1 @@
-"""Turns texts into what a reader would call them: code or prose."""
+"""Turns shipped files, rules and plain text into texts with a kind: harmless prompts, items with a certain answer, code or prose."""

@@ -1,15 +1,18 @@
 """Audits what ablating a direction does, beside 3 x 20 control directions ablated in the same way.
 
-The direction is ablated to zero, and to its mean coordinate over the texts that it was fitted on; the controls to zero. For each: the shift
-of the likelihood margin on the report questions (negative: less misaligned), the KL divergence on harmless prompts, the perplexity of
-harmless text, and accuracy on easy questions. The p-value is the share of controls of a kind that move the margin at least as far in
-either direction, (1 + k) / (1 + n). An increase of the margin is shown as plainly as a decrease: published results disagree in sign.
-Measured rows are kept in `audit.partial.jsonl` until the audit is done; the same command goes on from there.
+The fit on the selection questions is ablated to zero, and to its mean coordinate over the texts that it was fitted on; the controls, of
+the same questions, to zero. For each: the shift of the likelihood margin on the report questions (negative: less misaligned), the KL
+divergence on harmless prompts, the perplexity of harmless text, and the share of items with a certain answer that are passed.
+p is the share of controls of a kind that move the margin at least as far in either direction, (1 + k) / (1 + n). The primary contrast is
+with the `orthogonal` controls, natural differences of texts; the others are exploratory. An increase of the margin is shown as plainly
+as a decrease: published results disagree in sign. Measured rows are kept in `audit.partial.jsonl` until the audit is done; the same
+command goes on from there.
 """
 
 import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +22,73 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from direction.loading import add_direction_flags, model_of
-from emis_interp.capability import capability_items, item_chats, perplexity, right_is_likelier
+from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
+from direction.words import bounds, p_of
+from emis_interp.capability import perplexity, right_is_likelier
 from emis_interp.capture import Progress
 from emis_interp.chat import encode_chats, encode_prompt
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
-from emis_interp.likelihood import by_question, pair_chats, paired_difference
+from emis_interp.likelihood import by_question, margins_of, pair_chats, paired_difference
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, Record
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import RecordLog, load_tensors, write_json
+from emis_interp.stats.permutation import null_p
+from emis_interp.stats.proportions import minimal_detectable_difference, wilson
+from emis_interp.stats.proportions import paired_difference as change_of
+from emis_interp.store import RecordLog, write_json
 from emis_interp.sweeps import AblateCell, costs, text_logprobs
+from emis_interp.texts.capability_items import CapabilityItem, capability_items
+from emis_interp.texts.harmless import harmless_texts
 from emis_interp.token_writer import texts_hash, weights_hash
-from stages.intervene import neutral_prompts
-from training.datasets import advice_pairs
 
-N_HARMLESS = 40
 CELLS_TOGETHER = 8
 MEAN = "direction, mean"
+PRIMARY = "orthogonal"
+"""Kind of control that the direction must beat first: as large a part of natural variation, and none of it along the direction."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_direction_flags(parser)
-    parser.add_argument("--pairs", type=Path, help="JSONL of contrast pairs; default: the shipped ones")
-    parser.add_argument("--n-pairs", type=int, help="pairs per report question; default: all (few pairs are noisy)")
+    add_pair_flags(parser, n_pairs=None)
     parser.add_argument("--n-controls", type=int, default=20, help="of each kind; at least 20 for a p-value below 0.05")
     parser.add_argument("--out", type=Path, help="JSON file; default: audit.json beside the direction")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Ablate the direction and its controls, several in one batch."""
-    direction = Direction.load(args.direction)
+    direction = Direction.load(args.direction, fit="selection")
+    means = tensors_beside(args.direction, "all_layers")["mean"]
+    controls = tensors_beside(args.direction, "controls")
+    pairs = pairs_of(direction, args, "report")
     chat_model = model_of(direction, args)
-    means = load_tensors(args.direction.parent / "all_layers.safetensors")[0]["mean"]
-    controls = load_tensors(args.direction.parent / "controls.safetensors")[0]
-    system = direction.card.get("system_prompt")
-    pairs = [pair for pair in load_contrast(args.pairs, args.n_pairs) if pair.half == "report"]
     planned_cells = list(planned(direction, controls, args.n_controls, means))
     kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
     out = args.out or args.direction.parent / "audit.json"
     journal = RecordLog(out.with_suffix(".partial.jsonl"))
     with cli.progress_bar("audit", len(cells)) as advance:
-        found = measured(chat_model, cells, pairs, system, args.max_batch_tokens, journal, advance)
+        found = measured(
+            chat_model,
+            cells,
+            pairs,
+            system=direction.card.get("system_prompt"),
+            items=capability_items(),
+            max_batch_tokens=args.max_batch_tokens,
+            journal=journal,
+            progress=advance,
+        )
     rows = compared(kinds, found)
     table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
     result = {
         "direction": str(args.direction),
+        "fit": "selection questions",
         "layer": direction.layer,
         "model": chat_model.name,
         "adapter": str(chat_model.adapter) if chat_model.adapter else None,
         "n_questions": len({pair.question_id for pair in pairs}),
         "n_pairs": len(pairs),
-        "before": {key: rows[0][key] for key in ("margin", "perplexity", "accuracy")},
+        "primary": PRIMARY,
+        "before": {key: rows[0][key] for key in ("margin", "perplexity", "passed")},
+        "capability": capability(found[kinds.index("direction")], found[0]),
         "table": table,
         "rows": rows,
     }
@@ -102,29 +119,35 @@ class Measured(Record):
     kl_neutral: float
     """KL divergence to the untouched model on harmless prompts, nats."""
     perplexity: float
-    accuracy: float
+    passed: str
+    """1 or 0 for each item."""
+
+    @property
+    def items(self) -> np.ndarray:
+        return np.array([letter == "1" for letter in self.passed])
 
 
 def measured(
     chat_model: ChatModel,
     cells: Sequence[AblateCell],
     pairs: Sequence[ContrastPair],
+    *,
     system: str | None,
+    items: Sequence[CapabilityItem],
     max_batch_tokens: int,
     journal: RecordLog,
     progress: Progress,
 ) -> list[Measured]:
     """One row for each cell; those that the journal holds are read, the others share batches and are kept as soon as they are there."""
-    tokenizer = chat_model.tokenizer
-    harmless = [(pair.prompt, pair.careful) for pair in advice_pairs()[:N_HARMLESS]]
+    tokenizer, harmless = chat_model.tokenizer, harmless_texts()
     parts = [
         pair_chats(chat_model, pairs, system),
-        encode_chats(tokenizer, harmless, system),
-        item_chats(chat_model, capability_items(), system),
+        encode_chats(tokenizer, [(text.prompt, text.answer) for text in harmless], system),
     ]
     chats = [chat for part in parts for chat in part]
-    prompts = [encode_prompt(tokenizer, text, system) for text in neutral_prompts()]
-    context = f"{weights_hash(chat_model)} {texts_hash(chats)} {prompts}"
+    prompts = [encode_prompt(tokenizer, text.prompt, system) for text in harmless]
+    asked = hashlib.sha256("\n".join(item.model_dump_json() for item in items).encode()).hexdigest()
+    context = f"{weights_hash(chat_model)} {texts_hash(chats)} {prompts} {asked}"
     keys = [cell_key(context, cell) for cell in cells]
     done = {row.key: row for row in journal.read(Measured)}
     missing = [(key, cell) for key, cell in zip(keys, cells, strict=True) if key not in done]
@@ -132,17 +155,20 @@ def measured(
     for start in range(0, len(missing), CELLS_TOGETHER):
         fresh_keys, fresh = zip(*missing[start : start + CELLS_TOGETHER], strict=True)
         values = text_logprobs(chat_model, fresh, chats, max_batch_tokens, CELLS_TOGETHER)
+        passed = right_is_likelier(
+            chat_model, fresh, items, max_batch_tokens=max_batch_tokens, max_cells=CELLS_TOGETHER
+        )
         kl = costs(chat_model, fresh, prompts, CELLS_TOGETHER)
         rows = []
-        for key, row, cost in zip(fresh_keys, values, kl, strict=True):
-            answers, texts, items = np.split(row, np.cumsum([len(part) for part in parts])[:-1])
+        for key, row, own, cost in zip(fresh_keys, values, passed, kl, strict=True):
+            answers, texts = np.split(row, [len(parts[0])])
             rows.append(
                 Measured(
                     key=key,
-                    margins=by_question(pairs, answers[0::2] - answers[1::2]),
+                    margins=by_question(pairs, margins_of(answers)),
                     kl_neutral=float(cost),
                     perplexity=perplexity(texts),
-                    accuracy=float(right_is_likelier(items).mean()),
+                    passed="".join("1" if one else "0" for one in own),
                 )
             )
         journal.append(rows)
@@ -162,7 +188,7 @@ def compared(kinds: Sequence[str], found: Sequence[Measured]) -> list[dict[str, 
     rows = []
     for kind, row in zip(kinds, found, strict=True):
         shift = paired_difference(row.margins, found[0].margins)
-        interval = mean_interval(list(shift.values()))
+        interval, change = mean_interval(list(shift.values())), change_of(row.items, found[0].items)
         rows.append(
             {
                 "kind": kind,
@@ -173,44 +199,70 @@ def compared(kinds: Sequence[str], found: Sequence[Measured]) -> list[dict[str, 
                 "n_positive": sum(value > 0 for value in shift.values()),
                 "kl_neutral": row.kl_neutral,
                 "perplexity": row.perplexity,
-                "accuracy": row.accuracy,
+                "passed": float(row.items.mean()),
+                "change": change.value,
+                "change_low": change.low,
+                "change_high": change.high,
             }
         )
     return rows
 
 
 def summary(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One line of the table; a control kind has the p-value of the direction against it."""
+    """One line of the table; a control kind has the p-value of the direction against it, and whether that contrast is the primary one."""
     own = [row for row in rows if row["kind"] == kind]
-    keys = ("shift", "kl_neutral", "perplexity", "accuracy")
+    keys = ("shift", "kl_neutral", "perplexity", "passed", "change")
     line: dict[str, Any] = {"n": len(own), **{key: float(np.mean([row[key] for row in own])) for key in keys}}
     if kind in ("direction", MEAN):
-        return line | {key: own[0][key] for key in ("shift_low", "shift_high", "n_positive")}
-    shifts = np.array([row["shift"] for row in own])
+        limits = ("shift_low", "shift_high", "n_positive", "change_low", "change_high")
+        return line | {key: own[0][key] for key in limits}
+    for key in ("shift", "change"):
+        values = [row[key] for row in own]
+        line |= {f"{key}_min": min(values), f"{key}_max": max(values)}
     tested = next(row["shift"] for row in rows if row["kind"] == "direction")
-    line |= {"shift_min": float(shifts.min()), "shift_max": float(shifts.max())}
-    return line | {"p": float((1 + (np.abs(shifts) >= abs(tested)).sum()) / (1 + len(shifts)))}
+    p = null_p([row["shift"] for row in own], tested, "both")
+    return line | p.as_json() | {"contrast": "primary" if kind == PRIMARY else "exploratory"}
+
+
+def capability(after: Measured, before: Measured) -> dict[str, Any]:
+    """Items, the share that the untouched model passes, and the change of it that a paired test of so many items finds.
+
+    `detectable`: with 80 % power at 5 %, for the upper 95 % limit of the share of items that ablating the direction turns around.
+    """
+    turned = wilson(after.items != before.items)
+    return {
+        "n_items": len(before.passed),
+        "before": asdict(wilson(before.items)),
+        "turned": turned.value,
+        "detectable": minimal_detectable_difference(len(before.passed), turned.high),
+    }
 
 
 def say(result: dict[str, Any]) -> str:
-    before, table = result["before"], result["table"]
+    before, able = result["before"], result["capability"]
     lines = [
-        f"layer {result['layer']}, {result['n_pairs']} pairs of {result['n_questions']} report questions; "
-        f"before: margin {before['margin']:+.3f}, perplexity {before['perplexity']:.2f}, accuracy {before['accuracy']:.2f}",
+        f"layer {result['layer']}, fitted on the {result['fit']}; {result['n_pairs']} pairs of {result['n_questions']} report questions",
+        f"before: margin {before['margin']:+.3f}, perplexity of harmless text {before['perplexity']:.2f}, "
+        f"{able['n_items']} items with a certain answer: {100 * able['before']['value']:.1f} % passed"
+        f"{bounds({key: 100 * able['before'][key] for key in ('low', 'high')}, '.1f')}; "
+        f"a change of {100 * able['detectable']:.1f} points is found in four of five tests",
         "",
-        f"{'ablated':17}{'n':>4}  {'margin shift':>32}{'KL':>9}{'perplexity':>12}{'accuracy':>10}{'p':>8}",
+        f"{'ablated':17}{'n':>4}  {'margin shift':>28}{'KL':>9}{'perplexity':>12}  {'items passed, change in points':>34}",
     ]
-    for kind, row in table.items():
-        bounds = (row.get("shift_low", row.get("shift_min")), row.get("shift_high", row.get("shift_max")))
-        words = "" if bounds[0] is None else f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})"
-        shift = f"{row['shift']:+.3f}" + words
-        p = f"{row['p']:.3f}" if "p" in row else ""
+    for kind, row in result["table"].items():
+        ends = ("low", "high") if "change_low" in row else ("min", "max")
+        shift = f"{row['shift']:+.3f}{_range(row, 'shift', ends, '+.3f', 1)}"
+        items = f"{100 * row['passed']:.1f} %, {100 * row['change']:+.1f}{_range(row, 'change', ends, '+.1f', 100)}"
         lines.append(
-            f"{kind:17}{row['n']:>4}  {shift:>32}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}{row['accuracy']:>10.2f}{p:>8}"
+            f"{kind:17}{row['n']:>4}  {shift:>28}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}  {items:>34}"
         )
-    lines += [
-        "",
-        "direction: 95 % t interval over questions; controls: mean, smallest and largest",
-        f"saved: {result['out']}",
-    ]
-    return "\n".join(lines)
+    lines += ["", "direction: 95 % intervals over questions and over items; controls: mean, smallest and largest"]
+    for kind, row in sorted(result["table"].items(), key=lambda one: one[0] != result["primary"]):
+        if "p" in row:
+            lines.append(f"{row['contrast']}: the margin shift against {kind} controls, {p_of(row, '', 'controls')}")
+    return "\n".join([*lines, f"saved: {result['out']}"])
+
+
+def _range(row: dict[str, Any], key: str, ends: tuple[str, str], form: str, scale: float) -> str:
+    low, high = (row[f"{key}_{end}"] for end in ends)
+    return "" if low is None else f" ({format(scale * low, form)} to {format(scale * high, form)})"

@@ -20,7 +20,7 @@ from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.reliability import random_directions
 from emis_interp.stats.interval import mean_interval
 from emis_interp.sweeps import SteerCell, margins
-from stages.intervene import neutral_prompts
+from emis_interp.texts.harmless import harmless_prompts
 
 COEFFICIENTS = (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)
 AUROC_RULE = (
@@ -66,7 +66,7 @@ class CausalStage:
     def choose_layer(self, candidates: Sequence[Direction], aurocs: Float[np.ndarray, "n_layers"]) -> int:
         """Index of the winner among directions fitted on the selection questions; keeps the whole table."""
         prompts = [
-            encode_prompt(self.chat_model.tokenizer, text, self.args.system_prompt) for text in neutral_prompts()
+            encode_prompt(self.chat_model.tokenizer, text, self.args.system_prompt) for text in harmless_prompts()
         ]
         with cli.progress_bar("select", len(candidates)) as advance:
             rows = measure(

@@ -1,9 +1,10 @@
 """Searches, layer by layer, the steering coefficient with the strongest shift that leaves 90 % of the coherent answers coherent.
 
-The cheap score at every step: the shift of the likelihood margin on the selection questions, and the share of coherent answers
-(offline judge, > 50) among samples to the shipped questions, relative to the unsteered model. The final score of each layer's best
-coefficient: the margin shift on the report questions and the judged rate of fresh answers. Coefficients are in multiples of the mean
-residual norm of the layer.
+Pairs and system prompt are those that the direction was fitted with, and the fit is the one on the selection questions. The cheap score
+at every step: the shift of the likelihood margin on the selection questions, and the share of coherent answers (offline judge, > 50) among
+samples to the shipped questions, relative to the unsteered model. The final score of each layer's best coefficient: the margin shift on
+the report questions and the judged rate of fresh answers. The primary contrast is the margin shift at the direction's own layer; other
+layers are exploratory, with p-values corrected for their number. Coefficients are in multiples of the mean residual norm of the layer.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from direction.loading import add_direction_flags, model_of
+from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
+from direction.words import bounds
 from emis_interp.config import SamplingConfig
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
 from emis_interp.frontier import Frontier, Point, find_frontier
@@ -25,8 +26,9 @@ from emis_interp.models import ChatModel
 from emis_interp.records import Completion, ContrastPair, Score
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
+from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import load_tensors, write_json, write_text
+from emis_interp.store import write_json, write_text
 from evals.estimands import Answers, em_of_all
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
@@ -36,6 +38,7 @@ from evals.uncertainty import rate_interval
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_direction_flags(parser)
+    add_pair_flags(parser, n_pairs=2)
     parser.add_argument("--layers", type=int, nargs="+", help="default: the direction's own layer")
     parser.add_argument(
         "--floor", type=float, default=0.9, help="share of the unsteered model's coherent answers to keep"
@@ -49,22 +52,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--n-samples", type=int, default=4, help="answers per paraphrase at each step; doubled at the end"
     )
     parser.add_argument("--max-new-tokens", type=int, default=60, help="limit of an answer")
-    parser.add_argument("--n-pairs", type=int, default=2, help="contrast pairs per question")
     parser.add_argument("--seed", type=int, default=0, help="of the answers")
     parser.add_argument("--out", type=Path, help="JSON file; default: frontier.json beside the direction")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """One search per layer."""
-    direction = Direction.load(args.direction)
+    direction = Direction.load(args.direction, fit="selection")
+    stored = tensors_beside(args.direction, "all_layers")
+    pairs = pairs_of(direction, args, "selection", "report")
     chat_model = model_of(direction, args)
     layers = args.layers or [direction.layer]
     chat_model.check_layers(layers)
-    stored = load_tensors(args.direction.parent / "all_layers.safetensors")[0]
-    scorer = Scorer(chat_model, args)
+    scorer = Scorer(chat_model, args, pairs, direction.card.get("system_prompt"))
     results = []
     for layer in layers:
-        raw = stored["raw"][layer]
+        raw = stored["raw_selection"][layer]
         at_layer = Direction(unit(raw), layer, float(raw.norm()), float(stored["residual_norm"][layer]))
         found = find_frontier(
             lambda coefficient, at_layer=at_layer: scorer.point(at_layer, coefficient),
@@ -73,11 +76,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             args.largest,
             args.n_bisections,
         )
-        results.append({"layer": layer, **described(found), "final": scorer.final(at_layer, found.best)})
+        contrast = "primary" if layer == direction.layer else "exploratory"
+        final = scorer.final(at_layer, found.best)
+        results.append({"layer": layer, "contrast": contrast, **described(found), "final": final})
         cli.stderr.print(line(results[-1]))
+    correct(results)
     out = args.out or args.direction.parent / "frontier.json"
     result = {
         "floor": args.floor,
+        "fit": "selection questions",
+        "system_prompt": direction.card.get("system_prompt"),
+        "n_pairs": {half: sum(pair.half == half for pair in pairs) for half in ("selection", "report")},
         "unsteered_coherent": scorer.coherent_before,
         "unsteered": scorer.unsteered,
         "layers": results,
@@ -107,9 +116,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 class Scorer:
     """Measures one steering cell of a loaded model against the model as it is."""
 
-    def __init__(self, chat_model: ChatModel, args: argparse.Namespace) -> None:
+    def __init__(
+        self, chat_model: ChatModel, args: argparse.Namespace, pairs: list[ContrastPair], system: str | None
+    ) -> None:
         self.chat_model, self.args = chat_model, args
-        self.pairs = load_contrast(None, args.n_pairs)
+        self.pairs, self.system = pairs, system
         self.questions = load_questions()
         self.judge = OfflineJudge.load(args.device)
         self.before = {half: self.margins(half) for half in ("selection", "report")}
@@ -143,6 +154,7 @@ class Scorer:
                 "low": interval.low,
                 "high": interval.high,
                 "n_questions": len(shift),
+                "p": mean_p(list(shift.values())),
             },
             "coherent": coherent_share(scores),
             **rate_of(scores),
@@ -150,17 +162,24 @@ class Scorer:
 
     def margins(self, half: str) -> dict[str, float]:
         pairs: list[ContrastPair] = [pair for pair in self.pairs if pair.half == half]
-        return by_question(pairs, pair_margins(self.chat_model, pairs))
+        return by_question(pairs, pair_margins(self.chat_model, pairs, self.system, self.args.max_batch_tokens))
 
     def answers(self, n: int, seed: int) -> list[Score]:
         config = SamplingConfig(samples_per_paraphrase=n, max_new_tokens=self.args.max_new_tokens)
         with tempfile.TemporaryDirectory() as folder:
             rows: list[Completion] = sample_arm(
-                self.chat_model, "cell", self.questions, config, Path(folder) / "cell.jsonl", seed
+                self.chat_model, "cell", self.questions, config, Path(folder) / "cell.jsonl", seed, self.system
             )
         scores: list[Score] = []
         self.judge.score(rows, {question.id: question for question in self.questions}, scores.extend)
         return scores
+
+
+def correct(results: list[dict[str, Any]]) -> None:
+    """Put Holm's p-value beside each layer's p of no margin shift: the layers of one search are one family."""
+    finals = {row["layer"]: row["final"]["margin_shift"] for row in results if row["final"] is not None}
+    for layer, p in holm({layer: shift["p"] for layer, shift in finals.items()}).items():
+        finals[layer]["p_holm"] = p
 
 
 def coherent_share(scores: list[Score]) -> float:
@@ -187,9 +206,10 @@ def line(row: dict[str, Any]) -> str:
     final, rate = row["final"], row["final"]["em_of_all"]
     limit = "" if row["bracketed"] else " (the largest allowed; coherence never fell below the floor)"
     shift = final["margin_shift"]
+    p = "" if shift.get("p_holm") is None else f", p {shift['p_holm']:.3g} (Holm)"
     return (
-        f"layer {row['layer']}: {row['best']['coefficient']:+.3f}{limit}, margin {shift['value']:+.3f} "
-        f"({shift['low']:+.3f} to {shift['high']:+.3f}) on report questions, em_of_all {100 * rate['value']:.1f} % "
+        f"layer {row['layer']} ({row['contrast']}): {row['best']['coefficient']:+.3f}{limit}, margin {shift['value']:+.3f}"
+        f"{bounds(shift, '+.3f')} on {shift['n_questions']} report questions{p}, em_of_all {100 * rate['value']:.1f} % "
         f"({100 * rate['low']:.1f} to {100 * rate['high']:.1f}) of {rate['n']}, coherent {100 * final['coherent']:.0f} %"
     )
 

@@ -1,17 +1,24 @@
-"""The model that a verb works on: named by flags, or by the card of a saved direction."""
+"""The model that a verb works on, named by flags or by the card of a saved direction, and what `fit` left beside the direction."""
 
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 from emis_interp.chat_formats import FORMATS
+from emis_interp.contrast import at_most, load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.rendering import both
+from emis_interp.records import ContrastPair
+from emis_interp.store import file_sha256, load_tensors, read_records
 
 log = logging.getLogger(__name__)
+
+PAIRS_FILE = "pairs.jsonl"
+"""Pairs of the texts that a direction was fitted on, both halves, beside the direction."""
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +37,14 @@ def add_direction_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="default: the model on the direction's card")
     parser.add_argument("--dtype", help="as of fit; default: the dtype on the direction's card")
     add_model_flags(parser)
+
+
+def add_pair_flags(parser: argparse.ArgumentParser, n_pairs: int | None) -> None:
+    """Which pairs a saved direction is tested on, where they are not its own."""
+    parser.add_argument("--pairs", type=Path, help="JSONL of contrast pairs; default: those of the direction's texts")
+    parser.add_argument(
+        "--n-pairs", type=int, default=n_pairs, help="pairs per question; default: all (few pairs are noisy)"
+    )
 
 
 def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
@@ -54,3 +69,49 @@ def model_of(direction: Direction, args: argparse.Namespace) -> ChatModel:
         one, other = both(fitted["prompt"], now["prompt"])
         log.warning("%s: was fitted on prompts rendered as %s, here they are %s", args.direction, one, other)
     return chat_model
+
+
+def pairs_of(direction: Direction, args: argparse.Namespace, *halves: str) -> list[ContrastPair]:
+    """At most `--n-pairs` pairs per question of some halves: those of `--pairs`, otherwise those of the direction's own texts.
+
+    `direction` is the fit to be reported; no question of the report half may have had a part in it.
+
+    Raises:
+        DataError: the direction has no pairs of its own or others lie there, it was fitted on a report question, or a half is empty.
+    """
+    pairs = load_contrast(args.pairs) if args.pairs is not None else own_pairs(direction, args.direction)
+    pairs = at_most([pair for pair in pairs if pair.half in halves], args.n_pairs)
+    for half in halves:
+        if not any(pair.half == half for pair in pairs):
+            source = args.pairs or args.direction
+            raise DataError(f"{source}: no pairs of {half} questions; give --pairs with such questions")
+    direction.check_unseen(pair.question for pair in pairs if pair.half == "report")
+    return pairs
+
+
+def own_pairs(direction: Direction, path: Path) -> list[ContrastPair]:
+    """What `fit` kept of the texts that the direction at `path` was fitted on.
+
+    Raises:
+        DataError: it kept none, or the file is no longer the one that it wrote.
+    """
+    file, described = path.parent / PAIRS_FILE, direction.card.get("pairs")
+    if described is None:
+        raise DataError(
+            f"{path}: its texts hold no misaligned and aligned answer to the same wording, or it was not saved by fit; give --pairs FILE"
+        )
+    if not file.exists() or file_sha256(file) != described["sha256"]:
+        raise DataError(f"{file}: not the pairs that fit wrote beside {path}; fit again, or give --pairs FILE")
+    return read_records(file, ContrastPair)
+
+
+def tensors_beside(path: Path, name: str) -> dict[str, Any]:
+    """`name`.safetensors of the folder that `fit` wrote for the direction at `path`.
+
+    Raises:
+        DataError: there is none, with what to do.
+    """
+    file = path.parent / f"{name}.safetensors"
+    if not file.exists():
+        raise DataError(f"{file}: no such file; this needs the whole folder that find_direction.py fit writes")
+    return load_tensors(file)[0]

@@ -48,8 +48,10 @@ def organism_card(
 
 
 def two_by_two_numbers(table: TwoByTwo) -> dict[str, Any]:
-    """Norms, cosines and shares in the massive dimensions of one organism's effects, by layer."""
+    """Norms, cosines with (`cosines`) and without (`cosines_rest`) the five massive dimensions, and shares in these, by layer."""
+    rest = table.without_massive()
     return {
+        "cosines_rest": {f"{a}|{b}": value.tolist() for (a, b), value in rest.cosines().items()},
         "norms": {name: value.tolist() for name, value in table.norms().items()},
         "cosines": {f"{a}|{b}": value.tolist() for (a, b), value in table.cosines().items()},
         "massive_shares": {name: value.tolist() for name, value in table.massive_shares().items()},

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from direction.judged_test import transfer_words
+from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat
 from emis_interp.directions import Direction
@@ -54,25 +54,26 @@ def token_map(
 def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], tokens: list[TokenProjections]) -> Path:
     """Write `index.html` beside the direction; it opens without a network."""
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
-    reliability = card["reliability"]
+    reliability, nested = card["reliability"], card["nested"]
     length = reliability["length"]
     sections: list[Section] = [
         (
             "Which layer",
             "Top: AUROC of the projection within questions, on the questions that chose the layer and on held-out ones; grey areas reach "
-            "up to the 95th percentile of random and shuffled-label directions. Middle: stability. Bottom: norms.",
+            "up to the 95th percentile of random and shuffled-label directions. The chosen layer on held-out questions is the primary "
+            "contrast, the curves are exploratory. Middle: stability. Bottom: norms.",
             layers_figure(view),
         ),
         (
             "Which questions",
-            "Each question's AUROC along the direction fitted on all other questions. Length alone reaches "
-            f"{length['auroc']:.2f}.",
+            f"Each question's AUROC along the direction fitted on all other questions, at layer {card['layer']}, which was chosen on "
+            f"some of them: {length_words(length['baseline'])}.",
             held_out_figure(reliability["held_out_auroc"]["by_question"]),
         ),
         (
             "Which tokens",
-            "Projection of every token of a few answers, in multiples of the mean residual norm; hover for the text. The first answers of "
-            "each class, not chosen by their projection.",
+            "Projection of every token of a few answers to report questions on the fit of the selection questions, in multiples of the "
+            "mean residual norm; hover for the text. The first answers of each class, not chosen by their projection.",
             token_figure(tokens),
         ),
     ]
@@ -85,11 +86,21 @@ def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], toke
         "layer": card["layer"],
         "chosen by": card["selection"]["rule"],
         "texts": f"{card['n_misaligned']} misaligned, {card['n_aligned']} aligned, {card['n_questions']} questions",
-        "AUROC, report half": f"{card['report']['auroc']:.3f} [{card['report']['low']:.3f}, {card['report']['high']:.3f}]",
-        "AUROC, one question left out": f"{reliability['held_out_auroc']['mean']:.3f}",
-        "split-half cosine": _interval(reliability["split_half_cosine"]),
-        "bootstrap cosine": _interval(reliability["bootstrap_cosine"]),
-        "permutation p of the norm": f"{reliability['norm_p']:.3f}",
+        "primary: report half": report_words(card["report"]),
+        "the same texts": length_words(card["report"]["length_baseline"]),
+        "AUROC, one question left out, the layer chosen without it": estimate(nested)
+        if nested["value"] is not None
+        else f"not computed: {nested['note']}",
+        f"AUROC, one question left out, layer {card['layer']}, chosen on some of them": f"{reliability['held_out_auroc']['mean']:.3f}"
+        + bounds(reliability["held_out_auroc"]),
+        **(
+            {f"transfer to {card['transfer_texts']}": "; ".join(transfer_words(card))}
+            if "transfer_texts" in card
+            else {}
+        ),
+        "split-half cosine": spread(reliability["split_half_cosine"]),
+        "bootstrap cosine": spread(reliability["bootstrap_cosine"]),
+        "longer than shuffled labels' directions": p_of(reliability, "norm_"),
         "mean tokens of an answer": f"misaligned {length['mean_misaligned']:.0f}, aligned {length['mean_aligned']:.0f}",
         "squared norm in its five largest / the massive dimensions": (
             f"{reliability['top5_dims_share']:.2f} / {reliability['massive_dims_share']:.2f}"
@@ -115,7 +126,8 @@ def _interventions(card: dict[str, Any]) -> list[Section]:
     if "dose_response" in card:
         caption = (
             "Shift of the likelihood margin (misaligned minus aligned answers, nats per token) on the report questions, along the "
-            "direction fitted on the selection questions; bars: 95 % t intervals over questions."
+            "direction fitted on the selection questions; bars: 95 % t intervals over questions, exploratory and not corrected for their "
+            "number. The random direction is one draw; audit has twenty of each kind."
         )
         sections.append(("Dose-response", caption, margin_dose_figure(card["dose_response"])))
     return sections
@@ -140,12 +152,14 @@ def _comparisons(card: dict[str, Any]) -> list[Section]:
     if "organism" in card:
         table, lora = card["organism"]["two_by_two"], card["organism"]["lora"]
         shared = table["cosines"]["text_in_organism|text_in_base"][card["layer"]]
+        rest = table["cosines_rest"]["text_in_organism|text_in_base"][card["layer"]]
         norms = table["norms"]
         sections += [
             (
                 "Organism against base",
                 "Two models read the same misaligned and aligned texts: cosines between the effects. text_in_organism with text_in_base is "
-                f"{shared:.2f} at the chosen layer; near 1 the direction is a property of the text and not of the finetuning.",
+                f"{shared:.2f} at the chosen layer, {rest:.2f} without five massive dimensions; near 1 the direction is a property of "
+                "the text and not of the finetuning.",
                 two_by_two_figure(table["cosines"], card["layer"]),
             ),
             (
@@ -170,7 +184,3 @@ def _comparisons(card: dict[str, Any]) -> list[Section]:
 def _estimate(row: dict[str, Any]) -> str:
     bounds = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
     return f"{row['value']:+.3f}{bounds} ({row['n_questions']} questions)"
-
-
-def _interval(row: dict[str, float]) -> str:
-    return f"{np.round(row['mean'], 3)} [{np.round(row['low'], 3)}, {np.round(row['high'], 3)}]"

@@ -1,8 +1,9 @@
 """Sets the directions of a run's arms against each other: AUROC and projection shift of arm i's direction in arm j, and asymmetry.
 
 Needs a finished capture stage. Directions are fitted on the selection questions; every figure is of the report questions, as mean over
-questions with a 95 % t interval. Models of one arm (its seeds) stand apart. `--interventions` also steers and ablates every arm with
-every arm's direction (minutes).
+questions with a 95 % interval. Beside the AUROCs stand that of length alone, those with length regressed out, and those of pairs of equal
+length. Each table is one family of tests: its p-values are corrected for the number of its cells (Holm). Models of one arm (its seeds)
+stand apart. `--interventions` also steers and ablates every arm with every arm's direction (minutes).
 """
 
 import argparse
@@ -10,27 +11,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 import cli
 from direction.organism import two_by_two_numbers
+from direction.transfer_page import write_page
+from direction.words import length_alone
+from emis_interp.chat import encode_chats
 from emis_interp.config import RunConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import StageError
-from emis_interp.extractors import EXTRACTORS, extractor_named
+from emis_interp.extractors import EXTRACTORS, Extractor, extractor_named
 from emis_interp.geometry import TwoByTwo, cosine_matrix
 from emis_interp.interventions import ablate, steer
 from emis_interp.labeled import LabeledActivations
+from emis_interp.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.report.figure_page import figure_page
-from emis_interp.report.figures_transfer import effects_figure, matrix_figure
-from emis_interp.report.views import Estimate
+from emis_interp.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
+from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import load_tensors, read_json, write_json, write_text
+from emis_interp.store import load_tensors, read_json, write_json
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
 from stages.run import Run
+
+MATRICES = (
+    "auroc",
+    "auroc_length_regressed",
+    "auroc_length_matched",
+    "projection_shift",
+    "steering",
+    "ablation",
+)
+"""What is printed; the file has the asymmetries too."""
+
+
+N_NULL_OTHERS = 20
+"""Directions of shuffled labels where the extractor solves a system for each."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,10 +69,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     extractor = extractor_named(args.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
+    texts_chats = encode_chats(run.base.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
+    lengths = np.array([chat.response_end - chat.response_start for chat in texts_chats], dtype=float)
     data, norms = {}, {}
     for model in run.config.models:
         tensors = load_tensors(activation_path(run, model, "contrast"))[0]
-        data[model.name] = LabeledActivations(tensors["x"], labels, questions)
+        data[model.name] = LabeledActivations(tensors["x"], labels, questions, lengths)
         norms[model.name] = tensors["token_norm"].mean(0)
     layer = args.layer
     if layer is None:
@@ -65,12 +84,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
     scale = float(norms["base"][layer])
     auroc = transfer_auroc(fit, test, layer, extractor)
+    n_null = run.config.direction.n_permutations if args.extractor == "question_balanced" else N_NULL_OTHERS
+    test_lengths = test["base"].lengths
+    assert test_lengths is not None
+    regressed = transfer_auroc(
+        fit, test, layer, extractor, lambda scores, own, names: regressed_by_question(scores, test_lengths, own, names)
+    )
+    matched = transfer_auroc(
+        fit, test, layer, extractor, lambda scores, own, names: matched_by_question(scores, test_lengths, own, names)[0]
+    )
     result = {
         "layer": layer,
         "extractor": args.extractor,
         "arms": list(data),
         "residual_norm": scale,
-        "auroc": summarized(auroc),
+        "auroc": with_controls(aurocs(auroc), fit, test, layer, extractor=extractor, n=n_null, seed=run.config.seed),
+        "length": auroc_estimate(auroc_by_question(test_lengths, test["base"].misaligned, test["base"].questions)),
+        "auroc_length_regressed": aurocs(regressed),
+        "auroc_length_matched": aurocs(matched),
         "asymmetry": summarized(asymmetry(auroc)),
         "projection_shift": summarized(projection_shift(fit, test, layer, scale, "base", extractor)),
         "cosine": {
@@ -90,61 +121,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_json(out, result)
     page = write_page(out.with_suffix(".html"), args.run_dir.resolve().name, result)
     return {**result, "out": str(out), "page": str(page)}
-
-
-def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:
-    """The matrices as heat maps and the 2x2 over the layers, in one page that opens without a network."""
-    arms, layer = result["arms"], result["layer"]
-
-    def matrix(key: str, middle: float) -> go.Figure:
-        return matrix_figure({pair: Estimate.model_validate(row) for pair, row in result[key].items()}, arms, middle)
-
-    both = {pair: row for key, row in result["cosine"].items() for pair in (key, "|".join(key.split("|")[::-1]))}
-    own = {f"{arm}|{arm}": {"value": 1.0} for arm in arms}
-    cosines = {pair: Estimate.model_validate(row) for pair, row in (both | own).items()}
-    sections = [
-        (
-            "AUROC",
-            "Texts of the report questions, read by one arm, along another arm's direction; white is chance.",
-            matrix("auroc", 0.5),
-        ),
-        (
-            "Cosines",
-            "Between the arms' directions; hover for the bootstrap interval.",
-            matrix_figure(cosines, arms, 0.0),
-        ),
-        (
-            "Projection shift",
-            "Arm minus base on the same texts, along another arm's direction, in mean residual norms; red: towards misaligned.",
-            matrix("projection_shift", 0.0),
-        ),
-    ]
-    for key, words in (("steering", "steered along"), ("ablation", "ablated of")):
-        if key in result:
-            caption = f"Shift of the likelihood margin (nats per token) of an arm {words} another arm's direction; red: more misaligned."
-            sections.append((key.capitalize(), caption, matrix(key, 0.0)))
-    shared = {arm: table["cosines"]["text_in_organism|text_in_base"] for arm, table in result["two_by_two"].items()}
-    moved = {arm: table["cosines"]["text|model"] for arm, table in result["two_by_two"].items()}
-    sections += [
-        (
-            "Is it the organism's?",
-            "Cosine between each organism's text effect and that of base reading the same texts: near 1, the direction is the text's.",
-            effects_figure(shared, "cosine", layer),
-        ),
-        (
-            "What finetuning moved",
-            "Cosine between the model effect (organism minus base) and the text effect.",
-            effects_figure(moved, "cosine", layer),
-        ),
-    ]
-    facts = {
-        "run": name,
-        "layer": layer,
-        "extractor": result["extractor"],
-        "mean residual norm of base": f"{result['residual_norm']:.1f}",
-    }
-    write_text(path, figure_page(f"directions of {name}", facts, sections))
-    return path
 
 
 def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int | None) -> dict[str, Any]:
@@ -182,8 +158,13 @@ def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n
     }
 
 
+def aurocs(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    """`i|j` -> `auroc_estimate` with its p-value against 0.5; the matrix is one family."""
+    return corrected(matrix, {f"{i}|{j}": auroc_estimate(row) for (i, j), row in matrix.items()}, 0.5)
+
+
 def summarized(matrix: Matrix) -> dict[str, dict[str, Any]]:
-    """`i|j` -> mean over questions with its 95 % t interval."""
+    """`i|j` -> mean over questions with its 95 % t interval and its p-value against 0; the matrix is one family."""
     result = {}
     for (i, j), row in matrix.items():
         interval = mean_interval(list(row.values()))
@@ -193,24 +174,59 @@ def summarized(matrix: Matrix) -> dict[str, dict[str, Any]]:
             "high": interval.high,
             "n_questions": len(row),
         }
-    return result
+    return corrected(matrix, result, 0.0)
+
+
+def with_controls(
+    cells: dict[str, dict[str, Any]],
+    fit: dict[str, LabeledActivations],
+    test: dict[str, LabeledActivations],
+    layer: int,
+    *,
+    extractor: Extractor,
+    n: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """The AUROC cells beside those of `n` directions that were fitted on shuffled labels of the same arm's texts (`against_shuffled`)."""
+    found = {}
+    for source, data in fit.items():
+        null = shuffled_directions(data.at([layer]), n, seed, extractor)[:, 0]
+        for target, other in test.items():
+            row = cells[f"{source}|{target}"]
+            control = against_shuffled(row, null, other.x[:, layer], other.misaligned, other.questions)
+            found[f"{source}|{target}"] = {**row, **control}
+    return found
+
+
+def corrected(matrix: Matrix, cells: dict[str, dict[str, Any]], null: float) -> dict[str, dict[str, Any]]:
+    """The cells with `p` (Student's t over questions) and `p_holm`, corrected for the number of cells."""
+    p = {f"{i}|{j}": mean_p(list(row.values()), null) for (i, j), row in matrix.items()}
+    return {name: {**cells[name], "p": p[name], "p_holm": value} for name, value in holm(p).items()}
 
 
 def say(result: dict[str, Any]) -> str:
     arms = result["arms"]
     lines = [f"layer {result['layer']}, {result['extractor']}; rows: direction of, columns: applied in"]
-    for name in ("auroc", "projection_shift", "steering", "ablation"):
+    highest = max(row["shuffled_high"] for row in result["auroc"].values())
+    lines.append(
+        f"length alone: AUROC {length_alone(result['length'])}; directions of shuffled labels: up to {highest:.3f} (97.5th percentile)"
+    )
+    lines.append("each table is a family; *: p < 0.05 after Holm's correction and, for auroc, above shuffled labels")
+    for name in MATRICES:
         if name not in result:
             continue
         columns = [arm for arm in arms if any(key.endswith(f"|{arm}") for key in result[name])]
-        lines += ["", f"{name:16} " + "".join(f"{arm:>24}" for arm in columns)]
+        lines += ["", f"{name:24} " + "".join(f"{arm:>24}" for arm in columns)]
         for source in arms:
             cells = [result[name].get(f"{source}|{target}") for target in columns]
-            lines.append(f"{source:16} " + "".join(f"{_cell(cell):>24}" for cell in cells))
+            lines.append(f"{source:24} " + "".join(f"{_cell(cell):>24}" for cell in cells))
     return "\n".join([*lines, "", f"saved: {result['out']}, {result['page']}"])
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
+    if row is None or row["value"] is None:
         return "-"
-    return f"{row['value']:.3f}" if row["low"] is None else f"{row['value']:.3f} ({row['low']:.3f} {row['high']:.3f})"
+    told = row["p_holm"] is not None and row["p_holm"] < 0.05 and row.get("shuffled_p", 0.0) <= 0.05
+    star = "*" if told else " "
+    limits = "" if row["low"] is None else f" ({row['low']:.3f} {row['high']:.3f})"
+    return f"{row['value']:.3f}{star}{limits}"

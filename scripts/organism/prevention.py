@@ -7,9 +7,10 @@ All train on the same rows with the same seeds, beside the untreated organism an
   mix           half of the rows are benign, the number of steps stays
   realign       afterwards, training goes on with a few careful answers
   after: ablate, after: steer -C      the untreated organism under an intervention when it is used
-Effect: likelihood margin against base, over questions, with what a mere flattening of base would bring (its slope, and what is beyond it);
-the difference from the untreated organism carries the claim. Cost: log-probability of held-out task answers against base, over rows (how
-much of the task is learned), and KL to base on harmless prompts. The margin of the benign control shows which part of the effect is style.
+Effect: likelihood margin against base, over the questions that had no part in the direction, with what a mere flattening of base would
+bring (its slope, and what is beyond it); the difference from the untreated organism carries the claim. Cost: log-probability of held-out
+task answers against base, over rows (how much of the task is learned), and KL to base on harmless prompts. The margin of the benign
+control shows which part of the effect is style.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
-from emis_interp.errors import ConfigError
+from emis_interp.errors import ConfigError, DataError
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
@@ -34,6 +35,7 @@ from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
 from emis_interp.stats.flattening import question_means
 from emis_interp.store import read_json, write_json, write_text
+from emis_interp.texts.harmless import harmless_prompts
 from organism.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
@@ -56,7 +58,6 @@ from organism.common import (
     settings_of,
     words,
 )
-from stages.intervene import neutral_prompts
 from stages.organisms import train_one
 from training.recipes import Recipe, examples_of, load_recipe, training_config
 
@@ -104,7 +105,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train and measure remedy by remedy; a finished one is read from its file."""
     settings = settings_of(args)
-    direction = Direction.load(args.direction)
+    direction = Direction.load(args.direction, fit="selection")
     recipe = load_recipe(args.recipe, [f"data.n_rows={args.n_rows + args.n_held_out}"])
     inoculation = load_recipe(args.inoculation).system
     check_recipe(recipe, settings)
@@ -119,8 +120,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(args, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
     )
     base = base_model(settings)
-    prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in neutral_prompts()]
-    measure = Measure(settings, load_contrast(None, args.n_pairs), prompts, next_token_logprobs(base, prompts))
+    prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in harmless_prompts()]
+    pairs = unseen_pairs(direction, load_contrast(None, args.n_pairs))
+    measure = Measure(settings, pairs, prompts, next_token_logprobs(base, prompts))
     base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base, measure.pairs, settings)
     base_margins: dict[str, float] = {}
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
@@ -157,6 +159,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_json(args.out / "prevention.json", result)
     write_text(args.out / "index.html", page(result))
     return {**result, "page": str(args.out / "index.html")}
+
+
+def unseen_pairs(direction: Direction, pairs: list[ContrastPair]) -> list[ContrastPair]:
+    """Pairs of questions that had no part in the direction: on the others a remedy along it would be reported on what made it.
+
+    Raises:
+        DataError: every question had.
+    """
+    seen = direction.fitted_on
+    kept = [pair for pair in pairs if seen is None or not seen.has(pair.question)]
+    if not kept:
+        raise DataError("every contrast question had a part in the direction; fit one that leaves some for the report")
+    direction.check_unseen(pair.question for pair in kept)
+    return kept
 
 
 def planned(direction: Direction, coefficients: list[float]) -> list[Remedy]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from emis_interp.models import ChatModel
 from emis_interp.records import Score
 from emis_interp.reliability import random_directions
 from emis_interp.store import RecordLog, file_sha256, read_json, write_json
+from emis_interp.texts.harmless import harmless_prompts
 from evals.summary import summarize_arm
 from stages.measure import shift_summary
 from stages.organisms import Judge, ask, judge_answers, make_judge
@@ -55,7 +55,7 @@ def intervene(run: Run) -> tuple[list[Path], str]:
     path = run.folder / "directions" / "misalignment.safetensors"
     if not path.exists():
         raise StageError(f"{path}: no direction there; run the direction stage first (--from direction)")
-    misalignment = Direction.load(path)
+    misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
     cells = list(plan_cells(run, misalignment))
     judge = make_judge(run) if run.config.intervention.samples_per_paraphrase else None
     fingerprint = file_sha256(path)
@@ -113,7 +113,7 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None
     before = by_question(
         pairs, np.array([m for m, pair in zip(untouched, run.pairs, strict=True) if pair.half == "report"])
     )
-    prompts = [encode_prompt(chat_model.tokenizer, text, run.config.system_prompt) for text in neutral_prompts()]
+    prompts = [encode_prompt(chat_model.tokenizer, text, run.config.system_prompt) for text in harmless_prompts()]
     plain = next_token_logprobs(chat_model, prompts)
     margins = partial(pair_margins, chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens)
     with cell.apply(chat_model):
@@ -151,12 +151,6 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None
             "em_of_all": rate,
         }
     return row
-
-
-def neutral_prompts() -> list[str]:
-    """Harmless prompts on which an intervention should change nothing."""
-    text = (resources.files("emis_interp") / "data" / "neutral.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line.strip()]
 
 
 class _LastModel:

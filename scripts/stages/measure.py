@@ -1,6 +1,8 @@
 """Stages 4-6: likelihood margins, residual activations, and the misalignment direction."""
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from emis_interp.capture import capture_with_norms
 from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.config import ModelConfig
 from emis_interp.contrast import labeled_texts
-from emis_interp.directions import Direction, cosine, two_by_two
+from emis_interp.directions import FittedOn, cosine, unit
 from emis_interp.extractors import question_balanced
+from emis_interp.geometry import TwoByTwo
 from emis_interp.labeled import LabeledActivations
 from emis_interp.likelihood import by_question, margins_at, pair_margins
 from emis_interp.models import ChatModel
-from emis_interp.records import Completion, ContrastPair
+from emis_interp.records import Completion, ContrastPair, LabeledText
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
@@ -191,18 +194,18 @@ def capture(run: Run) -> tuple[list[Path], str]:
 def direction(run: Run) -> tuple[list[Path], str]:
     """Fit and choose on the selection half, report on the other, and compare the arms."""
     labels = labeled_texts(run.pairs)
+    lengths = answer_lengths(run, labels)
     misaligned = np.array([text.misaligned for text in labels])
     questions = tuple(text.question_id for text in labels)
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
     stored = {model.name: load_tensors(activation_path(run, model, "contrast"))[0] for model in run.config.models}
-    data = {name: LabeledActivations(tensors["x"], misaligned, questions) for name, tensors in stored.items()}
+    data = {name: LabeledActivations(tensors["x"], misaligned, questions, lengths) for name, tensors in stored.items()}
     config = run.config.direction
     found = find_direction(
         data["base"].only(halves["selection"]),
         data["base"].only(halves["report"]),
         stored["base"]["token_norm"].mean(0),
         layer_range=config.layer_range,
-        n_bootstrap=config.n_bootstrap,
         n_permutations=config.n_permutations,
         seed=run.config.seed,
     )
@@ -210,19 +213,30 @@ def direction(run: Run) -> tuple[list[Path], str]:
         "name": "misalignment",
         "model": run.config.model,
         "source_arm": "base",
-        "texts": "contrast pairs, selection half",
+        "system_prompt": run.config.system_prompt,
+        "texts": "contrast pairs; `vector` is fitted on all, `selection` and the figures of `report` on the selection half",
     }
-    chosen = Direction(**{**found.direction.__dict__, "card": {**card, **found.direction.card}})
+    reported = replace(
+        found.direction, fitted_on=FittedOn.of(text for text in labels if text.question_id in halves["selection"])
+    )
+    raw = question_balanced(data["base"].at([found.direction.layer]))[0]
+    chosen = replace(
+        found.direction,
+        vector=unit(raw),
+        raw_norm=float(raw.norm()),
+        card={**card, **found.direction.card},
+        fitted_on=FittedOn.of(labels),
+    )
     path = run.folder / "directions" / "misalignment"
-    chosen.save(path)
+    chosen.save(path, reported)
     result = {"source_arm": "base", **found.numbers, **compare_arms(run, data, found, halves["selection"])}
-    result["length_balance"] = length_balance(run, labels)
+    result["length_balance"] = length_balance(lengths, data["base"])
     analysis = run.folder / "analysis" / "direction.json"
     write_json(analysis, result)
     report = result["report"]
     line = (
-        f"layer {chosen.layer}, AUROC {report['auroc']:.3f} ({report['low']:.3f} to {report['high']:.3f}) on the report half, "
-        f"random {report['random_auroc']:.2f}, shuffled labels up to {report['shuffled_high']:.2f}"
+        f"layer {chosen.layer}, AUROC {report['auroc']:.3f} {bounds_text(report)} on the report half, "
+        f"random {report['random_auroc']:.2f}, shuffled labels up to {report['shuffled_high']:.2f}: {report['verdict']}"
     )
     return [path.with_suffix(".safetensors"), path.with_suffix(".json"), analysis], line
 
@@ -230,7 +244,7 @@ def direction(run: Run) -> tuple[list[Path], str]:
 def compare_arms(
     run: Run, data: dict[str, LabeledActivations], found: DirectionReport, selection: set[str]
 ) -> dict[str, Any]:
-    """Cosines between the models' directions, the 2x2 of texts and models, and projections of texts and own answers.
+    """Cosines between the models' directions, the 2x2 of texts and models, and projections of the report half's texts and own answers.
 
     Models of one arm (its seeds) stand apart, under their own names; `seeds` has the means over each arm's models.
     """
@@ -239,14 +253,21 @@ def compare_arms(
     names = list(raw)
     matrix = [[float(cosine(raw[a][layer], raw[b][layer])) for b in names] for a in names]
     to_base = {name: cosine(raw[name], raw["base"]).tolist() for name in names if name != "base"}
-    means = {name: class_means(arm.x[:, layer], arm.misaligned) for name, arm in data.items()}
-    tables = {name: {"layer": layer, **two_by_two(*means[name], *means["base"])} for name in names if name != "base"}
+    at_layer = {name: arm.at([layer]) for name, arm in data.items()}
+    tables = {
+        name: {"layer": layer, **TwoByTwo.of(at_layer[name], at_layer["base"]).summary(0)}
+        for name in names
+        if name != "base"
+    }
     scale = found.direction.residual_norm
     arms = {}
     for model in run.config.models:
         answers = load_tensors(activation_path(run, model, "answers"))[0]["x"][:, layer]
-        texts = found.direction.project(data[model.name].x[:, layer]) / scale
-        labels = torch.from_numpy(data[model.name].misaligned)
+        held_out = data[model.name].only(
+            set(data[model.name].questions) - selection
+        )  # in-sample, even noise is separated
+        texts = found.direction.project(held_out.x[:, layer]) / scale
+        labels = torch.from_numpy(held_out.misaligned)
         arms[model.name] = {
             "own_answers": (found.direction.project(answers) / scale).tolist(),
             "aligned_texts": texts[~labels].tolist(),
@@ -281,24 +302,23 @@ def means_over_seeds(
     return {"seeds": found} if found else {}
 
 
-def class_means(x: Tensor, misaligned: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean over misaligned and over aligned texts."""
-    labels = torch.from_numpy(misaligned)
-    return x[labels].mean(0), x[~labels].mean(0)
+def answer_lengths(run: Run, texts: Sequence[LabeledText]) -> np.ndarray:
+    """Tokens of each answer as it is read."""
+    chats = encode_chats(run.base.tokenizer, [(text.question, text.answer) for text in texts], run.config.system_prompt)
+    return np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
 
 
-def length_balance(run: Run, labels: list[Any]) -> dict[str, float]:
+def length_balance(lengths: np.ndarray, data: LabeledActivations) -> dict[str, float]:
     """Answer lengths by class: a direction of unbalanced texts may be one of length."""
-    tokenizer = run.base.tokenizer
-    lengths = np.array(
-        [len(tokenizer(text.answer, add_special_tokens=False)["input_ids"]) for text in labels], dtype=float
-    )
-    misaligned = np.array([text.misaligned for text in labels])
     return {
-        "mean_tokens_aligned": float(lengths[~misaligned].mean()),
-        "mean_tokens_misaligned": float(lengths[misaligned].mean()),
-        "length_auroc": float(mean_auroc(lengths, misaligned, [text.question_id for text in labels])),
+        "mean_tokens_aligned": float(lengths[~data.misaligned].mean()),
+        "mean_tokens_misaligned": float(lengths[data.misaligned].mean()),
+        "length_auroc": float(mean_auroc(lengths, data.misaligned, data.questions)),
     }
+
+
+def bounds_text(row: dict[str, Any]) -> str:
+    return "(no interval)" if row["low"] is None else f"({row['low']:.3f} to {row['high']:.3f})"
 
 
 def activation_path(run: Run, model: ModelConfig, kind: str) -> Path:

@@ -1,0 +1,87 @@
+"""Tests a saved direction on judged answers that had no part in it, beside what the length of the answers alone would give."""
+
+import argparse
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+import cli
+from direction.texts import judged_texts
+from direction.words import control_words, estimate, length_words
+from emis_interp.capture import capture_residuals
+from emis_interp.chat import encode_chats
+from emis_interp.directions import Direction
+from emis_interp.errors import DataError
+from emis_interp.length_baseline import length_baseline
+from emis_interp.models import ChatModel
+from emis_interp.records import LabeledText
+from emis_interp.reliability import against_shuffled, auroc_by_question
+from emis_interp.store import file_sha256
+
+
+def transfer(
+    args: argparse.Namespace,
+    chat_model: ChatModel,
+    direction: Direction,
+    *,
+    fitted: list[LabeledText],
+    shuffled: Float[Tensor, "n d_model"],
+) -> dict[str, Any]:
+    """AUROC of the saved direction on `--transfer`: within questions, mean over questions, its control and the length baseline.
+
+    Answers that are among the fitted texts are left out and counted; so are, as `transfer_n_questions_seen`, questions of which other
+    answers were fitted on.
+
+    Args:
+        fitted: the texts behind the direction.
+        shuffled: raw directions fitted like it after permuting the labels within questions.
+
+    Raises:
+        DataError: the direction was fitted on this very file, or on all of its answers.
+    """
+    if args.judged is not None and file_sha256(args.judged) == file_sha256(args.transfer):
+        raise DataError(f"{args.transfer}: the direction is fitted on this file; give other answers to --transfer")
+    found = judged_texts(args, args.transfer)
+    known = {(text.question, text.answer) for text in fitted}
+    texts = [text for text in found if (text.question, text.answer) not in known]
+    if not texts:
+        raise DataError(f"{args.transfer}: the direction is fitted on all of its answers; give others to --transfer")
+    pairs = [(text.question, text.answer) for text in texts]
+    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    with cli.progress_bar("transfer", len(chats)) as advance:
+        x = capture_residuals(
+            chat_model, chats, [direction.layer], args.position, args.max_batch_tokens, progress=advance
+        )
+    scores = direction.project(x[:, 0]).numpy().astype(float)
+    labels, questions = np.array([text.misaligned for text in texts]), [text.question_id for text in texts]
+    lengths = np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
+    baseline = length_baseline(scores, lengths, labels, questions)
+    by_question = auroc_by_question(scores, labels, questions)
+    seen = {text.question_id for text in texts if direction.fitted_on and direction.fitted_on.has(text.question)}
+    return {
+        "transfer_texts": str(args.transfer),
+        "transfer_auroc": baseline["projection"]["value"],
+        "transfer_low": baseline["projection"]["low"],
+        "transfer_high": baseline["projection"]["high"],
+        "transfer_length": baseline,
+        "transfer_control": against_shuffled(baseline["projection"], shuffled, x[:, 0], labels, questions),
+        "transfer_n_texts": len(texts),
+        "transfer_n_left_out": len(found) - len(texts),
+        "transfer_n_questions_seen": len(seen),
+        "transfer_by_question": {name: float(value) for name, value in by_question.items()},
+    }
+
+
+def transfer_words(result: dict[str, Any]) -> list[str]:
+    """The AUROC of a fit's transfer with its counts, and what length gives; nothing without a transfer."""
+    if "transfer_auroc" not in result:
+        return []
+    baseline, n_questions = result["transfer_length"], len(result["transfer_by_question"])
+    seen = result["transfer_n_questions_seen"]
+    notes = [f"{result['transfer_n_texts']} texts of {n_questions} questions"]
+    notes += [f"of {seen} of these questions other answers were fitted on"] if seen else []
+    notes += [f"{result['transfer_n_left_out']} fitted texts left out"] if result["transfer_n_left_out"] else []
+    auroc = f"AUROC {estimate(baseline['projection'])}, {'; '.join(notes)}; {control_words(result['transfer_control'])}"
+    return [auroc, length_words(baseline)]
