@@ -34,7 +34,7 @@ class JudgeError(EmisError):
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """`"; did you mean `layers`?"` when an option is close to `word`, else the list of options."""
     options = sorted(options)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:200], options, n=1, cutoff=0.6)
     if close:
         return f"; did you mean `{close[0]}`?"
     return f"; known: {', '.join(options)}" if options else ""
