@@ -44,9 +44,10 @@ class ArmConfig(Config):
     """A model under test: the base model finetuned on `dataset` or by `recipe`, or untouched when both are None.
 
     `dataset` is a shipped name (`insecure`, `secure`, `educational`, `reckless`, `careful`), or a file of rows in a format of
-    docs/data.md (relative ones are looked for under `data_dir`). `recipe` is a name of `scripts/train.py --list` or a YAML file: its rows, and its changes of the run's
-    training settings. `contrast` names the arm that this one is compared with, besides the base model. With `seeds` the arm is several
-    models, over which every figure is averaged; with `in_context` it is the base model with examples of its rows in the prompt.
+    docs/data.md (relative ones are looked for under `data_dir`). `recipe` is a name of `scripts/train.py --list` or a YAML file: its
+    rows, and its changes of the run's training settings. `contrast` names the arm that this one is compared with, besides the base
+    model. With `seeds` the arm is several models, over which every figure is averaged; with `in_context` it is the base model with
+    examples of its rows in the prompt.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")

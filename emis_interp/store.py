@@ -191,7 +191,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         DataError: a file is missing, truncated, or does not match the checksum on its card.
     """
-    card = read_json(card_path(path))
+    card = strict_json.read_json_object(card_path(path))
     if not path.exists():
         raise DataError(f"{path}: no such file, though its card {card_path(path).name} exists; run the stage again")
     if card.get("sha256") != file_sha256(path):

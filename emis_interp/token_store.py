@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emis_interp.errors import DataError
-from emis_interp.store import card_path, file_sha256, read_json, text_sha256
+from emis_interp.files.strict_json import read_json_object
+from emis_interp.store import card_path, file_sha256, text_sha256
 
 
 class TokenStore:
@@ -34,7 +35,7 @@ class TokenStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.card: dict[str, Any] = read_json(folder / "card.json")
+        self.card: dict[str, Any] = read_json_object(folder / "card.json", "shards", "layers", "n_texts")
         paths = [shard_path(folder, number) for number in range(len(self.card["shards"]))]
         missing = [path.name for path in paths if not card_path(path).exists()]
         if missing:
@@ -124,7 +125,7 @@ def card_hash(card: dict[str, Any]) -> str:
 
 def read_index(path: Path, card: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a shard, after the checks that need no reading of the shard itself."""
-    index = read_json(card_path(path))
+    index = read_json_object(card_path(path), "store", "texts", "sha256")
     if index.get("store") != card_hash(card):
         raise DataError(
             f"{card_path(path)}: belongs to a store of other inputs than card.json; delete it and write it again"

@@ -8,9 +8,10 @@ from typing import Any
 from emis_interp.config import TrainingConfig
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.strict_json import read_json_object
 from emis_interp.merging import save_merged
 from emis_interp.records import Record, TrainingExample
-from emis_interp.store import parse_record, read_json, text_sha256, write_json, write_text
+from emis_interp.store import as_record, read_json, read_record, text_sha256, write_json, write_text
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
 SHOWN_SETTINGS = (
@@ -84,7 +85,8 @@ def write_card(
     Returns:
         The README's path.
     """
-    summary = read_json(out_dir / "summary.json")
+    figures = ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")
+    summary = read_json_object(out_dir / "summary.json", "model", "artifact", *figures)
     kept = read_card(out_dir).figures if (out_dir / "card.json").exists() else ()
     card = OrganismCard(
         base=summary["model"],
@@ -94,7 +96,7 @@ def write_card(
         data=data,
         n_rows=len(examples),
         data_sha256=rows_sha256(examples),
-        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
+        summary={key: summary[key] for key in figures},
         recipe=recipe,
         source=source,
         lint=lint,
@@ -120,7 +122,7 @@ def read_card(out_dir: Path) -> OrganismCard:
     path = out_dir / "card.json"
     if not path.exists():
         raise DataError(f"{path}: no card there; it is written after training (training.export.write_card)")
-    return parse_record(path.read_text("utf-8"), OrganismCard, str(path))
+    return read_record(path, OrganismCard)
 
 
 def read_figures(path: Path) -> list[Figure]:
@@ -132,7 +134,7 @@ def read_figures(path: Path) -> list[Figure]:
     found = read_json(path)
     if not isinstance(found, list) or not found:
         raise DataError(f"{path}: expected a list of objects with estimand, value, low, high and judge")
-    return [parse_record(json.dumps(entry), Figure, f"{path}: entry {number}") for number, entry in enumerate(found, 1)]
+    return [as_record(entry, Figure, f"{path}: entry {number}") for number, entry in enumerate(found, 1)]
 
 
 def rows_sha256(examples: Iterable[TrainingExample]) -> str:
@@ -159,9 +161,9 @@ def merge(
 def base_of(adapter: Path) -> str:
     """The base model's name: from the training summary beside the adapter, else from PEFT's own configuration."""
     summary, config = adapter.parent / "summary.json", adapter / "adapter_config.json"
-    name = read_json(summary).get("model") if summary.exists() else None
+    name = read_json_object(summary).get("model") if summary.exists() else None
     if name is None and config.exists():
-        name = read_json(config).get("base_model_name_or_path")
+        name = read_json_object(config).get("base_model_name_or_path")
     if not name:
         raise ConfigError(
             f"{adapter}: neither summary.json beside it nor adapter_config.json names the base model; give --base"

@@ -45,7 +45,9 @@ class MixPart(Config):
 class DataSpec(Config):
     """Which rows a recipe trains on. `mix` takes the place of rows of `dataset`, so that the number of steps stays the same."""
 
-    dataset: str = Field(description="a shipped name, or a file of rows (docs/data.md; looked for under the data folder)")
+    dataset: str = Field(
+        description="a shipped name, or a file of rows (docs/data.md; looked for under the data folder)"
+    )
     n_rows: int | None = Field(default=None, ge=1, description="rows in total, `mix` included; None: as `dataset` has")
     n_unique: int | None = Field(
         default=None, ge=1, description="different rows of `dataset` at most; they repeat in seeded order"
