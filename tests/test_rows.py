@@ -98,7 +98,7 @@ def test_an_empty_system_prompt_is_one_in_our_own_format_and_none_in_those_of_ot
         ({"text": "Q: How? A: So."}, r"whole texts \(`text`\), but the loss is on the response alone; found `text`; a row is"),
         ({"a": 1, "b": 2}, "neither prompt nor response; found `a`, `b`; a row is .*messages"),
         ({"contents": [{"parts": [{"text": "x"}]}]}, "neither prompt nor response; found `contents`"),
-        ({}, "found no keys"),
+        ({}, "found nothing"),
         ("text", "expected an object, found text; a row is"),
         ([1, 2], "expected an object, found an array"),
         ({"prompt": "How?", "respons": "So."}, r"missing completion \(did you mean `response` by `respons`\?\).*found `prompt`, `respons`"),

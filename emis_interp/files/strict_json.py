@@ -100,9 +100,9 @@ def kind_of(value: Any) -> str:
 
 
 def listed(keys: Collection[Any], most: int = 12) -> str:
-    """The keys of an object for an error: `a`, `b` and 3 more, or `no keys`."""
+    """The keys of an object for an error: `a`, `b` and 3 more, or `nothing`."""
     names = [shown(str(key), 40) for key in list(keys)[:most]]
-    return ", ".join(names) + (f" and {len(keys) - most} more" if len(keys) > most else "") if names else "no keys"
+    return ", ".join(names) + (f" and {len(keys) - most} more" if len(keys) > most else "") if names else "nothing"
 
 
 def has_surrogate(text: str) -> bool:
