@@ -123,7 +123,7 @@ def parse_yaml(text: str, where: str, *, error: ErrorType = DataError) -> YamlDo
     """
     with _in_words(text, where, error):
         node = _Loader(text).get_single_node()
-        document = YamlDocument(None, where)
+        document = YamlDocument(None, where, {(): Place(where, "")})
         if node is not None:
             document.value = _Reader(document).value(node, ())
         return document
@@ -319,8 +319,9 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
             f"{where}:{line}: not YAML (holds the character {character}); take it out, or write it as an escape in quotes"
         ) from None
     except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        raise error(_line(where, mark, f"not YAML ({_words(problem)})", _advice(problem, text, mark))) from None
+        mark: Any = problem.problem_mark or problem.context_mark
+        before = text[max(0, mark.index - mark.column) : mark.index + 1]
+        raise error(_line(where, mark, f"not YAML ({_words(problem)})", _advice(problem, before))) from None
 
 
 def _line(where: str, mark: Any, problem: str, advice: str) -> str:
@@ -335,11 +336,12 @@ def _words(problem: yaml.MarkedYAMLError) -> str:
     return shown(f"{begins} ".join(parts), 160)[1:-1]
 
 
-def _advice(problem: yaml.MarkedYAMLError, text: str, mark: Any) -> str:
+def _advice(problem: yaml.MarkedYAMLError, before: str) -> str:
+    """What to do; `before` is the line up to the mark."""
     said = str(problem.problem)
     if "another document" in said:
         return "expected one document; take out the line `---` and what belongs to another file"
-    if r"'\t'" in said or "\t" in text.split("\n")[mark.line][: mark.column + 1]:
+    if r"'\t'" in said or "\t" in before:
         return "indent with spaces, not tabs"
     if "cannot start any token" in said or "mapping values are not allowed" in said or "expected <block end>" in said:
         return "put texts that hold `: `, ` #` or begin with a sign in quotes, and line up keys of one mapping"
