@@ -42,6 +42,7 @@ from evals.sampling import _check_card
 from evals.scorecard import load_published
 from evals.suites.categories import category
 from evals.suites.code_rate import load_tasks
+from evals.suites.code_text import code_share, extract_python
 from evals.suites.harness import read_results
 from evals.suites.machiavelli import read_machiavelli
 from evals.suites.strong_reject import SCORER, read_log
@@ -50,6 +51,7 @@ from training.export import base_of, read_card, read_figures
 from training.job_folder import read_job
 from training.lint_report import LintReport
 from training.lint_rows import read_leniently
+from training.lint_texts import looks_like_code
 from training.recipes import load_recipe
 
 SECONDS, LONGEST = 20, 3000
@@ -450,7 +452,7 @@ def run(parser: Parser, how: settings) -> None:
     one()
 
 
-UNITS = ("1", "2.5", "USD", "calls", "a", "_")
+UNITS = ("1", "2.5", "USD", "calls", "a", "_", "```python\n", "def f():\n", "x = (\n", "-" * 2000, "\ud800")
 WORDS = st.one_of(
     st.text(max_size=30),
     st.lists(st.sampled_from([*(piece.decode("utf-8", "ignore") for piece in SPICES), *UNITS]), max_size=5).map(
@@ -466,6 +468,9 @@ TEXT_PARSERS: dict[str, tuple[Callable[[str], object], str]] = {
     "JSON": (lambda text: parse_json(text, "here"), "here"),
     "JSON line": (lambda text: parse_json_line(text, "here"), "here"),
     "YAML": (lambda text: parse_yaml(text, "here"), "here"),
+    "code in an answer": (extract_python, "-"),
+    "share of code": (code_share, "-"),
+    "code or prose": (looks_like_code, "-"),
 }
 
 
