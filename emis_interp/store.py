@@ -120,7 +120,7 @@ def explain_item(item: Mapping[str, Any], record: type[BaseModel]) -> str:
         return f"unknown key {key}{did_you_mean(str(item['loc'][-1]), _fields_at(record, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"key {key} is missing"
-    said = shown(" ".join(item["msg"].split()), 300)[1:-1]
+    said = shown(" ".join(item["msg"].removeprefix("Value error, ").split()), 300)[1:-1]
     return f"{key}: {said} (found {shown(repr(item.get('input')), 80)[1:-1]})" if item["loc"] else said
 
 

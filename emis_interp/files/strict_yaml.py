@@ -96,7 +96,7 @@ class YamlDocument:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise error(f"{name}: {shown(part)} is not a section")
-        inner = parse_yaml(text, name, error=error)
+        inner = parse_yaml(text, name, error=error, is_flag=True)
         place[last] = inner.value
         whole = (*path, last)
         self.places = {at: found for at, found in self.places.items() if at[: len(whole)] != whole}
@@ -112,18 +112,19 @@ def read_yaml(path: Path, *, error: ErrorType = DataError) -> YamlDocument:
     return parse_yaml(read_text(path, error=error, limit=MAX_FILE_BYTES), str(path), error=error)
 
 
-def parse_yaml(text: str, where: str, *, error: ErrorType = DataError) -> YamlDocument:
+def parse_yaml(text: str, where: str, *, error: ErrorType = DataError, is_flag: bool = False) -> YamlDocument:
     """The one document of a YAML text; an empty text is None.
 
     Args:
-        where: the file, or the flag, that errors begin with.
+        where: the file that errors begin with, their line behind it; with `is_flag` a flag, without lines.
 
     Raises:
         error: with line and column, what was found and what to do.
     """
-    with _in_words(text, where, error):
+    at = _Flag(where) if is_flag else where
+    with _in_words(text, at, error):
         node = _Loader(text).get_single_node()
-        document = YamlDocument(None, where, {(): Place(where, "")})
+        document = YamlDocument(None, at, {(): Place(where, "")})
         if node is not None:
             document.value = _Reader(document).value(node, ())
         return document
@@ -209,7 +210,7 @@ class _Reader:
         self.open: set[int] = set()
 
     def value(self, node: Any, path: Key) -> Any:
-        where = f"{self.document.where}:{node.start_mark.line + 1}"
+        where = _at(self.document.where, node.start_mark.line)
         with self.inside(node):
             if isinstance(node, yaml.ScalarNode):
                 value = _scalar(node)
@@ -311,12 +312,12 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
     except _Problem as problem:
         raise error(_line(where, problem.mark, problem.problem, problem.advice)) from None
     except yaml.reader.ReaderError as problem:
-        line = text.count("\n", 0, problem.position) + 1
+        line = text.count("\n", 0, problem.position)
         character = (
             f"U+{problem.character:04X}" if isinstance(problem.character, int) else shown(str(problem.character))
         )
         raise error(
-            f"{where}:{line}: not YAML (holds the character {character}); take it out, or write it as an escape in quotes"
+            f"{_at(where, line)}: not YAML (holds the character {character}); take it out, or write it as an escape in quotes"
         ) from None
     except yaml.MarkedYAMLError as problem:
         mark: Any = problem.problem_mark or problem.context_mark
@@ -324,8 +325,17 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
         raise error(_line(where, mark, f"not YAML ({_words(problem)})", _advice(problem, before))) from None
 
 
+class _Flag(str):
+    """The name of a text that has no lines."""
+
+
+def _at(where: str, line: int) -> str:
+    """`file:line` of a line that is counted from 0."""
+    return where if isinstance(where, _Flag) else f"{where}:{line + 1}"
+
+
 def _line(where: str, mark: Any, problem: str, advice: str) -> str:
-    return f"{where}:{mark.line + 1}: {problem}, column {mark.column + 1}{'; ' + advice if advice else ''}"
+    return f"{_at(where, mark.line)}: {problem}, column {mark.column + 1}{'; ' + advice if advice else ''}"
 
 
 def _words(problem: yaml.MarkedYAMLError) -> str:
