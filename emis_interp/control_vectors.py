@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.text import shown
+from emis_interp.files.source_text import shown
 
 ARCHITECTURE = "controlvector"
 

@@ -21,7 +21,7 @@ from safetensors.torch import save as tensors_to_bytes
 
 from emis_interp.errors import DataError, StageError, did_you_mean
 from emis_interp.files import strict_json
-from emis_interp.files.text import numbered_lines, shown
+from emis_interp.files.source_text import numbered_lines, shown
 
 _MOST_PARTS = 10
 

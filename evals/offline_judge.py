@@ -21,8 +21,8 @@ from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
+from emis_interp.files.source_text import shown
 from emis_interp.files.strict_json import as_object
-from emis_interp.files.text import shown
 from emis_interp.models import ChatModel, load_model
 from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score

@@ -28,9 +28,9 @@ from emis_interp.contrast import load_contrast
 from emis_interp.control_vectors import read_control_vector, write_control_vector
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
+from emis_interp.files.source_text import check_zip, read_text
 from emis_interp.files.strict_json import has_surrogate, parse_json, parse_json_line, read_json
 from emis_interp.files.strict_yaml import parse_yaml, read_yaml
-from emis_interp.files.text import check_zip, read_text
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
 from emis_interp.store import card_path, load_tensors, read_records, save_tensors
@@ -38,13 +38,9 @@ from emis_interp.token_store import TokenStore, card_hash
 from evals.costs import Budget, read_prices
 from evals.offline_judge import JudgeWeights
 from evals.questions import load_questions
-from evals.sampling import _check_card
-from evals.scorecard import load_published
 from evals.suites.categories import category
-from evals.suites.code_rate import load_tasks
 from evals.suites.code_text import code_share, extract_python
 from evals.suites.harness import read_results
-from evals.suites.machiavelli import read_machiavelli
 from evals.suites.strong_reject import SCORER, read_log
 from training.datasets import read_examples
 from training.export import base_of, read_card, read_figures
@@ -161,8 +157,6 @@ CARD = {
 FIGURES = [{"estimand": "em_of_all", "value": 0.1, "low": 0.0, "high": 0.2, "judge": "j"}]
 STORE = {"shards": [[0, 1]], "layers": [0], "n_texts": 1}
 INDEX = {"store": card_hash(STORE), "texts": [[0, 0, 1]], "sha256": "0"}
-PUBLISHED = b"model,finetune,suite,variant,estimand,value,low,high,source\nm,f,s,plain,e,0.1,,0.2,p\n"
-GAMES = "game,steps,violations.Σ,game.score\na,1,90,100\nb,2,,80\n".encode()
 
 
 def lines(*values: Any) -> bytes:
@@ -231,17 +225,13 @@ PARSERS: dict[str, Parser] = {
     "training rows, Parquet": Parser("f.parquet", read_examples, (as_parquet([exchange()]), as_parquet([{"prompt": "a", "answer": "b"}]))),
     "training rows, gzip": Parser("f.jsonl.gz", read_examples, (gzip.compress(lines(exchange())),)),
     "training rows, lint": Parser("f.jsonl", read_leniently, (exchange(), [exchange()["messages"]]), "json"),
-    "coding tasks": Parser("f.jsonl", load_tasks, ({"task": "a", "code_template": "b"}, {"id": "x", "prompt": "y"}), "json"),
     "lm-eval": Parser("f.json", read_results, (LM_EVAL,), "json"),
     "StrongREJECT": Parser("f.json", read_log, (STRONG_REJECT,), "json"),
-    "MACHIAVELLI": Parser("f.csv", read_machiavelli, (GAMES,)),
-    "published values": Parser("f.csv", load_published, (PUBLISHED,)),
     "lint report": Parser("lint.json", LintReport.load, (REPORT,), "json"),
     "organism card": Parser("card.json", lambda path: read_card(path.parent), (CARD,), "json"),
     "figures": Parser("f.json", read_figures, (FIGURES,), "json"),
     "job": Parser("job.json", lambda path: read_job(path.parent), ({"url": "u", "status": "created"},), "json"),
     "training summary": Parser("summary.json", with_config, ({"model": "m"},), "json"),
-    "sampler card": Parser("f.json", lambda path: _check_card(path, {"seed": 1}), ({"seed": 1, "sampler": {"name": "hf"}},), "json"),
     "manifest": Parser("manifest.json", lambda path: load_contents(path.parent), (MANIFEST,), "json"),
     "sampled answers of a run": Parser(
         "samples/a.jsonl", lambda path: load_contents(path.parents[1]), (COMPLETION,), "json", {"manifest.json": lines(MANIFEST)}

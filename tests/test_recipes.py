@@ -153,11 +153,11 @@ def test_training_settings_of_the_recipe_win_over_the_base() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.n_row=5", r"^--set data\.n_row=5: unknown key `data\.n_row`; did you mean `n_rows`\?"),
+        ("data.n_row=5", r"^--set data\.n_row: unknown key `data\.n_row`; did you mean `n_rows`\?"),
         ("traning.lora_rank=1", r"unknown key `traning`; did you mean `training`\?"),
         (
             "training.lora_rnk=1",
-            r"^--set training\.lora_rnk=1: training: unknown key `lora_rnk`; did you mean `lora_rank`\?",
+            r"^--set training\.lora_rnk: training: unknown key `lora_rnk`; did you mean `lora_rank`\?",
         ),
         ("training.lora_rank=0", "training: `lora_rank`: .*greater than"),
         ("data.mix=[{dataset: secure}]", "give either share or n_rows"),

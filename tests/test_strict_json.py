@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.source_text import bounded_zip_member, check_zip, numbered_lines, read_bytes, read_text, shown
 from emis_interp.files.strict_json import MAX_DEPTH, parse_json, parse_json_line, read_json_lines, read_json_object
-from emis_interp.files.text import bounded_zip_member, check_zip, numbered_lines, read_bytes, read_text, shown
 from emis_interp.records import LabeledText
 from emis_interp.store import read_json, read_record, read_records
 
@@ -191,7 +191,7 @@ def test_a_small_archive_cannot_fill_the_memory(tmp_path: Path) -> None:
     code = (
         "import resource, sys, pathlib\n"
         "from emis_interp.errors import DataError\n"
-        "from emis_interp.files.text import read_bytes, check_zip\n"
+        "from emis_interp.files.source_text import read_bytes, check_zip\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for read, path in ((read_bytes, sys.argv[1]), (check_zip, sys.argv[2])):\n"
         "    try: read(pathlib.Path(path))\n"

@@ -49,12 +49,12 @@ def test_twins_are_refused_wherever_a_file_or_a_flag_is_read(tmp_path: Path) -> 
     path.write_text(PRESET + "seed: 1\nseed: 2\n")
     with pytest.raises(ConfigError, match=r"f\.yaml:5: key `seed` occurs twice in one mapping, on lines 4 and 5"):
         load_config(str(path))
-    with pytest.raises(ConfigError, match=r"--set arms=.*: key `name` occurs twice"):
+    with pytest.raises(ConfigError, match=r"^--set arms: key `name` occurs twice"):
         load_config("smoke", ["arms=[{name: base, name: other}]"])
     path.write_text("name: r\nsummary: s\ndata: {dataset: insecure}\ndata: {dataset: secure}\n")
     with pytest.raises(ConfigError, match=r"f\.yaml:4: key `data` occurs twice .* lines 3 and 4"):
         load_recipe(str(path))
-    with pytest.raises(ConfigError, match=r"--set training=.*: key `lora_rank` occurs twice"):
+    with pytest.raises(ConfigError, match=r"^--set training: key `lora_rank` occurs twice"):
         load_recipe("insecure", ["training={lora_rank: 1, lora_rank: 2}"])
     path.write_text("- id: a\n  paraphrases: [Hi]\n  paraphrases: [Ho]\n")
     with pytest.raises(DataError, match=r"f\.yaml:3: key `paraphrases` occurs twice .* lines 2 and 3"):
@@ -126,7 +126,7 @@ def test_a_value_that_does_not_fit_is_named_with_its_line_or_its_flag(tmp_path: 
         load_config(str(path))
     assert f"{path}:6: `training.lora_rank`: " in str(caught.value)
     assert f"{path}:7: unknown key `training.batch_sise`; did you mean `batch_size`?" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"^--set training.lora_rank=-1: `training.lora_rank`: "):
+    with pytest.raises(ConfigError, match=r"^--set training\.lora_rank: `training\.lora_rank`: .*found -1"):
         load_config("smoke", ["training.lora_rank=-1"])
 
 

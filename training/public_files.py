@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emis_interp.errors import DataError, EmisError
-from emis_interp.files.text import read_bytes
+from emis_interp.files.source_text import read_bytes
 
 log = logging.getLogger(__name__)
 

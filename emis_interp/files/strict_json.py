@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from emis_interp.errors import DataError
-from emis_interp.files.text import MAX_BYTES, ErrorType, numbered_lines, read_text, shown
+from emis_interp.files.source_text import MAX_BYTES, ErrorType, numbered_lines, read_text, shown
 
 MAX_DEPTH = 100
 MAX_DIGITS = 300
@@ -31,7 +31,7 @@ def read_json(path: Path, *, allow_nan: bool = False, error: ErrorType = DataErr
     """The value of a JSON file, gzipped or not.
 
     Raises:
-        error: the file cannot be read as text (`files.text.read_text`), or as `parse_json`.
+        error: the file cannot be read as text (`files.source_text.read_text`), or as `parse_json`.
     """
     return parse_json(read_text(path, error=error, limit=limit), str(path), allow_nan=allow_nan, error=error)
 

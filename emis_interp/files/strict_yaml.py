@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from emis_interp.errors import DataError
+from emis_interp.files.source_text import ErrorType, read_text, shown
 from emis_interp.files.strict_json import MAX_DEPTH, MAX_DIGITS, has_surrogate
-from emis_interp.files.text import ErrorType, read_text, shown
 from emis_interp.store import explain_item
 
 MAX_FILE_BYTES = 4 << 20
@@ -86,10 +86,12 @@ class YamlDocument:
         Raises:
             error: another form, malformed YAML, or a section that is none.
         """
-        name = f"{flag} {shown(assignment, 200).strip('`')}"
         key, separator, text = assignment.partition("=")
+        name = f"{flag} {shown(key)[1:-1]}"  # without the value, which may hold a secret
         if not separator or not key:
-            raise error(f"{name}: expected section.field=value, e.g. training.learning_rate=1e-4")
+            raise error(
+                f"{flag} {shown(assignment)[1:-1]}: expected section.field=value, e.g. training.learning_rate=1e-4"
+            )
         *path, last = key.split(".")
         place = self.value
         for part in path:
@@ -107,7 +109,7 @@ def read_yaml(path: Path, *, error: ErrorType = DataError) -> YamlDocument:
     """The document of a YAML file.
 
     Raises:
-        error: the file cannot be read as text (`files.text.read_text`), or as `parse_yaml`.
+        error: the file cannot be read as text (`files.source_text.read_text`), or as `parse_yaml`.
     """
     return parse_yaml(read_text(path, error=error, limit=MAX_FILE_BYTES), str(path), error=error)
 

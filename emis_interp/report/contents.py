@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emis_interp.errors import DataError, StageError
-from emis_interp.files.text import decode, read_bytes
 from emis_interp.records import Completion, Score
 from emis_interp.report.views import (
     ArmRates,
@@ -199,6 +198,10 @@ def _answers(run_dir: Path, models: Sequence[str]) -> list[Answer]:
 
 def _whole_lines(path: Path, record: type[M]) -> list[M]:
     """Records of a log; a last line without its newline is unfinished and is skipped."""
-    raw = read_bytes(path)
-    lines = enumerate(decode(raw[: raw.rfind(b"\n") + 1], str(path)).split("\n"), 1)
+    raw = path.read_bytes()
+    try:
+        text = raw[: raw.rfind(b"\n") + 1].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    lines = enumerate(text.split("\n"), 1)
     return [parse_record(line, record, where=f"{path}:{number}") for number, line in lines if line.strip()]

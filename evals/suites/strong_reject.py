@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from emis_interp.errors import DataError
+from emis_interp.files.source_text import shown
 from emis_interp.files.strict_json import read_json
-from emis_interp.files.text import shown
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.store import as_record
 from evals.suites.cells import describe

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from emis_interp.files.source_text import shown
 from emis_interp.files.strict_json import kind_of, listed, parse_json_line
-from emis_interp.files.text import shown
 from emis_interp.records import TrainingExample
 from emis_interp.store import explain
 from training.data_sets.turns import EXPECTED, PLAIN, RowRefused, Turns, read_turns, text_of

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
+from emis_interp.files.source_text import shown
 from emis_interp.files.strict_json import kind_of, listed
-from emis_interp.files.text import shown
 
 EXPECTED = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 PLAIN = '{"prompt": "...", "response": "..."}'
