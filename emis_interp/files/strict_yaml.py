@@ -4,8 +4,6 @@ Values are those of a human reader: `1e-4` is a number, `12:30` and dates are te
 occurs twice, keys that YAML does not read as text, tags, several documents, and aliases that expand to more than a file can hold.
 """
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from emis_interp.errors import DataError
 from emis_interp.files.source_text import ErrorType, read_text, shown
-from emis_interp.files.strict_json import MAX_DEPTH, MAX_DIGITS, has_surrogate
+from emis_interp.files.yaml_nodes import MAX_NODES, YamlProblem, compose, meaning_of, own_items, scalar
 from emis_interp.store import explain_item
 
 MAX_FILE_BYTES = 4 << 20
 """The reader is written in Python and takes some ten seconds for so much."""
-MAX_NODES, MAX_CHARACTERS = 100_000, 50_000_000
-"""Largest document once every alias is written out: keys, values and lists; characters of texts."""
+MAX_CHARACTERS = 50_000_000
+"""Of all texts, once every alias is written out."""
 
 _MOST_PARTS = 10
 
@@ -125,7 +123,7 @@ def parse_yaml(text: str, where: str, *, error: ErrorType = DataError, is_flag: 
     """
     at = _Flag(where) if is_flag else where
     with _in_words(text, at, error):
-        node = _Loader(text).get_single_node()
+        node = compose(text)
         document = YamlDocument(None, at, {(): Place(where, "")})
         if node is not None:
             document.value = _Reader(document).value(node, ())
@@ -137,10 +135,6 @@ def not_text(value: Any, written: str) -> str:
     return f"{shown(written)}, which YAML reads as {meaning_of(value)}; put it in quotes"
 
 
-def meaning_of(value: Any) -> str:
-    return "true" if value is True else "false" if value is False else "nothing" if value is None else "a number"
-
-
 def kind_of_yaml(value: Any) -> str:
     """What a value of YAML is, in words."""
     if value is None:
@@ -148,59 +142,6 @@ def kind_of_yaml(value: Any) -> str:
     if isinstance(value, list) and not value:
         return "an empty list"
     return {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's reader up to nodes, without tags and without the types of YAML 1.1 that no human reader expects."""
-
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (as in PyYAML)
-    depth = n_nodes = 0
-
-    def get_single_node(self) -> Any:
-        try:
-            return super().get_single_node()
-        except (ValueError, OverflowError):  # chr() of an escape such as "\UFFFFFFFF"
-            raise _Problem("an escape that is no character", "write the character itself", self.get_mark()) from None
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
-        tag = getattr(event, "tag", None)
-        if tag not in (None, *_PLAIN_TAGS):
-            raise _Problem(f"tag {shown(str(tag))} is not read", "take it out", event.start_mark)
-        if self.depth > MAX_DEPTH:
-            raise _Problem(f"nested more than {MAX_DEPTH} deep", "flatten it", event.start_mark)
-        self.n_nodes += 1
-        if self.n_nodes > MAX_NODES:
-            raise _Problem(f"more than {MAX_NODES:,} keys and values", "split the file", event.start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-
-_PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "map", "seq"))
-_NULL, _BOOL, _INT, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "merge"))
-for _tag, _pattern, _first in (
-    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    (_BOOL, r"(?:y|Y)es|YES|(?:n|N)o|NO|(?:t|T)rue|TRUE|(?:f|F)alse|FALSE|(?:o|O)(?:n|ff)|ON|OFF", list("yYnNtTfFoO")),
-    (_INT, r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        _FLOAT,
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-    (_MERGE, r"<<", ["<"]),
-):
-    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), _first)
-
-
-class _Problem(Exception):
-    """What is wrong at a mark of PyYAML."""
-
-    def __init__(self, problem: str, advice: str, mark: Any) -> None:
-        super().__init__(problem)
-        self.problem, self.advice, self.mark = problem, advice, mark
 
 
 class _Reader:
@@ -215,7 +156,7 @@ class _Reader:
         where = _at(self.document.where, node.start_mark.line)
         with self.inside(node):
             if isinstance(node, yaml.ScalarNode):
-                value = _scalar(node)
+                value = scalar(node)
             elif isinstance(node, yaml.SequenceNode):
                 value = [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
             else:
@@ -226,10 +167,10 @@ class _Reader:
 
     def items(self, node: Any) -> dict[str, Any]:
         """Keys and value nodes of a mapping with what `<<` merges into it; its own keys come first, then the first of several."""
-        found, merged = _own_items(node)
+        found, merged = own_items(node)
         for part in merged:
             if not isinstance(part, yaml.MappingNode):
-                raise _Problem(
+                raise YamlProblem(
                     "`<<` takes a mapping or a list of mappings", "give an alias: `<<: *name`", part.start_mark
                 )
             with self.inside(part):
@@ -241,7 +182,7 @@ class _Reader:
     @contextmanager
     def inside(self, node: Any) -> Iterator[None]:
         if id(node) in self.open:
-            raise _Problem("an anchor holds itself", "write the value out", node.start_mark)
+            raise YamlProblem("an anchor holds itself", "write the value out", node.start_mark)
         self.count(node)
         self.open.add(id(node))
         yield
@@ -251,59 +192,9 @@ class _Reader:
         self.n_nodes += 1
         self.n_characters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
         if self.n_nodes > MAX_NODES or self.n_characters > MAX_CHARACTERS:
-            raise _Problem(
+            raise YamlProblem(
                 "aliases expand to a document that is too large", "write out what is needed", node.start_mark
             )
-
-
-def _own_items(node: Any) -> tuple[dict[str, Any], list[Any]]:
-    """Value nodes by key, each of which is text and occurs once, and the nodes that `<<` merges."""
-    found: dict[str, Any] = {}
-    merged: list[Any] = []
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _Problem("a key is a list or a mapping, expected text", "put it in quotes", key.start_mark)
-        name, line = _scalar(key), key.start_mark.line + 1
-        if not isinstance(name, str):
-            raise _Problem(f"key {shown(key.value)} is read as {meaning_of(name)}", "put it in quotes", key.start_mark)
-        if name in lines:
-            where = f"on lines {lines[name]} and {line}" if lines[name] != line else f"on line {line}"
-            advice = "join them: `<<: [*a, *b]`" if key.tag == _MERGE else "keep one of them"
-            raise _Problem(f"key {shown(name)} occurs twice in one mapping, {where}", advice, key.start_mark)
-        lines[name] = line
-        if key.tag == _MERGE:
-            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        else:
-            found[name] = value
-    return found, merged
-
-
-def _scalar(node: Any) -> Any:
-    text: str = node.value
-    if node.tag == _NULL:
-        return None
-    if node.tag == _BOOL:
-        return text.lower() in ("yes", "true", "on")
-    if node.tag == _INT:
-        if len(text) > MAX_DIGITS:
-            raise _Problem(
-                f"a number that is too large ({shown(text, 24)}, {len(text):,} characters)", _QUOTES, node.start_mark
-            )
-        return int(text, 16 if text.startswith("0x") else 10)
-    if node.tag == _FLOAT:
-        number = float(re.sub(r"\.(?=[iInN])", "", text))
-        if math.isinf(number) and not text.lower().endswith(".inf"):
-            raise _Problem(f"a number that is too large ({shown(text, 24)})", _QUOTES, node.start_mark)
-        return number
-    if has_surrogate(text) or "\0" in text:
-        raise _Problem(
-            "a text holds half of a surrogate pair or a NUL, which no text file can keep", "mend it", node.start_mark
-        )
-    return text
-
-
-_QUOTES = "put it in quotes if it is a name"
 
 
 @contextmanager
@@ -311,7 +202,7 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
     """PyYAML's errors and ours as one line with the place."""
     try:
         yield
-    except _Problem as problem:
+    except YamlProblem as problem:
         raise error(_line(where, problem.mark, problem.problem, problem.advice)) from None
     except yaml.reader.ReaderError as problem:
         line = text.count("\n", 0, problem.position)
