@@ -20,7 +20,9 @@ MAX_DIGITS = 300
 """A float ends at 1.8e308."""
 
 _TOKEN = re.compile(
-    r'(?P<space>\s+)|(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<mark>[{}\[\],:])|(?P<other>[^\s{}\[\],:"]+)', re.DOTALL
+    r'(?P<space>\s+)|(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<mark>[{}\[\],:])|(?P<name>-?Infinity|NaN|true|false|null)'
+    r"|(?P<number>-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<stray>.)",
+    re.DOTALL,
 )
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -175,6 +177,8 @@ class _Source:
         is_key = False
         for match in self.tokens():
             token, at = match.group(), match.start()
+            if match.lastgroup == "stray":
+                self.refuse(at, f"not JSON (unexpected {shown(token)})")
             if token in ("{", "["):
                 in_object.append(token == "{")
                 seen.append({})
@@ -189,7 +193,7 @@ class _Source:
             elif token.lstrip("-") in ("NaN", "Infinity"):
                 if not allow_nan:
                     self.refuse(at, f"{token} is no number of JSON", "write null for a missing one")
-            elif match.lastgroup == "other" and _is_too_large(token):
+            elif match.lastgroup == "number" and _is_too_large(token):
                 problem = f"a number that is too large ({shown(token, 24)}, {len(token):,} characters)"
                 self.refuse(at, problem, "write it as text, in quotes, if it is a name")
             is_key = token == "{" or (token == "," and bool(in_object) and in_object[-1])
@@ -232,10 +236,7 @@ def _float(token: str) -> float:
 
 
 def _is_too_large(token: str) -> bool:
-    try:
-        return (len(token) > MAX_DIGITS and token.lstrip("-").isdigit()) or math.isinf(float(token))
-    except ValueError:
-        return False
+    return (len(token) > MAX_DIGITS and token.lstrip("-").isdigit()) or math.isinf(float(token))
 
 
 def _is_deep(value: Any) -> bool:
