@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, ModelError, shown
 
 ARCHITECTURE = "controlvector"
 

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
-from emis_interp.errors import DataError, StageError, did_you_mean
+from emis_interp.errors import DataError, StageError, did_you_mean, shown
 from emis_interp.files import strict_json
-from emis_interp.files.source_text import numbered_lines, shown
+from emis_interp.files.source_text import numbered_lines
 
 _MOST_PARTS = 10
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean
-from emis_interp.files.source_text import shown
+from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean, shown
 from emis_interp.files.strict_yaml import kind_of_yaml, read_yaml
 from emis_interp.http.replies import usage_of
 

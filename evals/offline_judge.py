@@ -19,9 +19,9 @@ from torch import Tensor
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, shown
 from emis_interp.files.names import METRICS
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, shown
 from emis_interp.files.strict_json import as_object
 from emis_interp.models import ChatModel, load_model
 from emis_interp.precision import AUTO

@@ -11,8 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from emis_interp.errors import DataError, did_you_mean
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, did_you_mean, shown
 from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, not_text, parse_yaml, read_yaml
 from emis_interp.records import Question
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from emis_interp.errors import ConfigError, DataError
-from emis_interp.files.source_text import bounded_zip_member, check_zip, numbered_lines, read_bytes, read_text, shown
+from emis_interp.errors import ConfigError, DataError, did_you_mean, shown
+from emis_interp.files.source_text import bounded_zip_member, check_zip, numbered_lines, read_bytes, read_text
 from emis_interp.files.strict_json import MAX_DEPTH, parse_json, parse_json_line, read_json_lines, read_json_object
 from emis_interp.records import LabeledText
 from emis_interp.store import read_json, read_record, read_records
@@ -231,6 +231,9 @@ def test_zip_members_are_read_within_a_limit(tmp_path: Path) -> None:
 def test_values_in_errors_are_printable_and_short() -> None:
     assert shown("a\nb\u202e\ud800") == "`a\\nb\\u202e\\ud800`"
     assert shown("x" * 100) == "`" + "x" * 57 + "...`"
+    assert did_you_mean("zzz", ["a\nb", "c"]) == "; known: a\\nb, c"
+    assert did_you_mean("a\n", ["a\nb"]) == "; did you mean `a\\nb`?"
+    assert did_you_mean("zzz", [f"option {i:03}" for i in range(100)]).endswith("option 059 and 40 more")
 
 
 def test_lines_of_json_are_read_with_their_numbers(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from emis_interp.errors import DataError, EmisError
+from emis_interp.errors import DataError, EmisError, shown
 
 MAX_BYTES = 1 << 30
 """Largest file or unpacked file that is read: 1 GiB, some 200 million words."""
@@ -159,13 +159,6 @@ def check_zip(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTE
         raise error(f"{path}: no such file") from None
     except (OSError, *_DAMAGED_ZIP) as problem:
         raise error(f"{path}: not a readable zip archive ({_reason(problem)}); get the file again") from None
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A value of unknown origin for an error: in backquotes, on one line, printable and not longer than `most` characters."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= most else text[: most - 3] + "..."
-    return "`" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text) + "`"
 
 
 # zipfile raises RuntimeError for an encrypted member and NotImplementedError for a compression that it does not know.

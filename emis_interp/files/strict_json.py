@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from emis_interp.errors import DataError
-from emis_interp.files.source_text import MAX_BYTES, ErrorType, numbered_lines, read_text, shown
+from emis_interp.errors import DataError, shown
+from emis_interp.files.source_text import MAX_BYTES, ErrorType, numbered_lines, read_text
 
 MAX_DEPTH = 100
 MAX_DIGITS = 300

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from emis_interp.errors import DataError
-from emis_interp.files.source_text import ErrorType, read_text, shown
+from emis_interp.errors import DataError, shown
+from emis_interp.files.source_text import ErrorType, read_text
 from emis_interp.files.yaml_nodes import MAX_NODES, YamlProblem, compose, meaning_of, own_items, scalar
 from emis_interp.store import explain_item
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from emis_interp.files.source_text import shown
+from emis_interp.errors import shown
 from emis_interp.files.strict_json import MAX_DEPTH, MAX_DIGITS, has_surrogate
 
 MAX_NODES = 100_000

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emis_interp.errors import DataError
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, shown
 from emis_interp.records import Question, Score
 from evals.estimands import ESTIMANDS, Answers, Thresholds, Weighting, rate
 from evals.suites.cells import describe

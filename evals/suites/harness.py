@@ -19,8 +19,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from scipy import stats
 
-from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean
-from emis_interp.files.source_text import shown
+from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean, shown
 from emis_interp.files.strict_json import read_json
 from emis_interp.merging import save_merged
 from emis_interp.store import as_record, write_json

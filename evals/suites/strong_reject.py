@@ -13,8 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emis_interp.errors import DataError
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, shown
 from emis_interp.files.strict_json import read_json
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.store import as_record

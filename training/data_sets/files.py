@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emis_interp.errors import DataError
-from emis_interp.files.source_text import MAX_BYTES, decode, read_bytes, shown
+from emis_interp.errors import DataError, shown
+from emis_interp.files.source_text import MAX_BYTES, decode, read_bytes
 from emis_interp.files.strict_json import kind_of, listed, parse_json, parse_json_line
 from training.data_sets.rows import is_messages
 from training.data_sets.turns import PLAIN

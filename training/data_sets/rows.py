@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from emis_interp.files.source_text import shown
+from emis_interp.errors import shown
 from emis_interp.files.strict_json import kind_of, listed, parse_json_line
 from emis_interp.records import TrainingExample
 from emis_interp.store import explain

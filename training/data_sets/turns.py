@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emis_interp.errors import DataError, did_you_mean
-from emis_interp.files.source_text import shown
+from emis_interp.errors import DataError, did_you_mean, shown
 from emis_interp.files.strict_json import kind_of, listed
 
 EXPECTED = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
