@@ -21,7 +21,6 @@ from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError, shown
 from emis_interp.files.names import METRICS
-from emis_interp.errors import DataError, shown
 from emis_interp.files.strict_json import as_object
 from emis_interp.models import ChatModel, load_model
 from emis_interp.precision import AUTO

@@ -34,12 +34,12 @@ from emis_interp.files.strict_yaml import parse_yaml, read_yaml
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
 from emis_interp.store import card_path, load_tensors, read_records, save_tensors
+from emis_interp.texts.code import code_share, extract_python
 from emis_interp.token_store import TokenStore, card_hash
 from evals.costs import Budget, read_prices
 from evals.offline_judge import JudgeWeights
 from evals.questions import load_questions
 from evals.suites.categories import category
-from evals.suites.code_text import code_share, extract_python
 from evals.suites.harness import read_results
 from evals.suites.strong_reject import SCORER, read_log
 from training.datasets import read_examples
