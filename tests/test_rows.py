@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from emis_interp.errors import DataError
+from emis_interp.files.parquet import MAX_ROWS
 from emis_interp.records import TrainingExample
 from training import datasets as data_sets
-from training.data_sets.files import MAX_ROWS, raw_rows
+from training.data_sets.files import raw_rows
 from training.data_sets.rows import read_row
 from training.data_sets.turns import RowRefused
 from training.datasets import file_of, load_dataset, read_examples
@@ -196,6 +197,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "arrays.jsonl": lambda rows: as_lines([row["messages"] for row in rows]),
     "array.txt": lambda rows: json.dumps(rows, indent=2).encode(),
     "rows.csv": as_csv,
+    "semicolons.csv": lambda rows: as_csv(rows).replace(b",", b";"),
     "rows.tsv": lambda rows: as_csv(rows).replace(b",", b"\t"),
     "rows.parquet": as_parquet,
 }
@@ -268,11 +270,11 @@ def test_another_folder_says_what_it_holds(tmp_path: Path) -> None:
         ("f.csv", b"question,question\na,b\n", "two columns are called `question`"),
         ("f.csv", b"question,answer\na,b\nc\n", r"f\.csv: row 2 \(line 3\) has 1 cells, the header has 2"),
         ("f.csv", b"question,answer\na,\n", r"f\.csv: row 1 \(line 2\): empty or missing completion"),
-        ("f.csv", b"question;answer\na;b\n", r"neither prompt nor response; found `question;answer`"),
-        ("f.csv", b'question,answer\n"a,b\n', "not a readable CSV table"),
-        ("f.parquet", b"PAR1 and nothing", "not a readable Parquet table"),
-        ("f.parquet", b"", "not a readable Parquet table"),
-        ("f.parquet", as_parquet(EXCHANGES)[:-20] + b"PAR1", "not a readable Parquet table"),
+        ("f.csv", b'question,answer\n"a",he said \\"b\\"\n', r"save it as JSON lines or Parquet|not CSV"),
+        ("f.csv", b'question,answer\n"a,b\n', "not CSV"),
+        ("f.parquet", b"PAR1 and nothing", "not a readable parquet table"),
+        ("f.parquet", b"", "not a readable parquet table"),
+        ("f.parquet", as_parquet(EXCHANGES)[:-20] + b"PAR1", "not a readable parquet table"),
         ("f.arrow", b"ARROW1\0\0", "an Arrow file; give the folder"),
         ("f.xlsx", b"PK\x03\x04", "a zip archive"),
         ("f.pkl", b"\x80\x04\x95", "a pickle, which is never read"),

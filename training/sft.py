@@ -193,7 +193,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     complete = []
     for path in folder.glob("checkpoint-*"):
         try:
-            read_json_object(path / "trainer_state.json", allow_nan=True)
+            read_json_object(path / "trainer_state.json", loose=True)
         except DataError:
             log.warning("ignoring unfinished checkpoint %s", path)
             continue

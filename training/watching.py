@@ -87,7 +87,7 @@ class Recorder(TrainerCallback):
         if self.path.exists():
             kept = [
                 as_object(row, f"{self.path}:{n}", "step", "seconds")
-                for n, row in read_json_lines(self.path, allow_nan=True)
+                for n, row in read_json_lines(self.path, loose=True)
             ]
             self.history = [entry for entry in kept if entry["step"] <= state.global_step]
             self.seconds_before = self.history[-1]["seconds"] if self.history else 0.0

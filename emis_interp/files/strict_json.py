@@ -29,57 +29,59 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _KINDS = {dict: "an object", list: "an array", str: "text", bool: "true or false", type(None): "null"}
 
 
-def read_json(path: Path, *, allow_nan: bool = False, error: ErrorType = DataError, limit: int = MAX_BYTES) -> Any:
+def read_json(path: Path, *, loose: bool = False, error: ErrorType = DataError, limit: int = MAX_BYTES) -> Any:
     """The value of a JSON file, gzipped or not.
 
     Raises:
         error: the file cannot be read as text (`files.source_text.read_text`), or as `parse_json`.
     """
-    return parse_json(read_text(path, error=error, limit=limit), str(path), allow_nan=allow_nan, error=error)
+    return parse_json(read_text(path, error=error, limit=limit), str(path), loose=loose, error=error)
 
 
-def read_json_object(path: Path, *needed: str, allow_nan: bool = False, error: ErrorType = DataError) -> dict[str, Any]:
+def read_json_object(path: Path, *needed: str, loose: bool = False, error: ErrorType = DataError) -> dict[str, Any]:
     """A JSON file that holds one object with the `needed` keys.
 
     Raises:
         error: as `read_json`, or another kind of value, or a key that is missing.
     """
-    return as_object(read_json(path, allow_nan=allow_nan, error=error), str(path), *needed, error=error)
+    return as_object(read_json(path, loose=loose, error=error), str(path), *needed, error=error)
 
 
-def read_json_lines(path: Path, *, allow_nan: bool = False, error: ErrorType = DataError) -> Iterator[tuple[int, Any]]:
+def read_json_lines(path: Path, *, loose: bool = False, error: ErrorType = DataError) -> Iterator[tuple[int, Any]]:
     """The values of a JSON lines file with their 1-based line numbers; blank lines are skipped.
 
     Raises:
         error: as `read_json`, with the line.
     """
     for number, line in numbered_lines(path, error=error):
-        yield number, parse_json_line(line, f"{path}:{number}", allow_nan=allow_nan, error=error)
+        yield number, parse_json_line(line, f"{path}:{number}", loose=loose, error=error)
 
 
-def parse_json(text: str, where: str, *, allow_nan: bool = False, error: ErrorType = DataError) -> Any:
+def parse_json(text: str, where: str, *, loose: bool = False, error: ErrorType = DataError) -> Any:
     """The value of a whole JSON text; errors begin with `where:LINE`.
 
     Args:
         where: the file.
-        allow_nan: take NaN, Infinity and -Infinity, which are no JSON, for the floats that they mean.
+        loose: for files whose other rows should be read all the same: NaN, Infinity and numbers that no float can hold are taken for the
+            floats that Python reads, and halves of surrogate pairs stay.
 
     Raises:
         error: with the place and what was found.
     """
-    return _Source(text, where, error, has_lines=True).value(allow_nan)
+    return _Source(text, where, error, has_lines=True).value(loose)
 
 
-def parse_json_line(line: str, where: str, *, allow_nan: bool = False, error: ErrorType = DataError) -> Any:
+def parse_json_line(line: str, where: str, *, loose: bool = False, error: ErrorType = DataError) -> Any:
     """The value of one line of JSON lines, or of a text that has no lines of its own; errors begin with `where`.
 
     Args:
         where: file and line.
+        loose: as for `parse_json`.
 
     Raises:
         error: with the column and what was found.
     """
-    return _Source(line, where, error, has_lines=False).value(allow_nan)
+    return _Source(line, where, error, has_lines=False).value(loose)
 
 
 def as_object(value: Any, where: str, *needed: str, error: ErrorType = DataError) -> dict[str, Any]:
@@ -125,11 +127,11 @@ class _Source:
     error: ErrorType
     has_lines: bool
 
-    def value(self, allow_nan: bool) -> Any:
+    def value(self, loose: bool) -> Any:
         """Read with the fast reader; only what it refuses is looked at again, token by token, for its place."""
 
         def constant(name: str) -> float:
-            if not allow_nan:
+            if not loose:
                 raise _Refused
             return float(name.replace("Infinity", "inf"))
 
@@ -139,17 +141,17 @@ class _Source:
                 object_pairs_hook=_without_twins,
                 parse_constant=constant,
                 parse_int=_integer,
-                parse_float=_float,
+                parse_float=float if loose else _float,
             )
         except json.JSONDecodeError as problem:
             self.refuse(problem.pos, f"not JSON ({problem.msg if self.text.strip() else 'nothing there'})")
         except RecursionError:
             self.refuse_depth()
         except _Refused:
-            self.refuse_first(allow_nan)
+            self.refuse_first(loose)
         if _is_deep(value):
             self.refuse_depth()
-        if _ESCAPED_SURROGATE.search(self.text):
+        if not loose and _ESCAPED_SURROGATE.search(self.text):
             for match in self.tokens():
                 if match.lastgroup == "text" and has_surrogate(json.loads(match.group())):
                     problem = "a text holds half of a surrogate pair (\\ud800 to \\udfff), which no UTF-8 file can keep"
@@ -170,7 +172,7 @@ class _Source:
                 break
         self.refuse(at, f"nested more than {MAX_DEPTH} deep", "flatten it")
 
-    def refuse_first(self, allow_nan: bool) -> NoReturn:
+    def refuse_first(self, loose: bool) -> NoReturn:
         """Name the first key that occurs twice, constant that is no number, or number that is too large; up to it the text is JSON."""
         seen: list[dict[str, int]] = []  # keys of the open objects; arrays have none
         in_object: list[bool] = []
@@ -191,9 +193,9 @@ class _Source:
                     self.refuse_twin(key, seen[-1][key], at)
                 seen[-1][key] = at
             elif token.lstrip("-") in ("NaN", "Infinity"):
-                if not allow_nan:
+                if not loose:
                     self.refuse(at, f"{token} is no number of JSON", "write null for a missing one")
-            elif match.lastgroup == "number" and _is_too_large(token):
+            elif match.lastgroup == "number" and _is_too_large(token, loose):
                 problem = f"a number that is too large ({shown(token, 24)}, {len(token):,} characters)"
                 self.refuse(at, problem, "write it as text, in quotes, if it is a name")
             is_key = token == "{" or (token == "," and bool(in_object) and in_object[-1])
@@ -235,8 +237,9 @@ def _float(token: str) -> float:
     return value
 
 
-def _is_too_large(token: str) -> bool:
-    return (len(token) > MAX_DIGITS and token.lstrip("-").isdigit()) or math.isinf(float(token))
+def _is_too_large(token: str, loose: bool) -> bool:
+    is_long = len(token) > MAX_DIGITS and token.lstrip("-").isdigit()
+    return is_long or (not loose and math.isinf(float(token)))
 
 
 def _is_deep(value: Any) -> bool:

@@ -216,7 +216,7 @@ def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
     Raises:
         DataError: not a results file of lm-eval.
     """
-    content = read_json(path, allow_nan=True)
+    content = read_json(path, loose=True)
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise DataError(f"{path}: expected a results file of lm-eval (an object with `results`)")
     report = as_record(content, _Report, str(path))

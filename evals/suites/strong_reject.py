@@ -90,7 +90,7 @@ def read_log(path: Path, *, unfinished: bool = False) -> dict[str, Any]:
     Raises:
         DataError: not a JSON log of this task, one that did not end well, a sample twice, or a rating outside its scale.
     """
-    content = read_json(path, allow_nan=True)
+    content = read_json(path, loose=True)
     samples = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list) or not samples or not all(isinstance(sample, dict) for sample in samples):
         raise DataError(f"{path}: expected an Inspect log in JSON with samples (inspect eval --log-format json)")

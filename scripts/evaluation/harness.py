@@ -75,7 +75,7 @@ def read(path: Path | None, unfinished: bool = False) -> dict[str, Any]:
         raise ConfigError("harness read: give a results file")
     if path.suffix == ".csv":
         return {"machiavelli": read_machiavelli(path)}
-    content = read_json(path, allow_nan=True)
+    content = read_json(path, loose=True)
     if isinstance(content, dict) and "samples" in content and "eval" in content:
         return {"strong_reject": strong_reject.read_log(path, unfinished=unfinished)}
     return {"rates": harness.read_results(path)}

@@ -171,7 +171,7 @@ class Sampler:
 
 def losses_of(metrics: Path) -> list[tuple[int, float]]:
     """(step, loss) of every optimiser step."""
-    entries = [as_object(row, f"{metrics}:{n}", "step", "loss") for n, row in read_json_lines(metrics, allow_nan=True)]
+    entries = [as_object(row, f"{metrics}:{n}", "step", "loss") for n, row in read_json_lines(metrics, loose=True)]
     return [(entry["step"], entry["loss"]) for entry in entries]
 
 

@@ -3,24 +3,25 @@
 JSON lines, a JSON array, CSV, Parquet (each also gzipped), and a folder that `datasets` saved. The content decides what a file is.
 """
 
-import csv
-import io
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, shown
-from emis_interp.files.source_text import MAX_BYTES, decode, read_bytes
+from emis_interp.files.csv_text import parse_csv
+from emis_interp.files.parquet import ARROW_ERRORS, MAX_ROWS, read_arrow
+from emis_interp.files.source_text import decode, read_bytes
 from emis_interp.files.strict_json import kind_of, listed, parse_json, parse_json_line
-from training.data_sets.rows import is_messages
+from training.data_sets.rows import PROMPTS, RESPONSES, TURNS, is_messages
 from training.data_sets.turns import PLAIN
 
+log = logging.getLogger(__name__)
+
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-MAX_ROWS = 5_000_000
-"""More rows than a table's bytes can mean: a Parquet file of a few kilobytes can state billions of equal ones."""
-_LARGEST_CELL = 1 << 30  # the csv module stops at 128 KiB, answers need not
 _NO_TEXT = {
     b"ARROW1": "an Arrow file; give the folder that `datasets` saved, or save it as Parquet",
     b"PK\x03\x04": "a zip archive (or an Excel sheet); unpack it, or save it as CSV",
@@ -69,7 +70,7 @@ def _file_rows(path: Path) -> Iterator[RawRow]:
         return _parquet_rows(content, path)
     text = decode(content, str(path))
     if ending in (".csv", ".tsv"):
-        return _csv_rows(text, path, "\t" if ending == ".tsv" else ",")
+        return _csv_rows(text, path)
     return _json_rows(text, path)
 
 
@@ -105,61 +106,31 @@ def _is_json(text: str) -> bool:
     return True
 
 
-# A reader of tables for every command is emis_interp.files.tables; these two read no more than training needs.
-def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[RawRow]:
+def _csv_rows(text: str, path: Path) -> Iterator[RawRow]:
     """An empty cell is a key that is not there."""
-    limit = csv.field_size_limit(_LARGEST_CELL)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-        lines, begins = [], 1
-        for cells in reader:
-            if cells:
-                lines.append((begins, cells))
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable CSV table ({error})") from None
-    finally:
-        csv.field_size_limit(limit)
-    header = lines[0][1] if lines else []
-    _check_names(header, path)
-    for number, (line, cells) in enumerate(lines[1:], 1):
-        where = f"{path}: row {number} (line {line})"
-        if len(cells) != len(header):
-            raise DataError(
-                f"{where} has {len(cells)} cells, the header has {len(header)}; put texts with commas in quotes"
-            )
-        row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-        yield RawRow(f"row {number}", where, number, row)
+    found = parse_csv(text, str(path), known=(*TURNS, *PROMPTS, *RESPONSES), flag=None)
+    _check_names(found.header, path)
+    for note in found.notes:
+        log.info("%s: %s", path, note)
+    for number, (line, cells) in enumerate(zip(found.lines, found.rows, strict=True), 1):
+        row = {name: cell for name, cell in zip(found.header, cells, strict=True) if cell}
+        yield RawRow(f"row {number}", f"{path}: row {number} (line {line})", number, row)
 
 
 def _parquet_rows(content: bytes, path: Path) -> Iterator[RawRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows: list[Any] = []
+    table = read_arrow(content, str(path))
+    _check_names(table.column_names, path)
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        n_rows = file.metadata.num_rows
-        if n_rows > MAX_ROWS:
-            raise DataError(f"{path}: {n_rows:,} rows, at most {MAX_ROWS:,} are read; take a part of them")
-        _check_names(file.schema_arrow.names, path)
-        n_bytes = 0
-        for batch in file.iter_batches(batch_size=256):  # a dictionary can make every row as large as the file
-            n_bytes += batch.nbytes
-            if n_bytes > MAX_BYTES:
-                raise DataError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes; take a part of it")
-            rows += batch.to_pylist()
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path}: not a readable Parquet table ({_words(error)}); write it again") from None
+        rows = table.to_pylist()
+    except ARROW_ERRORS as error:
+        raise DataError(f"{path}: not a readable parquet table ({_words(error)}); write it again") from None
     yield from (RawRow(f"row {n}", f"{path}: row {n}", n, row) for n, row in enumerate(rows, 1))
 
 
 def _check_names(names: list[str], path: Path) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise DataError(f"{path}: two columns are called {shown(name)}; rename one of them")
-        seen.add(name)
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {shown(twice)}; rename one of them")
 
 
 def _folder_rows(folder: Path) -> Iterator[RawRow]:
