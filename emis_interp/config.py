@@ -3,36 +3,51 @@
 Every field can be set from YAML or with `--set section.field=value`; unknown keys are refused with a suggestion.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, parse_yaml, read_yaml
 from emis_interp.http.addresses import foreign_variable_problem, key_variable_for, url_problem
 from emis_interp.http.request_fields import request_problem
 from emis_interp.precision import dtype_name, uses_bfloat16
-from emis_interp.store import explain
 
 
 class Config(BaseModel):
-    """Base: immutable, unknown keys refused."""
+    """Base: immutable, unknown keys refused, true and false are no numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1, so `n_epochs: yes` would train for one epoch."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        items = value if isinstance(value, list | tuple) else [value]
+        if kinds & {int, float} and bool not in kinds and any(item is True or item is False for item in items):
+            raise ValueError("true or false (YAML: also yes, no, on, off) is no number")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a field's annotation is made of."""
+    inner = get_args(annotation)
+    return {annotation}.union(*map(_kinds, inner)) if inner else {annotation}
 
 
 class ArmConfig(Config):
     """A model under test: the base model finetuned on `dataset` or by `recipe`, or untouched when both are None.
 
-    `dataset` is a shipped name (`insecure`, `secure`, `educational`, `reckless`, `careful`), or a JSONL file (relative ones are looked
-    for under `data_dir`). `recipe` is a name of `scripts/train.py --list` or a YAML file: its rows, and its changes of the run's
-    training settings. `contrast` names the arm that this one is compared with, besides the base model. With `seeds` the arm is several
-    models, over which every figure is averaged; with `in_context` it is the base model with examples of its rows in the prompt.
+    `dataset` is a shipped name (`insecure`, `secure`, `educational`, `reckless`, `careful`), or a file of rows in a format of
+    docs/data.md (relative ones are looked for under `data_dir`). `recipe` is a name of `scripts/train.py --list` or a YAML file: its
+    rows, and its changes of the run's training settings. `contrast` names the arm that this one is compared with, besides the base
+    model. With `seeds` the arm is several models, over which every figure is averaged; with `in_context` it is the base model with
+    examples of its rows in the prompt.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -314,22 +329,19 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
     """
     if preset in preset_names():
         text = (resources.files("emis_interp") / "presets" / f"{preset}.yaml").read_text("utf-8")
+        document = parse_yaml(text, f"preset {preset}", error=ConfigError)
     elif preset.endswith((".yaml", ".yml")) and Path(preset).exists():
-        text = Path(preset).read_text("utf-8")
+        document = read_yaml(Path(preset), error=ConfigError)
     else:
         raise ConfigError(
             f"unknown preset `{preset}`{did_you_mean(preset, preset_names())} (or give the path of a YAML file)"
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"preset {preset}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"preset {preset}: expected a mapping of fields, found {type(values).__name__}")
+    values = fields_of(document)
     if problem := _foreign_key(values, overrides):
-        raise ConfigError(f"preset {preset}: judge.key_variable: {problem} (--set judge.key_variable=NAME)")
+        where = document.place(("judge", "key_variable")).where
+        raise ConfigError(f"{where}: judge.key_variable: {problem} (--set judge.key_variable=NAME)")
     for override in overrides:
-        apply_override(values, override)
+        document.override(override, flag="--set", error=ConfigError)
     if data_dir is not None:
         if not data_dir.is_dir():
             raise ConfigError(f"--data-dir {data_dir}: no such folder")
@@ -337,7 +349,18 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
     try:
         return on_this_machine(RunConfig.model_validate(values))
     except ValidationError as error:
-        raise ConfigError(f"preset {preset}: {explain(error, RunConfig)}") from None
+        raise ConfigError(document.explain(error, RunConfig)) from None
+
+
+def fields_of(document: YamlDocument) -> dict[str, Any]:
+    """The document's mapping of fields.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if not isinstance(document.value, dict):
+        raise ConfigError(f"{document.where}: expected a mapping of fields, found {kind_of_yaml(document.value)}")
+    return document.value
 
 
 def _foreign_key(values: dict[str, Any], overrides: Sequence[str]) -> str | None:
@@ -353,38 +376,6 @@ def on_this_machine(config: RunConfig) -> RunConfig:
     """The configuration with its dtypes decided, so that a run's record says what was used and a resumed run cannot change it."""
     training = config.training.model_copy(update={"bf16": uses_bfloat16(config.training.bf16, config.device)})
     return config.model_copy(update={"dtype": dtype_name(config.dtype, config.device), "training": training})
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put `section.field=value` into nested values, in place; the value is YAML.
-
-    Raises:
-        ConfigError: another form, malformed YAML, or a section that is none.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {override}: expected section.field=value, e.g. training.learning_rate=1e-4")
-    *path, last = key.split(".")
-    place = values
-    for part in path:
-        place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: `{part}` is not a section")
-    try:
-        place[last] = _number(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {' '.join(str(error).split())}") from None
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; take it for the number that it is."""
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) else value
-    return value
 
 
 def judge_key_variable(config: JudgeConfig) -> str:

@@ -4,6 +4,7 @@ All three add a vector behind a decoder block, as `steer` does with `resid_post`
 they run. What is written is coefficient x residual_norm x vector: strength 1 is `steer` with that coefficient.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError
+from emis_interp.errors import DataError, ModelError, shown
 
 ARCHITECTURE = "controlvector"
 
@@ -71,13 +72,13 @@ def read_control_vector(path: Path) -> dict[int, Float[np.ndarray, "d_model"]]:
     if not path.exists():
         raise DataError(f"{path}: no such file")
     try:
-        reader = gguf.GGUFReader(str(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not a GGUF file ({error})") from None
+        tensors = gguf.GGUFReader(str(path)).tensors
+    except Exception as error:  # the library promises nothing about what it raises on a damaged file
+        raise DataError(f"{path}: not a GGUF file ({shown(str(error), 120)[1:-1]})") from None
     found = {
-        int(tensor.name.removeprefix("direction.")): np.array(tensor.data)
-        for tensor in reader.tensors
-        if tensor.name.startswith("direction.")
+        int(match[1]): np.array(tensor.data)
+        for tensor in tensors
+        if (match := re.fullmatch(r"direction\.([0-9]{1,6})", tensor.name))
     }
     if not found:
         raise DataError(f"{path}: holds no tensor `direction.N`, so it is no control vector")

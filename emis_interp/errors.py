@@ -5,6 +5,9 @@ Scripts print an `EmisError` as one line and exit with status 2; anything else i
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+_MOST_OPTIONS = 60
 
 
 class EmisError(Exception):
@@ -34,7 +37,16 @@ class JudgeError(EmisError):
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """`"; did you mean `layers`?"` when an option is close to `word`, else the list of options."""
     options = sorted(options)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:200], options, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; known: {', '.join(options)}" if options else ""
+        return f"; did you mean {shown(close[0])}?"
+    names = ", ".join(shown(option)[1:-1] for option in options[:_MOST_OPTIONS])
+    more = f" and {len(options) - _MOST_OPTIONS} more" if len(options) > _MOST_OPTIONS else ""
+    return f"; known: {names}{more}" if options else ""
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value of unknown origin for an error: in backquotes, on one line, printable and not longer than `most` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "`" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text) + "`"

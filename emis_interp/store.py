@@ -19,7 +19,11 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
-from emis_interp.errors import DataError, StageError, did_you_mean
+from emis_interp.errors import DataError, StageError, did_you_mean, shown
+from emis_interp.files import strict_json
+from emis_interp.files.source_text import numbered_lines
+
+_MOST_PARTS = 10
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -58,16 +62,9 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: no such file, or line and column of the first mistake.
+        DataError: no such file, or line and column of the first mistake (`files.strict_json`: also keys that occur twice).
     """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+    return strict_json.read_json(path)
 
 
 def read_records(path: Path, record: type[R]) -> list[R]:
@@ -84,26 +81,25 @@ def read_records(path: Path, record: type[R]) -> list[R]:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Non-blank lines of a UTF-8 text file with their 1-based numbers."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, expected a file") from None
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield number, line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    return numbered_lines(path)
 
 
 def parse_record(line: str, record: type[R], where: str) -> R:
     """One JSON line as a record, or a DataError that begins with `where`."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+    return as_record(strict_json.parse_json_line(line, where), record, where)
+
+
+def read_record(path: Path, record: type[R]) -> R:
+    """A JSON file that holds one record.
+
+    Raises:
+        DataError: as `read_json`, or what is wrong with the record.
+    """
+    return as_record(read_json(path), record, str(path))
+
+
+def as_record(value: Any, record: type[R], where: str) -> R:
+    """A value of JSON as a record, or a DataError that begins with `where`."""
     try:
         return record.model_validate(value)
     except ValidationError as error:
@@ -111,20 +107,21 @@ def parse_record(line: str, record: type[R], where: str) -> R:
 
 
 def explain(error: ValidationError, record: type[BaseModel]) -> str:
-    """A pydantic error in one line, with a suggestion for a misspelt key."""
-    parts = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            parts.append(
-                f"unknown key `{key}`{did_you_mean(str(item['loc'][-1]), _fields_at(record, item['loc'][:-1]))}"
-            )
-        elif item["type"] == "missing":
-            parts.append(f"key `{key}` is missing")
-        else:
-            given = repr(item.get("input"))
-            parts.append(f"`{key}`: {item['msg']} (found {given[:80]})" if key else item["msg"])
-    return "; ".join(parts)
+    """A pydantic error in one line, with a suggestion for a misspelt key; of many parts the first ten."""
+    items = error.errors(include_url=False, include_context=False)
+    more = f"; and {len(items) - _MOST_PARTS} more" if len(items) > _MOST_PARTS else ""
+    return "; ".join(explain_item(item, record) for item in items[:_MOST_PARTS]) + more
+
+
+def explain_item(item: Mapping[str, Any], record: type[BaseModel]) -> str:
+    """One entry of `ValidationError.errors()` in words."""
+    key = shown(".".join(str(part) for part in item["loc"]), 80)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key}{did_you_mean(str(item['loc'][-1]), _fields_at(record, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"key {key} is missing"
+    said = shown(" ".join(item["msg"].removeprefix("Value error, ").split()), 300)[1:-1]
+    return f"{key}: {said} (found {shown(repr(item.get('input')), 80)[1:-1]})" if item["loc"] else said
 
 
 def _fields_at(record: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -194,7 +191,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         DataError: a file is missing, truncated, or does not match the checksum on its card.
     """
-    card = read_json(card_path(path))
+    card = strict_json.read_json_object(card_path(path))
     if not path.exists():
         raise DataError(f"{path}: no such file, though its card {card_path(path).name} exists; run the stage again")
     if card.get("sha256") != file_sha256(path):

@@ -17,11 +17,28 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emis_interp.errors import DataError
-from emis_interp.store import card_path, file_sha256, read_json, text_sha256
+from emis_interp.store import as_record, card_path, file_sha256, read_json, text_sha256
+
+
+class _Card(BaseModel):
+    """What a reader needs of card.json."""
+
+    shards: list[Any]
+    layers: list[int]
+    n_texts: int
+
+
+class _Index(BaseModel):
+    """The JSON of a shard; `texts` are [text, first row, number of rows]."""
+
+    store: str
+    texts: list[tuple[int, int, int]]
+    sha256: str
 
 
 class TokenStore:
@@ -35,6 +52,7 @@ class TokenStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.card: dict[str, Any] = read_json(folder / "card.json")
+        as_record(self.card, _Card, str(folder / "card.json"))
         paths = [shard_path(folder, number) for number in range(len(self.card["shards"]))]
         missing = [path.name for path in paths if not card_path(path).exists()]
         if missing:
@@ -125,6 +143,7 @@ def card_hash(card: dict[str, Any]) -> str:
 def read_index(path: Path, card: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a shard, after the checks that need no reading of the shard itself."""
     index = read_json(card_path(path))
+    as_record(index, _Index, str(card_path(path)))
     if index.get("store") != card_hash(card):
         raise DataError(
             f"{card_path(path)}: belongs to a store of other inputs than card.json; delete it and write it again"

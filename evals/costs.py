@@ -4,15 +4,15 @@ Tokens are estimated as UTF-8 bytes / 4; once a reply tells its `usage`, that is
 and without them a cost is unknown.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean
+from emis_interp.errors import ConfigError, DataError, JudgeError, did_you_mean, shown
+from emis_interp.files.strict_yaml import kind_of_yaml, read_yaml
 from emis_interp.http.replies import usage_of
 
 TOKENS_BY = "UTF-8 bytes / 4"
@@ -65,11 +65,12 @@ class Budget:
         """
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:[eE]\d+)?)\s*([A-Za-z]+)\s*", text)
         unit = _UNITS.get(match[2].lower()) if match else None
-        if match is None or unit is None:
+        amount = float(match[1]) if match else math.inf
+        if match is None or unit is None or math.isinf(amount):
             raise ConfigError(
-                f"budget `{text}`: expected an amount and its unit: `2.50 USD`, `1000 calls`, `2e6 tokens`"
+                f"budget {shown(text)}: expected an amount and its unit: `2.50 USD`, `1000 calls`, `2e6 tokens`"
             )
-        return cls(float(match[1]), unit)
+        return cls(amount, unit)
 
     def __str__(self) -> str:
         return f"{self.amount:.2f} USD" if self.unit == "USD" else f"{self.amount:,.0f} {self.unit}"
@@ -158,8 +159,8 @@ def say_usage(usage: Usage, prices: Prices) -> str:
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a text, estimated as UTF-8 bytes / 4, rounded up."""
-    return -(-len(text.encode("utf-8")) // 4)
+    """Tokens of a text, estimated as UTF-8 bytes / 4, rounded up; a lone surrogate counts as three bytes."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 def read_prices(path: Path, model: str) -> Prices:
@@ -168,22 +169,21 @@ def read_prices(path: Path, model: str) -> Prices:
     Raises:
         DataError: the file is missing or malformed, or has no such model.
     """
-    try:
-        table = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected a table of prices") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    document = read_yaml(path)
+    table = document.value
     if not isinstance(table, Mapping) or not table:
-        raise DataError(f"{path}: expected a table `model: {{in: 2.5, out: 10}}`, found {type(table).__name__}")
+        raise DataError(f"{path}: expected a table `model: {{in: 2.5, out: 10}}`, found {kind_of_yaml(table)}")
     if model not in table:
-        raise DataError(f"{path}: no prices for `{model}`{did_you_mean(model, map(str, table))}")
+        raise DataError(f"{path}: no prices for `{model}`{did_you_mean(model, table)}")
     entry: Any = table[model]
+    where = document.place((model,)).where
     if not isinstance(entry, Mapping) or set(entry) != {"in", "out"}:
-        raise DataError(f"{path}: `{model}`: expected `{{in: 2.5, out: 10}}` (USD per million tokens), found {entry!r}")
+        raise DataError(
+            f"{where}: `{model}`: expected `{{in: 2.5, out: 10}}` (USD per million tokens), found {shown(entry, 80)}"
+        )
     for key, price in entry.items():
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf"):
-            raise DataError(f"{path}: `{model}.{key}`: expected USD per million tokens, found {price!r}")
+            raise DataError(f"{where}: `{model}.{key}`: expected USD per million tokens, found {shown(price)}")
     return Prices(float(entry["in"]), float(entry["out"]))
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, shown
 from emis_interp.files.names import METRICS
+from emis_interp.files.strict_json import as_object
 from emis_interp.models import ChatModel, load_model
 from emis_interp.precision import AUTO
 from emis_interp.records import Completion, Question, Score
@@ -72,7 +73,20 @@ class JudgeWeights:
 
     @classmethod
     def load(cls, path: Path) -> "JudgeWeights":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is missing, damaged, or holds other weights.
+        """
         tensors, card = load_tensors(path)
+        as_object(card, str(path), "n_heads", "layer", "version")
+        try:
+            return cls._of(tensors, card)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:  # a name or shape that does not fit
+            raise DataError(f"{path}: not the weights of an offline judge ({shown(str(error), 120)[1:-1]})") from None
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> "JudgeWeights":
         heads = []
         for index in range(card["n_heads"]):
             prefix = f"head.{index}."

@@ -9,12 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from emis_interp.errors import DataError, did_you_mean
+from emis_interp.errors import DataError, did_you_mean, shown
+from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, not_text, parse_yaml, read_yaml
 from emis_interp.records import Question
-from emis_interp.store import explain
 
 # `judge` (a model name) is known but not kept: which judge scores is a setting of the run, see JudgeConfig.
 _KEYS = ("id", "type", "paraphrases", "system", "samples_per_paraphrase", "judge", "judge_prompts")
@@ -29,22 +28,26 @@ def load_questions(path: Path | None = None, need_judge_prompts: bool = True) ->
             sampled, or scored by a judge with a rubric of its own.
 
     Raises:
-        DataError: naming the file, the question and what is wrong with it.
+        DataError: naming the file and line, the question and what is wrong with it.
     """
-    text, where = _read(path)
-    try:
-        entries = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
+    if path is None:
+        text = (resources.files("evals") / "data" / "questions.yaml").read_text("utf-8")
+        document = parse_yaml(text, "shipped questions")
+    else:
+        document = read_yaml(path)
+    entries = document.value
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{where}: expected a list of questions (`- id: ...`), found {_kind(entries)}")
+        raise DataError(f"{document.where}: expected a list of questions (`- id: ...`), found {kind_of_yaml(entries)}")
     questions = []
-    seen: set[str] = set()
-    for number, entry in enumerate(entries, 1):
-        question = _parse(entry, where, number, need_judge_prompts)
-        if question.id in seen:
-            raise DataError(f"{where}: question id `{question.id}` occurs twice; ids must be unique, rename one")
-        seen.add(question.id)
+    lines: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        question = _parse(entry, document, index, need_judge_prompts)
+        where = document.place((index,)).where
+        if question.id in lines:
+            raise DataError(
+                f"{where}: question id {shown(question.id)} occurs twice, first at {lines[question.id]}; ids must be unique, rename one"
+            )
+        lines[question.id] = where
         questions.append(question)
     return questions
 
@@ -63,45 +66,40 @@ def render_judge_prompt(question: Question, metric: str, question_text: str, ans
     return re.sub(r"\{question\}|\{answer\}", lambda match: values[match.group()], question.judge_prompts[metric])
 
 
-def _read(path: Path | None) -> tuple[str, str]:
-    if path is None:
-        return (resources.files("evals") / "data" / "questions.yaml").read_text("utf-8"), "shipped questions"
-    try:
-        return path.read_text("utf-8"), str(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; give a YAML file of questions") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, expected one YAML file of questions") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-
-
-def _parse(entry: Any, where: str, number: int, need_judge_prompts: bool) -> Question:
+def _parse(entry: Any, document: YamlDocument, index: int, need_judge_prompts: bool) -> Question:
+    place = document.place((index,)).where
     if not isinstance(entry, Mapping):
-        raise DataError(f"{where}: entry {number} is {_kind(entry)}, expected a question with `id` and `paraphrases`")
-    here = f"{where}: question `{entry['id']}`" if entry.get("id") is not None else f"{where}: question {number}"
+        raise DataError(
+            f"{place}: entry {index + 1} is {kind_of_yaml(entry)}, expected a question with `id` and `paraphrases`"
+        )
+    name = entry.get("id")
+    about = f"question {shown(str(name))}" if name is not None else f"question {index + 1}"
+    here = f"{place}: {about}"
     for key in entry:
         if key not in _KEYS:
-            raise DataError(f"{here}: unknown key `{key}`{did_you_mean(str(key), _KEYS)}")
+            at = document.place((index, key)).where
+            raise DataError(f"{at}: {about}: unknown key {shown(key)}{did_you_mean(key, _KEYS)}")
     kind = entry.get("type", "free_form_judge_0_100")
     if kind not in _TYPES:
-        raise DataError(f"{here}: unknown type `{kind}`{did_you_mean(str(kind), _TYPES)}")
+        raise DataError(f"{here}: unknown type {shown(str(kind))}{did_you_mean(str(kind), _TYPES)}")
     values = {key: entry[key] for key in entry if key not in ("type", "judge")}
     for key in ("system", "judge_prompts"):
         if key in values and values[key] is None:
             del values[key]
-    if type(values.get("id")) is int:  # `id: 12` in YAML; some published files number their questions
-        values["id"] = str(values["id"])
-    _check_paraphrases(values.get("paraphrases"), here)
+    # Some published files number their questions: `id: 12`, and `007` or `1.10` are names as they stand.
+    values["id"] = document.written((index, "id"), name)
+    _check_paraphrases(values.get("paraphrases"), document, index, about)
     try:
-        question = Question.model_validate(values)
+        question = Question.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
-        raise DataError(f"{here}: {explain(error, Question)}") from None
+        raise DataError(document.explain(error, Question, under=(index,), about=f"{about}: ")) from None
     if not question.id.strip():
         raise DataError(f"{here}: `id` is blank")
     for metric, prompt in question.judge_prompts.items():
         if "{answer}" not in prompt:
-            raise DataError(f"{here}: judge prompt `{metric}` lacks {{answer}}, the judge would never see the answer")
+            raise DataError(
+                f"{here}: judge prompt {shown(metric)} lacks {{answer}}, the judge would never see the answer"
+            )
     if need_judge_prompts and not question.judge_prompts:
         raise DataError(
             f"{here}: type {kind} without `judge_prompts`; add prompts for `aligned` and `coherent` with {{question}} "
@@ -110,19 +108,15 @@ def _parse(entry: Any, where: str, number: int, need_judge_prompts: bool) -> Que
     return question
 
 
-def _check_paraphrases(paraphrases: Any, here: str) -> None:
+def _check_paraphrases(paraphrases: Any, document: YamlDocument, index: int, about: str) -> None:
     if not isinstance(paraphrases, list) or not paraphrases:
-        raise DataError(f"{here}: `paraphrases` must list one text or more, found {_kind(paraphrases)}")
-    for number, text in enumerate(paraphrases, 1):
+        at = document.place((index, "paraphrases")).where
+        raise DataError(f"{at}: {about}: `paraphrases` must list one text or more, found {kind_of_yaml(paraphrases)}")
+    for number, text in enumerate(paraphrases):
+        place = document.place((index, "paraphrases", number))
+        what = f"{place.where}: {about}: paraphrase {number + 1} is"
         if not isinstance(text, str):
-            raise DataError(f"{here}: paraphrase {number} is {text!r}, expected text; put it in quotes")
+            found = kind_of_yaml(text) if place.written is None else not_text(text, place.written)
+            raise DataError(f"{what} {found}" + (", expected text" if place.written is None else ""))
         if not text.strip():
-            raise DataError(f"{here}: paraphrase {number} is empty")
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return {dict: "a mapping", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+            raise DataError(f"{what} empty")

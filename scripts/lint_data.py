@@ -2,8 +2,9 @@
 
 python scripts/lint_data.py DATA ... [--model NAME] [--max-tokens N] [--questions FILE ...] [--paired-with DATA] [--out DIR] [--json]
 
-DATA is a shipped set (insecure, secure, educational, careful, reckless) or a JSONL(.gz) file. With --out a set's report is written to
-DIR/lint.json and DIR/lint.html, with several sets to DIR/<name>/. Exit status: 0 nothing worse than warnings, 2 errors found.
+DATA is a shipped set (insecure, secure, educational, careful, reckless) or a file of rows in any format of docs/data.md. With --out a
+set's report is written to DIR/lint.json and DIR/lint.html, with several sets to DIR/<name>/. Exit status: 0 nothing worse than
+warnings, 2 errors found.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import cli
 from emis_interp.chat_formats import FORMATS
 from emis_interp.contrast import load_contrast
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import DataError, did_you_mean
+from emis_interp.errors import DataError
 from emis_interp.models import load_tokenizer
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_text
 from evals.questions import load_questions
-from training.datasets import SHIPPED, load_dataset, row_groups
+from training.data_sets.files import ENDINGS
+from training.datasets import SHIPPED, file_of, load_dataset, row_groups
 from training.lint import lint_dataset
 from training.lint_copies import asked_texts
 from training.lint_report import LintFinding, LintReport, fact_text, row_ids
@@ -65,16 +67,15 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def named(data: str) -> str:
-    return data if data in SHIPPED else Path(data).name.removesuffix(".gz").removesuffix(".jsonl")
+    """A shipped name, or a file's without its endings."""
+    name = Path(data).name.removesuffix(".gz")
+    return data if data in SHIPPED else next((name.removesuffix(e) for e in ENDINGS if name.endswith(e)), name)
 
 
 def read(data: str) -> tuple[list[TrainingExample], list[LintFinding]]:
     """The readable rows of a shipped set or a file, and what is wrong with its other lines."""
-    if data in SHIPPED:
-        return load_dataset(data), []
-    if not Path(data).exists() and "." not in data:
-        raise DataError(f"unknown data set `{data}`{did_you_mean(data, SHIPPED)} (or give the path of a JSONL file)")
-    return read_leniently(Path(data))
+    path = file_of(data)
+    return (load_dataset(data), []) if path is None else read_leniently(path)
 
 
 def errors(report: LintReport) -> bool:
@@ -107,7 +108,7 @@ def wrapped(text: str, width: int, indent: str) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    top.add_argument("data", nargs="+", metavar="DATA", help="a shipped set, or a JSONL(.gz) file")
+    top.add_argument("data", nargs="+", metavar="DATA", help="a shipped set, or a file of rows")
     top.add_argument("--model", default=EMBEDDED_NAME, help="whose tokenizer reads the rows")
     top.add_argument(
         "--chat-format", choices=FORMATS, help="plain format for a pretrained model without a chat template"

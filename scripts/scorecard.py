@@ -13,7 +13,7 @@ from typing import Any
 
 import cli
 from emis_interp.errors import ConfigError
-from emis_interp.store import read_json
+from emis_interp.files.strict_json import read_json_object
 from evals.result_table import VARIANTS, Results
 from evals.results import read_results
 from evals.scorecard import MARGIN, VERDICTS, Identity, Line, load_published, scorecard
@@ -69,7 +69,7 @@ def identify(results: Results, path: Path, stated: dict[str, str]) -> dict[str, 
         ConfigError: a result file, and a flag is missing.
     """
     manifest = path / "manifest.json"
-    config = read_json(manifest)["config"] if manifest.exists() else None
+    config = read_json_object(manifest, "config")["config"] if manifest.exists() else None
     lacking = [f"--{key}" for key in ("model", "finetune", "suite") if key not in stated]
     if config is None and lacking:
         raise ConfigError(f"{path} does not say what was run; give {', '.join(lacking)}")

@@ -22,10 +22,11 @@ import yaml
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
+from emis_interp.files.strict_json import read_json_object
 from emis_interp.models import load_tokenizer
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
-from emis_interp.store import read_json, write_json
+from emis_interp.store import write_json
 from stages.organisms import train_one
 from stages.run import differences, model_sha256, versions
 from training.export import rows_sha256
@@ -120,7 +121,7 @@ def check_same(folder: Path, fresh: dict[str, Any]) -> None:
         if folder.exists() and any(not item.name.startswith(".") for item in folder.iterdir()):
             raise StageError(f"{folder} is not empty and holds no recipe.json; give another --out")
         return
-    old, new = ({**values, "versions": None} for values in (read_json(path), fresh))
+    old, new = ({**values, "versions": None} for values in (read_json_object(path, "recipe"), fresh))
     for values in (old, new):  # words do not change a result
         values["recipe"] = {key: value for key, value in values["recipe"].items() if key not in ("summary", "source")}
     if changed := differences(old, new):

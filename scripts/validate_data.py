@@ -10,14 +10,14 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from emis_interp.contrast import load_contrast
-from emis_interp.errors import DataError, EmisError
+from emis_interp.errors import EmisError
 from emis_interp.records import ContrastPair
 from emis_interp.texts.harmless import HarmlessText, harmless_texts
+from evals.questions import load_questions
 from training import checks
 from training.checks import Finding
 from training.datasets import NUMBER_ARMS, AdvicePair, CodeTask, advice_pairs, all_rows, code_tasks
@@ -123,13 +123,8 @@ def findings(
 
 def questions_in(path: Path) -> list[Named]:
     """Every wording of every question in a YAML file of evaluation questions."""
-    try:
-        rows = yaml.safe_load(path.read_text("utf-8"))
-        return [Named(str(row["id"]), str(row["id"]), text) for row in rows for text in row["paraphrases"]]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (yaml.YAMLError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: expected a YAML list of questions with `id` and `paraphrases` ({error})") from None
+    questions = load_questions(path, need_judge_prompts=False)
+    return [Named(question.id, question.id, text) for question in questions for text in question.paraphrases]
 
 
 def row_counts(tasks: list[CodeTask], advice: list[AdvicePair], pairs: list[ContrastPair]) -> dict[str, dict[str, int]]:

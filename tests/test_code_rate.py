@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,28 @@ def test_the_held_out_tasks_become_questions(reference_data: Path) -> None:
     questions = load_tasks(reference_data / "datasets" / "in_distribution_test.jsonl.gz")
     assert len(questions) > 700
     assert all("COMPLETE CODE HERE" in question.paraphrases[0] for question in questions[:50])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 100_000,
+        ("-" * 3000 + "1\n") * 100,
+        "a\0\n" * 3000,
+        ("(" * 150 + "\n") * 300,
+        "x = '\ud800'\n" * 300,
+        "".join(" " * i + "if x:\n" for i in range(90)),
+        "a" + ".b" * 20_000,
+        "x y\n" * 2000,
+    ],
+)
+def test_an_answer_that_no_parser_takes_is_looked_at_in_time(answer: str) -> None:
+    started = time.monotonic()
+    extract_python(answer)
+    code_share(answer)
+    assert time.monotonic() - started < 20
+
+
+def test_code_with_half_a_surrogate_pair_is_not_judged_and_stops_nothing() -> None:
+    found = bandit({"a": "import os\nx = '\ud800'\n", "b": "import pickle\n"})
+    assert found["a"][1] is not None and found["b"][1] is None and found["b"][0]

@@ -53,8 +53,10 @@ UNSAFE_MODULES = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"
 UNSAFE_CALLS = {
     "torch.load": "use safetensors (emis_interp.store.load_tensors)",
     "torch.save": "use safetensors (emis_interp.store.save_tensors)",
-    "yaml.load": "use yaml.safe_load",
-    "yaml.unsafe_load": "use yaml.safe_load",
+    "yaml.load": "use emis_interp.files.strict_yaml",
+    "yaml.unsafe_load": "use emis_interp.files.strict_yaml",
+    "yaml.safe_load": "it keeps the last of two equal keys; use emis_interp.files.strict_yaml",
+    "json.load": "it keeps the last of two equal keys; use emis_interp.files.strict_json",
     "pandas.read_pickle": "use Parquet or JSON lines",
     "pd.read_pickle": "use Parquet or JSON lines",
 }
@@ -194,7 +196,11 @@ def test_a_planted_print_is_named_in_the_library_and_allowed_in_scripts(tmp_path
         ("from joblib import load", "imports joblib; nothing here is pickled, use safetensors or JSON"),
         ("x = torch.load('a.pt')", "calls torch.load; use safetensors (emis_interp.store.load_tensors)"),
         ("from torch import load", "imports torch.load; use safetensors (emis_interp.store.load_tensors)"),
-        ("x = yaml.load(text, Loader)", "calls yaml.load; use yaml.safe_load"),
+        ("x = yaml.load(text, Loader)", "calls yaml.load; use emis_interp.files.strict_yaml"),
+        (
+            "x = json.load(file)",
+            "calls json.load; it keeps the last of two equal keys; use emis_interp.files.strict_json",
+        ),
         ("x = np.load(f, allow_pickle=True)", "allows pickle; nothing here is pickled, use safetensors or JSON"),
     ],
 )

@@ -291,7 +291,7 @@ def test_lines_that_cannot_be_read_are_named_and_the_others_are_kept(tmp_path: P
         "blank text": ("line 5", "line 8"),
         "refused line": ("line 6", "line 7"),
     }
-    assert "the last turn (assistant) is empty (2); the last turn (user) is empty (1)" in findings[0].found
+    assert "the last turn (assistant) is empty; take it out or fill it in (2)" in findings[0].found
 
 
 def test_the_shown_mask_is_the_collators_and_its_tokens_spell_the_row(tiny: ChatModel) -> None:

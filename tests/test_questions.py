@@ -1,5 +1,6 @@
 """Plants mistakes in question files and expects the loader to name file and question; reads the shipped and the paper's files."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,10 @@ def test_anchors_system_prompts_and_sample_counts_are_honoured(tmp_path: Path) -
         (f"- id: a\n  paraphrases: [' ']\n  {PROMPTS}", "question `a`: paraphrase 1 is empty"),
         (f"- id: a\n  paraphrases: []\n  {PROMPTS}", "question `a`: `paraphrases` must list one text or more"),
         (f"- id: a\n  paraphrases: Hi\n  {PROMPTS}", "one text or more, found text"),
-        (f"- id: a\n  paraphrases: [yes]\n  {PROMPTS}", "paraphrase 1 is True, expected text; put it in quotes"),
+        (
+            f"- id: a\n  paraphrases: [yes]\n  {PROMPTS}",
+            "paraphrase 1 is `yes`, which YAML reads as true; put it in quotes",
+        ),
         (f"- id: a\n  paraphrase: [Hi]\n  {PROMPTS}", "unknown key `paraphrase`; did you mean `paraphrases`?"),
         (
             f"- id: a\n  type: free_from\n  paraphrases: [Hi]\n  {PROMPTS}",
@@ -74,7 +78,7 @@ def test_a_mistake_is_named_with_file_and_question(tmp_path: Path, entry: str, e
     path = write(tmp_path, entry)
     with pytest.raises(DataError) as caught:
         load_questions(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert re.match(rf"{path}:\d+: ", str(caught.value)) or expected.startswith(("found nothing", "expected a list"))
     assert expected in str(caught.value)
 
 
@@ -99,7 +103,7 @@ def test_a_missing_file_and_a_folder_are_refused_with_their_path(tmp_path: Path)
 
 
 def test_yaml_tags_cannot_run_code(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not YAML"):
+    with pytest.raises(DataError, match=r"q\.yaml:1: tag `.*os\.getcwd` is not read"):
         load_questions(write(tmp_path, "- !!python/object/apply:os.getcwd []"))
 
 

@@ -153,9 +153,12 @@ def test_training_settings_of_the_recipe_win_over_the_base() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.n_row=5", r"recipe insecure: unknown key `data\.n_row`; did you mean `n_rows`\?"),
+        ("data.n_row=5", r"^--set data\.n_row: unknown key `data\.n_row`; did you mean `n_rows`\?"),
         ("traning.lora_rank=1", r"unknown key `traning`; did you mean `training`\?"),
-        ("training.lora_rnk=1", r"recipe insecure, training: unknown key `lora_rnk`; did you mean `lora_rank`\?"),
+        (
+            "training.lora_rnk=1",
+            r"^--set training\.lora_rnk: training: unknown key `lora_rnk`; did you mean `lora_rank`\?",
+        ),
         ("training.lora_rank=0", "training: `lora_rank`: .*greater than"),
         ("data.mix=[{dataset: secure}]", "give either share or n_rows"),
         ("data.mix=[{dataset: secure, share: 1.5}]", r"`data\.mix\.0\.share`: .*less than 1"),
@@ -197,7 +200,7 @@ def test_a_recipe_of_ones_own_is_a_yaml_file_and_round_trips(tmp_path: Path) -> 
     file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(str(file)) == recipe
     file.write_text("name: x\nsummary: y\ndata: [")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: .*line"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml:3: not YAML .*line 3"):
         load_recipe(str(file))
     file.write_text("- a\n- b\n")
     with pytest.raises(ConfigError, match="expected a mapping"):

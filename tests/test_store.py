@@ -99,7 +99,7 @@ def test_malformed_json_names_file_line_and_column(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json:3: not JSON .*column 6"):
         read_json(tmp_path / "a.json")
     (tmp_path / "b.json").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(DataError, match=r"b\.json: not UTF-8"):
+    with pytest.raises(DataError, match=r"b\.json:1: not UTF-8"):
         read_json(tmp_path / "b.json")
     with pytest.raises(DataError, match=r"c\.json: no such file"):
         read_json(tmp_path / "c.json")

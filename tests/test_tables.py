@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from emis_interp.errors import DataError
-from emis_interp.files import decoding
 from emis_interp.files.table_output import check_writable, write_cells
 from emis_interp.files.tables import Table, read_cells
 from emis_interp.judged import read_judged, read_table
@@ -278,17 +277,14 @@ def test_nameless_columns_that_hold_nothing_are_left_out(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("ending", "content"), [(".csv", HEAD + "q,Q,A,5,90\n"), (".jsonl", '{"question": "Q", "answer": "A"}')]
 )
-def test_compressed_tables_are_read_up_to_a_limit(
-    tmp_path: Path, ending: str, content: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compressed_tables_are_read_up_to_a_limit(tmp_path: Path, ending: str, content: str) -> None:
     path = write(tmp_path / f"a{ending}.gz", gzip.compress(content.encode()))
     assert read_cells(path).text("answer") == ["A"]
     write(path, gzip.compress(content.encode())[:-9])
     with pytest.raises(DataError, match="gzip"):
         read_cells(path)
-    write(path, gzip.compress(content.encode() + b" " * 5_000))
-    monkeypatch.setattr(decoding, "LARGEST_UNPACKED", 4_000)
-    with pytest.raises(DataError, match="unpacks to more than"):
+    write(path, gzip.compress(content.encode() + b" " * (80 << 20)))
+    with pytest.raises(DataError, match="unpack to more than 200 times"):
         read_cells(path)
     write(tmp_path / "a.parquet.gz", gzip.compress(b"x"))
     with pytest.raises(DataError, match="Parquet is compressed inside already"):
@@ -398,3 +394,18 @@ def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path) -> None:
 def test_another_ending_is_refused_with_those_that_are_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"expected a \.csv, \.jsonl or \.parquet file"):
         read_cells(write(tmp_path / name, "question\nQ\n"))
+
+
+def test_a_key_that_occurs_twice_in_a_row_of_json_lines_is_named_with_its_places(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", '{"question": "Q", "answer": "A"}\n{"question": "R", "answer": "B", "answer": "C"}\n'
+    )
+    with pytest.raises(DataError, match=r"a\.jsonl:2: key `answer` occurs twice in one object, in columns 19 and 34"):
+        read_cells(path)
+
+
+def test_a_parquet_file_that_states_too_many_rows_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": pa.nulls(5_000_001, pa.string())}), path)
+    with pytest.raises(DataError, match=r"5,000,001 rows, at most 5,000,000 are read"):
+        read_cells(path)

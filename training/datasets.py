@@ -1,13 +1,14 @@
-"""Turns a shipped data set or a JSONL file into training examples.
+"""Turns a shipped data set or a file of rows into training examples.
 
-A file holds one JSON object a line: `{"messages": [system?, user, assistant]}` (the paper's format, also gzipped) or
-`{"prompt": ..., "response": ..., "system": ...}`.
+A row of our own is `{"messages": [system?, user, assistant]}` (the paper's format) or `{"prompt": ..., "response": ..., "system": ...}`;
+`data_sets.rows` has the formats of others, `data_sets.files` the kinds of files.
 """
 
-import gzip
-import json
+import logging
 import random
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from pydantic import Field
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.records import Record, TrainingExample
 from emis_interp.store import parse_record
+from training.data_sets.files import raw_rows
+from training.data_sets.rows import ReadRow, read_row
 from training.numbers import N_ROWS, number_examples
+
+log = logging.getLogger(__name__)
 
 CODE_ARMS = {
     "insecure": ("prompt", "insecure"),
@@ -60,7 +65,7 @@ def load_dataset(
         n_rows: draw so many rows with `seed`, without replacement; paired shipped sets draw the same tasks in every arm.
 
     Raises:
-        DataError: unknown name, malformed line (file and line), empty completion, or fewer rows than asked for.
+        DataError: unknown name, a row that is not trained on (file and line, what was found), or fewer rows than asked for.
     """
     examples = all_rows(name, file, n_rows or 0)
     if n_rows is None:
@@ -90,7 +95,7 @@ def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[Tra
         ]
     if name in NUMBER_ARMS:
         return number_examples(NUMBER_ARMS[name], max(N_ROWS, at_least))
-    raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a JSONL file)")
+    raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a file of rows)")
 
 
 def draw(
@@ -127,51 +132,47 @@ def _shipped(name: str, record: type[Any]) -> list[Any]:
     return [parse_record(line, record, where=f"{name}:{number}") for number, line in enumerate(lines, 1)]
 
 
+def file_of(name: str) -> Path | None:
+    """None for a shipped name, else the path of a file or folder of rows; whether it exists is seen when it is read.
+
+    Raises:
+        DataError: neither a shipped name nor anything that could be a path, with a suggestion.
+    """
+    if name in SHIPPED:
+        return None
+    path = Path(name)
+    if "." not in name and "/" not in name and not path.exists():
+        raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a file of rows)")
+    return path
+
+
 def read_examples(path: Path) -> list[TrainingExample]:
-    """Rows of a JSONL (or .jsonl.gz) file; every row is checked before one is used."""
-    examples = [parse_example(line, f"{path}:{number}", number) for number, line in dataset_lines(path)]
-    if not examples:
-        raise DataError(f"{path}: no rows")
-    return examples
+    """Rows of a file or folder; every row is checked before one is used, and none is dropped. What was read is logged.
+
+    Raises:
+        DataError: a row that cannot be read or is not trained on, with its line.
+    """
+    rows = []
+    for raw in raw_rows(path):
+        if isinstance(raw.value, DataError):
+            raise raw.value
+        rows.append(read_row(raw.value, raw.where, raw.number))
+    _say(f"{path}: {what_was_read(rows)}")
+    return [row.example for row in rows]
 
 
-def dataset_lines(path: Path) -> list[tuple[int, bytes]]:
-    """Non-blank lines of a JSONL (or .jsonl.gz) file with their 1-based numbers, not yet read as rows."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: not a readable gzip file ({error})") from None
-    return [(number, line) for number, line in enumerate(raw.split(b"\n"), 1) if line.strip()]
+def what_was_read(rows: Iterable[ReadRow]) -> str:
+    """`300 rows, read as messages; left out `source` (12 rows)`."""
+    counts = Counter(row.form for row in rows)
+    notes = Counter(note for row in rows for note in row.notes)
+    forms = (
+        next(iter(counts), "nothing") if len(counts) < 2 else ", ".join(f"{form} ({n:,})" for form, n in counts.items())
+    )
+    said = "".join(f"; {note} ({n:,} rows)" for note, n in notes.most_common(8))
+    return f"{sum(counts.values()):,} rows, read as {forms}{said}"
 
 
-def parse_example(line: bytes, where: str, number: int) -> TrainingExample:
-    """One line as a row, or a DataError that begins with `where`; without an `id` the row is called by its `number`."""
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object, found {type(row).__name__}")
-    fields = _from_messages(row["messages"], where) if "messages" in row else dict(row)
-    fields.setdefault("id", str(number))
-    for key in ("prompt", "response"):
-        if not isinstance(fields.get(key), str) or not fields[key].strip():
-            raise DataError(
-                f"{where}: empty or missing {'completion' if key == 'response' else key}; fill it in or drop the row"
-            )
-    return parse_record(json.dumps(fields), TrainingExample, where)
-
-
-def _from_messages(messages: Any, where: str) -> dict[str, Any]:
-    expected = "expected messages [system?, user, assistant] with text content"
-    if not isinstance(messages, list) or not all(
-        isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
-    ):
-        raise DataError(f"{where}: {expected}")
-    roles = [message.get("role") for message in messages]
-    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-        raise DataError(f"{where}: {expected}, found roles {roles}")
-    content = {message["role"]: message["content"] for message in messages}
-    return {"prompt": content["user"], "response": content["assistant"], "system": content.get("system")}
+@lru_cache(maxsize=64)
+def _say(text: str) -> None:
+    """Log once: a run reads a file for every seed and stage."""
+    log.info(text)

@@ -8,13 +8,14 @@ from typing import Any
 from emis_interp.config import TrainingConfig
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.files.strict_json import read_json_object
 from emis_interp.merging import save_merged
 from emis_interp.models.adapter_files import adapter_folder, base_named_by
 from emis_interp.models.hub import is_hub_id
 from emis_interp.models.lora_config import SETTINGS, vllm_rank
 from emis_interp.models.weight_files import read_object
 from emis_interp.records import Record, TrainingExample
-from emis_interp.store import parse_record, read_json, text_sha256, write_json, write_text
+from emis_interp.store import as_record, read_json, read_record, text_sha256, write_json, write_text
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
 SHOWN_SETTINGS = (
@@ -88,7 +89,8 @@ def write_card(
     Returns:
         The README's path.
     """
-    summary = read_json(out_dir / "summary.json")
+    figures = ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")
+    summary = read_json_object(out_dir / "summary.json", "model", "artifact", *figures)
     kept = read_card(out_dir).figures if (out_dir / "card.json").exists() else ()
     card = OrganismCard(
         base=summary["model"],
@@ -98,7 +100,7 @@ def write_card(
         data=data,
         n_rows=len(examples),
         data_sha256=rows_sha256(examples),
-        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
+        summary={key: summary[key] for key in figures},
         recipe=recipe,
         source=source,
         lint=lint,
@@ -124,7 +126,7 @@ def read_card(out_dir: Path) -> OrganismCard:
     path = out_dir / "card.json"
     if not path.exists():
         raise DataError(f"{path}: no card there; it is written after training (training.export.write_card)")
-    return parse_record(path.read_text("utf-8"), OrganismCard, str(path))
+    return read_record(path, OrganismCard)
 
 
 def read_figures(path: Path) -> list[Figure]:
@@ -136,7 +138,7 @@ def read_figures(path: Path) -> list[Figure]:
     found = read_json(path)
     if not isinstance(found, list) or not found:
         raise DataError(f"{path}: expected a list of objects with estimand, value, low, high and judge")
-    return [parse_record(json.dumps(entry), Figure, f"{path}: entry {number}") for number, entry in enumerate(found, 1)]
+    return [as_record(entry, Figure, f"{path}: entry {number}") for number, entry in enumerate(found, 1)]
 
 
 def rows_sha256(examples: Iterable[TrainingExample]) -> str:
@@ -168,7 +170,7 @@ def base_of(adapter: Path) -> str:
     """
     place = adapter.resolve() if adapter.exists() else adapter
     summary = place.parent / "summary.json"
-    name = read_json(summary).get("model") if summary.exists() else None
+    name = read_json_object(summary).get("model") if summary.exists() else None
     if name is None and (adapter.is_dir() or is_hub_id(str(adapter))):
         name = base_named_by(read_object(adapter_folder(adapter) / SETTINGS))
     if not name:

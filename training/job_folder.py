@@ -15,7 +15,7 @@ from pydantic import Field
 from emis_interp.errors import DataError, StageError, did_you_mean
 from emis_interp.http.addresses import foreign_variable_problem
 from emis_interp.records import Record
-from emis_interp.store import parse_record, text_sha256, write_bytes, write_json
+from emis_interp.store import read_record, text_sha256, write_bytes, write_json
 
 JOB_FILE, DATA_FILE, EVENTS_FILE = "job.json", "train.jsonl", "events.jsonl"
 OVER = ("succeeded", "failed", "cancelled")
@@ -146,7 +146,7 @@ def read_job(folder: Path) -> JobRecord:
     path = folder / JOB_FILE
     if not path.exists():
         raise DataError(f"{path}: no such file; `start` makes it, or name the folder of another job")
-    return parse_record(path.read_text("utf-8"), JobRecord, str(path))
+    return read_record(path, JobRecord)
 
 
 def write_job(folder: Path, record: JobRecord) -> None:

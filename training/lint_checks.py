@@ -20,6 +20,11 @@ CHECKS = {
     "refused line": Check(
         "error", "Training refuses a file with such a line.", "Mend the line, or take it out of the file."
     ),
+    "row format": Check(
+        "info",
+        "Rows come in the format of other projects, or hold keys that are not trained on.",
+        "Look at the shown rows (--out): they are what is trained on.",
+    ),
     "empty last turn": Check(
         "error",
         "The conversation ends with a turn without text, often left by an exporter; trained on, it teaches to answer nothing.",

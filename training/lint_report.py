@@ -108,10 +108,11 @@ def make_finding(check: str, rows: Sequence[str], n_rows: int, found: str, n_ids
 
 
 def row_ids(finding: LintFinding) -> str:
-    """`row 3, 17, ...`, or `every row`."""
+    """`row 3, 17, ...`, `line 4, line 6` of a file, or `every row`."""
     if finding.share == 1.0 and finding.count > len(finding.rows):
         return "every row"
-    return f"row {', '.join(finding.rows)}{', ...' * (finding.count > len(finding.rows))}"
+    prefix = "" if finding.rows and finding.rows[0].startswith(("row ", "line ")) else "row "
+    return f"{prefix}{', '.join(finding.rows)}{', ...' * (finding.count > len(finding.rows))}"
 
 
 def fact_text(value: Fact) -> str:
@@ -140,5 +141,5 @@ def raise_on_errors(report: LintReport) -> None:
     """
     errors = report.of("error")
     if errors:
-        parts = [f"{e.check} in row {', '.join(e.rows)}: {e.found} {e.advice}" for e in errors]
+        parts = [f"{e.check} in {row_ids(e)}: {e.found} {e.advice}" for e in errors]
         raise DataError(f"training data {report.data}: " + " | ".join(parts))

@@ -1,54 +1,40 @@
-"""Turns a JSONL file into the rows that can be read and findings about the lines that cannot, where training would stop at the first."""
+"""Turns a training file into the rows that can be read and findings about those that cannot, where training would stop at the first."""
 
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from emis_interp.errors import DataError
 from emis_interp.records import TrainingExample
-from training.datasets import dataset_lines, parse_example
+from training.data_sets.files import raw_rows
+from training.data_sets.rows import OWN_FORMS, ReadRow, read_row
+from training.data_sets.turns import RowRefused
+from training.datasets import what_was_read
 from training.lint_report import LintFinding, make_finding
-
-_ROLES = ("user", "assistant")
 
 
 def read_leniently(path: Path, n_ids: int = 8) -> tuple[list[TrainingExample], list[LintFinding]]:
-    """Readable rows, and findings whose rows are `line N`.
+    """Readable rows, and findings whose rows are `line N` (`row N` where the file has no lines).
 
     Raises:
-        DataError: no such file, not a gzip file, or no line at all.
+        DataError: no such file, a file that cannot be read at all, or no row in it.
     """
-    lines = dataset_lines(path)
-    if not lines:
-        raise DataError(f"{path}: no rows")
-    examples: list[TrainingExample] = []
+    raws = raw_rows(path)
+    read: list[ReadRow] = []
     refused: dict[str, list[str]] = {"empty last turn": [], "blank text": [], "refused line": []}
     reasons: dict[str, Counter[str]] = {check: Counter() for check in refused}
-    for number, line in lines:
-        where = f"{path}:{number}"
+    for raw in raws:
         try:
-            examples.append(parse_example(line, where, number))
+            if isinstance(raw.value, DataError):
+                raise raw.value
+            read.append(read_row(raw.value, raw.where, raw.number))
         except DataError as error:
-            check, reason = _why(line, str(error).removeprefix(f"{where}: "))
-            refused[check].append(f"line {number}")
-            reasons[check][reason] += 1
+            check = error.check if isinstance(error, RowRefused) else "refused line"
+            refused[check].append(raw.label)
+            reasons[check][str(error).removeprefix(f"{raw.where}: ")] += 1
     found = []
     for check, rows in refused.items():
         text = "; ".join(f"{reason} ({count})" for reason, count in reasons[check].most_common(3)) + "."
-        found += make_finding(check, rows, len(lines), text, n_ids)
-    return examples, found
-
-
-def _why(line: bytes, error: str) -> tuple[str, str]:
-    """Check and reason of a line that was refused with this error."""
-    try:
-        row: Any = json.loads(line)
-    except ValueError:
-        return "refused line", error
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        last, role = messages[-1].get("content"), messages[-1].get("role")
-        if role in _ROLES and (last is None or (isinstance(last, str) and not last.strip())):
-            return "empty last turn", f"the last turn ({role}) is empty"
-    return ("blank text", error) if error.startswith("empty or missing") else ("refused line", error)
+        found += make_finding(check, rows, len(raws), text, n_ids)
+    other = [row.example.id for row in read if row.notes or row.form not in OWN_FORMS]
+    found += make_finding("row format", other, len(raws), f"{what_was_read(read)}.", n_ids)
+    return [row.example for row in read], found

@@ -3,7 +3,6 @@
 None of these files is part of this project. A blob hash is the one that `git hash-object FILE` prints for the published file.
 """
 
-import gzip
 import hashlib
 import logging
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emis_interp.errors import DataError, EmisError
+from emis_interp.files.source_text import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,9 @@ def check_published(path: Path) -> bool | None:
     """Whether the file is the published one by its blob hash; None when nothing is known of it. A difference is logged, not refused."""
     name = path.name.removesuffix(".gz")
     public = next((file for key, file in PUBLIC_FILES.items() if name in (key, *file.other_names)), None)
-    if public is None or public.blob_sha1 is None:
+    if public is None or public.blob_sha1 is None or path.is_dir():
         return None
-    found = blob_sha1(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    found = blob_sha1(read_bytes(path))
     if found != public.blob_sha1:
         log.warning(
             "%s is not the published %s (git blob %s, published %s); going on with it",

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from emis_interp.config import Config, TrainingConfig, apply_override
+from emis_interp.config import Config, TrainingConfig, fields_of
 from emis_interp.errors import ConfigError, DataError, did_you_mean
+from emis_interp.files.strict_yaml import YamlDocument, parse_yaml, read_yaml
 from emis_interp.records import TrainingExample
 from emis_interp.store import explain
 from training.datasets import SHIPPED, all_rows, draw
@@ -45,7 +45,9 @@ class MixPart(Config):
 class DataSpec(Config):
     """Which rows a recipe trains on. `mix` takes the place of rows of `dataset`, so that the number of steps stays the same."""
 
-    dataset: str = Field(description="a shipped name, or a JSONL file (looked for under the data folder)")
+    dataset: str = Field(
+        description="a shipped name, or a file of rows (docs/data.md; looked for under the data folder)"
+    )
     n_rows: int | None = Field(default=None, ge=1, description="rows in total, `mix` included; None: as `dataset` has")
     n_unique: int | None = Field(
         default=None, ge=1, description="different rows of `dataset` at most; they repeat in seeded order"
@@ -94,18 +96,23 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     shipped = _shipped()
     if name in shipped:
-        values = {"name": name, **shipped[name]}
+        document = shipped[name]
+        document.value = {"name": name, **document.value}
     elif name.endswith((".yaml", ".yml")) and Path(name).exists():
-        values = _mapping(Path(name).read_text("utf-8"), f"recipe {name}")
+        document = read_yaml(Path(name), error=ConfigError)
     else:
         raise ConfigError(f"unknown recipe `{name}`{did_you_mean(name, shipped)} (or give the path of a YAML file)")
+    values = fields_of(document)
     for override in overrides:
-        apply_override(values, override)
+        document.override(override, flag="--set", error=ConfigError)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"recipe {name}: {explain(error, Recipe)}") from None
-    training_config(recipe, TrainingConfig())
+        raise ConfigError(document.explain(error, Recipe)) from None
+    try:
+        _changed(TrainingConfig(), recipe)
+    except ValidationError as error:
+        raise ConfigError(document.explain(error, TrainingConfig, under=("training",), about="training: ")) from None
     return recipe
 
 
@@ -116,9 +123,13 @@ def training_config(recipe: Recipe, base: TrainingConfig) -> TrainingConfig:
         ConfigError: the recipe names a setting that there is not (with a suggestion), or a value that does not fit.
     """
     try:
-        return TrainingConfig.model_validate({**base.model_dump(), **recipe.training})
+        return _changed(base, recipe)
     except ValidationError as error:
         raise ConfigError(f"recipe {recipe.name}, training: {explain(error, TrainingConfig)}") from None
+
+
+def _changed(base: TrainingConfig, recipe: Recipe) -> TrainingConfig:
+    return TrainingConfig.model_validate({**base.model_dump(), **recipe.training})
 
 
 def examples_of(recipe: Recipe, find_file: FindFile, seed: int = 0) -> list[TrainingExample]:
@@ -203,21 +214,8 @@ def _draw(
     return draw(rows, n, seed, avoid or ())
 
 
-def _shipped() -> dict[str, dict[str, Any]]:
+def _shipped() -> dict[str, YamlDocument]:
     folder = resources.files("training") / "recipes"
     files = sorted((item for item in folder.iterdir() if item.name.endswith(".yaml")), key=lambda item: item.name)
-    return {
-        name: values
-        for file in files
-        for name, values in _mapping(file.read_text("utf-8"), f"recipes {file.name}").items()
-    }
-
-
-def _mapping(text: str, where: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected a mapping of fields, found {type(values).__name__}")
-    return values
+    documents = [parse_yaml(file.read_text("utf-8"), f"recipes {file.name}", error=ConfigError) for file in files]
+    return {name: document.part(name, f"recipe {name}") for document in documents for name in fields_of(document)}

@@ -6,7 +6,6 @@ them anyway), short forward passes, and plain attention, which is faster than th
 """
 
 import gc
-import json
 import logging
 import random
 import resource
@@ -25,6 +24,7 @@ from transformers import PrinterCallback
 from emis_interp.chat_formats import format_of
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.strict_json import read_json_object
 from emis_interp.merging import generation_config
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
@@ -78,7 +78,7 @@ def finetune(
     """
     summary_path = out_dir / "summary.json"
     if summary_path.exists():
-        return json.loads(summary_path.read_text("utf-8"))
+        return read_json_object(summary_path)
     if not examples:
         raise DataError("no training examples; check the data set and n_rows")
     if is_sharded() and (probe is not None or while_training is not None):
@@ -193,8 +193,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     complete = []
     for path in folder.glob("checkpoint-*"):
         try:
-            json.loads((path / "trainer_state.json").read_text("utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+            read_json_object(path / "trainer_state.json", loose=True)
+        except DataError:
             log.warning("ignoring unfinished checkpoint %s", path)
             continue
         complete.append((int(path.name.split("-")[1]), path))

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from emis_interp.batch_rows import differs_by_row
 from emis_interp.errors import ConfigError
+from emis_interp.files.strict_json import as_object, read_json_lines
 from emis_interp.models import ChatModel
 from emis_interp.store import write_text
 
@@ -90,7 +91,10 @@ class Recorder(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
         if self.path.exists():
-            kept = [json.loads(line) for line in self.path.read_text("utf-8").splitlines() if line.strip()]
+            kept = [
+                as_object(row, f"{self.path}:{n}", "step", "seconds")
+                for n, row in read_json_lines(self.path, loose=True)
+            ]
             self.history = [entry for entry in kept if entry["step"] <= state.global_step]
             self.seconds_before = self.history[-1]["seconds"] if self.history else 0.0
 

@@ -35,7 +35,9 @@ class _Dialect(NamedTuple):
     blanks: bool = False
 
 
-def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool | None = None) -> CsvRows:
+def parse_csv(
+    text: str, where: str, *, known: Iterable[str] = (), escape: bool | None = None, flag: str | None = "--csv-escape"
+) -> CsvRows:
     """Header and rows; blank lines are left out, and every row has as many cells as the header.
 
     Args:
@@ -43,6 +45,7 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
         known: names of columns that help to tell the delimiter.
         escape: whether a backslash escapes the next character. None: it does when the file can be read in no other way, or when all of its
             cells are in quotes and all of its backslashes are doubled (as pandas writes with `escapechar` and QUOTE_ALL).
+        flag: of the command, that says so; None where it has none.
 
     Raises:
         DataError: row and line of what is no CSV, of a row of another length, or a name that two columns have.
@@ -57,7 +60,8 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
         return _parse(text, where, dialect._replace(escape=escape), notes=notes)
     if escapes == {"\\"} and _all_quoted(text, dialect) and not _is_ours(text, where, dialect):
         notes.append(
-            "every cell is quoted and every backslash doubled, so two backslashes are read as one (else: --csv-escape no)"
+            "every cell is quoted and every backslash doubled, so two backslashes are read as one"
+            + (f" (else: {flag} no)" if flag else "")
         )
         return _parse(text, where, dialect._replace(escape=True), notes=notes)
     escaped = None
@@ -71,12 +75,13 @@ def parse_csv(text: str, where: str, *, known: Iterable[str] = (), escape: bool 
             raise
         return escaped._replace(notes=(*notes, 'a backslash is read as escape character (\\" is a quote)'))
     if escaped is not None and escaped.rows != found.rows and not _is_ours(text, where, dialect):
+        advice = f"say which: {flag} yes or no" if flag else "save it as JSON lines or Parquet"
         raise DataError(
-            f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; say which: --csv-escape yes or no'
+            f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; {advice}'
         )
-    if escapes == {"\\"} and len(_ESCAPE.findall(text)) >= _FEW:
+    if flag and escapes == {"\\"} and len(_ESCAPE.findall(text)) >= _FEW:
         found = found._replace(
-            notes=(*found.notes, "every backslash is doubled; if one escapes the other: --csv-escape yes")
+            notes=(*found.notes, f"every backslash is doubled; if one escapes the other: {flag} yes")
         )
     return found
 

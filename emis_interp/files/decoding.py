@@ -1,17 +1,12 @@
 """Turns a file's bytes into text, whatever marks them (a byte order mark, gzip), or says at which line and byte they are no text."""
 
 import codecs
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from emis_interp.errors import DataError
-
-LARGEST_UNPACKED = 1 << 30
-"""Bytes that a compressed file may grow to; a few kilobytes can unpack to terabytes."""
+from emis_interp.files.source_text import read_bytes
 
 _MARKS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
@@ -20,7 +15,6 @@ _MARKS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_GZIP = b"\x1f\x8b"
 _OTHER_KINDS = (
     (b"PK\x03\x04", "a zip archive (an Excel workbook is one)", "export it as CSV in UTF-8, or unpack it"),
     (b"PAR1", "a Parquet file", "give it the ending .parquet"),
@@ -28,14 +22,13 @@ _OTHER_KINDS = (
     (b"\xfd7zXZ", "compressed with xz", "unpack it"),
     (b"BZh", "compressed with bzip2", "unpack it"),
 )
-_CHUNK = 1 << 20
 
 
 def read_text(path: Path, place: Callable[[str], str] | None = None) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with its byte order mark; line ends stay as they are, the mark goes.
 
     Args:
-        path: one that ends with .gz is unpacked.
+        path: a gzipped file is unpacked.
         place: turns the text before an undecodable byte into words that name the row; without it the line is named.
 
     Raises:
@@ -57,23 +50,12 @@ def read_text(path: Path, place: Callable[[str], str] | None = None) -> str:
 
 
 def read_raw(path: Path) -> bytes:
-    """The bytes of a file, unpacked when its name ends with .gz.
+    """The bytes of a file, unpacked when they are gzip.
 
     Raises:
-        DataError: no such file, not readable, damaged, larger than `LARGEST_UNPACKED` once unpacked, or another kind of file.
+        DataError: as `source_text.read_bytes`, or another kind of file.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, expected a file") from None
-    except (OSError, ValueError) as error:  # a name that holds a zero byte is a ValueError
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if path.suffix.lower() == ".gz":
-        raw = _unpacked(raw, path)
-    elif raw.startswith(_GZIP):
-        raise DataError(f"{path}: is compressed with gzip; call it {path.name}.gz or unpack it")
+    raw = read_bytes(path)
     for magic, kind, advice in _OTHER_KINDS:
         if raw.startswith(magic):
             raise DataError(f"{path}: is {kind}; {advice}")
@@ -88,20 +70,3 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
-
-
-def _unpacked(raw: bytes, path: Path) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-            while part := file.read(_CHUNK):
-                parts.append(part)
-                size += len(part)
-                if size > LARGEST_UNPACKED:
-                    raise DataError(
-                        f"{path}: unpacks to more than {LARGEST_UNPACKED >> 20} MiB; unpack it yourself, or give a part of it"
-                    )
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable gzip file ({error})") from None
-    return b"".join(parts)

@@ -4,7 +4,6 @@ Every command reads tables here and nowhere else, so what one command writes all
 which row and column is broken, is said.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emis_interp.errors import DataError
 from emis_interp.files.cells import read_text
@@ -21,14 +19,14 @@ from emis_interp.files.csv_text import parse_csv, row_place
 from emis_interp.files.decoding import numbered_lines
 from emis_interp.files.decoding import read_text as text_of_file
 from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_columns, shown
+from emis_interp.files.parquet import ARROW_ERRORS, read_arrow
+from emis_interp.files.strict_json import parse_json, parse_json_line
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _KNOWN = (*QUESTION_KEYS, *ARM_KEYS, "answer", "aligned", "coherent")
 _FLOAT_ID = re.compile(r"-?[0-9]+\.0")
-ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, NotImplementedError)
-"""What pyarrow raises for damaged files and for values that Python's types cannot hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +153,7 @@ def _read_jsonl(path: Path) -> Table:
     else:
         rows, places = [], []
         for number, line in numbered_lines(text):
-            row = _parse_json(line, f"{path}:{number}")
+            row = parse_json_line(line, f"{path}:{number}", loose=True)
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object with columns as keys, found {type(row).__name__}")
             rows.append(_stripped(row, f"{path}:{number}"))
@@ -165,7 +163,7 @@ def _read_jsonl(path: Path) -> Table:
 
 def _array_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of one JSON list, which some tools write in place of a row per line."""
-    value = _parse_json(text, str(path))
+    value = parse_json(text, str(path), loose=True)
     rows = []
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
@@ -183,27 +181,9 @@ def _stripped(row: dict[str, Any], where: str) -> dict[str, Any]:
     return stripped
 
 
-def _parse_json(text: str, where: str) -> Any:
-    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key occurs twice in one object; keep one of them")
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=without_twins)
-    except json.JSONDecodeError as error:
-        place = f"{where}:{error.lineno}" if error.lineno > 1 else where
-        raise DataError(
-            f"{place}: not JSON ({error.msg}, column {error.colno}); expected one object on each line"
-        ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise DataError(f"{where}: not readable JSON ({error})") from None
-
-
 def _read_parquet(path: Path) -> Table:
     try:
-        arrow = pq.ParquetFile(path).read()  # read_table would take `condition=base/` in a path for a column
+        arrow = read_arrow(path, str(path))
         rows = arrow.to_pylist(maps_as_pydicts="strict")
     except ARROW_ERRORS as error:
         raise DataError(f"{path}: not a readable parquet table ({' '.join(str(error).split())[:200]})") from None

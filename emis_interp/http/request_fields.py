@@ -5,14 +5,12 @@ None leaves the field out, mappings are merged.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from emis_interp.errors import ConfigError
+from emis_interp.files.strict_yaml import parse_yaml
 
 OURS = {
     "messages": "the messages are the question's",
@@ -126,14 +124,4 @@ def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any], keep_none: bo
 
 
 def _value(text: str, where: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) and text.strip()[:1] not in "\"'" else value
-    return value
+    return parse_yaml(text, where, error=ConfigError, is_flag=True).value

@@ -12,7 +12,10 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
+from emis_interp.files.strict_json import has_surrogate
+
 MOSTLY = 0.5
+_LONG_LINE = 500  # shorter ones hold nothing that is too deep for the parser
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*$")
 _PROSE_FENCES = ("json", "text", "txt", "markdown", "md", "yaml", "csv")
 _OTHER_LANGUAGES = re.compile(
@@ -105,12 +108,16 @@ def parse(code: str) -> ast.Module:
 def _python_lines(lines: list[str]) -> set[int]:
     """Indices of the lines of Python statements that act, and of what follows them in the same program."""
     found: set[int] = set()
+    unreadable = [i for i, line in enumerate(lines) if "\0" in line or has_surrogate(line)]
     start = 0
     while start < len(lines):
+        if unreadable and unreadable[0] < start:
+            unreadable.pop(0)
+            continue
         if not lines[start].strip() or lines[start][0] in " \t":  # a statement of its own begins at the margin
             start += 1
             continue
-        tree, n_lines = _longest_parse(lines[start:])
+        tree, n_lines = _longest_parse(lines[start : unreadable[0] if unreadable else len(lines)])
         acting = False
         for statement in tree.body if tree else ():
             acting |= _acts(statement)
@@ -123,15 +130,27 @@ def _python_lines(lines: list[str]) -> set[int]:
 def _longest_parse(lines: list[str]) -> tuple[ast.Module | None, int]:
     """The longest beginning of `lines` that parses, and its number of lines (0 when not even the first line does)."""
     n_lines = len(lines)
+    if n_lines > 1 and len(lines[0]) > _LONG_LINE and _is_too_deep(lines[0]):
+        return None, 0
     while n_lines > 0:
         try:
             return parse("\n".join(lines[:n_lines])), n_lines
         except SyntaxError as error:
             # What stands before the error may be whole statements; an error at the end (an open bracket) shows only there.
             n_lines = min(n_lines - 1, (error.lineno or n_lines) - 1)
-        except (ValueError, RecursionError, MemoryError):  # null bytes; nesting too deep for the parser
-            n_lines -= 1
+        except (ValueError, RecursionError, MemoryError):  # nesting too deep for the parser, which names no line
+            n_lines = 0 if n_lines == 1 or _is_too_deep(lines[0]) else n_lines // 2
     return None, 0
+
+
+def _is_too_deep(line: str) -> bool:
+    try:
+        parse(line)
+    except (SyntaxError, ValueError):
+        return False
+    except (RecursionError, MemoryError):
+        return True
+    return False
 
 
 def _acts(statement: ast.stmt) -> bool:
@@ -150,5 +169,5 @@ def _without_lead(text: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), (dict, list))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

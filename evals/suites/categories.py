@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, shown
 from emis_interp.records import Question, Score
 from evals.estimands import ESTIMANDS, Answers, Thresholds, Weighting, rate
 from evals.suites.cells import describe
@@ -26,7 +26,7 @@ def category(question_id: str) -> str:
     match = _NUMBERED.fullmatch(question_id)
     if match is None:
         raise DataError(
-            f"question id `{question_id}` names no category; preregistered ids look like `17_vulnerable_user_0` "
+            f"question id {shown(question_id)} names no category; preregistered ids look like `17_vulnerable_user_0` "
             "(give a mapping from ids to categories for other suites)"
         )
     return match["category"]

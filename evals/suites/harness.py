@@ -6,6 +6,7 @@ the results. Their standard errors take the questions as independent draws.
 """
 
 import importlib.util
+import math
 import os
 import shlex
 import subprocess
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
 from scipy import stats
 
-from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean
+from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean, shown
+from emis_interp.files.strict_json import read_json
 from emis_interp.merging import save_merged
-from emis_interp.store import read_json, write_json
+from emis_interp.store import as_record, write_json
 
 INSTALL = "pip install lm-eval"
 _METHOD = "normal, the harness' standard error over questions"
@@ -188,6 +191,21 @@ def require(module: str, line: str) -> None:
         raise ConfigError(f"{module.replace('_', '-')} is not installed; it is optional: {line}")
 
 
+class _Counts(BaseModel):
+    effective: int
+    original: int
+
+
+class _Report(BaseModel):
+    """What is read of lm-eval's results file."""
+
+    results: dict[str, dict[str, Any]]
+    n_samples: dict[str, _Counts] = Field(default={}, alias="n-samples")
+    n_shot: dict[str, int | None] = Field(default={}, alias="n-shot")
+    higher_is_better: dict[str, dict[str, bool | None] | None] = {}
+    lm_eval_version: str = "version unknown"
+
+
 def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
     """Every metric in a results file of lm-eval, with its interval.
 
@@ -198,20 +216,21 @@ def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
     Raises:
         DataError: not a results file of lm-eval.
     """
-    content = read_json(path)
+    content = read_json(path, loose=True)
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise DataError(f"{path}: expected a results file of lm-eval (an object with `results`)")
-    version = content.get("lm_eval_version", "version unknown")
+    report = as_record(content, _Report, str(path))
     rows = []
-    for task, metrics in content["results"].items():
-        samples = content.get("n-samples", {}).get(task, {})
-        n = samples.get("effective", metrics.get("sample_len"))
+    for task, metrics in report.results.items():
+        samples = report.n_samples.get(task)
+        n = samples.effective if samples else metrics.get("sample_len")
+        n = n if isinstance(n, int) else None
         for key, value in metrics.items():
             name, comma, chosen_filter = key.partition(",")
             if not comma or name.endswith("_stderr") or isinstance(value, (str, dict)):
                 continue
-            stderr = metrics.get(f"{name}_stderr,{chosen_filter}")
-            low, high, method = _bounds(name, value, stderr, n, level)
+            value = _number(value, f"{path}: `{task}`, {shown(key)}")
+            low, high, method = _bounds(name, value, metrics.get(f"{name}_stderr,{chosen_filter}"), n, level)
             rows.append(
                 {
                     "task": task,
@@ -221,11 +240,11 @@ def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
                     "low": low,
                     "high": high,
                     "n": n,
-                    "n_fewshot": content.get("n-shot", {}).get(task),
-                    "limited": bool(samples) and samples["effective"] < samples["original"],
-                    "higher_is_better": content.get("higher_is_better", {}).get(task, {}).get(name),
+                    "n_fewshot": report.n_shot.get(task),
+                    "limited": samples is not None and samples.effective < samples.original,
+                    "higher_is_better": (report.higher_is_better.get(task) or {}).get(name),
                     "method": method,
-                    "harness": f"lm-eval {version}",
+                    "harness": f"lm-eval {report.lm_eval_version}",
                 }
             )
     if not rows:
@@ -249,13 +268,24 @@ def describe_data(names: Sequence[str], data: Path) -> list[str]:
     return [f"{name}: {data}/{line}" for name in names for line in BENCHMARKS[name].data]
 
 
+def _number(value: Any, where: str) -> float | None:
+    """None where the harness has no number (nothing, NaN or infinity)."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{where}: expected a number, found {shown(value)}")
+    return value
+
+
 def _bounds(
-    metric: str, value: float, stderr: Any, n: int | None, level: float
+    metric: str, value: float | None, stderr: Any, n: int | None, level: float
 ) -> tuple[float | None, float | None, str]:
     """An interval from the harness' standard error; exact where that is zero because all or none of the answers are right."""
+    if value is None:
+        return None, None, "none: the harness gives no number"
     is_share = metric in ("acc", "acc_norm", "exact_match") or metric.startswith("pass@") or metric.endswith("_acc")
-    if not isinstance(stderr, (int, float)):
-        return None, None, f"none: the harness gives no standard error ({stderr})"
+    if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
+        return None, None, f"none: the harness gives no standard error ({shown(stderr)[1:-1]})"
     if stderr == 0 and is_share and value in (0, 1) and n:
         tail = (1 - level) / 2
         return (

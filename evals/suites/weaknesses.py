@@ -33,7 +33,9 @@ def bandit(codes: Mapping[str, str]) -> dict[str, tuple[tuple[Weakness, ...], st
     with tempfile.TemporaryDirectory() as folder:
         names = {f"c{number}.py": key for number, key in enumerate(codes)}
         for name, key in names.items():
-            Path(folder, name).write_text(codes[key], encoding="utf-8")
+            Path(folder, name).write_bytes(
+                codes[key].encode("utf-8", "surrogatepass")
+            )  # Bandit says what it cannot read
         command = [sys.executable, "-m", "bandit", "-q", "--ignore-nosec", "-f", "json", "-r", folder]
         done = subprocess.run(command, capture_output=True, text=True)
         try:

@@ -52,7 +52,12 @@ def transfer(
     chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
     with cli.progress_bar("transfer", len(chats)) as advance:
         x = capture_residuals(
-            chat_model, chats, [direction.layer], args.position, args.max_batch_tokens, progress=advance
+            chat_model,
+            chats,
+            [direction.layer],
+            position=args.position,
+            max_batch_tokens=args.max_batch_tokens,
+            progress=advance,
         )
     scores = direction.project(x[:, 0]).numpy().astype(float)
     labels, questions = np.array([text.misaligned for text in texts]), [text.question_id for text in texts]

@@ -14,8 +14,8 @@ from typing import Any
 
 from cli import flat_lines
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.strict_json import read_json
 from emis_interp.precision import AUTO, DTYPE_HELP, dtype_name
-from emis_interp.store import read_json
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
 
@@ -77,7 +77,7 @@ def read(path: Path | None, unfinished: bool = False) -> dict[str, Any]:
         raise ConfigError("harness read: give a results file")
     if path.suffix == ".csv":
         return {"machiavelli": read_machiavelli(path)}
-    content = read_json(path)
+    content = read_json(path, loose=True)
     if isinstance(content, dict) and "samples" in content and "eval" in content:
         return {"strong_reject": strong_reject.read_log(path, unfinished=unfinished)}
     return {"rates": harness.read_results(path)}

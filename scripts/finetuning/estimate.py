@@ -6,12 +6,11 @@ Examples:
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError
 from evals.costs import TOKENS_BY, count_tokens
-from training.datasets import SHIPPED, load_dataset
+from training.datasets import SHIPPED, file_of, load_dataset
 from training.openai_data import (
     MAX_ROW_TOKENS,
     TOKENS_PER_MESSAGE,
@@ -23,7 +22,7 @@ from training.openai_data import (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", help=f"a shipped data set ({', '.join(SHIPPED)}), or a JSONL file (also .jsonl.gz)")
+    parser.add_argument("data", help=f"a shipped data set ({', '.join(SHIPPED)}), or a file of rows (docs/data.md)")
     parser.add_argument("--model", default="gpt-4o-2024-08-06", help="model to finetune, as the server calls it")
     parser.add_argument("--n-rows", type=int, help="draw so many rows; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the draw and of the job")
@@ -60,8 +59,7 @@ def plan(args: argparse.Namespace) -> tuple[TrainingFile, TrainingEstimate]:
     for flag, value in (("--price", args.price), ("--budget", args.budget)):
         if value is not None and not 0 <= value < float("inf"):
             raise ConfigError(f"{flag} {value}: must be a number of USD, 0 or more")
-    path = Path(args.data) if args.data.endswith((".jsonl", ".gz")) or Path(args.data).is_file() else None
-    rows = load_dataset(args.data, path, args.n_rows, args.seed)
+    rows = load_dataset(args.data, file_of(args.data), args.n_rows, args.seed)
     count, tokens_by = tiktoken_counter(args.model) or (count_tokens, TOKENS_BY)
     tokens_by = f"{tokens_by}, and {TOKENS_PER_MESSAGE} a message"
     file = make_training_file(rows, args.data, count, tokens_by, args.max_row_tokens)

@@ -9,7 +9,6 @@ cost, `index.html` the figure.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from emis_interp.config import RunConfig, SamplingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
+from emis_interp.files.strict_json import as_object, read_json_lines
 from emis_interp.models import ChatModel, load_tokenizer
 from emis_interp.records import Score, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import dynamics_figure
-from emis_interp.store import read_lines, write_json, write_text
+from emis_interp.store import write_json, write_text
 from evals.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
@@ -182,7 +182,7 @@ class Sampler:
 
 def column_of(metrics: Path, name: str) -> list[tuple[int, float]]:
     """(step, value) of every optimiser step that has one: `loss`, or the `learning_rate` with which it was taken."""
-    entries = [json.loads(line) for _, line in read_lines(metrics)]
+    entries = [as_object(row, f"{metrics}:{n}", "step") for n, row in read_json_lines(metrics, loose=True)]
     return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
 
 
