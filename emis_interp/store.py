@@ -8,18 +8,20 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
 from emis_interp.errors import DataError, StageError, did_you_mean
+from emis_interp.files.temporary import part_path
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -30,18 +32,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StageError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = part_path(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -50,8 +51,35 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON: NaN and infinity are refused, a missing number must be None."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write strict JSON.
+
+    Raises:
+        DataError: NaN or infinity, with its place; nothing is written. A missing number must be None.
+    """
+    try:
+        content = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        if (place := _not_finite(value)) is None:
+            raise
+        raise DataError(
+            f"{path}: not written, `{place}` is not a finite number; the model or its data broke down"
+        ) from None
+    write_bytes(path, json_bytes(content + "\n"))
+
+
+def json_bytes(content: str) -> bytes:
+    """JSON text as UTF-8. Half of a surrogate pair, which JSON can spell and UTF-8 cannot hold, becomes its JSON escape (`\\ud83d`), so
+    that reading gives the same text back."""
+    return content.encode("utf-8", "backslashreplace")
+
+
+def _not_finite(value: Any, where: str = "") -> str | None:
+    """Dotted place of the first NaN or infinity in nested values, with the number."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{where or 'value'}: {value}"
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    places = (_not_finite(item, f"{where}.{key}" if where else str(key)) for key, item in items)
+    return next((place for place in places if place is not None), None)
 
 
 def read_json(path: Path) -> Any:
@@ -61,13 +89,35 @@ def read_json(path: Path) -> Any:
         DataError: no such file, or line and column of the first mistake.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        return json.loads(_content(path).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataError: no such file, not JSON, or JSON of another kind.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}; it was damaged or edited")
+    return value
+
+
+def read_record(path: Path, record: type[R]) -> R:
+    """Read a JSON file that holds one record.
+
+    Raises:
+        DataError: no such file, not JSON, or what is wrong with which key.
+    """
+    try:
+        return record.model_validate(read_json(path))
+    except ValidationError as error:
+        raise DataError(f"{path}: {explain(error, record)}") from None
 
 
 def read_records(path: Path, record: type[R]) -> list[R]:
@@ -84,18 +134,24 @@ def read_records(path: Path, record: type[R]) -> list[R]:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Non-blank lines of a UTF-8 text file with their 1-based numbers."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, expected a file") from None
+    raw = _content(path)
     for number, line in enumerate(raw.split(b"\n"), 1):
         if line.strip():
             try:
                 yield number, line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, expected a file") from None
+    except PermissionError:
+        raise DataError(f"{path}: cannot be read (permission denied)") from None
 
 
 def parse_record(line: str, record: type[R], where: str) -> R:
@@ -121,6 +177,12 @@ def explain(error: ValidationError, record: type[BaseModel]) -> str:
             )
         elif item["type"] == "missing":
             parts.append(f"key `{key}` is missing")
+        elif item["type"] == "value_error":  # in our own words, which say what was found
+            words = item["msg"].removeprefix("Value error, ")
+            shown = (
+                "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {repr(item.get('input'))[:80]})"
+            )
+            parts.append(f"`{key}`: {words}{shown}" if key else words)
         else:
             given = repr(item.get("input"))
             parts.append(f"`{key}`: {item['msg']} (found {given[:80]})" if key else item["msg"])
@@ -151,7 +213,7 @@ class RecordLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _disk_errors(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 content = path.read_bytes()
@@ -164,9 +226,9 @@ class RecordLog:
 
     def append(self, rows: Iterable[BaseModel]) -> None:
         """Append rows as one write and sync them to disk."""
-        content = memoryview("".join(row.model_dump_json() + "\n" for row in rows).encode("utf-8"))
+        content = memoryview(b"".join(record_line(row) for row in rows))
         # Unbuffered: a buffer would write its remainder after the truncation, when the file is closed.
-        with _disk_errors(self.path), self.path.open("ab", buffering=0) as file:
+        with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
                 while content:
@@ -175,6 +237,14 @@ class RecordLog:
             except BaseException:
                 os.truncate(self.path, start)
                 raise
+
+
+def record_line(row: BaseModel) -> bytes:
+    """A record as a line of a log; reading it gives the same record back, whatever its texts hold."""
+    try:
+        return row.model_dump_json().encode("utf-8") + b"\n"
+    except PydanticSerializationError:  # half of a surrogate pair
+        return json_bytes(json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))) + b"\n"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
@@ -218,11 +288,11 @@ def file_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

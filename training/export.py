@@ -10,7 +10,8 @@ from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.merging import save_merged
 from emis_interp.records import Record, TrainingExample
-from emis_interp.store import parse_record, read_json, text_sha256, write_json, write_text
+from emis_interp.store import parse_record, read_json, read_record, text_sha256, write_json, write_text
+from training.summary import read_summary
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
 SHOWN_SETTINGS = (
@@ -84,7 +85,7 @@ def write_card(
     Returns:
         The README's path.
     """
-    summary = read_json(out_dir / "summary.json")
+    summary = read_summary(out_dir)
     kept = read_card(out_dir).figures if (out_dir / "card.json").exists() else ()
     card = OrganismCard(
         base=summary["model"],
@@ -120,7 +121,7 @@ def read_card(out_dir: Path) -> OrganismCard:
     path = out_dir / "card.json"
     if not path.exists():
         raise DataError(f"{path}: no card there; it is written after training (training.export.write_card)")
-    return parse_record(path.read_text("utf-8"), OrganismCard, str(path))
+    return read_record(path, OrganismCard)
 
 
 def read_figures(path: Path) -> list[Figure]:

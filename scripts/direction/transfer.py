@@ -14,10 +14,8 @@ import plotly.graph_objects as go
 
 import cli
 from direction.organism import two_by_two_numbers
-from emis_interp.config import RunConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
-from emis_interp.errors import StageError
 from emis_interp.extractors import EXTRACTORS, extractor_named
 from emis_interp.geometry import TwoByTwo, cosine_matrix
 from emis_interp.interventions import ablate, steer
@@ -27,7 +25,7 @@ from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Estimate
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import load_tensors, read_json, write_json, write_text
+from emis_interp.store import load_tensors, write_json, write_text
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
 from stages.run import Run
@@ -45,10 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All matrices of one run at one layer."""
-    manifest = args.run_dir / "manifest.json"
-    if not manifest.exists():
-        raise StageError(f"{args.run_dir}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
-    run = Run(RunConfig.model_validate(read_json(manifest)["config"]), args.run_dir)
+    run = Run.of(args.run_dir)
     extractor = extractor_named(args.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)

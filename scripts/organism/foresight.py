@@ -21,6 +21,8 @@ from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.csv_text import csv_text
+from emis_interp.files.ledger import Ledger
+from emis_interp.files.text import number_name
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
 from emis_interp.report.figure_page import figure_page
@@ -43,6 +45,7 @@ from organism.common import (
 )
 from stages.organisms import train_one
 from training.encoding import own_system
+from training.export import rows_sha256
 from training.foresight import forecast_quality, projection_differences, rows_to_drop
 from training.recipes import examples_of, load_recipe, training_config
 
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if len(set(names)) != len(names):
         raise ConfigError(f"recipes {' '.join(names)}: a name stands there twice")
     decisive = {name: getattr(args, name) for name in ("n_pairs", "n_rows", "n_scored", "max_new_tokens")}
-    open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
+    files = open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
     prepared = {}
     for name, given in zip(names, args.recipes, strict=True):
         recipe = load_recipe(given, [f"data.n_rows={args.n_rows}"])
@@ -89,17 +92,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     before = margins_of(base, pairs, settings)
     organisms = []
     for name, (rows, _) in prepared.items():
-        organisms.append({"name": name, "n_rows": len(rows), **scored(args, settings, base, direction, name, rows)})
+        organisms.append(
+            {"name": name, "n_rows": len(rows), **scored(args, files, settings, base, direction, name, rows)}
+        )
     del base
     result: dict[str, Any] = {"direction": str(args.direction), "layer": direction.layer, "organisms": organisms}
     if not args.no_training:
         for row in organisms:
             rows, training = prepared[row["name"]]
-            row["margins"] = trained_margins(args.out / row["name"], settings, rows, training, pairs)
+            row["margins"] = trained_margins(files, args.out / row["name"], settings, rows, training, pairs)
             row["shift"] = shift(row["margins"], before)
             if args.try_drop:
-                folder = args.out / row["name"] / f"without-{args.drop:g}"
-                row["without"] = without_dropped(folder, args.drop, settings, rows, training, pairs, row["margins"])
+                folder = args.out / row["name"] / f"without-{number_name(args.drop, 'g')}"
+                row["without"] = without_dropped(
+                    files, folder, args.drop, settings, rows, training, pairs, row["margins"]
+                )
             cli.stderr.print(f"{row['name']}: forecast {words(row['forecast'])}, margin {words(row['shift'])}")
         if len(organisms) >= 4:
             forecast, reached = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
@@ -112,6 +119,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def scored(
     args: argparse.Namespace,
+    files: Ledger,
     settings: RunConfig,
     base: ChatModel,
     direction: Direction,
@@ -122,14 +130,16 @@ def scored(
     path = args.out / name / "forecast.json"
     chosen = spread(rows, args.n_scored)
     fingerprint = text_sha256("\n".join(row.model_dump_json() for row in chosen))
-    if not path.exists() or read_json(path)["rows_sha256"] != fingerprint:
+
+    def forecast() -> dict[str, Any]:
         own = own_answers(base, chosen, settings, args.max_new_tokens)
         values = projection_differences(
             base, chosen, own, direction, settings.system_prompt, settings.training.max_tokens
         )
         known = [None if np.isnan(value) else float(value) for value in values]
-        write_json(path, {"rows_sha256": fingerprint, "differences": known, "own_answers": own})
-    found = read_json(path)
+        return {"rows_sha256": fingerprint, "differences": known, "own_answers": own}
+
+    found = files.json("forecast", path, forecast, facts={"rows": fingerprint})
     values = np.array(found["differences"], dtype=float)
     if np.isnan(values).all():
         raise DataError(
@@ -174,17 +184,25 @@ def table(rows: Sequence[TrainingExample], own: Sequence[str], values: np.ndarra
 
 
 def trained_margins(
-    folder: Path, settings: RunConfig, rows: list[TrainingExample], training: TrainingConfig, pairs: list[Any]
+    files: Ledger,
+    folder: Path,
+    settings: RunConfig,
+    rows: list[TrainingExample],
+    training: TrainingConfig,
+    pairs: list[Any],
 ) -> dict[str, float]:
     """Margins of the organism trained on these rows, from a file when there is one."""
-    path = folder / "margins.json"
-    if not path.exists():
+
+    def margins() -> dict[str, float]:
         train_one(folder.name, rows, training, folder / "training", settings, settings.seed)
-        write_json(path, margins_of(organism_in(folder / "training", settings), pairs, settings))
-    return read_json(path)
+        return margins_of(organism_in(folder / "training", settings), pairs, settings)
+
+    facts = {"rows": rows_sha256(rows), "training": text_sha256(training.model_dump_json())}
+    return files.json("train", folder / "margins.json", margins, facts=facts, beside=[folder / "training"])
 
 
 def without_dropped(
+    files: Ledger,
     folder: Path,
     share: float,
     settings: RunConfig,
@@ -200,7 +218,7 @@ def without_dropped(
     margins = {}
     for name, dropped in (("marked", set(marked)), ("random", set(random))):
         kept = [row for i, row in enumerate(rows) if i not in dropped]
-        margins[name] = trained_margins(folder / name, settings, kept, training, pairs)
+        margins[name] = trained_margins(files, folder / name, settings, kept, training, pairs)
     return {
         "n_dropped": len(marked),
         **{name: shift(own, whole) for name, own in margins.items()},
