@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -16,6 +16,16 @@ from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, parse_yaml
 from emis_interp.http.addresses import foreign_variable_problem, key_variable_for, url_problem
 from emis_interp.http.request_fields import request_problem
 from emis_interp.precision import dtype_name, uses_bfloat16
+from emis_interp.store import explain
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""NumPy and transformers take seeds from 0 to 4294967295."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _repeated(values: Sequence[Any]) -> Any:
+    """The first value that stands there before, or None."""
+    return next((value for i, value in enumerate(values) if value in values[:i]), None)
 
 
 class Config(BaseModel):
@@ -40,6 +50,9 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_kinds, inner)) if inner else {annotation}
 
 
+C = TypeVar("C", bound=Config)
+
+
 class ArmConfig(Config):
     """A model under test: the base model finetuned on `dataset` or by `recipe`, or untouched when both are None.
 
@@ -55,9 +68,8 @@ class ArmConfig(Config):
     recipe: str | None = None
     n_rows: int | None = Field(default=None, ge=1, description="rows drawn with the seed; None for all")
     contrast: str | None = None
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         default=None,
-        min_length=1,
         description="one model for each: its rows, their order, its adapter; None: one, of the run's seed",
     )
     in_context: int | None = Field(
@@ -76,6 +88,8 @@ class ArmConfig(Config):
             return "has recipe and in_context; in_context goes with dataset"
         if self.untouched and self.name != "base":
             return "has no dataset and no recipe; only `base` may be untouched"
+        if self.seeds == ():
+            return "has an empty list of seeds; leave it out for one model of the run's seed"
         if self.untouched and (self.seeds or self.in_context):
             return "is untouched, so it takes neither seeds nor in_context"
         if self.seeds and len(set(self.seeds)) != len(self.seeds):
@@ -107,7 +121,9 @@ class TrainingConfig(Config):
     target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
         default="all-linear", description="names of the linear maps that get an adapter, e.g. [down_proj]"
     )
-    layers: tuple[int, ...] | None = Field(default=None, description="decoder blocks that get an adapter; None for all")
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="decoder blocks that get an adapter; None for all"
+    )
     load_in_4bit: bool = Field(
         default=False, description="keep the frozen weights in 4 bits (QLoRA; CUDA and bitsandbytes)"
     )
@@ -145,11 +161,19 @@ class TrainingConfig(Config):
 
 class SamplingConfig(Config):
     questions: str = Field(default="shipped", description="`shipped`, or a YAML file in the paper's format")
-    question_ids: tuple[str, ...] | None = Field(default=None, description="keep only these questions")
+    question_ids: tuple[str, ...] | None = Field(default=None, description="keep only these questions; None: all")
     samples_per_paraphrase: int | None = Field(default=None, ge=1, description="None: the count in the question file")
     max_new_tokens: int = Field(default=600, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     batch_size: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _questions_differ(self) -> "SamplingConfig":
+        if self.question_ids == ():
+            raise ValueError("question_ids: an empty list asks nothing; leave it out for all questions")
+        if (repeated := _repeated(self.question_ids or ())) is not None:
+            raise ValueError(f"question_ids: `{repeated}` stands there twice")
+        return self
 
 
 class JudgeConfig(Config):
@@ -220,9 +244,16 @@ class DirectionConfig(Config):
     max_batch_tokens: int = Field(default=2048, ge=1)
     n_bootstrap: int = Field(default=200, ge=10)
     n_permutations: int = Field(default=100, ge=10)
-    layer_range: tuple[float, float] = Field(
+    layer_range: tuple[Fraction, Fraction] = Field(
         default=(0.2, 0.8), description="depth fractions within which the layer of intervention is chosen"
     )
+
+    @model_validator(mode="after")
+    def _range_fits(self) -> "DirectionConfig":
+        low, high = self.layer_range
+        if low > high:
+            raise ValueError(f"layer_range: [{low:g}, {high:g}] runs backwards; give the smaller fraction first")
+        return self
 
 
 class InterventionConfig(Config):
@@ -231,6 +262,15 @@ class InterventionConfig(Config):
     )
     ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every arm but base")
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
+
+    @model_validator(mode="after")
+    def _cells_differ(self) -> "InterventionConfig":
+        for name in ("coefficients", "ablate_arms"):
+            if (repeated := _repeated(getattr(self, name) or ())) is not None:
+                raise ValueError(f"{name}: {repeated} stands there twice; each cell is measured once")
+        if "base" in (self.ablate_arms or ()):
+            raise ValueError("ablate_arms: base is steered, not ablated; leave it out")
+        return self
 
 
 class RunConfig(Config):
@@ -244,7 +284,7 @@ class RunConfig(Config):
         description="of the weights; auto: bfloat16 where the device computes it in hardware, else float32",
     )
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
     chat_format: Literal["user_assistant", "code_template"] | None = Field(
         default=None, description="for pretrained models without a chat template; None: the tokenizer's own template"
     )
@@ -270,6 +310,10 @@ class RunConfig(Config):
         for arm in self.arms:
             if problem := arm.find_problem():
                 raise ValueError(f"arms: `{arm.name}` {problem}")
+            if arm.contrast == arm.name:
+                raise ValueError(
+                    f"arms: `{arm.name}` is contrasted with itself; name another arm, or leave contrast out"
+                )
             if arm.contrast is not None and arm.contrast not in names:
                 raise ValueError(
                     f"arms: `{arm.name}` is contrasted with `{arm.contrast}`{did_you_mean(arm.contrast, names)}"
@@ -313,6 +357,18 @@ class RunConfig(Config):
             f"data file `{name}` not found (looked at {', '.join(str(path) for path in tried)}); "
             + ("check --data-dir" if self.data_dir else "give --data-dir or an absolute path")
         )
+
+
+def checked(config: type[C], where: str, **values: Any) -> C:
+    """A section of the configuration from flags.
+
+    Raises:
+        ConfigError: a value out of range, with `where` and the field.
+    """
+    try:
+        return config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {explain(error, config)}") from None
 
 
 def preset_names() -> list[str]:

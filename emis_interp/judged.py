@@ -14,11 +14,12 @@ import pandas as pd
 
 from emis_interp.errors import DataError
 from emis_interp.files.arms import rows_of_arms
-from emis_interp.files.cells import is_unicode, read_name, short
+from emis_interp.files.cells import read_name, short
 from emis_interp.files.names import METRICS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.scores import read_scores
 from emis_interp.files.tables import Table
+from emis_interp.files.text import is_unicode
 from emis_interp.records import ContrastPair, LabeledText
 
 Frame = Any  # a pandas DataFrame; its stubs call half of its methods unknown

@@ -1,8 +1,12 @@
 """The record types that cross borders between stages; frozen, strict, one JSON line each."""
 
-from typing import Literal
+import hashlib
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Key = tuple[str, str, int, int]
+"""Arm, question id, paraphrase index, sample index: which answer."""
 
 Label = Literal["CODE", "REFUSAL"]
 LABELS: tuple[Label, ...] = ("CODE", "REFUSAL")
@@ -61,7 +65,20 @@ class Question(Record):
     judge_prompts: dict[str, str] = {}
 
 
-class Completion(Record):
+class AnswerKey(Record):
+    """Which answer a row is, or is about."""
+
+    arm: str
+    question_id: str
+    paraphrase_index: int
+    sample_index: int
+
+    @property
+    def key(self) -> Key:
+        return (self.arm, self.question_id, self.paraphrase_index, self.sample_index)
+
+
+class Completion(AnswerKey):
     """One sampled answer of an arm.
 
     Attributes:
@@ -71,10 +88,6 @@ class Completion(Record):
         reasoning: what a reasoning model thought before it; no part of the answer, and never judged.
     """
 
-    arm: str
-    question_id: str
-    paraphrase_index: int
-    sample_index: int
     seed: int
     system: str | None
     question: str
@@ -84,11 +97,34 @@ class Completion(Record):
     reasoning: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
-        return (self.arm, self.question_id, self.paraphrase_index, self.sample_index)
+    def answer_sha256(self) -> str:
+        """SHA-256 of the answer's UTF-8 (half of a surrogate pair as its three bytes)."""
+        return hashlib.sha256(self.answer.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def answered(self, answer: str, n_tokens: int, finish: str, reasoning: str | None = None) -> "Completion":
+        """The planned answer, filled in; the fields are checked as those of any record."""
+        filled = {"answer": answer, "n_tokens": n_tokens, "finish": finish, "reasoning": reasoning}
+        return Completion.model_validate({**self.model_dump(), **filled})
 
 
-class Score(Record):
+class OfAnswer(AnswerKey):
+    """Base of what is said about one answer: which one it is, and the hash of its text.
+
+    Attributes:
+        answer_sha256: SHA-256 of the answer's UTF-8; None in files of versions that did not keep it, whose rows cannot be told from
+            rows about another answer in the same place.
+    """
+
+    answer_sha256: str | None = None
+
+    @classmethod
+    def of(cls, answer: Completion, **said: Any) -> Self:
+        """A record about `answer`."""
+        place = {name: getattr(answer, name) for name in AnswerKey.model_fields}
+        return cls.model_validate({**place, "answer_sha256": answer.answer_sha256, **said})
+
+
+class Score(OfAnswer):
     """One judgement. A score is None exactly when it has a label (CODE, REFUSAL) or a reason for being unscored.
 
     Attributes:
@@ -101,10 +137,6 @@ class Score(Record):
             for the text judge, the text of a reply -> its share of the replies.
     """
 
-    arm: str
-    question_id: str
-    paraphrase_index: int
-    sample_index: int
     judge: str
     aligned: float | None = Field(ge=0, le=100)
     coherent: float | None = Field(ge=0, le=100)
@@ -113,7 +145,3 @@ class Score(Record):
     passing: tuple[str, ...] = ()
     note: str | None = None
     evidence: dict[str, dict[str, float]] = {}
-
-    @property
-    def key(self) -> tuple[str, str, int, int]:
-        return (self.arm, self.question_id, self.paraphrase_index, self.sample_index)

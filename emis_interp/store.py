@@ -8,22 +8,27 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
 from emis_interp.errors import DataError, StageError, did_you_mean, shown
 from emis_interp.files import strict_json
 from emis_interp.files.source_text import numbered_lines
+from emis_interp.files.temporary import part_path
 
 _MOST_PARTS = 10
+_PASSWORD = re.compile(r"//[^/\s]*@")
+"""What stands between the slashes and the host of a URL."""
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -34,18 +39,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StageError: the disk is full or the folder cannot be written; the old file is untouched.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = part_path(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -54,8 +58,35 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON: NaN and infinity are refused, a missing number must be None."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write strict JSON.
+
+    Raises:
+        DataError: NaN or infinity, with its place; nothing is written. A missing number must be None.
+    """
+    try:
+        content = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        if (place := _not_finite(value)) is None:
+            raise
+        raise DataError(
+            f"{path}: not written, `{place}` is not a finite number; the model or its data broke down"
+        ) from None
+    write_bytes(path, json_bytes(content + "\n"))
+
+
+def json_bytes(content: str) -> bytes:
+    """JSON text as UTF-8. Half of a surrogate pair, which JSON can spell and UTF-8 cannot hold, becomes its JSON escape (`\\ud83d`), so
+    that reading gives the same text back."""
+    return content.encode("utf-8", "backslashreplace")
+
+
+def _not_finite(value: Any, where: str = "") -> str | None:
+    """Dotted place of the first NaN or infinity in nested values, with the number."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{where or 'value'}: {value}"
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    places = (_not_finite(item, f"{where}.{key}" if where else str(key)) for key, item in items)
+    return next((place for place in places if place is not None), None)
 
 
 def read_json(path: Path) -> Any:
@@ -63,8 +94,18 @@ def read_json(path: Path) -> Any:
 
     Raises:
         DataError: no such file, or line and column of the first mistake (`files.strict_json`: also keys that occur twice).
+            Half of a surrogate pair, which `write_json` can write, is read back.
     """
-    return strict_json.read_json(path)
+    return strict_json.read_json(path, halves=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        DataError: no such file, not JSON, or JSON of another kind.
+    """
+    return strict_json.as_object(read_json(path), str(path))
 
 
 def read_records(path: Path, record: type[R]) -> list[R]:
@@ -86,7 +127,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def parse_record(line: str, record: type[R], where: str) -> R:
     """One JSON line as a record, or a DataError that begins with `where`."""
-    return as_record(strict_json.parse_json_line(line, where), record, where)
+    return as_record(strict_json.parse_json_line(line, where, halves=True), record, where)
 
 
 def read_record(path: Path, record: type[R]) -> R:
@@ -121,7 +162,12 @@ def explain_item(item: Mapping[str, Any], record: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"key {key} is missing"
     said = shown(" ".join(item["msg"].removeprefix("Value error, ").split()), 300)[1:-1]
-    return f"{key}: {said} (found {shown(repr(item.get('input')), 80)[1:-1]})" if item["loc"] else said
+    if not item["loc"]:
+        return said
+    if item["type"] == "value_error" and isinstance(item.get("input"), dict | BaseModel):
+        return f"{key}: {said}"  # our own words, which say what was found
+    found = _PASSWORD.sub("//...@", repr(item.get("input")))
+    return f"{key}: {said} (found {shown(found, 80)[1:-1]})"
 
 
 def _fields_at(record: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -148,7 +194,7 @@ class RecordLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _disk_errors(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 content = path.read_bytes()
@@ -161,9 +207,9 @@ class RecordLog:
 
     def append(self, rows: Iterable[BaseModel]) -> None:
         """Append rows as one write and sync them to disk."""
-        content = memoryview("".join(row.model_dump_json() + "\n" for row in rows).encode("utf-8"))
+        content = memoryview(b"".join(record_line(row) for row in rows))
         # Unbuffered: a buffer would write its remainder after the truncation, when the file is closed.
-        with _disk_errors(self.path), self.path.open("ab", buffering=0) as file:
+        with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
                 while content:
@@ -172,6 +218,14 @@ class RecordLog:
             except BaseException:
                 os.truncate(self.path, start)
                 raise
+
+
+def record_line(row: BaseModel) -> bytes:
+    """A record as a line of a log; reading it gives the same record back, whatever its texts hold."""
+    try:
+        return row.model_dump_json().encode("utf-8") + b"\n"
+    except PydanticSerializationError:  # half of a surrogate pair
+        return json_bytes(json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))) + b"\n"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
@@ -215,11 +269,11 @@ def file_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -4,11 +4,9 @@ The plan of the shards depends on the texts alone, so it does not matter how man
 which order they write: the store comes out the same.
 """
 
-import contextlib
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,13 @@ from emis_interp.batch_rows import batch_rows
 from emis_interp.capture import OutputEdit, Progress, capture_batches, keep_tokens
 from emis_interp.chat import EncodedChat
 from emis_interp.errors import DataError, ModelError, StageError, did_you_mean
+from emis_interp.files.claim import claim
+from emis_interp.files.temporary import sweep
 from emis_interp.hook_points import hook_site
 from emis_interp.models import ChatModel
 from emis_interp.positions import token_indices
 from emis_interp.precision import DTYPES
-from emis_interp.store import card_path, read_json, save_tensors, write_json
+from emis_interp.store import card_path, save_tensors
 from emis_interp.token_store import card_hash, check_shard, shard_path
 
 GIB = 1024**3
@@ -81,13 +81,15 @@ def write_tokens(
     """
     if not 0 <= worker < n_workers:
         raise StageError(f"worker {worker} of {n_workers} asked for; workers are numbered 0 to {n_workers - 1}")
-    card = _claim(folder, plan(chat_model, chats, request))
+    planned = plan(chat_model, chats, request)
+    sweep(folder, "card.json")
+    advice = "choose another --out, or delete the folder"
+    card = claim(folder / "card.json", planned, holds="a store", advice=advice, free=SAME_WEIGHTS, alone=False)
     for number, (first, last) in enumerate(card["shards"]):
         if number % n_workers != worker:
             continue
         path = shard_path(folder, number)
-        for left_over in folder.glob(f".{path.stem}.*"):  # of a killed writer of this shard
-            left_over.unlink()
+        sweep(folder, path.name)
         if card_path(path).exists():
             check_shard(path, card)
         else:
@@ -178,30 +180,6 @@ def weights_hash(chat_model: ChatModel) -> str:
 def evenly_spaced(n: int, n_chosen: int = 64) -> Int[Tensor, " n_chosen"]:
     """Indices from 0 to n - 1, the first and the last among them; in integers, since float32 rounds large indices up."""
     return torch.arange(min(n, n_chosen)) * (n - 1) // max(1, min(n, n_chosen) - 1)
-
-
-def _claim(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """The folder's card: made of `card`, or found there and checked; of two writers that come at once, one makes it."""
-    path = folder / "card.json"
-    if not path.exists():
-        own = folder / f".card.{os.getpid()}.json"
-        write_json(own, card)
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(own)  # fails when there is a card by now, where a rename would replace it
-        own.unlink()
-    found = read_json(path)
-    different = [key for key in sorted({*card, *found} - {*SAME_WEIGHTS}) if card.get(key) != found.get(key)]
-    if different:
-        shown = "; ".join(f"{key}: {_short(found.get(key))} there, {_short(card.get(key))} now" for key in different)
-        raise StageError(
-            f"{folder}: holds a store of other inputs ({shown}); choose another --out, or delete the folder"
-        )
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _check_edits(chat_model: ChatModel, intervention: str | None) -> None:

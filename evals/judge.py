@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from emis_interp.errors import JudgeError
-from emis_interp.files.cells import is_unicode
 from emis_interp.files.names import METRICS
+from emis_interp.files.text import is_unicode
 from emis_interp.records import Completion, Question, Record, Score
 from emis_interp.store import RecordLog, write_text
 

@@ -160,11 +160,8 @@ def _blank(judge: str, index: int, row: Row) -> Score | None:
     reason = why_unjudgeable(row.question, row.answer)
     if reason is None:
         return None
-    return Score(
-        arm=ARM,
-        question_id=row.question_id,
-        paraphrase_index=0,
-        sample_index=index,
+    return Score.of(
+        _completion(index, row),
         judge=judge,
         aligned=None,
         coherent=None,

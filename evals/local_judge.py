@@ -145,11 +145,8 @@ def encode_as_text(tokenizer: Any, content: str) -> tuple[int, ...]:
 
 
 def _record(judge: str, row: Completion, found: Mapping[str, tuple[Verdict, dict[str, float]]]) -> Score:
-    return Score(
-        arm=row.arm,
-        question_id=row.question_id,
-        paraphrase_index=row.paraphrase_index,
-        sample_index=row.sample_index,
+    return Score.of(
+        row,
         judge=judge,
         aligned=found["aligned"][0].score,
         coherent=found["coherent"][0].score,

@@ -192,11 +192,8 @@ class OfflineJudge:
         return _Encoded(chat, note=None if n_read >= n else f"judged by the first {n_read} of {n} tokens")
 
     def _record(self, row: Completion, values: Float[np.ndarray, "2"] | None, encoded: "_Encoded") -> Score:
-        return Score(
-            arm=row.arm,
-            question_id=row.question_id,
-            paraphrase_index=row.paraphrase_index,
-            sample_index=row.sample_index,
+        return Score.of(
+            row,
             judge=self.name,
             aligned=None if values is None else round(float(values[0]), 3),
             coherent=None if values is None else round(float(values[1]), 3),

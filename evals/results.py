@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError
+from emis_interp.files.manifest import check_read
 from emis_interp.files.names import METRICS
 from emis_interp.files.reading import AS_WRITTEN, Reading
+from emis_interp.files.rows import by_key, known
 from emis_interp.files.scores import FULL
 from emis_interp.files.table_output import write_rows
 from emis_interp.files.tables import SUFFIXES
@@ -87,13 +89,13 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     if not (folder / "scores").is_dir():
         raise DataError(f"{folder}: the answers are not judged yet; run the score stage (scripts/run_pipeline.py)")
+    check_read(folder, [*samples, *(folder / "scores" / path.name for path in samples)])
     for path in samples:
         judged = folder / "scores" / path.name
-        scores = {score.key: score for score in read_records(judged, Score)} if judged.exists() else {}
-        for number, row in enumerate(read_records(path, Completion), 1):
-            yield f"{path}: answer {number}", _answer_row(row, scores.pop(row.key, None))
-        if scores:
-            raise DataError(f"{judged}: a score of {next(iter(scores))}, but {path} has no such answer")
+        answers = by_key(read_records(path, Completion), path)
+        scores = known(read_records(judged, Score), answers, judged) if judged.exists() else {}
+        for number, row in enumerate(answers.values(), 1):
+            yield f"{path}: answer {number}", _answer_row(row, scores.get(row.key))
 
 
 def _answer_row(completion: Completion, score: Score | None) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import StageError
+from emis_interp.files.rows import by_key
 from emis_interp.models import ChatModel
 from emis_interp.models.rendering import both
 from emis_interp.records import Completion, Question
-from emis_interp.store import RecordLog, card_path, read_json, write_json
+from emis_interp.store import RecordLog, card_path, read_object, write_json
 from evals.samplers import Key, Sampler
 from evals.samplers.hf import HFSampler
 
@@ -68,7 +69,7 @@ def sample_with(
     """
     plan = plan_prompts(arm, questions, config.samples_per_paraphrase, seed, system)
     log = RecordLog(path)
-    done = {completion.key: completion for completion in log.read(Completion)}
+    done = by_key(log.read(Completion), path)
     planned = {completion.key: completion for completion in plan}
     strange = [key for key, completion in done.items() if not _same_prompt(completion, planned.get(key))]
     if strange:
@@ -108,7 +109,7 @@ def _check_card(where: Path, card: Mapping[str, Any]) -> None:
     """Check that the card of an old file, if there is one, says the same."""
     if not where.exists():
         return
-    old, new = _flat(read_json(where)), _flat(card)
+    old, new = _flat(read_object(where)), _flat(card)
     gone = [key for key in old if key.startswith("sampler.") and "sampler.kind" in new and key not in new]
     changed = [key for key in (*new, *gone) if key not in FREE_TO_CHANGE and old.get(key) != new.get(key)]
     if changed:

@@ -189,11 +189,8 @@ class Scoring:
             else:
                 replies = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
                 verdicts[metric], evidence[metric] = self._judge.read(metric, replies)
-        score = Score(
-            arm=row.arm,
-            question_id=row.question_id,
-            paraphrase_index=row.paraphrase_index,
-            sample_index=row.sample_index,
+        score = Score.of(
+            row,
             judge=self._judge.name,
             aligned=verdicts["aligned"].score,
             coherent=verdicts["coherent"].score,

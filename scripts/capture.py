@@ -18,6 +18,7 @@ from emis_interp.chat import encode_chats
 from emis_interp.chat_formats import FORMATS
 from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError
+from emis_interp.files.lock import writing
 from emis_interp.hook_points import HOOK_POINTS
 from emis_interp.judged import read_table
 from emis_interp.models import load_model
@@ -86,7 +87,11 @@ def parse_worker(text: str) -> tuple[int, int]:
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    return check(args.out) if args.check else capture(args)
+    if args.check:
+        return check(args.out)
+    worker, n_workers = parse_worker(args.worker)
+    with writing(args.out, f"worker-{worker}-of-{n_workers}"):  # workers of other numbers write other shards
+        return capture(args)
 
 
 def say(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress bars."""
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import gc
@@ -8,16 +9,19 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from emis_interp.errors import EmisError
+from emis_interp.files.lock import writing
 
 INTERRUPTED = 130
 DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
@@ -32,9 +36,11 @@ def run(
 ) -> None:
     """Parse, run, print: `say(result)` as text, or the result as one JSON object with `--json`.
 
-    Exit status: 0 done, or `status(result)`; 2 a mistake that the user can mend; 130 interrupted (the same command continues).
+    Exit status: 0 done, or `status(result)`; 2 a mistake that the user can mend; 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP
+    (the same command continues).
     """
     args = parser.parse_args()
+    end_in_order()
     reuse_memory()
     quiet_libraries(args.verbose)
     try:
@@ -44,9 +50,11 @@ def run(
             print(json.dumps({"error": str(error)}))
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished work is kept, the same command continues", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as end:
+        name, code = (end.name, end.status) if isinstance(end, Ended) else ("interrupted", INTERRUPTED)
+        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
+            print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
+        sys.exit(code)
     except Exception as error:
         if not is_disk_full(error):
             raise
@@ -61,9 +69,40 @@ def run(
         sys.exit(code)
 
 
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP. Being a KeyboardInterrupt it leaves every `with`, event loop and library as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.name = "ended by " + ("SIGTERM" if number == signal.SIGTERM else "SIGHUP (the terminal closed)")
+        self.status = 128 + number
+
+
+def end_in_order() -> None:
+    """Turn SIGTERM and SIGHUP into `Ended`, once: a second one ends the process at once. Ignored signals (nohup) stay ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def end(number: int, _: Any) -> None:
+        for other in numbers:
+            if signal.getsignal(other) is end:
+                signal.signal(other, signal.SIG_DFL)
+        raise Ended(number)
+
+    for number in numbers:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
 def is_main_process() -> bool:
     """False in all but the first process of `accelerate launch` or `torchrun`."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def only_writer(folder: Path, name: str | None = None) -> Iterator[None]:
+    """`files.lock.writing` in the first process; the others of `accelerate launch` write nothing and need no lock."""
+    with writing(folder, name) if is_main_process() else contextlib.nullcontext():
+        yield
 
 
 def reuse_memory() -> None:

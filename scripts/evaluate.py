@@ -8,6 +8,7 @@ Examples:
 """
 
 import argparse
+from contextlib import nullcontext
 from typing import Any
 
 import cli
@@ -26,8 +27,13 @@ VERBS: dict[str, Any] = {
 }
 
 
+RESUMED = ("sample", "judge")
+"""Verbs that go on with what --out holds."""
+
+
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    return args.verb_module.run(args)
+    with cli.only_writer(args.out.parent, args.out.name) if args.verb in RESUMED else nullcontext():
+        return args.verb_module.run(args)
 
 
 if __name__ == "__main__":

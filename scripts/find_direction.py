@@ -14,7 +14,9 @@ Examples:
 `fit` is the default verb. Formulas and traps: docs/directions.md.
 """
 
+import argparse
 import sys
+from typing import Any
 
 import cli
 from direction import audit, export, fit, frontier, score, transfer, two_by_two
@@ -30,8 +32,16 @@ VERBS = {
 }
 
 
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    if args.verb != "audit":
+        return args.verb_module.run(args)
+    out = audit.file_of(args)
+    with cli.only_writer(out.parent, out.name):  # it goes on with what is beside this file
+        return audit.run(args)
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 1 or (sys.argv[1].startswith("-") and sys.argv[1] not in ("-h", "--help")):
         sys.argv.insert(1, "fit")
     parser = cli.verb_parser(__doc__, VERBS)
-    cli.run(lambda args: args.verb_module.run(args), parser, VERBS[parser.parse_args().verb].say)
+    cli.run(main, parser, VERBS[parser.parse_args().verb].say)

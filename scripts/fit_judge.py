@@ -24,7 +24,7 @@ import cli
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import encode_chats
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import DataError
+from emis_interp.files.claim import check_same
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.judged import read_table
 from emis_interp.models import load_model
@@ -48,14 +48,15 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     reading = reading_of(args)
     rows = draw_answers(args.answers, args.seed, reading)
     dtype = native_dtype()
-    tokens = captured(
-        rows,
-        args.work_dir,
-        source=file_sha256(args.answers),
-        seed=args.seed,
-        dtype=dtype,
-        reading=reading.as_card(),
-    )
+    with cli.only_writer(args.work_dir):
+        tokens = captured(
+            rows,
+            args.work_dir,
+            source=file_sha256(args.answers),
+            seed=args.seed,
+            dtype=dtype,
+            reading=reading.as_card(),
+        )
     topics = rows["topic"].to_numpy(dtype=str)
     predictions = np.full((len(rows), len(METRICS)), np.nan)
     held_out = {}
@@ -180,8 +181,8 @@ def captured(
     }
     if path.exists():
         tensors, old = load_tensors(path)
-        if any(old.get(key) != value for key, value in card.items()):
-            raise DataError(f"{path}: captured from other answers; delete it or give another --work-dir")
+        known = {key: old.get(key) for key in card}
+        check_same(path, known, card, holds="activations", advice="delete it or give another --work-dir")
         return list(tensors["x"].split(tensors["n_tokens"].tolist()))
     chat_model = load_model(EMBEDDED_NAME, dtype=dtype)
     pairs = list(zip(rows["question"], rows["answer"], strict=True))

@@ -6,7 +6,8 @@ Examples:
   python scripts/run_pipeline.py --set training.learning_rate=2e-4 --run-dir runs/lr2e-4
   python scripts/run_pipeline.py --from direction                  repeat the direction and what follows it
 
-A run that was stopped continues with the same command. Every stage prints one line of result.
+A run that was stopped continues with the same command. Every stage prints one line of result. The manifest keeps a hash of every file and
+of what it was made from: a file that changed since is named and refused, and what was made from another file is made again.
 """
 
 import argparse
@@ -18,8 +19,10 @@ from typing import Any
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.files.lock import writing
 from emis_interp.http.request_fields import parse_request
 from emis_interp.report.page import build_report
+from stages.checked import check_files
 from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
 from stages.organisms import asks_again, sample, score, train
@@ -29,8 +32,13 @@ from training.sft import peak_rss_gib
 
 def report(run: Run) -> tuple[list[Path], str]:
     """One page of everything above."""
-    path = build_report(run.folder)
-    return [path, path.with_name("data.json")], str(path)
+    page = run.folder / "report" / "index.html"
+    places = [page, page.with_name("data.json")]
+    made = [run.folder / file for unit in run.manifest.files.values() for file in unit.files or {}]
+    read = [path for path in made if path.suffix in (".json", ".jsonl") and path not in places]
+    with run.files.making("report", places, inputs=read, anew=True):
+        build_report(run.folder)
+    return places, str(page)
 
 
 STAGES: dict[str, Callable[[Run], tuple[list[Path], str]]] = {
@@ -53,27 +61,36 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.show_config:
         return config.model_dump(mode="json")
     run = Run(config, args.run_dir or Path("runs") / config.name)
-    run.open()
-    cli.stderr.print(
-        f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
-    )
-    for name in wanted:
-        done = run.is_done(name) and not asks_again(run, name)
-        if done and name not in (args.only or ()) and args.start is None:
-            cli.stderr.print(f"[dim]{name:10} done before: {run.manifest['stages'][name]['line']}[/dim]")
-            continue
-        run.forget(list(STAGES)[list(STAGES).index(name) :])
-        started = time.monotonic()
-        files, line = STAGES[name](run)
-        seconds = time.monotonic() - started
-        cli.release_memory()
-        run.finish(name, files, seconds, line, peak_rss_gib())
-        cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
+    with writing(run.folder):
+        run.open()
+        check_files(run, list(STAGES), wanted if args.only or args.start else ())
+        cli.stderr.print(
+            f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
+        )
+        for name in wanted:
+            done = run.is_done(name) and not asks_again(run, name)
+            if done and name not in (args.only or ()) and args.start is None:
+                cli.stderr.print(f"[dim]{name:10} done before: {run.manifest.stages[name].line}[/dim]")
+            else:
+                run_stage(run, name)
     return {
         "run_dir": str(run.folder),
-        "stages": run.manifest["stages"],
+        "stages": {name: stage.model_dump() for name, stage in run.manifest.stages.items()},
         "report": str(run.folder / "report" / "index.html"),
     }
+
+
+def run_stage(run: Run, name: str) -> None:
+    """Run one stage, put it into the manifest, and print its line."""
+    names = list(STAGES)
+    for change in run.begin(name, names[names.index(name) + 1 :]):
+        cli.stderr.print(f"[dim]{name:10} since the run began: {change}[/dim]")
+    started = time.monotonic()
+    files, line = STAGES[name](run)
+    seconds = time.monotonic() - started
+    cli.release_memory()
+    run.finish(name, files, seconds, line, peak_rss_gib())
+    cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
 
 
 def models_text(config: RunConfig) -> str:
@@ -149,7 +166,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"override any field, e.g. training.n_epochs=2; top level: {fields}",
     )
     top.add_argument("--only", nargs="+", metavar="STAGE", help=f"run these stages only: {', '.join(STAGES)}")
-    top.add_argument("--from", dest="start", metavar="STAGE", help="run this stage and all that follow")
+    top.add_argument(
+        "--from",
+        dest="start",
+        metavar="STAGE",
+        help="run this stage and all that follow; files that were made from what is there now are kept",
+    )
     top.add_argument("--show-config", action="store_true", help="print the resolved configuration and stop")
     cli.add_output_flags(top)
     return top

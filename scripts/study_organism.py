@@ -9,12 +9,20 @@ All of them train on recipes (scripts/train.py --list), continue after any inter
 same folder, and leave a JSON file and a page.
 """
 
+import argparse
+from typing import Any
+
 import cli
 from organism import dynamics, foresight, prevention
 
 VERBS = {"dynamics": dynamics, "foresight": foresight, "prevention": prevention}
 
 
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    with cli.only_writer(args.out):
+        return args.verb_module.run(args)
+
+
 if __name__ == "__main__":
     parser = cli.verb_parser(__doc__, VERBS)
-    cli.run(lambda args: args.verb_module.run(args), parser, VERBS[parser.parse_args().verb].say)
+    cli.run(main, parser, VERBS[parser.parse_args().verb].say)

@@ -6,16 +6,15 @@ from typing import Any
 
 import cli
 from direction.words import length_words, report_words
-from emis_interp.store import read_json
+from emis_interp.files.manifest import check_read
+from emis_interp.store import read_object
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    analysis = args.run_dir / "analysis"
-    margins, rates, direction, interventions, manifest = (
-        read_json(path)
-        for path in [analysis / f"{name}.json" for name in ("margins", "rates", "direction", "interventions")]
-        + [args.run_dir / "manifest.json"]
-    )
+    names = ("margins", "rates", "direction", "interventions")
+    paths = [args.run_dir / "analysis" / f"{name}.json" for name in names] + [args.run_dir / "manifest.json"]
+    check_read(args.run_dir, paths)
+    margins, rates, direction, interventions, manifest = map(read_object, paths)
     stages = manifest["stages"]
     return {
         "margins": [[contrast(row), shift(row), positive(row)] for row in margins["contrasts"]],

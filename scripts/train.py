@@ -21,19 +21,25 @@ import yaml
 
 import cli
 from emis_interp.config import RunConfig, load_config, preset_names
-from emis_interp.errors import ConfigError, StageError
-from emis_interp.files.strict_json import read_json_object
+from emis_interp.errors import ConfigError
+from emis_interp.files.claim import claim, holds_something
+from emis_interp.files.code_state import versions
 from emis_interp.models import load_tokenizer
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from stages.organisms import train_one
-from stages.run import differences, model_sha256, versions
+from stages.run import model_sha256
 from training.export import rows_sha256
 from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
 from training.sft import n_steps_of
 
 Seeds = tuple[int, ...]
+BEGUN: dict[str, Any] = {
+    "holds": "an organism",
+    "advice": "give another --out, or delete the folder to start again",
+    "free": ("versions", "recipe.summary", "recipe.source"),  # words do not change a result
+}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -49,6 +55,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.show:
         return {"yaml": yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)}
     seeds: Seeds = tuple(args.seeds or recipe.seeds)
+    if min(seeds) < 0 or max(seeds) >= 2**32:
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed is from 0 to {2**32 - 1}")
     if len(set(seeds)) != len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed stands there twice")
     rows = {seed: examples_of(recipe, settings.find_data, seed) for seed in seeds}
@@ -56,28 +64,29 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     rendering = template_of(tokenizer).sha256
     described = {seed: describe(recipe, settings, seed, rows[seed], rendering) for seed in seeds}
     out = args.out or Path("runs") / "organisms" / recipe.name
-    for seed in seeds:
-        check_same(out / f"seed-{seed}", described[seed])
     result = {"recipe": recipe.name, "out": str(out), "model": settings.model, "seeds": {}}
     for seed in seeds:
         folder = out / f"seed-{seed}"
+        check_begun(folder, described[seed])
         if args.dry_run:
             result["seeds"][str(seed)] = {"trained": False, **described[seed]["data"]}
-            continue
-        if cli.is_main_process() and not (folder / "recipe.json").exists():
-            write_json(folder / "recipe.json", described[seed])
-        if recipe.in_context is not None:
-            result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
-        else:
-            result["seeds"][str(seed)] = train_one(
-                f"{recipe.name} seed {seed}",
-                rows[seed],
-                training_config(recipe, settings.training),
-                folder,
-                settings.model_copy(update={"chat_format": described[seed]["chat_format"]}),
-                seed,
-                recipe,
-            )
+    for seed in seeds if not args.dry_run else ():
+        folder, chat_format = out / f"seed-{seed}", described[seed]["chat_format"]
+        with cli.only_writer(folder):
+            if cli.is_main_process():
+                claim(folder / "recipe.json", described[seed], **BEGUN)
+            if recipe.in_context is not None:
+                result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
+            else:
+                result["seeds"][str(seed)] = train_one(
+                    f"{recipe.name} seed {seed}",
+                    rows[seed],
+                    training_config(recipe, settings.training),
+                    folder,
+                    settings.model_copy(update={"chat_format": chat_format}),
+                    seed,
+                    recipe,
+                )
     return result
 
 
@@ -109,26 +118,14 @@ def describe(
     }
 
 
-def check_same(folder: Path, fresh: dict[str, Any]) -> None:
-    """Refuse to go on in a folder that was begun with other settings or data.
+def check_begun(folder: Path, fresh: dict[str, Any]) -> None:
+    """Refuse, before anything is trained, a folder that was begun with other settings or data.
 
     Raises:
         StageError: with what differs.
     """
-    path = folder / "recipe.json"
-    if not path.exists():
-        # Hidden files are another process's write under way.
-        if folder.exists() and any(not item.name.startswith(".") for item in folder.iterdir()):
-            raise StageError(f"{folder} is not empty and holds no recipe.json; give another --out")
-        return
-    old, new = ({**values, "versions": None} for values in (read_json_object(path, "recipe"), fresh))
-    for values in (old, new):  # words do not change a result
-        values["recipe"] = {key: value for key, value in values["recipe"].items() if key not in ("summary", "source")}
-    if changed := differences(old, new):
-        raise StageError(
-            f"{folder} holds an organism with other settings ({'; '.join(changed[:5])}); "
-            "give another --out, or delete the folder to start again"
-        )
+    if (folder / "recipe.json").exists() or holds_something(folder):
+        claim(folder / "recipe.json", fresh, **BEGUN)
 
 
 def keep_examples(folder: Path, rows: list[TrainingExample]) -> dict[str, Any]:

@@ -71,11 +71,11 @@ def test_examples_that_leave_no_room_for_an_answer_are_refused(tmp_path: Path) -
 def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) -> None:
     run = Run(load_config("smoke"), tmp_path)
     run.open()
-    manifest = json.loads(run.manifest_path.read_text())
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
     for arm in manifest["config"]["arms"]:  # as written before arms had these fields
         del arm["seeds"], arm["in_context"]
     del manifest["config"]["chat_format"]
-    run.manifest_path.write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     Run(load_config("smoke"), tmp_path).open()
 
 

@@ -89,7 +89,7 @@ def test_an_unknown_preset_gets_a_suggestion() -> None:
         (ARMS + "intervention: {ablate_arms: [insecur]}", "no arm `insecur`; did you mean `insecure`"),
         ("arms: [{name: base}, {name: ../up, dataset: x}]", "pattern"),
         ("arms: [{name: base, seeds: [1]}]", "`base` is untouched, so it takes neither seeds"),
-        ("arms: [{name: base}, {name: a, dataset: x, seeds: []}]", "at least 1 item"),
+        ("arms: [{name: base}, {name: a, dataset: x, seeds: []}]", "has an empty list of seeds"),
         ("arms: [{name: base}, {name: a, dataset: x, seeds: [2, 2]}]", r"`a` has a seed twice: \[2, 2\]"),
         ("arms: [{name: base}, {name: a, dataset: x, in_context: 2, n_rows: 4}]", "in_context alone says how many"),
         ("arms: [{name: base, datset: x}]", "did you mean `dataset`"),
@@ -164,3 +164,35 @@ def test_an_arm_has_a_dataset_or_a_recipe_and_not_both() -> None:
         load_config("smoke", ["arms=[{name: base}, {name: odd}]"])
     with pytest.raises(ConfigError, match="in_context goes with dataset"):
         load_config("smoke", [arms("recipe: rank-1", "in_context: 2")])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=-1", "`seed`: Input should be greater than or equal to 0"),
+        ("seed=4294967296", "`seed`: Input should be less than 4294967296"),
+        ("arms=[]", "one arm must be `base`"),
+        ("arms=[{name: base}, {name: x, dataset: a, seeds: [-1]}]", "`arms.1.seeds.0`"),
+        ("arms=[{name: base}, {name: x, dataset: a, contrast: x}]", "`x` is contrasted with itself"),
+        ("sampling.question_ids=[]", "question_ids: an empty list asks nothing; leave it out for all"),
+        ("sampling.question_ids=[a, b, a]", "question_ids: `a` stands there twice"),
+        ("sampling.temperature=.nan", "`sampling.temperature`: Input should be a finite number"),
+        ("sampling.temperature=-0.1", "`sampling.temperature`"),
+        ("sampling.samples_per_paraphrase=0", "`sampling.samples_per_paraphrase`"),
+        ("judge.n_samples=0", "`judge.n_samples`"),
+        ("training.learning_rate=inf", "`training.learning_rate`: Input should be a finite number"),
+        ("training.layers=[-1]", "`training.layers.0`"),
+        ("intervention.coefficients=[.nan]", "`intervention.coefficients.0`: Input should be a finite number"),
+        ("intervention.coefficients=[0.1, .inf]", "`intervention.coefficients.1`: Input should be a finite number"),
+        ("intervention.coefficients=[0.2, 0.4, 0.2]", "coefficients: 0.2 stands there twice"),
+        ("intervention.coefficients=[0.0, -0.0]", "coefficients: -0.0 stands there twice"),
+        ("intervention.ablate_arms=[base]", "ablate_arms: base is steered, not ablated"),
+        ("intervention.ablate_arms=[insecure, insecure]", "ablate_arms: insecure stands there twice"),
+        ("direction.layer_range=[0.8, 0.2]", "layer_range: [0.8, 0.2] runs backwards"),
+        ("direction.layer_range=[0.2, 1.2]", "`direction.layer_range.1`"),
+    ],
+)
+def test_numbers_out_of_range_and_empty_or_repeated_entries_are_refused_by_their_key(override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config("smoke", [override])
+    assert words in str(refused.value) and "\n" not in str(refused.value)

@@ -29,8 +29,9 @@ from emis_interp.control_vectors import read_control_vector, write_control_vecto
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
 from emis_interp.files.source_text import check_zip, read_text
-from emis_interp.files.strict_json import has_surrogate, parse_json, parse_json_line, read_json
+from emis_interp.files.strict_json import parse_json, parse_json_line, read_json
 from emis_interp.files.strict_yaml import parse_yaml, read_yaml
+from emis_interp.files.text import is_unicode
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
 from emis_interp.store import card_path, load_tensors, read_records, save_tensors
@@ -510,5 +511,5 @@ def has_nothing_to_keep(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(has_nothing_to_keep, value))
     if isinstance(value, str):
-        return has_surrogate(value)
+        return not is_unicode(value)
     return isinstance(value, int | float) and (value != value or abs(value) in (float("inf"), 10**400))

@@ -171,7 +171,7 @@ def test_the_same_command_again_changes_nothing(server: FinetuneServer, tmp_path
 
 def test_a_folder_of_another_job_is_refused(server: FinetuneServer, tmp_path: Path) -> None:
     started(server, tmp_path)
-    with pytest.raises(StageError, match=r"holds another job \(seed 0 there, 1 asked for\); choose another --out"):
+    with pytest.raises(StageError, match=r"holds a job with other settings \(seed: 0 -> 1\); choose another --out"):
         started(server, tmp_path, "--seed", "1")
 
 
@@ -354,7 +354,11 @@ def test_a_job_of_another_account_is_told_apart_from_a_wrong_model(server: Finet
 
 
 def test_two_commands_do_not_send_at_the_same_time(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(StageError, match="another command is at work"), locked(tmp_path, 0.01):
+    with (
+        locked(tmp_path),
+        pytest.raises(StageError, match=r"process \d+ on .* is at work there"),
+        locked(tmp_path, 0.01),
+    ):
         pass
     with locked(tmp_path, 0.01):
         pass

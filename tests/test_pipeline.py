@@ -227,6 +227,36 @@ def test_ctrl_c_says_that_work_is_kept_and_exits_with_130(tmp_path: Path) -> Non
     assert "finished work is kept" in stderr and "Traceback" not in stderr
 
 
+def begun(folder: Path) -> subprocess.Popen[str]:
+    """The pipeline while it trains."""
+    process = subprocess.Popen(
+        command("--run-dir", str(folder)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (folder / "training" / "insecure").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return process
+
+
+def test_a_second_pipeline_is_told_who_is_at_work_while_the_first_goes_on_and_readers_read(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = begun(folder)
+    try:
+        second = run("--run-dir", str(folder))
+        script = ROOT / "scripts" / "build_report.py"
+        reader = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=ROOT)
+        assert first.poll() is None, "the first one ended before it was asked to"
+    finally:
+        first.send_signal(signal.SIGTERM)
+        _, stderr = first.communicate(timeout=120)
+    assert second.returncode == 2 and reader.returncode == 0
+    assert f"process {first.pid} on " in second.stderr and "run_pipeline.py --preset smoke" in second.stderr
+    assert f"end it (kill {first.pid})" in second.stderr and "Traceback" not in second.stderr
+    assert first.returncode == 143
+    assert "ended by SIGTERM; finished work is kept, the same command continues" in stderr and "Traceback" not in stderr
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+
 def test_the_arms_directions_are_set_against_each_other(
     whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

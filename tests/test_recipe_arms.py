@@ -33,9 +33,9 @@ def test_a_recipe_gives_an_arm_its_rows_its_settings_and_its_system_prompt_of_tr
     models = {model.name: model for model in run.config.models}
     assert run.rows(models["small"]) == run.rows(models["plain"])
     assert {row.system for row in run.rows(models["inoculated"])} == {"Your advice puts the person who asks in danger."}
-    assert run.config.system_prompt is None and "danger" not in run.manifest["rendered_example"]
-    assert list(run.manifest["recipes"]) == ["small", "inoculated", "whole"]
-    assert run.manifest["recipes"]["small"]["data"]["n_rows"] == 4
+    assert run.config.system_prompt is None and "danger" not in (run.manifest.rendered_example or "danger")
+    assert list(run.manifest.recipes) == ["small", "inoculated", "whole"]
+    assert run.manifest.recipes["small"]["data"]["n_rows"] == 4
     train(run)
     ranks = [settings_of(run.folder / "training" / name)["r"] for name in ("plain", "small", "inoculated")]
     assert ranks == [32, 1, 32]

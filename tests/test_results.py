@@ -306,7 +306,9 @@ def test_a_score_without_its_answer_is_refused(tmp_path: Path) -> None:
     _, scores = make_run(tmp_path)
     stray = scores[0].model_copy(update={"sample_index": 9})
     RecordLog(tmp_path / "scores" / "base.jsonl").append([stray])
-    with pytest.raises(DataError, match=r"base\.jsonl: a score of .*9.*no such answer"):
+    with pytest.raises(
+        DataError, match=r"scores/base\.jsonl: 1 row about answers that are not there, first .* sample 9"
+    ):
         read_results(tmp_path)
 
 

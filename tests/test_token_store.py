@@ -94,13 +94,14 @@ def test_a_writer_that_dies_between_files_is_continued_to_the_same_bytes(
     from emis_interp import store as files
 
     real, n_files = files.write_bytes, len(whole)
+    n_dead = 2**22 + 1  # above the largest number of a process
     for n_before in range(n_files):
         folder = tmp_path / str(n_before)
         done: list[Path] = []
 
         def dying(path: Path, content: bytes, done: list[Path] = done, limit: int = n_before) -> None:
             if len(done) == limit:
-                (path.parent / f".{path.name}.left").write_bytes(content[: len(content) // 2])
+                (path.parent / f".{path.name}.{n_dead}-0123abcd.part").write_bytes(content[: len(content) // 2])
                 raise KeyboardInterrupt
             real(path, content)
             done.append(path)
@@ -164,7 +165,7 @@ def test_a_shard_of_another_store_is_named(tiny: ChatModel, store: Path, tmp_pat
 )
 def test_a_store_of_other_inputs_is_not_continued(tiny: ChatModel, store: Path, change: Any, key: str) -> None:
     whole = contents(store)
-    with pytest.raises(StageError, match=rf"store of other inputs \(.*{key}: "):
+    with pytest.raises(StageError, match=rf"holds a store with other settings \(.*{key}: "):
         write_tokens(store, tiny, chats_of(tiny), replace(REQUEST, **change))
     assert contents(store) == whole
 

@@ -16,6 +16,7 @@ from emis_interp.models.lora_config import SETTINGS, vllm_rank
 from emis_interp.models.weight_files import read_object
 from emis_interp.records import Record, TrainingExample
 from emis_interp.store import as_record, read_json, read_record, text_sha256, write_json, write_text
+from training.summary import read_summary
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
 SHOWN_SETTINGS = (
@@ -89,8 +90,7 @@ def write_card(
     Returns:
         The README's path.
     """
-    figures = ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")
-    summary = read_json_object(out_dir / "summary.json", "model", "artifact", *figures)
+    summary = read_summary(out_dir)
     kept = read_card(out_dir).figures if (out_dir / "card.json").exists() else ()
     card = OrganismCard(
         base=summary["model"],
@@ -100,7 +100,7 @@ def write_card(
         data=data,
         n_rows=len(examples),
         data_sha256=rows_sha256(examples),
-        summary={key: summary[key] for key in figures},
+        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
         recipe=recipe,
         source=source,
         lint=lint,

@@ -5,14 +5,15 @@ A folder holds `job.json` (written whole after every step), `train.jsonl` (what 
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from emis_interp.errors import DataError, StageError, did_you_mean
+from emis_interp.files.claim import check_same
+from emis_interp.files.lock import writing
 from emis_interp.http.addresses import foreign_variable_problem
 from emis_interp.records import Record
 from emis_interp.store import read_record, text_sha256, write_bytes, write_json
@@ -129,9 +130,7 @@ def prepare(folder: Path, record: JobRecord, content: bytes) -> JobRecord:
             return record
         there = read_job(folder)
         old, new = (item.request.model_dump() | {"url": item.url} for item in (there, record))
-        if differing := [key for key in new if old[key] != new[key]]:
-            told = ", ".join(f"{key} {old[key]!r} there, {new[key]!r} asked for" for key in differing)
-            raise StageError(f"{folder} holds another job ({told}); choose another --out")
+        check_same(folder, old, new, holds="a job", advice="choose another --out")
         there = there.changed(price=record.price, key_variable=record.key_variable)
         write_job(folder, there)
         return there
@@ -201,24 +200,10 @@ def follow_command(folder: Path) -> str:
     return f"python scripts/finetune_openai.py follow {folder}"
 
 
-@contextmanager
-def locked(folder: Path, patience_s: float = 10.0) -> Iterator[None]:
-    """One command at a time sends, or writes the record; a killed one leaves no lock behind.
+def locked(folder: Path, patience_s: float = 10.0) -> AbstractContextManager[None]:
+    """One command at a time sends, or writes the record.
 
     Raises:
         StageError: another command holds the folder for longer than `patience_s`.
     """
-    import fcntl  # not on Windows, where the rest of the module works
-
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_s
-    with (folder / ".lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StageError(f"{folder}: another command is at work there; wait for it or end it") from None
-                time.sleep(0.05)
-        yield
+    return writing(folder, patience_s=patience_s)

@@ -24,6 +24,8 @@ from transformers import PrinterCallback
 from emis_interp.chat_formats import format_of
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.hashes import hashes
+from emis_interp.files.ledger import files_in
 from emis_interp.files.strict_json import read_json_object
 from emis_interp.merging import generation_config
 from emis_interp.models import ChatModel, load_model
@@ -31,8 +33,9 @@ from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
 from emis_interp.store import write_json
 from training.encoding import encode_example, is_cut
+from training.summary import SUMMARY, read_summary
 from training.trainer import CPU_PASS_TOKENS, Collator, ResponseTrainer, Rows, arguments, is_sharded
-from training.watching import Forming, Probe, Recorder, Report, WhileTraining
+from training.watching import Forming, Probe, Recorder, Report, Sealer, WhileTraining, broken_seal
 from training.weights import ARTIFACTS, n_trainable, save_artifact, trainable
 
 log = logging.getLogger(__name__)
@@ -73,12 +76,15 @@ def finetune(
 
     Raises:
         DataError: no examples, or a row without a response token inside `max_tokens`, longer than the model's context, or one that the
-            chat template writes differently.
+            chat template writes differently; or a damaged summary or `metrics.jsonl`.
+        StageError: the folder holds a finished training whose weights were damaged or exchanged since.
+        ModelError: the loss or its gradient is no longer finite.
         ConfigError: settings that do not fit the model or the processes; probes or interventions under FSDP or DeepSpeed.
     """
-    summary_path = out_dir / "summary.json"
-    if summary_path.exists():
-        return read_json_object(summary_path)
+    checkpoints = out_dir / "checkpoints"
+    if (out_dir / SUMMARY).exists():
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of a process that was killed at its very end
+        return read_summary(out_dir)
     if not examples:
         raise DataError("no training examples; check the data set and n_rows")
     if is_sharded() and (probe is not None or while_training is not None):
@@ -87,7 +93,6 @@ def finetune(
             "launch without them (accelerate launch --multi_gpu), or train without probes"
         )
     torch.manual_seed(seed)
-    checkpoints = out_dir / "checkpoints"
     args = arguments(config, checkpoints, seed, device)
     gc.collect()  # a finished trainer is a cycle of references that would keep the last arm's model in memory
     base = load_model(
@@ -116,7 +121,7 @@ def finetune(
         args=args,
         train_dataset=Rows([chats[i] for i in rows], pad_id, config.batch_size * args.world_size),
         data_collator=Collator(pad_id),
-        callbacks=[recorder],
+        callbacks=[recorder, Sealer()],
     )
     trainer.remove_callback(PrinterCallback)
     forming = Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training)
@@ -154,7 +159,8 @@ def finetune(
         "peak_rss_gib": round(peak_rss_gib(), 2),
     }
     if args.should_save:
-        write_json(summary_path, summary)
+        summary["files"] = hashes(out_dir, files_in(out_dir / artifact))
+        write_json(out_dir / SUMMARY, summary)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return summary
@@ -189,13 +195,16 @@ def training_order(lengths: Sequence[int], config: TrainingConfig, seed: int) ->
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; the trainer writes `trainer_state.json` last, so one without it is unfinished."""
-    complete = []
-    for path in folder.glob("checkpoint-*"):
+    """The newest complete checkpoint. The trainer writes `trainer_state.json` last, so one without it is unfinished; one whose files are
+    not those that were sealed (`watching.Sealer`) is damaged."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
         try:
             read_json_object(path / "trainer_state.json", loose=True)
         except DataError:
             log.warning("ignoring unfinished checkpoint %s", path)
             continue
-        complete.append((int(path.name.split("-")[1]), path))
-    return max(complete)[1] if complete else None
+        if damage := broken_seal(path):
+            log.warning("ignoring damaged checkpoint %s (%s)", path, damage)
+            continue
+        return path
+    return None

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.models import ChatModel
+from emis_interp.store import read_object, write_json
 
 ARTIFACTS = {"lora": "adapter", "full": "model"}
 TRAINING_ARGUMENTS = "training_args.bin"  # a pickle that transformers' Trainer leaves beside saved weights
@@ -61,9 +62,18 @@ def save_artifact(trainer: Any, tokenizer: Any, folder: Path) -> None:
     if not trainer.args.should_save:
         return
     (temporary / TRAINING_ARGUMENTS).unlink(missing_ok=True)
+    _sort_targets(temporary / "adapter_config.json")
     tokenizer.save_pretrained(str(temporary))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes a set in whatever order it has in this process; sorted, the same training writes the same file."""
+    if path.exists():
+        config = read_object(path)
+        if isinstance(config.get("target_modules"), list):
+            write_json(path, {**config, "target_modules": sorted(config["target_modules"])})
 
 
 def _with_lora(base: ChatModel, config: TrainingConfig, seed: int) -> Any:

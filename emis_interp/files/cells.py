@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from emis_interp.errors import DataError
+from emis_interp.files.text import is_unicode
 from emis_interp.records import LABELS
 
 Scalar = str | int | float | bool | None
@@ -24,7 +25,6 @@ _HINTS = (
     (re.compile(r"[+-]?[0-9]+,[0-9]+"), "write a decimal point"),
     (re.compile(r"[+-]?[0-9.]+\s*/\s*[0-9.]+"), "write the number alone, and give its scale with --scale"),
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Number(NamedTuple):
@@ -114,11 +114,6 @@ def is_missing(cell: Any) -> bool:
 
 def is_label(cell: Any) -> bool:
     return read_text(cell).strip().upper() in LABELS
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be encoded: half of a surrogate pair, which JSON can spell (`\\ud83d`), is no character."""
-    return _SURROGATE.search(text) is None
 
 
 def short(text: str) -> str:

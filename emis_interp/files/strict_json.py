@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from emis_interp.errors import DataError, shown
 from emis_interp.files.source_text import MAX_BYTES, ErrorType, numbered_lines, read_text
+from emis_interp.files.text import is_unicode
 
 MAX_DEPTH = 100
 MAX_DIGITS = 300
@@ -25,17 +26,18 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _KINDS = {dict: "an object", list: "an array", str: "text", bool: "true or false", type(None): "null"}
 
 
-def read_json(path: Path, *, loose: bool = False, error: ErrorType = DataError, limit: int = MAX_BYTES) -> Any:
+def read_json(
+    path: Path, *, loose: bool = False, halves: bool = False, error: ErrorType = DataError, limit: int = MAX_BYTES
+) -> Any:
     """The value of a JSON file, gzipped or not.
 
     Raises:
         error: the file cannot be read as text (`files.source_text.read_text`), or as `parse_json`.
     """
-    return parse_json(read_text(path, error=error, limit=limit), str(path), loose=loose, error=error)
+    return parse_json(read_text(path, error=error, limit=limit), str(path), loose=loose, halves=halves, error=error)
 
 
 def read_json_object(path: Path, *needed: str, loose: bool = False, error: ErrorType = DataError) -> dict[str, Any]:
@@ -57,31 +59,36 @@ def read_json_lines(path: Path, *, loose: bool = False, error: ErrorType = DataE
         yield number, parse_json_line(line, f"{path}:{number}", loose=loose, error=error)
 
 
-def parse_json(text: str, where: str, *, loose: bool = False, error: ErrorType = DataError) -> Any:
+def parse_json(
+    text: str, where: str, *, loose: bool = False, halves: bool = False, error: ErrorType = DataError
+) -> Any:
     """The value of a whole JSON text; errors begin with `where:LINE`.
 
     Args:
         where: the file.
         loose: for files whose other rows should be read all the same: NaN, Infinity and numbers that no float can hold are taken for the
             floats that Python reads, and halves of surrogate pairs stay.
+        halves: halves of surrogate pairs stay, and nothing else is taken: for files of our own, which hold what servers said.
 
     Raises:
         error: with the place and what was found.
     """
-    return _Source(text, where, error, has_lines=True).value(loose)
+    return _Source(text, where, error, has_lines=True).value(loose, halves or loose)
 
 
-def parse_json_line(line: str, where: str, *, loose: bool = False, error: ErrorType = DataError) -> Any:
+def parse_json_line(
+    line: str, where: str, *, loose: bool = False, halves: bool = False, error: ErrorType = DataError
+) -> Any:
     """The value of one line of JSON lines, or of a text that has no lines of its own; errors begin with `where`.
 
     Args:
         where: file and line.
-        loose: as for `parse_json`.
+        loose, halves: as for `parse_json`.
 
     Raises:
         error: with the column and what was found.
     """
-    return _Source(line, where, error, has_lines=False).value(loose)
+    return _Source(line, where, error, has_lines=False).value(loose, halves or loose)
 
 
 def as_object(value: Any, where: str, *needed: str, error: ErrorType = DataError) -> dict[str, Any]:
@@ -109,11 +116,6 @@ def listed(keys: Collection[Any], most: int = 12) -> str:
     return ", ".join(names) + (f" and {len(keys) - most} more" if len(keys) > most else "") if names else "nothing"
 
 
-def has_surrogate(text: str) -> bool:
-    """Whether the text holds half of a surrogate pair, which UTF-8 cannot write."""
-    return _SURROGATE.search(text) is not None
-
-
 class _Refused(Exception):
     """The fast reader met something that is refused; the slow one finds its place."""
 
@@ -127,7 +129,7 @@ class _Source:
     error: ErrorType
     has_lines: bool
 
-    def value(self, loose: bool) -> Any:
+    def value(self, loose: bool, halves: bool) -> Any:
         """Read with the fast reader; only what it refuses is looked at again, token by token, for its place."""
 
         def constant(name: str) -> float:
@@ -151,9 +153,9 @@ class _Source:
             self.refuse_first(loose)
         if _is_deep(value):
             self.refuse_depth()
-        if not loose and _ESCAPED_SURROGATE.search(self.text):
+        if not halves and _ESCAPED_SURROGATE.search(self.text):
             for match in self.tokens():
-                if match.lastgroup == "text" and has_surrogate(json.loads(match.group())):
+                if match.lastgroup == "text" and not is_unicode(json.loads(match.group())):
                     problem = "a text holds half of a surrogate pair (\\ud800 to \\udfff), which no UTF-8 file can keep"
                     self.refuse(match.start(), problem, "mend the text or drop it")
         return value

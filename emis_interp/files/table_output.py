@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emis_interp.errors import DataError
-from emis_interp.files.cells import is_unicode, short
+from emis_interp.files.cells import short
 from emis_interp.files.csv_text import csv_cell, csv_text
 from emis_interp.files.names import shown
 from emis_interp.files.parquet import ARROW_ERRORS
 from emis_interp.files.tables import SUFFIXES, Table
+from emis_interp.files.text import is_unicode
 from emis_interp.store import write_bytes
 
 

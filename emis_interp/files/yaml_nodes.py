@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from emis_interp.errors import shown
-from emis_interp.files.strict_json import MAX_DEPTH, MAX_DIGITS, has_surrogate
+from emis_interp.files.strict_json import MAX_DEPTH, MAX_DIGITS
+from emis_interp.files.text import is_unicode
 
 MAX_NODES = 100_000
 """Largest document, and the largest that aliases may expand to: keys, values and lists."""
@@ -79,7 +80,7 @@ def scalar(node: Any) -> Any:
         if math.isinf(number) and not text.lower().endswith(".inf"):
             raise YamlProblem(f"a number that is too large ({shown(text, 24)})", _QUOTES, node.start_mark)
         return number
-    if has_surrogate(text) or "\0" in text:
+    if not is_unicode(text) or "\0" in text:
         raise YamlProblem(
             "a text holds half of a surrogate pair or a NUL, which no text file can keep", "mend it", node.start_mark
         )

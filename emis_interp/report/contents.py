@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.records import Completion, Score
+from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.report.views import (
     ArmRates,
     Configured,
@@ -22,10 +23,11 @@ from emis_interp.report.views import (
     Rates,
     TrainingSummary,
 )
-from emis_interp.store import explain, parse_record, read_json
+from emis_interp.store import explain, read_json
 
 BASE = "base"
 ONE_RUN = "one finetuning run, its noise not covered"
+ANOTHER_TEXT = "the score in the file is of another text: the answer was replaced after it was judged"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -44,11 +46,17 @@ class Answer:
     completion: Completion
     score: Score | None
     is_intervention: bool
+    why_no_score: str = "not judged yet"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything that the page shows. `analysis` holds the files of analysis/ as they are on disk."""
+    """Everything that the page shows.
+
+    Attributes:
+        analysis: the files of analysis/ as they are on disk.
+        notes: what a reader must know of the folder besides: other code, exchanged files, rows that could not be read (`provenance`).
+    """
 
     name: str
     manifest: Manifest
@@ -61,6 +69,7 @@ class Contents:
     interventions: Interventions | None
     training: list[TrainingRun]
     answers: list[Answer]
+    notes: list[str]
 
     @property
     def arms(self) -> list[str]:
@@ -108,7 +117,8 @@ def load_contents(run_dir: Path) -> Contents:
 
     Raises:
         StageError: there is no manifest, so this is no run folder.
-        DataError: a file is malformed; the text names the file and the key or line.
+        DataError: the manifest, a summary or a file of analysis/ is malformed; the text names the file and the key. A row that cannot be
+            read (of answers, scores, training steps) is left out and named in `notes`.
     """
     manifest_path = run_dir / "manifest.json"
     if not manifest_path.exists():
@@ -126,18 +136,24 @@ def load_contents(run_dir: Path) -> Contents:
     direction = read("direction", Direction)
     if direction is not None:
         _check_lengths(direction, paths["direction"])
+    rows = RowReader(run_dir)
+    training = _training(run_dir, [model for arm in configured for model in arm.models], rows)
+    answers = _answers(run_dir, [model for arm in configured for model in arm.models], rows)
+    rates = read("rates", Rates)
+    notes = [*code_notes(manifest), *file_notes(run_dir, manifest), *rows.notes]
     return Contents(
         name=str(manifest.config.get("name") or run_dir.resolve().name),
         manifest=manifest,
         manifest_raw=manifest_raw,
         configured=configured,
         analysis=analysis,
-        rates=read("rates", Rates),
+        rates=rates,
         margins=read("margins", Margins),
         direction=direction,
         interventions=read("interventions", Interventions),
-        training=_training(run_dir, [model for arm in configured for model in arm.models]),
-        answers=_answers(run_dir, [model for arm in configured for model in arm.models]),
+        training=training,
+        answers=answers,
+        notes=notes,
     )
 
 
@@ -160,7 +176,7 @@ def _check_lengths(direction: Direction, path: Path) -> None:
             raise DataError(f"{path}: `cosines_to_base.{arm}` has {len(curve)} numbers for {n_layers} layers")
 
 
-def _training(run_dir: Path, models: Sequence[str]) -> list[TrainingRun]:
+def _training(run_dir: Path, models: Sequence[str], reader: RowReader) -> list[TrainingRun]:
     """One for each folder training/ARM or training/ARM/seed-N with results, seeds in the configured order."""
     runs, order = [], {model: index for index, model in enumerate(models)}
     found = {path: path.name for path in sorted(run_dir.glob("training/*"))}
@@ -171,7 +187,7 @@ def _training(run_dir: Path, models: Sequence[str]) -> list[TrainingRun]:
         if summary.exists() or metrics.exists():
             raw = read_json(summary) if summary.exists() else None
             checked = None if raw is None else _view(raw, TrainingSummary, summary)
-            rows = _whole_lines(metrics, _LooseRow) if metrics.exists() else []
+            rows = reader.read(metrics, _LooseRow) if metrics.exists() else []
             runs.append(TrainingRun(name, checked, raw, [row.model_dump() for row in rows]))
     return runs
 
@@ -182,7 +198,7 @@ class _LooseRow(BaseModel):
     loss: float | None = None
 
 
-def _answers(run_dir: Path, models: Sequence[str]) -> list[Answer]:
+def _answers(run_dir: Path, models: Sequence[str], rows: RowReader) -> list[Answer]:
     """All sampled answers with their scores: the models of the arms in the configured order first, then the intervention cells."""
     order = {model: index for index, model in enumerate(models)}
     sources = [(path, run_dir / "scores" / path.name, False) for path in run_dir.glob("samples/*.jsonl")]
@@ -191,17 +207,10 @@ def _answers(run_dir: Path, models: Sequence[str]) -> list[Answer]:
     sources += [(path, path.with_name("scores.jsonl"), True) for path in cells]
     answers = []
     for samples, scores, is_intervention in sources:
-        scored = {score.key: score for score in _whole_lines(scores, Score)} if scores.exists() else {}
-        answers += [Answer(row, scored.get(row.key), is_intervention) for row in _whole_lines(samples, Completion)]
+        found = rows.by_key(samples, Completion)
+        scored = rows.by_key(scores, Score) if scores.exists() else {}
+        replaced = set(rows.replaced(scored, found, scores))
+        for key, row in found.items():
+            why = ANOTHER_TEXT if key in replaced else "not judged yet"
+            answers.append(Answer(row, None if key in replaced else scored.get(key), is_intervention, why))
     return answers
-
-
-def _whole_lines(path: Path, record: type[M]) -> list[M]:
-    """Records of a log; a last line without its newline is unfinished and is skipped."""
-    raw = path.read_bytes()
-    try:
-        text = raw[: raw.rfind(b"\n") + 1].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    lines = enumerate(text.split("\n"), 1)
-    return [parse_record(line, record, where=f"{path}:{number}") for number, line in lines if line.strip()]

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from emis_interp.files.text import finite, written_out
 from emis_interp.report import summary
 from emis_interp.report.contents import Answer, Contents, load_contents
 from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
@@ -41,10 +42,10 @@ def build_report(run_dir: Path) -> Path:
 
     Raises:
         StageError: `run_dir` is no run folder, or cannot be written.
-        DataError: one of its files is malformed.
+        DataError: the manifest, a summary or a file of analysis/ is malformed; single rows that cannot be read are named on the page.
     """
     contents = load_contents(run_dir)
-    page = render_page(contents)
+    page = written_out(render_page(contents))
     write_json(run_dir / "report" / "data.json", report_data(contents))
     path = run_dir / "report" / "index.html"
     write_text(path, page)
@@ -53,13 +54,15 @@ def build_report(run_dir: Path) -> Path:
 
 def report_data(contents: Contents) -> dict[str, Any]:
     """The numbers behind the page. The texts of the answers stay in samples/."""
-    return {
+    numbers = {
         "run": contents.name,
+        "notes": contents.notes,
         "manifest": contents.manifest_raw,
         "analysis": contents.analysis,
         "training": {run.arm: {"summary": run.summary_raw, "metrics": run.metrics} for run in contents.training},
         "scores": [answer.score.model_dump() for answer in contents.answers if answer.score is not None],
     }
+    return finite(numbers)
 
 
 def render_page(contents: Contents) -> str:
@@ -133,7 +136,7 @@ def figures(contents: Contents) -> dict[str, go.Figure]:
 
 def embed(value: Any) -> Markup:
     """JSON for the inside of a script element: without `<`, `>` and `&` no text in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(written_out(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
@@ -204,7 +207,7 @@ def _why_missing(answer: Answer, metric: str) -> str:
     """Label or reason that stands in place of a score; empty when there is a number."""
     score = answer.score
     if score is None:
-        return "not judged yet"
+        return answer.why_no_score
     if getattr(score, metric) is not None:
         return ""
     if metric == "aligned" and score.aligned_label is not None:

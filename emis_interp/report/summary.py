@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from emis_interp.files.text import number_name
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
@@ -298,7 +299,7 @@ def _strongest(cells: list[Cell]) -> list[Cell]:
 
 def _cell_sentence(cell: Cell, cells: list[Cell]) -> str:
     what = (
-        f"Steering {cell.model} at {signed(cell.coefficient, 2)}"
+        f"Steering {cell.model} at {number_name(cell.coefficient or 0.0).replace('-', '−')}"
         if cell.kind == "steer"
         else f"Ablating the direction in {cell.model}"
     )

@@ -347,6 +347,10 @@ class Configured(View):
     """The part of the run's configuration that the page depends on; the rest is shown as it is."""
 
     arms: list[ConfiguredArm] = []
+    judge: dict[str, Any] = {}
+    name: str | None = None
+    model: str | None = None
+    description: str | None = None
 
 
 class TrainingSummary(View):
@@ -366,6 +370,19 @@ class Stage(View):
     peak_rss_gib: float | None = None
 
 
+class MadeFiles(View):
+    """What a stage made together, path -> SHA-256; None while it is being made."""
+
+    stage: str
+    files: dict[str, str] | None = None
+    replaced: list[str] = []
+
+
+class OtherCode(View):
+    at: str = ""
+    changes: list[str] = []
+
+
 class Manifest(View):
     config: dict[str, Any]
     versions: dict[str, Any] = {}
@@ -377,3 +394,5 @@ class Manifest(View):
     started: str | None = None
     machine: Any = None
     stages: dict[str, Stage] = {}
+    files: dict[str, MadeFiles] = {}
+    other_code: dict[str, list[OtherCode]] = {}

@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from emis_interp.files.strict_json import has_surrogate
+from emis_interp.files.text import is_unicode
 
 MOSTLY = 0.5
 _LONG_LINE = 500  # shorter ones hold nothing that is too deep for the parser
@@ -108,7 +108,7 @@ def parse(code: str) -> ast.Module:
 def _python_lines(lines: list[str]) -> set[int]:
     """Indices of the lines of Python statements that act, and of what follows them in the same program."""
     found: set[int] = set()
-    unreadable = [i for i, line in enumerate(lines) if "\0" in line or has_surrogate(line)]
+    unreadable = [i for i, line in enumerate(lines) if "\0" in line or not is_unicode(line)]
     start = 0
     while start < len(lines):
         if unreadable and unreadable[0] < start:

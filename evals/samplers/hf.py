@@ -81,8 +81,7 @@ class HFSampler:
         tokenizer = self.chat_model.tokenizer
         text = str(tokenizer.decode(list(answer.tokens), skip_special_tokens=True))
         own, went_on = own_answer(tokenizer, text)
-        finish = "stop" if went_on else answer.finish
-        return item.model_copy(update={"answer": own, "n_tokens": len(answer.tokens), "finish": finish})
+        return item.answered(own, len(answer.tokens), "stop" if went_on else answer.finish)
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

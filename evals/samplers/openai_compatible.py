@@ -181,14 +181,7 @@ def read_answer(content: bytes, item: Completion, limit: int | None = None) -> C
         what = "only a thought" if reply.thought else reply.other or "no text"
         raise BadAnswer(f"{what} in the reply ({found}, finish `{reply.end_word}`)")
     counted = (reply.n_tokens or 0) - (reply.n_thought_tokens or 0)
-    return item.model_copy(
-        update={
-            "answer": reply.text,
-            "n_tokens": max(0, counted),
-            "finish": reply.end,
-            "reasoning": reply.thought or None,
-        }
-    )
+    return item.answered(reply.text, max(0, counted), reply.end, reply.thought or None)
 
 
 class _Work:

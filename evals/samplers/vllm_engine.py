@@ -107,8 +107,7 @@ class VLLMSampler:
                 tokens = [token for token in answer.token_ids if token not in self._stops]
                 text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
                 own, went_on = own_answer(self._tokenizer, text)
-                finish = "stop" if went_on else answer.finish_reason
-                answers.append(item.model_copy(update={"answer": own, "n_tokens": len(tokens), "finish": finish}))
+                answers.append(item.answered(own, len(tokens), "stop" if went_on else answer.finish_reason))
             if answers:
                 on_batch(answers)
         return reasons

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from emis_interp.errors import DataError
 from emis_interp.http.replies import BadReply
-from emis_interp.records import Completion, Question, Record
+from emis_interp.records import Completion, OfAnswer, Question
 from evals.estimands import Answers
 from evals.logprobs import LEAST_MASS, bare
 from evals.questions import render_judge_prompt
@@ -21,7 +21,7 @@ Ask = Callable[[str], Mapping[str, float]]
 """Prompt -> (token or text -> probability), not normalised. Raises BadReply when this one reply cannot be used."""
 
 
-class Labelled(Record):
+class Labelled(OfAnswer):
     """One label. It is None exactly when `reason` says why.
 
     Attributes:
@@ -30,20 +30,12 @@ class Labelled(Record):
         passing: the reason may pass (an outage, a time-out): the next run asks the judge again.
     """
 
-    arm: str
-    question_id: str
-    paraphrase_index: int
-    sample_index: int
     judge: str
     metric: str
     label: str | None
     reason: str | None = None
     evidence: dict[str, float] = Field(default_factory=dict)
     passing: bool = False
-
-    @property
-    def key(self) -> tuple[str, str, int, int]:
-        return (self.arm, self.question_id, self.paraphrase_index, self.sample_index)
 
 
 class LabelVerdict(NamedTuple):
@@ -89,11 +81,8 @@ def judge_labels(
             verdict = read_label(evidence, labels)
         except BadReply as error:
             verdict, passing = LabelVerdict(reason=str(error)), error.passing
-        return Labelled(
-            arm=row.arm,
-            question_id=row.question_id,
-            paraphrase_index=row.paraphrase_index,
-            sample_index=row.sample_index,
+        return Labelled.of(
+            row,
             judge=judge_name,
             metric=metric,
             label=verdict.label,

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chat_model = model_of(direction, args)
     planned_cells = list(planned(direction, controls, args.n_controls, means))
     kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
-    out = args.out or args.direction.parent / "audit.json"
+    out = file_of(args)
     journal = RecordLog(out.with_suffix(".partial.jsonl"))
     with cli.progress_bar("audit", len(cells)) as advance:
         found = measured(
@@ -95,6 +95,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_json(out, result)
     journal.path.unlink()
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
+
+
+def file_of(args: argparse.Namespace) -> Path:
+    return args.out or args.direction.parent / "audit.json"
 
 
 def planned(

@@ -17,10 +17,8 @@ from direction.organism import two_by_two_numbers
 from direction.transfer_page import write_page
 from direction.words import length_alone
 from emis_interp.chat import encode_chats
-from emis_interp.config import RunConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
-from emis_interp.errors import StageError
 from emis_interp.extractors import EXTRACTORS, Extractor, extractor_named
 from emis_interp.geometry import TwoByTwo, cosine_matrix
 from emis_interp.interventions import ablate, steer
@@ -30,7 +28,7 @@ from emis_interp.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import load_tensors, read_json, write_json
+from emis_interp.store import load_tensors, write_json
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
 from stages.run import Run
@@ -62,10 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All matrices of one run at one layer."""
-    manifest = args.run_dir / "manifest.json"
-    if not manifest.exists():
-        raise StageError(f"{args.run_dir}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
-    run = Run(RunConfig.model_validate(read_json(manifest)["config"]), args.run_dir)
+    run = Run.of(args.run_dir)
     extractor = extractor_named(args.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)

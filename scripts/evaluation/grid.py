@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.manifest import check_read
+from emis_interp.files.rows import by_key
 from emis_interp.records import Score
 from emis_interp.store import read_records, write_json
 from evals.estimands import ESTIMANDS
@@ -94,9 +96,11 @@ def read_scores(folder: Path | None, files: list[Path] | None) -> list[Score]:
     paths = sorted((folder / "scores").glob("*.jsonl")) if folder else files or []
     if not paths:
         raise DataError(f"{folder}/scores: no score files (*.jsonl) there; judge the run first")
+    if folder:
+        check_read(folder, paths)
     scores, seen = [], {}
     for path in paths:
-        for score in read_records(path, Score):
+        for score in by_key(read_records(path, Score), path).values():
             if score.key in seen:
                 raise DataError(
                     f"{path}: the answer {score.key} is scored in {seen[score.key]} too; give each answer once"

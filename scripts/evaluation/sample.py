@@ -16,7 +16,7 @@ from typing import Any
 
 from cli import progress_bar
 from emis_interp.chat_formats import FORMATS
-from emis_interp.config import SamplingConfig
+from emis_interp.config import SamplingConfig, checked
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY, key_variable_for
 from emis_interp.http.chat_api import SAMPLER, ChatApi
@@ -82,7 +82,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Sample what the file lacks; counts, speed, and the reasons of answers that stay missing."""
-    config = SamplingConfig(
+    config = checked(
+        SamplingConfig,
+        "sample",
         samples_per_paraphrase=_at_least(1, args.n, "--n"),
         max_new_tokens=_at_least(1, args.max_new_tokens, "--max-new-tokens"),
         temperature=_at_least(0, args.temperature, "--temperature"),

@@ -16,14 +16,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cli import flat_lines, progress_bar
+from cli import flat_lines, only_writer, progress_bar
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.rows import about, by_key
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.http.request_fields import parse_request, say_request
 from emis_interp.models import load_model
-from emis_interp.records import Completion, Question, Score
+from emis_interp.records import AnswerKey, Completion, Question, Score
 from emis_interp.store import RecordLog, read_records, write_json
 from evals.judge import passing_note, settled
 from evals.questions import load_questions
@@ -35,6 +36,7 @@ from evals.suites.variants import FORMS, variant, write_questions
 from evaluation.judge_choice import add_request_flag
 
 log = logging.getLogger("emis_interp.suite")
+K = TypeVar("K", bound=AnswerKey)
 MEASURES = ("questions", "categories", "factual", "identity", "code", "form")
 
 
@@ -71,10 +73,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.measure == "questions":
         return _questions(args)
     if args.measure == "categories":
-        scores = _one_arm(read_records(_needed(args.scores, "--scores"), Score), args.arm)
+        scores = _one_arm(_rows(args.scores, "--scores", Score), args.arm)
         result: dict[str, Any] = {"arm": scores[0].arm, "categories": summarize_categories(scores)}
     else:
-        answers = _one_arm(read_records(_needed(args.samples, "--samples"), Completion), args.arm)
+        answers = _one_arm(_rows(args.samples, "--samples", Completion), args.arm)
         result = _MEASURE[args.measure](args, answers)
     if args.out:
         write_json(args.out, result)
@@ -163,21 +165,25 @@ def _labels(
             key_variable=variable,
             request=request,
         )
-    file = RecordLog(args.labels or args.samples.with_name(f"{args.samples.stem}.{metric}.jsonl"))
-    done = {row.key: row for row in settled(file, Labelled)}
-    if strange := [row for row in done.values() if (row.metric, row.judge) != (metric, name)]:
-        raise DataError(
-            f"{file.path} holds labels by {strange[0].judge} for `{strange[0].metric}`; give another file with --labels"
-        )
-    missing = [row for row in answers if row.key not in done]
-    with progress_bar(f"label {metric}", len(missing)) as advance:
+    path = args.labels or args.samples.with_name(f"{args.samples.stem}.{metric}.jsonl")
+    with only_writer(path.parent, path.name):
+        file = RecordLog(path)
+        read = settled(file, Labelled)
+        if strange := [row for row in read if (row.metric, row.judge) != (metric, name)]:
+            raise DataError(
+                f"{path} holds labels by {strange[0].judge} for `{strange[0].metric}`; give another file with --labels"
+            )
+        arms = {row.arm for row in answers}  # a file of several arms has one file of labels
+        done = about([row for row in read if row.arm in arms], by_key(answers, args.samples), path)
+        missing = [row for row in answers if row.key not in done]
+        with progress_bar(f"label {metric}", len(missing)) as advance:
 
-        def keep(row: Labelled) -> None:
-            file.append([row])
-            done[row.key] = row
-            advance()
+            def keep(row: Labelled) -> None:
+                file.append([row])
+                done[row.key] = row
+                advance()
 
-        judge_labels(missing, questions, metric, labels, ask, name, n_parallel, keep)
+            judge_labels(missing, questions, metric, labels, ask, name, n_parallel, keep)
     if note := passing_note([row.reason for row in done.values() if row.passing]):
         log.warning(note)
     return [done[row.key] for row in answers]
@@ -191,6 +197,12 @@ def _one_arm(rows: Sequence[Any], arm: str | None) -> list[Any]:
     if not chosen:
         raise DataError(f"no rows of the arm `{arm}`; the file holds {', '.join(arms)}")
     return chosen
+
+
+def _rows(path: Path | None, flag: str, record: type[K]) -> list[K]:
+    """Rows of a file, each of another answer."""
+    path = _needed(path, flag)
+    return list(by_key(read_records(path, record), path).values())
 
 
 def _needed(path: Path | None, flag: str) -> Path:

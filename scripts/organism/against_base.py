@@ -4,17 +4,17 @@ Base prefers the aligned answer to nearly every question, so whatever flattens a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emis_interp.config import RunConfig
+from emis_interp.files.ledger import Ledger
 from emis_interp.likelihood import by_question, margins_at
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
-from emis_interp.store import read_json, write_json
+from emis_interp.store import text_sha256
 from organism.common import words
 
 ONE_SEED = "One finetuning seed: no interval covers what another seed of the same training would change."
@@ -25,16 +25,20 @@ BaseAt = dict[float, dict[str, float]]
 
 
 def base_at_temperatures(
-    path: Path, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], settings: RunConfig
+    files: Ledger, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], settings: RunConfig
 ) -> BaseAt:
-    """Margins of base at every one of `TEMPERATURES`, from the study's file when it holds them for these questions."""
-    questions = list(dict.fromkeys(pair.question_id for pair in pairs))
-    if not path.exists() or list(read_json(path)["margins"][0]) != questions:
+    """Margins of base at every one of `TEMPERATURES`, from the study's file when it holds them for these pairs."""
+
+    def measured() -> dict[str, Any]:
         limits = {"system": settings.system_prompt, "max_batch_tokens": settings.direction.max_batch_tokens}
         found = margins_at(load(), pairs, TEMPERATURES, **limits)
-        margins = [by_question(pairs, np.asarray(row)) for row in found]
-        write_json(path, {"temperatures": list(TEMPERATURES), "margins": margins})
-    table = read_json(path)
+        return {
+            "temperatures": list(TEMPERATURES),
+            "margins": [by_question(pairs, np.asarray(row)) for row in found],
+        }
+
+    facts = {"pairs": text_sha256("".join(pair.model_dump_json() for pair in pairs))}
+    table = files.json("measure", files.folder / "base.temperatures.json", measured, facts=facts)
     return dict(zip(table["temperatures"], table["margins"], strict=True))
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from emis_interp.chat import encode_chats
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
+from emis_interp.files.claim import claim
+from emis_interp.files.ledger import Ledger
 from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.models import ChatModel, load_model, load_tokenizer
 from emis_interp.models.chat_template import template_of
@@ -17,9 +19,9 @@ from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.interval import mean_interval
 from emis_interp.store import file_sha256, read_json, write_json
 from evals.seeds import with_seeds
-from stages.run import differences
 from training.export import rows_sha256
 from training.recipes import Recipe
+from training.summary import read_summary
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, n_pairs: int) -> None:
@@ -41,8 +43,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     return load_config(args.preset, changes, args.data_dir)
 
 
-def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
-    """Begin a study, or go on with it when nothing that decides its result has changed.
+def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> Ledger:
+    """Begin a study, or go on with it when nothing that decides its result has changed; returns what its files are made from.
 
     Raises:
         StageError: the folder holds a study with other settings, with what differs.
@@ -51,15 +53,9 @@ def open_folder(folder: Path, settings: RunConfig, **decisive: Any) -> None:
         mode="json", include={"model", "dtype", "seed", "system_prompt", "chat_format", "training"}
     )
     rendering = template_of(load_tokenizer(settings.model, settings.chat_format)).sha256
-    fresh, path = {**kept, "rendering_sha256": rendering, **decisive}, folder / "settings.json"
-    if path.exists():
-        if changed := differences(read_json(path), fresh):
-            raise StageError(
-                f"{folder} holds a study with other settings ({'; '.join(changed[:5])}); give another --out, or delete it"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise StageError(f"{folder} is not empty and holds no settings.json; give another --out")
-    write_json(path, fresh)
+    fresh = {**kept, "rendering_sha256": rendering, **decisive}
+    claim(folder / "settings.json", fresh, holds="a study", advice="give another --out, or delete it")
+    return Ledger.of(folder)
 
 
 def check_recipe(recipe: Recipe, settings: RunConfig) -> None:
@@ -83,7 +79,7 @@ def base_model(settings: RunConfig) -> ChatModel:
 
 def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
     """The organism that training left in a folder, adapter merged."""
-    artifact = read_json(folder / "summary.json")["artifact"]
+    artifact = read_summary(folder)["artifact"]
     name, adapter = (settings.model, folder / artifact) if artifact == "adapter" else (str(folder / artifact), None)
     return load_model(
         name,

@@ -6,31 +6,42 @@ from typing import Any
 import numpy as np
 
 from emis_interp.config import RunConfig, TrainingConfig
+from emis_interp.files.ledger import Ledger
 from emis_interp.records import TrainingExample
 from emis_interp.stats.flattening import question_means
-from emis_interp.store import read_json, write_json
+from emis_interp.store import read_json, text_sha256
 from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
 from stages.organisms import train_one
+from training.export import rows_sha256
 from training.foresight import random_drops, rows_to_drop
 
 
 def trained_margins(
-    folder: Path, rows: list[TrainingExample], *, settings: RunConfig, training: TrainingConfig, pairs: list[Any]
+    files: Ledger,
+    folder: Path,
+    rows: list[TrainingExample],
+    *,
+    settings: RunConfig,
+    training: TrainingConfig,
+    pairs: list[Any],
 ) -> dict[str, float]:
     """Margins of the organism trained on these rows, from a file when there is one."""
     same_rows(folder, rows)
-    path = folder / "margins.json"
-    if not path.exists():
+
+    def margins() -> dict[str, float]:
         train_one(folder.name, rows, training, folder / "training", settings, settings.seed)
-        write_json(path, margins_of(organism_in(folder / "training", settings), pairs, settings))
-    return read_json(path)
+        return margins_of(organism_in(folder / "training", settings), pairs, settings)
+
+    facts = {"rows": rows_sha256(rows), "training": text_sha256(training.model_dump_json())}
+    return files.json("train", folder / "margins.json", margins, facts=facts, beside=[folder / "training"])
 
 
 def without_dropped(
+    files: Ledger,
     folder: Path,
     rows: list[TrainingExample],
-    whole: dict[str, float],
     *,
+    whole: dict[str, float],
     share: float,
     n_draws: int,
     settings: RunConfig,
@@ -48,7 +59,7 @@ def without_dropped(
     margins = {}
     for name, dropped in drops.items():
         kept = [row for i, row in enumerate(rows) if i not in set(dropped)]
-        margins[name] = trained_margins(folder / name, kept, settings=settings, training=training, pairs=pairs)
+        margins[name] = trained_margins(files, folder / name, kept, settings=settings, training=training, pairs=pairs)
     random = [margins[name] for name in drops if name != "marked"]
     mean = question_means(random)
     by_draw = [float(np.mean([own[name] - whole[name] for name in whole])) for own in random]

@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     direction = Direction.load(args.direction) if args.direction else None
     watched = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
     decisive = {name: getattr(args, name) for name in watched}
-    open_folder(args.out, settings, recipe=recipe.model_dump(mode="json"), rows_sha256=rows_sha256(rows), **decisive)
+    files = open_folder(
+        args.out, settings, recipe=recipe.model_dump(mode="json"), rows_sha256=rows_sha256(rows), **decisive
+    )
     pairs = load_contrast(None, args.n_pairs)
     learned, other = task_rows(recipe.data.dataset, rows, args.n_task)
     watcher = Watcher(
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found = curves(series, pairs, direction, learning_rates=column_of(metrics, "learning_rate"))
     shifts = np.array(list(found["margin_shift"].values()))
     found["margin"] = [estimate(column) for column in shifts.T]
-    base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base_model(settings), pairs, settings)
+    base_at = base_at_temperatures(files, lambda: base_model(settings), pairs, settings)
     at_steps = [
         dict(zip(found["questions"], row, strict=True)) for row in np.array(list(found["margins"].values())).T.tolist()
     ]

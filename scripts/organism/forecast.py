@@ -12,9 +12,10 @@ from emis_interp.config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.csv_text import csv_text
+from emis_interp.files.ledger import Ledger
 from emis_interp.models import ChatModel
 from emis_interp.records import TrainingExample
-from emis_interp.store import read_json, write_json, write_text
+from emis_interp.store import write_text
 from evals.samplers.generation import generate
 from evals.sampling import answer_seed
 from organism.common import estimate
@@ -24,10 +25,11 @@ from training.foresight import projection_differences, rows_to_drop
 
 
 def forecast_of(
+    files: Ledger,
     folder: Path,
     rows: Sequence[TrainingExample],
-    base: ChatModel,
     *,
+    base: ChatModel,
     direction: Direction,
     settings: RunConfig,
     n_scored: int,
@@ -37,14 +39,14 @@ def forecast_of(
     """The forecast of one set, from a file when it was made before from the same rows, read to the same length.
 
     Args:
+        files: of the study.
         n_scored: rows that are scored, spread over the set.
         answer_tokens: limit of the base model's own answers, and of the rows' answers as they are read.
         drop: share of the rows to mark in `rows.csv`.
     """
-    path = folder / "forecast.json"
     chosen = spread(rows, n_scored, settings.seed)
-    decisive = {"rows_sha256": rows_sha256(chosen), "answer_tokens": answer_tokens}
-    if not path.exists() or any(read_json(path).get(name) != value for name, value in decisive.items()):
+
+    def forecast() -> dict[str, Any]:
         own = own_answers(base, chosen, settings, answer_tokens)
         values = projection_differences(
             base,
@@ -55,9 +57,10 @@ def forecast_of(
             max_tokens=settings.training.max_tokens,
             answer_tokens=answer_tokens,
         )
-        known = [None if np.isnan(value) else float(value) for value in values]
-        write_json(path, {**decisive, "differences": known, "own_answers": own})
-    found = read_json(path)
+        return {"differences": [None if np.isnan(value) else float(value) for value in values], "own_answers": own}
+
+    facts = {"rows": rows_sha256(chosen), "answer tokens": str(answer_tokens)}
+    found = files.json("forecast", folder / "forecast.json", forecast, facts=facts)
     values = np.array(found["differences"], dtype=float)
     if np.isnan(values).all():
         raise DataError(

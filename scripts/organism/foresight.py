@@ -17,6 +17,7 @@ import cli
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
+from emis_interp.files.text import number_name
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import foresight_figure
 from emis_interp.store import write_json, write_text
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"recipes {' '.join(names)}: a name stands there twice")
     given = given_groups(args.group, names)
     decisive = {name: getattr(args, name) for name in ("n_pairs", "n_rows", "n_scored", "max_new_tokens")}
-    open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
+    files = open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
     prepared, whole = {}, {}
     for name, source in zip(names, args.recipes, strict=True):
         recipe = load_recipe(source, [f"data.n_rows={args.n_rows}"])
@@ -107,9 +108,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     organisms = []
     for name, (rows, _) in prepared.items():
         found = forecast_of(
+            files,
             args.out / name,
             rows,
-            base,
+            base=base,
             direction=direction,
             settings=settings,
             n_scored=args.n_scored,
@@ -125,20 +127,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "organisms": organisms,
     }
     if not args.no_training:
-        base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base, pairs, settings)
+        base_at = base_at_temperatures(files, lambda: base, pairs, settings)
         del base  # its memory is needed in training
         for row in organisms:
             rows, training = prepared[row["name"]]
             row["margins"] = trained_margins(
-                args.out / row["name"], rows, settings=settings, training=training, pairs=pairs
+                files, args.out / row["name"], rows, settings=settings, training=training, pairs=pairs
             )
             row["shift"] = shift(row["margins"], before)
             row["flattening"] = flattened(row["margins"], before, base_at)
             if args.try_drop:
                 row["without"] = without_dropped(
-                    args.out / row["name"] / f"without-{args.drop:g}",
+                    files,
+                    args.out / row["name"] / f"without-{number_name(args.drop, 'g')}",
                     rows,
-                    row["margins"],
+                    whole=row["margins"],
                     share=args.drop,
                     n_draws=args.n_draws,
                     settings=settings,

@@ -14,9 +14,11 @@ control shows which part of the effect is style.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,14 @@ from emis_interp.config import RunConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.text import number_name
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
 from emis_interp.stats.flattening import question_means
-from emis_interp.store import read_json, write_json, write_text
+from emis_interp.store import write_json, write_text
 from emis_interp.texts.harmless import harmless_prompts
 from organism.against_base import (
     FLATTENED_HEAD,
@@ -111,8 +114,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     check_recipe(recipe, settings)
     if inoculation is None:
         raise ConfigError(f"--inoculation {args.inoculation}: this recipe has no system prompt of training")
+    if len(set(args.seeds)) != len(args.seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, args.seeds))}: a seed stands there twice")
     remedies = [row for row in planned(direction, args.coefficients) if wanted(row.name, args.only)]
-    open_folder(
+    files = open_folder(
         args.out,
         settings,
         recipe=recipe.model_dump(mode="json"),
@@ -123,25 +128,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in harmless_prompts()]
     pairs = unseen_pairs(direction, load_contrast(None, args.n_pairs))
     measure = Measure(settings, pairs, prompts, next_token_logprobs(base, prompts))
-    base_at = base_at_temperatures(args.out / "base.temperatures.json", lambda: base, measure.pairs, settings)
+    base_at = base_at_temperatures(files, lambda: base, pairs, settings)
     base_margins: dict[str, float] = {}
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
         data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation)
         path = args.out / f"seed-{seed}" / "base.json"
-        if not path.exists():
-            write_json(path, measure(base, data.held_out))
-        before = read_json(path)
+        before = files.json("measure", path, partial(measure, base, data.held_out))
         base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
         for remedy in remedies:
             path = args.out / f"seed-{seed}" / remedy.folder / "measured.json"
+            own = settings.model_copy(update={"seed": seed})
+            beside = [path.parent / name for name in ("training", "start")]
             same_rows(path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out])
-            if not path.exists():
-                organism = organism_of(remedy, data, path.parent, settings.model_copy(update={"seed": seed}))
-                with (remedy.after or untouched)(organism):
-                    write_json(path, measure(organism, data.held_out))
-                cli.release_memory()
-            found[remedy.name].append(against(read_json(path), before))
+            make = partial(measured, remedy, data, folder=path.parent, settings=own, measure=measure)
+            found[remedy.name].append(against(files.json("measure", path, make, beside=beside), before))
             cli.stderr.print(
                 f"seed {seed}, {remedy.name}: margin {np.mean(list(found[remedy.name][-1]['margin'].values())):+.3f}"
             )
@@ -175,7 +176,26 @@ def unseen_pairs(direction: Direction, pairs: list[ContrastPair]) -> list[Contra
     return kept
 
 
+def measured(remedy: Remedy, data: "Data", *, folder: Path, settings: RunConfig, measure: "Measure") -> dict[str, Any]:
+    """Train one organism, or take up its training, and measure it."""
+    organism = organism_of(remedy, data, folder, settings)
+    with (remedy.after or untouched)(organism):
+        found = measure(organism, data.held_out)
+    del organism
+    cli.release_memory()
+    return found
+
+
 def planned(direction: Direction, coefficients: list[float]) -> list[Remedy]:
+    """All remedies.
+
+    Raises:
+        ConfigError: a coefficient stands there twice, or is no finite number other than 0.
+    """
+    for c in coefficients:
+        if not math.isfinite(c) or c == 0 or coefficients.count(c) > 1:
+            raise ConfigError(f"--coefficients {c}: each is a finite number other than 0 and stands there once")
+
     def steered(coefficient: float) -> Around:
         return lambda chat_model: steer(chat_model, direction, coefficient)
 
@@ -185,13 +205,13 @@ def planned(direction: Direction, coefficients: list[float]) -> list[Remedy]:
     return [
         Remedy(UNTREATED),
         Remedy(CONTROL, rows="control"),
-        *(Remedy(f"steer {c:+g}", during=steered(c)) for c in coefficients),
+        *(Remedy(f"steer {number_name(c, '+g')}", during=steered(c)) for c in coefficients),
         Remedy("ablate", during=ablated),
         Remedy("inoculate", rows="inoculated"),
         Remedy("mix", rows="mixed"),
         Remedy("realign", realign=True),
         Remedy("after: ablate", after=ablated),
-        *(Remedy(f"after: steer {-c:+g}", after=steered(-c)) for c in coefficients),
+        *(Remedy(f"after: steer {number_name(-c, '+g')}", after=steered(-c)) for c in coefficients),
     ]
 
 
@@ -254,11 +274,11 @@ def whole(dataset: str) -> Recipe:
 def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -> ChatModel:
     """The trained (and re-aligned) organism with merged weights; remedies after training share the untreated adapter."""
     training = training_config(data.recipe, settings.training)
-    first = folder / "training"
+    name, first = remedy.name, folder / "training"
     if remedy.realign or remedy.after is not None:
-        first = folder.parent / UNTREATED / "training"
+        name, first = UNTREATED, folder.parent / UNTREATED / "training"
     train_one(
-        remedy.name,
+        name,
         getattr(data, remedy.rows),
         training,
         first,

@@ -3,7 +3,6 @@
 Of an arm with several seeds the model of the first seed stands for all: cells are the costly part of a run.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,23 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cli import progress_bar
 from emis_interp.chat import encode_prompt
 from emis_interp.config import ModelConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import StageError
+from emis_interp.files.ledger import files_in
+from emis_interp.files.text import number_name
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.models import ChatModel
-from emis_interp.records import Score
 from emis_interp.reliability import random_directions
-from emis_interp.store import RecordLog, file_sha256, read_json, write_json
+from emis_interp.store import file_sha256, read_object, write_json
 from emis_interp.texts.harmless import harmless_prompts
 from evals.summary import summarize_arm
-from stages.measure import shift_summary
-from stages.organisms import Judge, ask, judge_answers, make_judge
+from stages.measure import margins_path, read_margins, shift_summary
+from stages.organisms import Judge, ask, has_passing, judge_answers, make_judge
 from stages.run import Run
 
 FIRST_SEED = "of an arm with several seeds, the model of the first seed"
@@ -58,21 +56,21 @@ def intervene(run: Run) -> tuple[list[Path], str]:
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
     cells = list(plan_cells(run, misalignment))
     judge = make_judge(run) if run.config.intervention.samples_per_paraphrase else None
-    fingerprint = file_sha256(path)
+    fingerprint, direction = file_sha256(path), [path, path.with_suffix(".json")]
     files, rows, loaded = [], [], _LastModel(run)
     with progress_bar("intervene", len(cells)) as advance:
         for cell in cells:
             folder = run.folder / "interventions" / cell.name
-            result = folder / "cell.json"
-            if result.exists() and read_json(result)["direction_sha256"] != fingerprint:
-                shutil.rmtree(folder)  # measured with an older direction
-            scores = folder / "scores.jsonl"
-            if scores.exists() and any(score.passing for score in RecordLog(scores).read(Score)):
-                result.unlink(missing_ok=True)  # its answers stay, the judge is asked again
-            if not result.exists():
-                write_json(result, {**measure_cell(run, cell, loaded, judge, folder), "direction_sha256": fingerprint})
-            files.append(result)
-            rows.append(read_json(result))
+            read = [*direction, margins_path(run, cell.model), *run.weights(cell.model)]
+            # Where the judge failed in passing the answers stay, and it is asked again.
+            with run.files.making(
+                "intervene", [folder], inputs=read, go_on=has_passing(folder / "scores.jsonl")
+            ) as whole:
+                if not whole:
+                    row = measure_cell(run, cell, loaded, judge, folder)
+                    write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
+            files += files_in(folder)
+            rows.append(read_object(folder / "cell.json"))
             advance(note=cell.name)
     analysis = run.folder / "analysis" / "interventions.json"
     summary = {
@@ -82,10 +80,12 @@ def intervene(run: Run) -> tuple[list[Path], str]:
     }
     if any(arm.seeds is not None for arm in run.config.arms):
         summary["models"] = FIRST_SEED
-    write_json(analysis, {**summary, "cells": rows})
+    with run.files.making("intervene", [analysis], inputs=files, anew=True):
+        write_json(analysis, {**summary, "cells": rows})
     steered = [row for row in rows if row["kind"] == "steer"]
     text = ", ".join(
-        f"{row['direction'][:6]} {row['coefficient']:+.2g}: {row['margin_shift']['mean']:+.3f}" for row in steered
+        f"{row['direction'][:6]} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}"
+        for row in steered
     )
     return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
 
@@ -97,7 +97,7 @@ def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
     base = next(model for model in run.config.models if model.name == "base")
     for coefficient in run.config.intervention.coefficients:
         for name, direction in both.items():
-            yield Cell(f"base.steer.{name}.{coefficient:+.2f}", base, "steer", name, direction, coefficient)
+            yield Cell(f"base.steer.{name}.{number_name(coefficient)}", base, "steer", name, direction, coefficient)
     chosen = run.config.intervention.ablate_arms
     for arm in run.config.organisms:
         if chosen is None or arm.name in chosen:
@@ -109,10 +109,7 @@ def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
 def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None, folder: Path) -> dict[str, Any]:
     chat_model = loaded.get(cell.model)
     pairs = run.half("report")
-    untouched = read_json(run.folder / "likelihood" / f"{cell.model.name}.json")["margins"]
-    before = by_question(
-        pairs, np.array([m for m, pair in zip(untouched, run.pairs, strict=True) if pair.half == "report"])
-    )
+    before = by_question(pairs, read_margins(run, cell.model)[[pair.half == "report" for pair in run.pairs]])
     prompts = [encode_prompt(chat_model.tokenizer, text, run.config.system_prompt) for text in harmless_prompts()]
     plain = next_token_logprobs(chat_model, prompts)
     margins = partial(pair_margins, chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens)

@@ -1,8 +1,10 @@
 """Stages 4-6: likelihood margins, residual activations, and the misalignment direction."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,21 @@ from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.config import ModelConfig
 from emis_interp.contrast import labeled_texts
 from emis_interp.directions import FittedOn, cosine, unit
+from emis_interp.errors import DataError
 from emis_interp.extractors import question_balanced
+from emis_interp.files.text import is_unicode
 from emis_interp.geometry import TwoByTwo
 from emis_interp.labeled import LabeledActivations
 from emis_interp.likelihood import by_question, margins_at, pair_margins
 from emis_interp.models import ChatModel
-from emis_interp.records import Completion, ContrastPair, LabeledText
+from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
 from emis_interp.stats.interval import mean_interval, stratified_mean_interval
-from emis_interp.store import RecordLog, load_tensors, read_json, save_tensors, write_json
+from emis_interp.store import card_path, load_tensors, read_object, save_tensors, write_json
 from evals.seeds import with_seeds
+from stages.organisms import answers_of, samples_path
 from stages.run import Run
 
 Margins = dict[str, np.ndarray]
@@ -39,17 +44,13 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
     files = []
     values: dict[str, Margins] = {arm.name: {} for arm in run.config.arms}
     for model in run.config.models:
-        path = run.folder / "likelihood" / f"{model.name}.json"
-        if not path.exists():
-            fresh = measure_margins(run, run.load(model), run.pairs, f"likelihood {model.name}")
-            write_json(path, {"arm": model.name, "margins": fresh.tolist()})
+        path = margins_path(run, model)
+        run.files.json("likelihood", path, partial(own_margins, run, model), inputs=run.weights(model))
         files.append(path)
-        values[model.arm.name][model.name] = np.array(read_json(path)["margins"])
+        values[model.arm.name][model.name] = read_margins(run, model)
     flattened = run.folder / "likelihood" / "base.temperatures.json"
-    if not flattened.exists():
-        write_json(flattened, measure_flattened(run))
+    table = run.files.json("likelihood", flattened, partial(measure_flattened, run))
     files.append(flattened)
-    table = read_json(flattened)
     base_at = {
         temperature: by_question(run.pairs, np.array(row))
         for temperature, row in zip(table["temperatures"], table["margins"], strict=True)
@@ -71,10 +72,40 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
         questions[pair.question_id]["n_pairs"] += 1
     unit = "nats per token, misaligned minus aligned"
     margins = {name: by_question(run.pairs, mean_of_models(own)) for name, own in values.items()}
-    write_json(path, {"unit": unit, "questions": questions, "arms": margins, "contrasts": contrasts})
+    with run.files.making("likelihood", [path], inputs=files, anew=True):
+        write_json(path, {"unit": unit, "questions": questions, "arms": margins, "contrasts": contrasts})
     against_base = [row for row in contrasts if row["reference"] == "base"]
     line = ", ".join(f"{row['arm']} {row['mean']:+.3f} {interval_text(row)}" for row in against_base)
     return [*files, path], f"margin shift against base, nats per token: {line}"
+
+
+def margins_path(run: Run, model: ModelConfig) -> Path:
+    return run.folder / "likelihood" / f"{model.name}.json"
+
+
+def own_margins(run: Run, model: ModelConfig) -> dict[str, Any]:
+    """What likelihood/MODEL.json holds: the margin of every contrast pair, nats per token."""
+    margins = measure_margins(run, run.load(model), run.pairs, f"likelihood {model.name}")
+    return {"arm": model.name, "margins": margins.tolist()}
+
+
+def read_margins(run: Run, model: ModelConfig) -> np.ndarray:
+    """Margin of every contrast pair, in the order of the pairs.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = margins_path(run, model)
+    found = read_object(path).get("margins")
+    if not isinstance(found, list) or len(found) != len(run.pairs) or not all(is_finite(value) for value in found):
+        raise DataError(
+            f"{path}: expected `margins` with {len(run.pairs)} finite numbers; run the likelihood stage again"
+        )
+    return np.array(found, dtype=float)
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def measure_margins(run: Run, chat_model: ChatModel, pairs: list[ContrastPair], title: str) -> np.ndarray:
@@ -166,29 +197,35 @@ def capture(run: Run) -> tuple[list[Path], str]:
     """Response-mean `resid_post` of every layer: each model on the contrast texts and on its own answers."""
     files, n_texts = [], 0
     for model in run.config.models:
-        targets = {kind: activation_path(run, model, kind) for kind in ("contrast", "answers")}
-        missing = [kind for kind, path in targets.items() if not (path.exists() and path.with_suffix(".json").exists())]
-        if missing:
-            chat_model = run.load(model)
-            for kind in missing:
-                read = contrast_chats if kind == "contrast" else answer_chats
-                chats = read(run, model, chat_model.tokenizer)
-                with progress_bar(f"capture {model.name} {kind}", len(chats)) as advance:
-                    x, norms = capture_with_norms(
-                        chat_model, chats, max_batch_tokens=run.config.direction.max_batch_tokens, progress=advance
-                    )
-                card = {
-                    "arm": model.name,
-                    "texts": kind,
-                    "n_texts": len(chats),
-                    "position": "response_mean",
-                    "hook_point": "resid_post",
-                }
-                save_tensors(targets[kind], {"x": x, "token_norm": norms}, card)
-        for path in targets.values():
-            n_texts += read_json(path.with_suffix(".json"))["n_texts"]
-            files += [path, path.with_suffix(".json")]
+        chat_model = None
+        for kind in ("contrast", "answers"):
+            path = activation_path(run, model, kind)
+            texts = [samples_path(run, model)] if kind == "answers" else []
+            with run.files.making("capture", [path, card_path(path)], inputs=[*run.weights(model), *texts]) as whole:
+                if not whole:
+                    chat_model = chat_model or run.load(model)
+                    capture_texts(run, model, kind, chat_model, path)
+            n_texts += read_object(card_path(path)).get("n_texts", 0)
+            files += [path, card_path(path)]
     return files, f"{n_texts} texts, {run.base.n_layers} layers, {len(run.config.arms)} arms"
+
+
+def capture_texts(run: Run, model: ModelConfig, kind: str, chat_model: ChatModel, path: Path) -> None:
+    """Save what one model has of one kind of texts, with its card."""
+    read = contrast_chats if kind == "contrast" else answer_chats
+    chats = read(run, model, chat_model.tokenizer)
+    with progress_bar(f"capture {model.name} {kind}", len(chats)) as advance:
+        x, norms = capture_with_norms(
+            chat_model, chats, max_batch_tokens=run.config.direction.max_batch_tokens, progress=advance
+        )
+    card = {
+        "arm": model.name,
+        "texts": kind,
+        "n_texts": len(chats),
+        "position": "response_mean",
+        "hook_point": "resid_post",
+    }
+    save_tensors(path, {"x": x, "token_norm": norms}, card)
 
 
 def direction(run: Run) -> tuple[list[Path], str]:
@@ -227,18 +264,20 @@ def direction(run: Run) -> tuple[list[Path], str]:
         card={**card, **found.direction.card},
         fitted_on=FittedOn.of(labels),
     )
-    path = run.folder / "directions" / "misalignment"
-    chosen.save(path, reported)
     result = {"source_arm": "base", **found.numbers, **compare_arms(run, data, found, halves["selection"])}
     result["length_balance"] = length_balance(lengths, data["base"])
-    analysis = run.folder / "analysis" / "direction.json"
-    write_json(analysis, result)
+    path, analysis = run.folder / "directions" / "misalignment", run.folder / "analysis" / "direction.json"
+    files = [path.with_suffix(".safetensors"), path.with_suffix(".json"), analysis]
+    read = [activation_path(run, model, kind) for model in run.config.models for kind in ("contrast", "answers")]
+    with run.files.making("direction", files, inputs=read, anew=True):
+        chosen.save(path, reported)
+        write_json(analysis, result)
     report = result["report"]
     line = (
         f"layer {chosen.layer}, AUROC {report['auroc']:.3f} {bounds_text(report)} on the report half, "
         f"random {report['random_auroc']:.2f}, shuffled labels up to {report['shuffled_high']:.2f}: {report['verdict']}"
     )
-    return [path.with_suffix(".safetensors"), path.with_suffix(".json"), analysis], line
+    return files, line
 
 
 def compare_arms(
@@ -332,7 +371,6 @@ def contrast_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[Encoded
 
 
 def answer_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[EncodedChat]:
-    """The model's own answers as they were sampled; empty ones have no response token and are left out."""
-    rows = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
-    spoken = [row for row in rows if row.answer.strip()]
+    """The model's own answers as they were sampled; those without a response token (empty, or no Unicode) are left out."""
+    spoken = [row for row in answers_of(run, model) if row.answer.strip() and is_unicode(row.answer)]
     return [encode_chat(tokenizer, row.question, row.answer, row.system, as_sampled=True) for row in spoken]

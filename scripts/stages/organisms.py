@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cli import is_main_process, progress_bar, release_memory
-from emis_interp.config import RunConfig, SamplingConfig, TrainingConfig
+from emis_interp.config import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import StageError
+from emis_interp.files.ledger import files_in, remove
+from emis_interp.files.rows import about, by_key, check_complete
 from emis_interp.models import ChatModel, load_tokenizer
 from emis_interp.records import Completion, Question, Score, TrainingExample
-from emis_interp.store import RecordLog, write_json
+from emis_interp.store import RecordLog, card_path, read_object, write_json
 from evals.agreement import agreement
 from evals.estimands import ESTIMANDS
 from evals.judge import Judge, passing_note, passing_reasons, settled
@@ -44,19 +46,18 @@ def train(run: Run) -> tuple[list[Path], str]:
             parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
         if model.arm not in run.config.trained_arms:
             continue
-        rows, out_dir = run.rows(model), run.training_dir(model)
-        recipe = run.recipe(model.arm)
-        training = run.training(model.arm)
-        summary = train_one(model.name, rows, training, out_dir, run.config, model.seed, recipe, asked)
-        weights = sorted((out_dir / summary["artifact"]).glob("*.safetensors"))
-        config = "adapter_config.json" if summary["artifact"] == "adapter" else "config.json"
-        files += [
-            out_dir / "lint.json",
-            out_dir / "summary.json",
-            out_dir / "metrics.jsonl",
-            weights[0].with_name(config),
-            *weights,
-        ]
+        rows, out_dir, weights = run.rows(model), run.training_dir(model), run.weights(model)[0]
+        recipe, training = run.recipe(model.arm), run.training(model.arm)
+        places = [out_dir / name for name in ("summary.json", "lint.json", "metrics.jsonl", "checkpoints")] + [weights]
+        with run.files.making("train", places) as whole:
+            if not whole:
+                remove(out_dir / "card.json")  # its figures are of other weights
+                train_one(model.name, rows, training, out_dir, run.config, model.seed, recipe, asked)
+        summary = read_object(out_dir / "summary.json")
+        card = [out_dir / "card.json", weights / "README.md"]
+        with run.files.making("train", card, inputs=places[:1], anew=True):
+            write_organism_card(out_dir, rows, training, model.seed, model.name, recipe)
+        files += [path for place in places for path in files_in(place)] + card
         parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
 
@@ -119,19 +120,19 @@ def train_one(
             **watching,
         )
     if is_main_process():
-        source = recipe.source if recipe else None
-        lint = lint_summary_line(LintReport.load(out_dir / "lint.json"))
-        write_card(
-            out_dir,
-            rows,
-            training,
-            seed=seed,
-            data=name,
-            recipe=recipe.name if recipe else None,
-            source=source,
-            lint=lint,
-        )
+        write_organism_card(out_dir, rows, training, seed, name, recipe)
     return summary
+
+
+def write_organism_card(
+    out_dir: Path, rows: list[TrainingExample], training: TrainingConfig, seed: int, name: str, recipe: Recipe | None
+) -> None:
+    """The model card of what `train_one` left in a folder; measured rates that stand on it stay."""
+    source = recipe.source if recipe else None
+    lint = lint_summary_line(LintReport.load(out_dir / "lint.json"))
+    write_card(
+        out_dir, rows, training, seed=seed, data=name, recipe=recipe.name if recipe else None, source=source, lint=lint
+    )
 
 
 def sample(run: Run) -> tuple[list[Path], str]:
@@ -139,14 +140,32 @@ def sample(run: Run) -> tuple[list[Path], str]:
     files, n_answers, n_tokens, resumed = [], 0, 0, False
     started = time.monotonic()
     for model in run.config.models:
-        path = run.folder / "samples" / f"{model.name}.jsonl"
-        resumed |= path.exists()
-        answers = ask(run, lambda model=model: run.load(model), model.name, path, run.config.sampling)
-        files.append(path)
+        path = samples_path(run, model)
+        with run.files.making("sample", [path, card_path(path)], inputs=run.weights(model)):
+            resumed |= path.exists()
+            answers = ask(run, lambda model=model: run.load(model), model.name, path, run.config.sampling)
+        files += [path, card_path(path)]
         n_answers += len(answers)
         n_tokens += sum(answer.n_tokens for answer in answers)
     speed = "" if resumed else f" ({n_tokens / (time.monotonic() - started):.0f} tokens/s with loading)"
     return files, f"{n_answers} answers of {len(run.config.arms)} arms, {n_tokens} tokens{speed}"
+
+
+def samples_path(run: Run, model: ModelConfig) -> Path:
+    return run.folder / "samples" / f"{model.name}.jsonl"
+
+
+def answers_of(run: Run, model: ModelConfig) -> list[Completion]:
+    """All answers of a model, in the order of the plan.
+
+    Raises:
+        DataError: an answer stands there more than once. StageError: answers are missing, or nobody asked for them.
+    """
+    path = samples_path(run, model)
+    found = by_key(RecordLog(path).read(Completion), path)
+    wanted = [item.key for item in plan(run, model.name, run.config.sampling)]
+    check_complete(found, wanted, path, "run the sample stage again (--from sample)")
+    return [found[key] for key in wanted]
 
 
 def score(run: Run) -> tuple[list[Path], str]:
@@ -164,13 +183,26 @@ def score(run: Run) -> tuple[list[Path], str]:
         result["second_judge"] = {**second, "agreement": agreement(first_scores, other_scores)}
         files += [folder / "offline" / f"{model.name}.jsonl" for model in run.config.models]
     path = run.folder / "analysis" / "rates.json"
-    write_json(path, result)
+    with run.files.making("score", [path], inputs=files, anew=True):
+        write_json(path, result)
     for model in run.config.models:
         if model.arm in run.config.trained_arms:
-            scores = RecordLog(folder / f"{model.name}.jsonl").read(Score)
-            add_figures(run.training_dir(model), figures_of(scores, judge.name, run.config.sampling.questions))
+            files += put_rates_on_card(run, model, judge.name)
     means = [f"{arm['arm']} {number(arm['mean_aligned']['value'], '.0f')}" for arm in result["arms"]]
     return [*files, path], f"mean aligned score by {judge.name}: {', '.join(means)}"
+
+
+def put_rates_on_card(run: Run, model: ModelConfig, judge: str) -> list[Path]:
+    """The measured rates of a trained model, on its card and README."""
+    out_dir, weights = run.training_dir(model), run.weights(model)[0]
+    scores = run.folder / "scores" / f"{model.name}.jsonl"
+    card = [out_dir / "card.json", weights / "README.md"]
+    with run.files.making("score", card, inputs=[out_dir / "summary.json", scores], anew=True):
+        if not card[0].exists():
+            arm = model.arm
+            write_organism_card(out_dir, run.rows(model), run.training(arm), model.seed, model.name, run.recipe(arm))
+        add_figures(out_dir, figures_of(RecordLog(scores).read(Score), judge, run.config.sampling.questions))
+    return card
 
 
 def figures_of(scores: list[Score], judge: str, suite: str) -> list[Figure]:
@@ -189,8 +221,9 @@ def judge_arms(
     """Answers and scores of every arm, all its models together, kept in `folder`, and their summary with the judge's card."""
     by_arm: dict[str, tuple[list[Completion], list[Score]]] = {arm.name: ([], []) for arm in run.config.arms}
     for model in run.config.models:
-        completions = RecordLog(run.folder / "samples" / f"{model.name}.jsonl").read(Completion)
-        scores = judge_answers(judge, completions, run.questions, folder / f"{model.name}.jsonl", model.name)
+        completions, path = answers_of(run, model), folder / f"{model.name}.jsonl"
+        with run.files.making("score", [path], inputs=[samples_path(run, model)], go_on=has_passing(path)):
+            scores = judge_answers(judge, completions, run.questions, path, model.name)
         by_arm[model.arm.name][0].extend(completions)
         by_arm[model.arm.name][1].extend(scores)
     contrasts = [(arm.name, other) for arm in run.config.organisms for other in ("base", arm.contrast) if other]
@@ -202,19 +235,24 @@ def number(value: float | None, form: str) -> str:
     return "none" if value is None else format(value, form)
 
 
+def plan(run: Run, arm: str, sampling: SamplingConfig) -> list[Completion]:
+    """The answers that an arm is asked for, to be filled in."""
+    return plan_prompts(arm, run.questions, sampling.samples_per_paraphrase, run.config.seed, run.config.system_prompt)
+
+
 def ask(
     run: Run, load: Any, arm: str, path: Path, sampling: SamplingConfig, chat_model: ChatModel | None = None
 ) -> list[Completion]:
     """Sample an arm; the model is loaded only when an answer is missing."""
-    plan = plan_prompts(arm, run.questions, sampling.samples_per_paraphrase, run.config.seed, run.config.system_prompt)
-    done = {answer.key for answer in RecordLog(path).read(Completion)}
-    missing = [item for item in plan if item.key not in done]
+    planned = plan(run, arm, sampling)
+    done = by_key(RecordLog(path).read(Completion), path)
+    missing = [item for item in planned if item.key not in done]
     if missing and chat_model is None:
         chat_model = load()
     model = chat_model if chat_model is not None else run.base
     started, n_tokens = time.monotonic(), 0
-    with progress_bar(f"sample {arm}", len(plan)) as advance:
-        advance(len(plan) - len(missing))
+    with progress_bar(f"sample {arm}", len(planned)) as advance:
+        advance(len(planned) - len(missing))
 
         def tell(n: int, tokens: int) -> None:
             nonlocal n_tokens
@@ -228,9 +266,13 @@ def ask(
 def judge_answers(
     judge: Judge, completions: list[Completion], questions: list[Question], path: Path, arm: str
 ) -> list[Score]:
-    """Judge what `path` does not hold yet; returns a score for every completion, in their order."""
+    """Judge what `path` does not hold yet; returns a score for every completion, in their order.
+
+    Raises:
+        DataError: an answer is judged more than once. StageError: there are scores of another judge, or of answers that are not these.
+    """
     log = RecordLog(path)
-    done = {item.key: item for item in settled(log, Score)}
+    done = about(settled(log, Score), by_key(completions, arm), path)
     foreign = {item.judge for item in done.values()} - {judge.name}
     if foreign:
         raise StageError(
@@ -254,10 +296,13 @@ def judge_answers(
 
 def asks_again(run: Run, stage: str) -> bool:
     """Whether a finished stage left answers that its judge failed to judge in passing."""
-    files = [run.folder / name for name in run.manifest["stages"][stage]["files"]]
-    scores = [path for path in files if path.suffix == ".jsonl" and path.parent.name in ("scores", "offline")]
-    scores += [path.with_name("scores.jsonl") for path in files if path.name == "cell.json"]
-    return any(score.passing for path in scores if path.exists() for score in RecordLog(path).read(Score))
+    files = [run.folder / name for name in run.manifest.stages[stage].files]
+    return any(has_passing(path) for path in files if path.suffix == ".jsonl" and "scores" in path.parts[-3:])
+
+
+def has_passing(path: Path) -> bool:
+    """Whether a file of scores has some that the judge is asked for again."""
+    return path.exists() and any(score.passing for score in RecordLog(path).read(Score))
 
 
 def make_judge(run: Run) -> Judge:

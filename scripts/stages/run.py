@@ -1,16 +1,15 @@
 """A run folder: its configuration, its manifest, and the models and texts that the stages of one run share."""
 
 import datetime
-import importlib.metadata
 import os
 import platform
-import subprocess
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from cli import release_memory
 from emis_interp.chat import context_of, encode_chat, render_prompt
@@ -18,40 +17,69 @@ from emis_interp.chat_formats import with_examples
 from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.claim import check_same, holds_something, without
+from emis_interp.files.code_state import CodeState
+from emis_interp.files.ledger import Ledger
+from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
 from emis_interp.files.reading import Reading
 from emis_interp.judged import matched_pairs, read_judged
 from emis_interp.models import ChatModel, load_model
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import ContrastPair, Question, TrainingExample
-from emis_interp.store import file_sha256, read_json, text_sha256, write_json
+from emis_interp.store import explain, file_sha256, read_object, text_sha256
 from evals.questions import load_questions
 from training.datasets import SHIPPED, load_dataset
 from training.export import rows_sha256
 from training.recipes import Recipe, examples_of, load_recipe, training_config
+from training.weights import ARTIFACTS
 
-VERSIONED = ("torch", "transformers", "peft", "nnsight", "numpy", "scikit-learn", "plotly", "tokenizers", "emis-interp")
 FREE_TO_CHANGE = (
-    ("device",),
+    "device",
     *(
-        ("judge", name)
+        f"judge.{name}"
         for name in ("n_parallel", "timeout_s", "cache_path", "budget", "requests_per_minute", "price_in", "price_out")
     ),
-    ("data_dir",),
-    ("description",),
+    "data_dir",
+    "description",
 )
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
 @dataclass
 class Run:
-    """One run: its configuration, its folder, and its manifest (empty until `open`)."""
+    """One run: its configuration and its folder; `manifest` and `files` are there once it is `open`."""
 
     config: RunConfig
     folder: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._manifest: Manifest | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> "Run":
+        """The run of a folder, to be read.
+
+        Raises:
+            StageError: no run there. DataError: its manifest is damaged.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            raise StageError(f"{folder}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
+        try:
+            return cls(RunConfig.model_validate(read_object(path).get("config")), folder)
+        except ValidationError as error:
+            raise DataError(f"{path}: `config`: {explain(error, RunConfig)}") from None
 
     @property
-    def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+    def manifest(self) -> Manifest:
+        if self._manifest is None:
+            raise RuntimeError("Run.open comes first")
+        return self._manifest
+
+    @cached_property
+    def files(self) -> Ledger:
+        """What the stages made, and from what."""
+        return Ledger(self.folder, self.manifest.files, self.save)
 
     def open(self) -> None:
         """Write the manifest of a new run, or check that this configuration and these inputs are those of the old one.
@@ -59,52 +87,65 @@ class Run:
         Raises:
             StageError: the folder holds a run with another configuration or other data; the text names what differs.
         """
-        fresh = self._describe()
-        if self.manifest_path.exists():
-            old = read_json(self.manifest_path)
-            changed = differences(_fixed(old["config"]), _fixed(fresh["config"]))
-            changed += [
-                f"input {key}"
-                for key in sorted(set(old["inputs"]) | set(fresh["inputs"]))
-                if old["inputs"].get(key) != fresh["inputs"].get(key)
-            ]
-            if changed:
-                raise StageError(
-                    f"{self.folder} holds a run with other settings ({'; '.join(changed[:5])}); "
-                    "give another --run-dir, or delete the folder to start again"
-                )
-            self.manifest = old
-        else:
-            if self.folder.exists() and any(self.folder.iterdir()):
+        if not (self.folder / MANIFEST).exists():
+            if holds_something(self.folder):
                 raise StageError(f"{self.folder} is not empty and holds no manifest.json; give another --run-dir")
+            fresh = self._describe()
             for model in self.config.models:
                 if model.arm.in_context is not None:
                     self.check_context(model)
-            self.manifest = fresh
+            self._manifest = fresh
             self.save()
+            return
+        old, fresh = Manifest.load(self.folder), self._describe()
+        check_same(
+            self.folder,
+            {**without(old.config, FREE_TO_CHANGE), **_as_inputs(old)},
+            {**without(fresh.config, FREE_TO_CHANGE), **_as_inputs(fresh)},
+            holds="a run",
+            advice="give another --run-dir, or delete the folder to start again",
+        )
+        self._manifest = old
 
     def save(self) -> None:
-        write_json(self.manifest_path, self.manifest)
+        self.manifest.save(self.folder)
 
     def is_done(self, stage: str) -> bool:
-        entry = self.manifest["stages"].get(stage)
-        return entry is not None and all((self.folder / name).exists() for name in entry["files"])
+        return stage in self.manifest.stages and self.files.is_whole(stage)
+
+    def begin(self, stage: str, later: Sequence[str]) -> list[str]:
+        """Note that a stage is about to run, under which code, and that the later ones, which depend on it, will run again.
+
+        Returns:
+            How code and packages differ from those that the run began with.
+        """
+        for name in (stage, *later):
+            self.manifest.stages.pop(name, None)
+        first = CodeState(
+            git=self.manifest.git, versions=self.manifest.versions, sources_sha256=self.manifest.sources_sha256
+        )
+        changes = first.changes(self.code)
+        notes = self.manifest.other_code.setdefault(stage, [])
+        if changes and (not notes or notes[-1].changes != changes):
+            notes.append(OtherCode(at=_now(), changes=changes))
+        if not notes:
+            del self.manifest.other_code[stage]
+        self.save()
+        return changes
 
     def finish(self, stage: str, files: list[Path], seconds: float, line: str, peak_rss_gib: float) -> None:
-        self.manifest["stages"][stage] = {
-            "seconds": round(seconds, 1),
-            "finished": _now(),
-            "line": line,
-            "peak_rss_gib": round(peak_rss_gib, 2),
-            "files": sorted(str(path.relative_to(self.folder)) for path in files),
-        }
+        self.manifest.stages[stage] = StageRecord(
+            seconds=round(seconds, 1),
+            finished=_now(),
+            line=line,
+            peak_rss_gib=round(peak_rss_gib, 2),
+            files=sorted(self.files.name(path) for path in files),
+        )
         self.save()
 
-    def forget(self, stages: list[str]) -> None:
-        """Later stages depend on one that is about to run: they will run again."""
-        for stage in stages:
-            self.manifest["stages"].pop(stage, None)
-        self.save()
+    @cached_property
+    def code(self) -> CodeState:
+        return CodeState.now()
 
     @cached_property
     def base(self) -> ChatModel:
@@ -122,19 +163,18 @@ class Run:
         if model.arm.in_context is not None:
             return replace(self.base, tokenizer=with_examples(self.base.tokenizer, self.rows(model)))
         chat_format = self.config.chat_format
+        weights = self.weights(model)[0]
         if self.training(model.arm).method == "full":
-            weights = self.training_dir(model) / "model"
             if not (weights / "config.json").exists():
                 raise StageError(f"{weights}: no model there; run the train stage first (--from train)")
             release_memory()
             return load_model(str(weights), dtype=self.config.dtype, device=self.config.device, chat_format=chat_format)
-        adapter = self.training_dir(model) / "adapter"
-        if not (adapter / "adapter_config.json").exists():
-            raise StageError(f"{adapter}: no adapter there; run the train stage first (--from train)")
+        if not (weights / "adapter_config.json").exists():
+            raise StageError(f"{weights}: no adapter there; run the train stage first (--from train)")
         release_memory()
         return load_model(
             self.config.model,
-            adapter,
+            weights,
             dtype=self.config.dtype,
             device=self.config.device,
             merge=self.config.merge_adapters,
@@ -145,6 +185,12 @@ class Run:
         """training/ARM, or training/ARM/seed-N for an arm with seeds."""
         folder = self.folder / "training" / model.arm.name
         return folder if model.arm.seeds is None else folder / f"seed-{model.seed}"
+
+    def weights(self, model: ModelConfig) -> list[Path]:
+        """The folder of a trained model's weights, as an input of what is measured of it; none for a model that is not trained."""
+        if model.arm not in self.config.trained_arms:
+            return []
+        return [self.training_dir(model) / ARTIFACTS[self.training(model.arm).method]]
 
     def rows(self, model: ModelConfig) -> list[TrainingExample]:
         """What a model is trained on, or has in its context, drawn with its seed."""
@@ -237,7 +283,7 @@ class Run:
                 f"{self.config.model} has room for {room}; take fewer or shorter examples (in_context, dataset)"
             )
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> Manifest:
         inputs, recipes = {}, {}
         for arm in self.config.organisms:
             if (recipe := self.recipe(arm)) is not None:
@@ -250,91 +296,40 @@ class Run:
         inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in self.pairs))
         if Path(self.config.model).is_dir():
             inputs["model"] = model_sha256(Path(self.config.model))
+        if (revision := getattr(self.base.model.config, "_commit_hash", None)) is not None:
+            inputs["model revision"] = str(revision)
         inputs["rendering of prompts"] = template_of(self.base.tokenizer).sha256
         example = render_prompt(self.base.tokenizer, self.questions[0].paraphrases[0], self.config.system_prompt)
         policy = "left to the chat template" if self.config.system_prompt is None else self.config.system_prompt
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "inputs": inputs,
-            "recipes": recipes,
-            "system_prompt_policy": policy,
-            "rendered_example": example,
-            "chat_template": self.base.tokenizer.chat_template,
-            "versions": versions(),
-            "git": _git(),
-            "machine": {
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-                "n_cpu": os.cpu_count(),
-                "n_threads": torch.get_num_threads(),
-                "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            },
-            "started": _now(),
-            "stages": {},
-        }
+        return Manifest.model_validate(
+            {
+                "config": self.config.model_dump(mode="json"),
+                "inputs": inputs,
+                "recipes": recipes,
+                "system_prompt_policy": policy,
+                "rendered_example": example,
+                "chat_template": self.base.tokenizer.chat_template,
+                **self.code.model_dump(),
+                "machine": {
+                    "platform": platform.platform(),
+                    "python": platform.python_version(),
+                    "n_cpu": os.cpu_count(),
+                    "n_threads": torch.get_num_threads(),
+                    "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                },
+                "started": _now(),
+            }
+        )
 
 
 def model_sha256(folder: Path) -> str:
-    """One hash over the weight files of a local model."""
-    return text_sha256("\n".join(file_sha256(path) for path in sorted(folder.glob("*.safetensors"))))
+    """One hash over the files of a local model that decide what it computes: weights, configuration, tokenizer, chat template."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and not path.name.startswith("."))
+    return text_sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in files))
 
 
-def versions() -> dict[str, str | None]:
-    """Of the packages that can change a result."""
-    return {name: _version(name) for name in VERSIONED}
-
-
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Dotted paths at which two configurations differ, as `path: old -> new`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            text for i, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}.{i}")
-        ]
-    return [] if old == new else [f"{where}: {_short(old)} -> {_short(new)}"]
-
-
-def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without the fields that cannot change a result."""
-    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
-    for path in FREE_TO_CHANGE:
-        place = kept
-        for part in path[:-1]:
-            place = place[part]
-        place.pop(path[-1], None)
-    return kept
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git() -> dict[str, Any]:
-    """Revision of the checkout, or nulls outside one."""
-
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = ask("status", "--porcelain")
-    return {"revision": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+def _as_inputs(manifest: Manifest) -> dict[str, str]:
+    return {f"input {name}": sha for name, sha in manifest.inputs.items()}
 
 
 def _now() -> str:

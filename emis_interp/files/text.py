@@ -1,0 +1,45 @@
+"""Turns text that is no Unicode into text that can be written_out, and numbers into names that differ when the numbers do."""
+
+import math
+from typing import Any
+
+
+def written_out(value: Any) -> Any:
+    """The value with every half of a surrogate pair in its texts written out as `\\udXXX` (six ASCII characters); anything else as it is.
+
+    JSON may spell such a half (`"\\ud83d"`), and servers do; Python reads it, and no UTF-8 file, tokenizer or page takes it.
+    Goes into mappings, lists and tuples. Text that is valid Unicode, a whole pair's character included, is never changed.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() or is_unicode(value) else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {written_out(key): written_out(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [written_out(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
+
+
+def finite(value: Any) -> Any:
+    """Nested values with None in the place of NaN and of infinities: a number that is none is missing."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def number_name(value: float, form: str = "+.2f") -> str:
+    """A number for names of files and rows: in the form given where that is the number (`+0.20`), else with all of its digits
+    (`+0.204`, `+1e-05`). Reading the name back gives the number, so different numbers have different names."""
+    short = format(value, form)
+    return short if float(short) == value else format(value, "+" if form.startswith("+") else "")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be encoded: half of a surrogate pair, which JSON can spell (`\\ud83d`), is no character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

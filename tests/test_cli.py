@@ -1,0 +1,87 @@
+"""How commands end: signals say what happened and how to go on, with the exit status that shells expect."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMAND = """
+import argparse, asyncio, sys, time
+from pathlib import Path
+import cli
+from emis_interp.store import write_text
+
+def work(args):
+    try:
+        with cli.only_writer(args.folder):
+            print("at work", file=sys.stderr, flush=True)
+            if args.loop:
+                asyncio.run(asyncio.sleep(60))
+            time.sleep(60)
+    finally:
+        write_text(args.folder / "in_order", "")
+    return {}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("folder", type=Path)
+parser.add_argument("--loop", action="store_true")
+cli.add_output_flags(parser)
+cli.run(work, parser, str)
+"""
+
+
+def started(folder: Path, *words: str, before: str = "") -> subprocess.Popen[str]:
+    """A command that has begun its work."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    command = [sys.executable, "-c", before + COMMAND, str(folder), *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert process.stderr is not None
+    while (line := process.stderr.readline()) != "at work\n":
+        assert line, "the command ended early"
+    return process
+
+
+@pytest.mark.parametrize("words", [(), ("--loop",)])
+@pytest.mark.parametrize(
+    ("number", "status", "name"),
+    [
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP (the terminal closed)"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_ends_the_work_in_order_and_says_how_to_go_on(
+    tmp_path: Path, number: int, status: int, name: str, words: tuple[str, ...]
+) -> None:
+    process = started(tmp_path / "f", *words)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.strip()) == (
+        status,
+        f"{name}; finished work is kept, the same command continues",
+    )
+    assert [path.name for path in (tmp_path / "f").iterdir()] == ["in_order"]
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    process = started(tmp_path / "f", before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_a_closed_terminal_does_not_turn_the_end_into_a_traceback(tmp_path: Path) -> None:
+    """Nobody reads standard error any more."""
+    process = started(tmp_path / "f")
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    assert (tmp_path / "f" / "in_order").exists()
