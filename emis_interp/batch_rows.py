@@ -63,7 +63,7 @@ class RowKeeper:
 
 @contextlib.contextmanager
 def batch_rows(
-    chat_model: ChatModel, rows: Sequence[int] | Int[Tensor, "batch"], of: int, noun: str = "rows"
+    chat_model: ChatModel, rows: Sequence[int] | Int[Tensor, "batch"], of: int, *, noun: str = "rows"
 ) -> Iterator[None]:
     """Inside, row i of a pass is row rows[i] of the `of` that the caller was given; scopes within scopes compose.
 

@@ -44,6 +44,7 @@ def capture_residuals(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None = None,
+    *,
     position: Position = "response_mean",
     max_batch_tokens: int = 1024,
     padding_side: PaddingSide = "right",
@@ -67,6 +68,7 @@ def capture_with_norms(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None = None,
+    *,
     position: Position = "response_mean",
     max_batch_tokens: int = 1024,
     padding_side: PaddingSide = "right",
@@ -91,7 +93,14 @@ def capture_with_norms(
         DataError: no texts, no layers, an unknown position, or a token outside its text.
     """
     runs = capture_batches(
-        chat_model, chats, layers, position, mean_and_norm, max_batch_tokens, padding_side, hook_point
+        chat_model,
+        chats,
+        layers,
+        position=position,
+        reduce_for=mean_and_norm,
+        max_batch_tokens=max_batch_tokens,
+        padding_side=padding_side,
+        hook_point=hook_point,
     )
     pooled = norms = torch.empty(0)
     for rows, _, found in runs:
@@ -110,12 +119,20 @@ def capture_response_tokens(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layer: int,
+    *,
     max_batch_tokens: int = 1024,
     progress: Progress | None = None,
 ) -> list[Float[Tensor, "n_response_tokens d_model"]]:
     """`resid_post` of one layer at every token of each answer, in the model's dtype on the CPU, in the order of `chats`."""
     tokens: dict[int, Tensor] = {}
-    runs = capture_batches(chat_model, chats, [layer], "response_mean", lambda _: keep_tokens, max_batch_tokens)
+    runs = capture_batches(
+        chat_model,
+        chats,
+        [layer],
+        position="response_mean",
+        reduce_for=lambda _: keep_tokens,
+        max_batch_tokens=max_batch_tokens,
+    )
     for rows, counts, [picked] in runs:
         tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
         if progress:
@@ -127,6 +144,7 @@ def capture_batches(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None,
+    *,
     position: Position,
     reduce_for: Callable[[Sequence[int]], Reduce],
     max_batch_tokens: int = 1024,
@@ -160,8 +178,8 @@ def capture_batches(
         batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id, padding_side)
         chosen = [picks[i] for i in rows]
         counts = [len(indices) for indices in chosen]
-        with batch_rows(chat_model, rows, len(chats), "texts"):
-            found = _trace(chat_model, traced, batch, chosen, readers, reduce_for(counts))
+        with batch_rows(chat_model, rows, len(chats), noun="texts"):
+            found = _trace(chat_model, traced, batch, picks=chosen, readers=readers, reduce=reduce_for(counts))
         by_layer = dict(zip(ascending, found, strict=True))
         yield rows, counts, [by_layer[layer] for layer in wanted]
 
@@ -221,6 +239,7 @@ def _trace(
     chat_model: ChatModel,
     traced: Any,
     batch: Batch,
+    *,
     picks: Sequence[Sequence[int]],
     readers: Sequence[_Reader],
     reduce: Reduce,

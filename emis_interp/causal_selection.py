@@ -85,6 +85,7 @@ def measure(
     chat_model: ChatModel,
     directions: Sequence[Direction],
     aurocs: Sequence[float],
+    *,
     pairs: Sequence[ContrastPair],
     harmless: Sequence[Sequence[int]],
     coefficient: float,
@@ -100,7 +101,15 @@ def measure(
         coefficient: c > 0, multiples of each layer's mean residual norm.
         progress: called with the number of directions just finished.
     """
-    effects = steering_effects(chat_model, directions, pairs, coefficient, system, max_batch_tokens, progress)
+    effects = steering_effects(
+        chat_model,
+        directions,
+        pairs,
+        coefficient=coefficient,
+        system=system,
+        max_batch_tokens=max_batch_tokens,
+        progress=progress,
+    )
     kl = costs(chat_model, [AblateCell(one.vector) for one in directions], harmless)
     return [
         Candidate(one.layer, float(auroc), float(cost), float(np.mean(list(effect.values()))))
@@ -112,6 +121,7 @@ def steering_effects(
     chat_model: ChatModel,
     directions: Sequence[Direction],
     pairs: Sequence[ContrastPair],
+    *,
     coefficient: float,
     system: str | None = None,
     max_batch_tokens: int = 2048,
@@ -126,8 +136,8 @@ def steering_effects(
         chat_model,
         cells,
         pairs,
-        system,
-        max_batch_tokens,
+        system=system,
+        max_batch_tokens=max_batch_tokens,
         progress=None if progress is None else lambda n: progress(n // 2),
     )
     return [by_question(pairs, (plus - minus) / 2) for plus, minus in zip(found[0::2], found[1::2], strict=True)]

@@ -198,7 +198,7 @@ def encode_chat(
     """
     if not answer.strip():
         raise DataError(f"empty answer to {question[:60]!r}; drop the row or fill it in")
-    chat = render_chat(tokenizer, question, answer, system, as_sampled=as_sampled)
+    chat = render_chat(tokenizer, question, answer, system=system, as_sampled=as_sampled)
     ids, offsets = tokens_of(tokenizer, chat)
     begin, end = len(chat.prompt), len(chat.prompt) + len(chat.response)
     ids = ids[:max_tokens]
@@ -230,7 +230,10 @@ def encode_chats(
     tokenizer: Any,
     texts: Sequence[tuple[str, str]],
     system: str | None = None,
+    *,
     max_tokens: int | None = None,
 ) -> list[EncodedChat]:
     """`encode_chat` for (question, answer) pairs."""
-    return [encode_chat(tokenizer, question, answer, system, max_tokens) for question, answer in texts]
+    return [
+        encode_chat(tokenizer, question, answer, system=system, max_tokens=max_tokens) for question, answer in texts
+    ]

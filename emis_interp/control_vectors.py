@@ -33,7 +33,7 @@ def added_vectors(directions: list[Direction], coefficient: float) -> dict[int, 
     }
 
 
-def write_control_vector(path: Path, directions: list[Direction], coefficient: float, model_type: str) -> None:
+def write_control_vector(path: Path, directions: list[Direction], coefficient: float, *, model_type: str) -> None:
     """Write a llama.cpp control vector (GGUF), for `--control-vector FILE` or `--control-vector-scaled FILE:SCALE`.
 
     llama.cpp adds tensor `direction.N` to the output of block N (0-based) and has no place for block 0.

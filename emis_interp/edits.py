@@ -59,7 +59,11 @@ class Clock:
 
 
 def adder(
-    vector: Float[Tensor, "*batch d_model"], positions: Positions, schedule: Callable[[int], float] | None, clock: Clock
+    vector: Float[Tensor, "*batch d_model"],
+    positions: Positions,
+    schedule: Callable[[int], float] | None,
+    *,
+    clock: Clock,
 ) -> Edit:
     """Adds a vector, or each row's own."""
 

@@ -28,6 +28,7 @@ def find_frontier(
     measure: Callable[[float], Point],
     floor: float = 0.9,
     first: float = 0.1,
+    *,
     largest: float = 1.6,
     n_bisections: int = 4,
 ) -> Frontier:

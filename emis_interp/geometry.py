@@ -126,7 +126,7 @@ def share_in(
 
 
 def cosine_matrix(
-    data: Mapping[str, LabeledActivations], layer: int, n_boot: int = 200, seed: int = 0
+    data: Mapping[str, LabeledActivations], layer: int, n_boot: int = 200, *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Cosine between the question-balanced directions of every two models at one layer, with a 95 % percentile bootstrap interval.
 
@@ -147,7 +147,7 @@ def cosine_matrix(
 
 
 def extractor_cosines(
-    data: LabeledActivations, extractors: Mapping[str, Extractor], n_boot: int = 50, seed: int = 0
+    data: LabeledActivations, extractors: Mapping[str, Extractor], n_boot: int = 50, *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
     """Cosine between what every two extractors find in the same texts, with a 95 % percentile bootstrap interval.
 

@@ -174,7 +174,7 @@ def edit_outputs(chat_model: ChatModel, layers: Sequence[int], edit: Edit) -> It
             handle.remove()
 
 
-def _expanded(tensor: Tensor, row_indices: RowIndices, n_dims: int, dim: int = 0) -> Tensor:
+def _expanded(tensor: Tensor, row_indices: RowIndices, n_dims: int, *, dim: int = 0) -> Tensor:
     """Rows picked along `dim` of a tensor that has its own for each row, which it has in `n_dims` dimensions."""
     return picked_rows(tensor, row_indices, dim) if tensor.ndim == n_dims else tensor
 
@@ -210,23 +210,25 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tupl
     if isinstance(item, Steer):
         chat_model.check_layers(list(item.vectors))
         for vector in item.vectors.values():
-            _check_shape(chat_model, vector, "the vectors of Steer", (1, 2), "[d_model] or [batch, d_model]")
+            _check_shape(
+                chat_model, vector, "the vectors of Steer", n_dims=(1, 2), expected="[d_model] or [batch, d_model]"
+            )
         _check_positions([item.positions] if isinstance(item.positions, int) else [])
         return [
-            (chat_model.layers[layer], OutputEdit(adder(vector, item.positions, item.schedule, clock)))
+            (chat_model.layers[layer], OutputEdit(adder(vector, item.positions, item.schedule, clock=clock)))
             for layer, vector in item.vectors.items()
             if bool((vector != 0).any())  # adding nothing must not even round
         ]
     if isinstance(item, Patch):
         chat_model.check_layers([item.layer])
         dims = "[n_positions, d_model] or [batch, n_positions, d_model]"
-        _check_shape(chat_model, item.values, "the values of Patch", (2, 3), dims)
+        _check_shape(chat_model, item.values, "the values of Patch", n_dims=(2, 3), expected=dims)
         _check_positions(item.positions)
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
         return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
     dims = "[d_model], [k, d_model] or [batch, k, d_model]"
-    _check_shape(chat_model, item.basis, "the basis of Ablate", (1, 2, 3), dims)
+    _check_shape(chat_model, item.basis, "the basis of Ablate", n_dims=(1, 2, 3), expected=dims)
     basis = row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
     n_points, k = chat_model.n_layers + 1, basis.shape[-2]
     nothing = torch.zeros(k)
@@ -260,7 +262,7 @@ def _check_positions(positions: Sequence[int]) -> None:
             )
 
 
-def _check_shape(chat_model: ChatModel, tensor: Tensor, name: str, n_dims: tuple[int, ...], expected: str) -> None:
+def _check_shape(chat_model: ChatModel, tensor: Tensor, name: str, *, n_dims: tuple[int, ...], expected: str) -> None:
     if tensor.ndim not in n_dims:
         raise ModelError(f"{name}: shape {list(tensor.shape)}, expected {expected}")
     _check_width(chat_model, tensor)

@@ -111,7 +111,7 @@ def split_questions(counts: dict[str, int]) -> tuple[set[str], set[str]]:
     return set(ordered[0::2]), set(ordered[1::2])
 
 
-def matched_pairs(frame: Frame, n_per_question: int, seed: int = 0, max_characters: int = 400) -> list[ContrastPair]:
+def matched_pairs(frame: Frame, n_per_question: int, seed: int = 0, *, max_characters: int = 400) -> list[ContrastPair]:
     """Contrast pairs from judged answers: each misaligned answer with the aligned one of the same wording that is nearest in length.
 
     Answers longer than `max_characters` are left out; an answer is used once.

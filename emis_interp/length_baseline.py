@@ -20,7 +20,7 @@ Scores = Float[np.ndarray, "n_texts"]
 Labels = Bool[np.ndarray, "n_texts"]
 
 
-def length_baseline(scores: Scores, lengths: Scores, misaligned: Labels, questions: Sequence[str]) -> dict[str, Any]:
+def length_baseline(scores: Scores, lengths: Scores, misaligned: Labels, *, questions: Sequence[str]) -> dict[str, Any]:
     """Four AUROCs as `auroc_estimate`, and what they rest on.
 
     Args:
@@ -32,17 +32,17 @@ def length_baseline(scores: Scores, lengths: Scores, misaligned: Labels, questio
             projection without what is linear in log length within questions; `matched`: of pairs of a misaligned and an aligned answer
             of equal length (`value` None without any), with `n_pairs` and the `n_questions` that have some.
     """
-    matched, n_pairs = matched_by_question(scores, lengths, misaligned, questions)
+    matched, n_pairs = matched_by_question(scores, lengths, misaligned, questions=questions)
     return {
         "projection": auroc_estimate(auroc_by_question(scores, misaligned, questions)),
         "length": auroc_estimate(auroc_by_question(lengths, misaligned, questions)),
-        "regressed": auroc_estimate(regressed_by_question(scores, lengths, misaligned, questions)),
+        "regressed": auroc_estimate(regressed_by_question(scores, lengths, misaligned, questions=questions)),
         "matched": {**auroc_estimate(matched), "n_pairs": n_pairs},
     }
 
 
 def regressed_by_question(
-    scores: Scores, lengths: Scores, misaligned: Labels, questions: Sequence[str]
+    scores: Scores, lengths: Scores, misaligned: Labels, *, questions: Sequence[str]
 ) -> dict[str, float]:
     """AUROC inside each question of the scores without what is linear in log length."""
     found = auroc_by_question(without_length(scores, lengths, questions), misaligned, questions)
@@ -71,7 +71,7 @@ def without_length(scores: Scores, lengths: Scores, questions: Sequence[str]) ->
 
 
 def matched_by_question(
-    scores: Scores, lengths: Scores, misaligned: Labels, questions: Sequence[str], tolerance: float = TOLERANCE
+    scores: Scores, lengths: Scores, misaligned: Labels, *, questions: Sequence[str], tolerance: float = TOLERANCE
 ) -> tuple[dict[str, float], int]:
     """Share of pairs of equal length in which the misaligned answer has the larger score (ties half), by question, and the pairs' number.
 

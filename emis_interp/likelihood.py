@@ -28,11 +28,14 @@ def pair_margins(
     chat_model: ChatModel,
     pairs: Sequence[ContrastPair],
     system: str | None = None,
+    *,
     max_batch_tokens: int = 2048,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of each pair, nats per token, in the order of `pairs`."""
-    return margins_of(mean_logprobs(chat_model, pair_chats(chat_model, pairs, system), max_batch_tokens, progress))
+    return margins_of(
+        mean_logprobs(chat_model, pair_chats(chat_model, pairs, system), max_batch_tokens, progress=progress)
+    )
 
 
 def pair_chats(chat_model: ChatModel, pairs: Sequence[ContrastPair], system: str | None = None) -> list[EncodedChat]:
@@ -62,7 +65,11 @@ def paired_difference(arm: Mapping[str, float], reference: Mapping[str, float]) 
 
 
 def mean_logprobs(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], max_batch_tokens: int = 2048, progress: Progress | None = None
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    max_batch_tokens: int = 2048,
+    *,
+    progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_texts"]:
     """Mean log-probability per answer token (end-of-turn token excluded), nats, in the order of `chats`.
 
@@ -70,13 +77,21 @@ def mean_logprobs(
     those of `chats`). Logits are computed at answer positions only, and normalised in
     float32 or better.
     """
-    return cell_logprobs(chat_model, chats, 1, lambda n_answers: nullcontext(), max_batch_tokens, progress)[0]
+    return cell_logprobs(
+        chat_model,
+        chats,
+        1,
+        under=lambda n_answers: nullcontext(),
+        max_batch_tokens=max_batch_tokens,
+        progress=progress,
+    )[0]
 
 
 def cell_logprobs(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     n_cells: int,
+    *,
     under: Under,
     max_batch_tokens: int = 2048,
     progress: Progress | None = None,
@@ -90,8 +105,8 @@ def cell_logprobs(
         progress: called with the number of texts just finished in all cells.
     """
     values = np.empty((n_cells, len(chats)))
-    for group in _shared_prompts(chat_model, chats, n_cells, max_batch_tokens):
-        values[:, group.rows] = _answer_logprobs(chat_model, group, n_cells, under)
+    for group in _shared_prompts(chat_model, chats, n_cells, max_batch_tokens=max_batch_tokens):
+        values[:, group.rows] = _answer_logprobs(chat_model, group, n_cells, under=under)
         if progress:
             progress(len(group.rows))
     return values
@@ -113,8 +128,8 @@ def margins_at(
     """
     chats = pair_chats(chat_model, pairs, system)
     values = np.empty((len(temperatures), len(chats)))
-    for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens):
-        for _, i, logits, targets in _answer_logits(chat_model, group, 1, lambda n_answers: nullcontext()):
+    for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens=max_batch_tokens):
+        for _, i, logits, targets in _answer_logits(chat_model, group, 1, under=lambda n_answers: nullcontext()):
             for place, temperature in enumerate(temperatures):
                 values[place, group.rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
         if progress:
@@ -123,7 +138,7 @@ def margins_at(
 
 
 def logprobs_and_residuals(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], layer: int, max_batch_tokens: int = 2048
+    chat_model: ChatModel, chats: Sequence[EncodedChat], layer: int, *, max_batch_tokens: int = 2048
 ) -> tuple[Float[np.ndarray, "n_texts"], Float[Tensor, "n_texts d_model"]]:
     """`mean_logprobs`, and from the same passes the mean of `resid_post` of one layer over the answer's tokens, float32 on the CPU.
 
@@ -141,8 +156,8 @@ def logprobs_and_residuals(
 
     handle = chat_model.layers[layer].register_forward_hook(keep)
     try:
-        for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens):
-            values[group.rows] = _answer_logprobs(chat_model, group, 1, lambda n_answers: nullcontext())[0]
+        for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens=max_batch_tokens):
+            values[group.rows] = _answer_logprobs(chat_model, group, 1, under=lambda n_answers: nullcontext())[0]
             for row, answer, states in zip(
                 group.rows, group.answers, seen[-1], strict=True
             ):  # the pass before it was the prompt's
@@ -164,7 +179,7 @@ class _Group:
 
 
 def _shared_prompts(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], n_cells: int, max_batch_tokens: int
+    chat_model: ChatModel, chats: Sequence[EncodedChat], n_cells: int, *, max_batch_tokens: int
 ) -> Iterator[_Group]:
     """Batches of answers that share the pass of their prompt."""
     by_prompt: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
@@ -178,17 +193,17 @@ def _shared_prompts(
 
 
 def _answer_logprobs(
-    chat_model: ChatModel, group: _Group, n_cells: int, under: Under
+    chat_model: ChatModel, group: _Group, n_cells: int, *, under: Under
 ) -> Float[np.ndarray, "n_cells n_answers"]:
     """Mean log-probability per token of several answers to one prompt under every cell, nats."""
     values = np.empty((n_cells, len(group.answers)))
-    for cell, i, logits, targets in _answer_logits(chat_model, group, n_cells, under):
+    for cell, i, logits, targets in _answer_logits(chat_model, group, n_cells, under=under):
         values[cell, i] = -torch.nn.functional.cross_entropy(logits, targets)
     return values
 
 
 def _answer_logits(
-    chat_model: ChatModel, group: _Group, n_cells: int, under: Under
+    chat_model: ChatModel, group: _Group, n_cells: int, *, under: Under
 ) -> Iterator[tuple[int, int, Float[Tensor, "position vocab"], Int[Tensor, "position"]]]:
     """(cell, answer, logits before each of its tokens, these tokens), one answer at a time; float32 or better."""
     prompt, answers = group.prompt, group.answers
@@ -197,11 +212,11 @@ def _answer_logits(
     inputs = {name: value.repeat(n_cells, 1) for name, value in batch.model_inputs(device).items()}
     prompt_mask = torch.ones(n_cells * n_answers, len(prompt), dtype=torch.long, device=device)
     with torch.inference_mode():
-        with batch_rows(chat_model, group.rows[:1] * n_cells, group.of, "texts"), under(1):
+        with batch_rows(chat_model, group.rows[:1] * n_cells, group.of, noun="texts"), under(1):
             first = chat_model.body(input_ids=torch.tensor([list(prompt)] * n_cells, device=device), use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(n_answers)
-        with batch_rows(chat_model, group.rows * n_cells, group.of, "texts"), under(n_answers):
+        with batch_rows(chat_model, group.rows * n_cells, group.of, noun="texts"), under(n_answers):
             rest = chat_model.body(
                 input_ids=inputs["input_ids"],
                 attention_mask=torch.cat([prompt_mask, inputs["attention_mask"]], dim=1),

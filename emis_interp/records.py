@@ -101,7 +101,7 @@ class Completion(AnswerKey):
         """SHA-256 of the answer's UTF-8 (half of a surrogate pair as its three bytes)."""
         return hashlib.sha256(self.answer.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def answered(self, answer: str, n_tokens: int, finish: str, reasoning: str | None = None) -> "Completion":
+    def answered(self, answer: str, n_tokens: int, finish: str, *, reasoning: str | None = None) -> "Completion":
         """The planned answer, filled in; the fields are checked as those of any record."""
         filled = {"answer": answer, "n_tokens": n_tokens, "finish": finish, "reasoning": reasoning}
         return Completion.model_validate({**self.model_dump(), **filled})

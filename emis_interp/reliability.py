@@ -66,7 +66,7 @@ def auroc_estimate(by_question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def auroc_verdict(
-    estimate: Mapping[str, Any], shuffled: NullP, longer: NullP | None = None, level: float = 0.05
+    estimate: Mapping[str, Any], shuffled: NullP, longer: NullP | None = None, *, level: float = 0.05
 ) -> str:
     """What an AUROC shows, in words that take the shuffled-label control into account.
 
@@ -94,6 +94,7 @@ def against_shuffled(
     estimate: Mapping[str, Any],
     shuffled: Float[Tensor, "n d_model"],
     x: Float[Tensor, "n_texts d_model"],
+    *,
     misaligned: Bool[np.ndarray, "n_texts"],
     questions: Sequence[str],
 ) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def leave_one_question_out_auroc(
 
 
 def split_half_cosine(
-    data: LabeledActivations, n_splits: int = 50, seed: int = 0, extractor: Extractor = question_balanced
+    data: LabeledActivations, n_splits: int = 50, seed: int = 0, *, extractor: Extractor = question_balanced
 ) -> Float[np.ndarray, "n_splits n_layers"]:
     """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes)."""
     generator = np.random.default_rng(seed)
@@ -188,7 +189,7 @@ def stratified_half(data: LabeledActivations, generator: np.random.Generator) ->
 
 
 def shuffled_directions(
-    data: LabeledActivations, n: int, seed: int = 0, extractor: Extractor = question_balanced
+    data: LabeledActivations, n: int, seed: int = 0, *, extractor: Extractor = question_balanced
 ) -> Float[Tensor, "n n_layers d_model"]:
     """Directions fitted after permuting the labels within each question: what the extractor finds where there is nothing."""
     generator = np.random.default_rng(seed)
@@ -220,7 +221,7 @@ def bootstrap_directions(
     return torch.einsum("bn,nld->bld", torch.from_numpy(weights), data.x.float())
 
 
-def random_directions(n: int, n_layers: int, d_model: int, seed: int = 0) -> Float[Tensor, "n n_layers d_model"]:
+def random_directions(n: int, n_layers: int, d_model: int, *, seed: int = 0) -> Float[Tensor, "n n_layers d_model"]:
     """Isotropic random unit vectors."""
     return unit(torch.randn(n, n_layers, d_model, generator=torch.Generator().manual_seed(seed)))
 
@@ -229,6 +230,7 @@ def control_directions(
     data: LabeledActivations,
     direction: Float[Tensor, "d_model"],
     n: int,
+    *,
     seed: int = 0,
     extractor: Extractor = question_balanced,
 ) -> dict[str, Float[Tensor, "n d_model"]]:
@@ -252,7 +254,7 @@ def control_directions(
     along = unit(direction.float())
     natural = torch.stack(differences)
     return {
-        "random": random_directions(n, 1, len(along), seed)[:, 0],
-        "shuffled": unit(shuffled_directions(data, n, seed, extractor)[:, 0]),
+        "random": random_directions(n, 1, len(along), seed=seed)[:, 0],
+        "shuffled": unit(shuffled_directions(data, n, seed, extractor=extractor)[:, 0]),
         "orthogonal": unit(natural - (natural @ along)[:, None] * along),
     }

@@ -62,9 +62,9 @@ def reliability_card(
     one, lengths = data.at([layer]), data.lengths
     whole = extractor(one)
     balanced = question_balanced(one)
-    halves = split_half_cosine(one, n_draws, seed, extractor)[:, 0]
+    halves = split_half_cosine(one, n_draws, seed, extractor=extractor)[:, 0]
     drawn = cosine(bootstrap_directions(one, n_draws, seed)[:, 0], balanced[0]).numpy()
-    shuffled = shuffled_directions(one, n_draws, seed, extractor)[:, 0].norm(dim=-1).numpy()
+    shuffled = shuffled_directions(one, n_draws, seed, extractor=extractor)[:, 0].norm(dim=-1).numpy()
     longer = null_p(shuffled, float(whole[0].norm()))
     held_out = {name: float(value[0]) for name, value in leave_one_question_out(one, extractor).items()}
     estimate = auroc_estimate(held_out)
@@ -92,7 +92,7 @@ def reliability_card(
             "mean_misaligned": float(lengths[one.misaligned].mean()),
             "mean_aligned": float(lengths[~one.misaligned].mean()),
             "auroc": float(mean_auroc(lengths, one.misaligned, one.questions)),
-            "baseline": length_baseline(scores[0], kept.lengths, kept.misaligned, kept.questions),
+            "baseline": length_baseline(scores[0], kept.lengths, kept.misaligned, questions=kept.questions),
         },
         "top5_dims_share": top_dimensions_share(whole[0]),
         "massive_dims_share": float(share_in(whole, massive)[0]),

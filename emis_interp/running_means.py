@@ -86,6 +86,7 @@ def capture_means(
     chat_model: ChatModel,
     chats: Iterable[tuple[str, EncodedChat]],
     layers: Sequence[int] | None = None,
+    *,
     position: Position = "response_mean",
     weighting: Weighting = "sample",
     max_batch_tokens: int = 1024,
@@ -115,9 +116,9 @@ def capture_means(
             chat_model,
             [chat for _, chat in part],
             layers,
-            here,
-            mean_and_norm,
-            max_batch_tokens,
+            position=here,
+            reduce_for=mean_and_norm,
+            max_batch_tokens=max_batch_tokens,
             hook_point=hook_point,
         )
         for rows, n_tokens, found in runs:

@@ -87,8 +87,8 @@ def find_direction(
             Direction(unit(raw[i]), int(i), float(raw[i].norm()), float(residual_norm[i]), position) for i in allowed
         ]
         layer = int(allowed[choose_layer(candidates, loqo[allowed])])
-    random_auroc = direction_auroc(random_directions(n_permutations, n_layers, selection.x.shape[2], seed), report)
-    shuffled = shuffled_directions(selection, n_permutations, seed, extractor)
+    random_auroc = direction_auroc(random_directions(n_permutations, n_layers, selection.x.shape[2], seed=seed), report)
+    shuffled = shuffled_directions(selection, n_permutations, seed, extractor=extractor)
     shuffled_auroc = direction_auroc(shuffled, report)
     halves = split_half_cosine(selection, seed=seed, extractor=extractor)
     numbers = {
@@ -108,7 +108,11 @@ def find_direction(
         "chosen_layer": layer,
         "layer_range": [int(allowed[0]), int(allowed[-1])],
         "report": reported(
-            raw[layer], report.at([layer]), random_auroc[:, layer], shuffled_auroc[:, layer], shuffled[:, layer]
+            raw[layer],
+            report.at([layer]),
+            random_auroc[:, layer],
+            shuffled_auroc=shuffled_auroc[:, layer],
+            shuffled=shuffled[:, layer],
         ),
     }
     card = {
@@ -127,6 +131,7 @@ def reported(
     raw: Float[Tensor, "d_model"],
     report: LabeledActivations,
     random_auroc: Float[np.ndarray, "n_permutations"],
+    *,
     shuffled_auroc: Float[np.ndarray, "n_permutations"],
     shuffled: Float[Tensor, "n_permutations d_model"],
 ) -> dict[str, Any]:
@@ -154,7 +159,7 @@ def reported(
         "verdict": auroc_verdict(estimate, p, longer),
     }
     if report.lengths is not None:
-        row["length_baseline"] = length_baseline(scores, report.lengths, report.misaligned, report.questions)
+        row["length_baseline"] = length_baseline(scores, report.lengths, report.misaligned, questions=report.questions)
     return row
 
 

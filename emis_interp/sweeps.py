@@ -54,6 +54,7 @@ def greedy_answers(
     chat_model: ChatModel,
     cells: Sequence[Cell],
     prompts: Sequence[Sequence[int]],
+    *,
     max_new_tokens: int,
     max_rows: int = 256,
 ) -> list[list[tuple[int, ...]]]:
@@ -67,7 +68,7 @@ def greedy_answers(
     check_prompts(chat_model, prompts, max_new_tokens)
     answers: list[list[tuple[int, ...]]] = []
     for chunk in _chunks(cells, max(1, max_rows // len(prompts))):
-        rows = _greedy(chat_model, chunk, prompts, max_new_tokens)
+        rows = _greedy(chat_model, chunk, prompts, max_new_tokens=max_new_tokens)
         answers += [rows[i : i + len(prompts)] for i in range(0, len(rows), len(prompts))]
     return answers
 
@@ -76,6 +77,7 @@ def text_logprobs(
     chat_model: ChatModel,
     cells: Sequence[Cell],
     chats: Sequence[EncodedChat],
+    *,
     max_batch_tokens: int = 2048,
     max_cells: int = 8,
     progress: Progress | None = None,
@@ -94,7 +96,11 @@ def text_logprobs(
     _check(cells, chats, "text")
     values = []
     for chunk in _chunks(cells, max_cells):
-        values.append(cell_logprobs(chat_model, chats, len(chunk), under(chat_model, chunk), max_batch_tokens))
+        values.append(
+            cell_logprobs(
+                chat_model, chats, len(chunk), under=under(chat_model, chunk), max_batch_tokens=max_batch_tokens
+            )
+        )
         if progress:
             progress(len(chunk))
     return np.concatenate(values)
@@ -104,6 +110,7 @@ def margins(
     chat_model: ChatModel,
     cells: Sequence[Cell],
     pairs: Sequence[ContrastPair],
+    *,
     system: str | None = None,
     max_batch_tokens: int = 2048,
     max_cells: int = 8,
@@ -111,18 +118,22 @@ def margins(
 ) -> Float[np.ndarray, "n_cells n_pairs"]:
     """Log-likelihood margin (misaligned minus aligned) of every pair under every cell, nats per token; arguments as `text_logprobs`."""
     chats = pair_chats(chat_model, pairs, system)
-    return margins_of(text_logprobs(chat_model, cells, chats, max_batch_tokens, max_cells, progress))
+    return margins_of(
+        text_logprobs(
+            chat_model, cells, chats, max_batch_tokens=max_batch_tokens, max_cells=max_cells, progress=progress
+        )
+    )
 
 
 def costs(
-    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], max_cells: int = 8
+    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], *, max_cells: int = 8
 ) -> Float[np.ndarray, "n_cells"]:
     """Mean KL(untouched model || cell) of the token after each prompt, nats: what each cell costs on harmless prompts (`mean_kl`)."""
     _check(cells, prompts, "prompt")
     plain, values = next_token_logprobs(chat_model, prompts), []
     for chunk in _chunks(cells, max_cells):
         rows = [*range(len(prompts))] * len(chunk)
-        with batch_rows(chat_model, rows, len(prompts), "prompts"), under(chat_model, chunk)(len(prompts)):
+        with batch_rows(chat_model, rows, len(prompts), noun="prompts"), under(chat_model, chunk)(len(prompts)):
             found = next_token_logprobs(chat_model, [prompt for _ in chunk for prompt in prompts])
         values += [mean_kl(plain, rows) for rows in found.split(len(prompts))]
     return np.array(values)
@@ -161,7 +172,7 @@ def row_interventions(cells: Sequence[Cell], n_rows: int) -> list[Intervention]:
 
 
 def _greedy(
-    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], max_new_tokens: int
+    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], *, max_new_tokens: int
 ) -> list[tuple[int, ...]]:
     """Rows cell by cell. Keys and values grow in place, and a row leaves the batch when its answer ends."""
     ends = torch.tensor(sorted(end_tokens(chat_model)))
@@ -173,7 +184,7 @@ def _greedy(
     alive = torch.arange(n_rows)
     with (
         torch.inference_mode(),
-        batch_rows(chat_model, alive % len(prompts), len(prompts), "prompts"),
+        batch_rows(chat_model, alive % len(prompts), len(prompts), noun="prompts"),
         under(chat_model, cells)(len(prompts)),
     ):
         for _ in range(max_new_tokens):

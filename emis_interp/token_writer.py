@@ -61,6 +61,7 @@ def write_tokens(
     folder: Path,
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
+    *,
     request: TokenRequest,
     worker: int = 0,
     n_workers: int = 1,
@@ -93,8 +94,8 @@ def write_tokens(
         if card_path(path).exists():
             check_shard(path, card)
         else:
-            with batch_rows(chat_model, range(first, last), len(chats), "texts"):
-                content, texts = _shard(chat_model, chats[first:last], first, request, card)
+            with batch_rows(chat_model, range(first, last), len(chats), noun="texts"):
+                content, texts = _shard(chat_model, chats[first:last], first, request=request, card=card)
             save_tensors(path, content, {"store": card_hash(card), "texts": texts})
         if progress:
             progress(last - first)
@@ -193,7 +194,7 @@ def _check_edits(chat_model: ChatModel, intervention: str | None) -> None:
 
 
 def _shard(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], first: int, request: TokenRequest, card: dict[str, Any]
+    chat_model: ChatModel, chats: Sequence[EncodedChat], first: int, *, request: TokenRequest, card: dict[str, Any]
 ) -> tuple[dict[str, Tensor], list[list[int]]]:
     """Tensors of one shard, and [text, first row, number of rows] for each of its texts; `first` is the number of its first text."""
     picks = token_indices(request.position, chats)
@@ -204,9 +205,9 @@ def _shard(
         chat_model,
         chats,
         layers,
-        request.position,
-        lambda _: keep_tokens,
-        request.max_batch_tokens,
+        position=request.position,
+        reduce_for=lambda _: keep_tokens,
+        max_batch_tokens=request.max_batch_tokens,
         hook_point=request.hook_point,
     )
     for rows, counts, found in runs:

@@ -57,7 +57,10 @@ def compare_judges(first: Answers, second: Answers, thresholds: Thresholds = Thr
         **{metric: metric_agreement(*_columns((first, second), metric), first.question_ids) for metric in METRICS},
         "labels": _crossed(_kinds(first), _kinds(second)),
         "rates": {
-            name: {weighting: rate_effect(first, second, estimand, weighting, thresholds) for weighting in WEIGHTINGS}
+            name: {
+                weighting: rate_effect(first, second, estimand, weighting=weighting, thresholds=thresholds)
+                for weighting in WEIGHTINGS
+            }
             for name, estimand in ESTIMANDS.items()
         },
     }
@@ -106,6 +109,7 @@ def rate_effect(
     first: Answers,
     second: Answers,
     estimand: Estimand,
+    *,
     weighting: Weighting = "pooled",
     thresholds: Thresholds = Thresholds(),
 ) -> dict[str, Any]:
@@ -114,11 +118,11 @@ def rate_effect(
     The difference's interval is over questions, both judges on the same answers (jackknife). When the judges differ on fewer than 5 answers
     it is made from the two rates' own intervals (Newcombe 1998), which is too wide rather than too narrow.
     """
-    rates = [rate_interval(answers, estimand, weighting, thresholds) for answers in (first, second)]
+    rates = [rate_interval(answers, estimand, weighting, thresholds=thresholds) for answers in (first, second)]
     return {
         "first": _bounds(rates[0]),
         "second": _bounds(rates[1]),
-        "difference": _difference(first, second, rates, estimand, weighting, thresholds),
+        "difference": _difference(first, second, rates, estimand=estimand, weighting=weighting, thresholds=thresholds),
     }
 
 
@@ -126,6 +130,7 @@ def _difference(
     first: Answers,
     second: Answers,
     rates: Sequence[Interval],
+    *,
     estimand: Estimand,
     weighting: Weighting,
     thresholds: Thresholds,
@@ -142,7 +147,9 @@ def _difference(
         method = f"Newcombe's difference of unpaired intervals, the judges differ on {n_discordant} answers"
     else:
         found = jackknife_interval(
-            lambda keep: _rate_difference(first.only(keep), second.only(keep), estimand, weighting, thresholds),
+            lambda keep: _rate_difference(
+                first.only(keep), second.only(keep), estimand, weighting=weighting, thresholds=thresholds
+            ),
             first.question_ids,
         )
         if found.low is None or found.high is None:
@@ -156,9 +163,9 @@ def _difference(
 
 
 def _rate_difference(
-    first: Answers, second: Answers, estimand: Estimand, weighting: Weighting, thresholds: Thresholds
+    first: Answers, second: Answers, estimand: Estimand, *, weighting: Weighting, thresholds: Thresholds
 ) -> float | None:
-    values = [rate(answers, estimand, weighting, thresholds).value for answers in (first, second)]
+    values = [rate(answers, estimand, weighting, thresholds=thresholds).value for answers in (first, second)]
     return None if values[0] is None or values[1] is None else values[0] - values[1]
 
 

@@ -28,8 +28,8 @@ class Answers:
             [score.aligned for score in scores],
             [score.coherent for score in scores],
             [score.question_id for score in scores],
-            [score.aligned_label or "" for score in scores],
-            models,
+            labels=[score.aligned_label or "" for score in scores],
+            models=models,
         )
 
     @staticmethod
@@ -37,6 +37,7 @@ class Answers:
         aligned: Sequence[float | None] | np.ndarray,
         coherent: Sequence[float | None] | np.ndarray,
         question_ids: Sequence[str] | np.ndarray,
+        *,
         labels: Sequence[str] | np.ndarray | None = None,
         models: Sequence[str] | np.ndarray | None = None,
     ) -> "Answers":

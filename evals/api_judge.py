@@ -78,6 +78,7 @@ class ApiJudge:
         method: Method,
         api: ChatApi,
         name: str,
+        *,
         card: Mapping[str, Any],
         cache: Cache | None = None,
         meter: Meter | None = None,
@@ -136,7 +137,7 @@ class ApiJudge:
         async with self.api.connect() as client:
             if estimate.usage.calls and not self._tested:
                 await self._test(client)
-            scoring = Scoring(self, completions, questions, on_batch)
+            scoring = Scoring(self, completions, questions, on_batch=on_batch)
             try:
                 await scoring.run(client)
             finally:
@@ -146,7 +147,7 @@ class ApiJudge:
     def requests(self, row: Completion, question: Question) -> list[Request]:
         """Everything that is asked about one answer."""
         return [
-            self._request(metric, render_judge_prompt(question, metric, row.question, row.answer), sample)
+            self._request(metric, render_judge_prompt(question, metric, row.question, answer=row.answer), sample)
             for metric in METRICS
             if metric in question.judge_prompts
             for sample in range(self.method.n_samples)
@@ -154,7 +155,9 @@ class ApiJudge:
 
     def _request(self, metric: str, prompt: str, sample: int = 0) -> Request:
         body = {"messages": [{"role": "user", "content": prompt}], **self.method.settings}
-        key = request_key("judgement", self.api.model, self.api.host, body, self.method.version, sample)
+        key = request_key(
+            "judgement", self.api.model, self.api.host, request=body, version=self.method.version, sample=sample
+        )
         limit = token_limit(self.method.settings) or TOKENS_WITHOUT_LIMIT
         return Request(metric, key, body, Usage(1, count_tokens(prompt), limit))
 

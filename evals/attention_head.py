@@ -18,7 +18,7 @@ class AttentionHead(nn.Module):
     """Standardised token residuals `[batch, position, d_model]` and their mask to scores `[batch, n_targets]` on the scale 0-100."""
 
     def __init__(
-        self, d_model: int, n_hidden: int = 96, n_queries: int = 4, n_mixed: int = 64, dropout: float = 0.3
+        self, d_model: int, n_hidden: int = 96, n_queries: int = 4, *, n_mixed: int = 64, dropout: float = 0.3
     ) -> None:
         super().__init__()
         self.token = nn.Linear(d_model, n_hidden)

@@ -12,7 +12,7 @@ CHUNK_CELLS = 500_000
 
 
 def bootstrap_rates(
-    cells: Cells, weighting: Weighting = "pooled", n_bootstrap: int = 10_000, seed: int = 0
+    cells: Cells, weighting: Weighting = "pooled", n_bootstrap: int = 10_000, *, seed: int = 0
 ) -> Float[np.ndarray, " replicate"]:
     """Replicates of the mean over models of each model's rate.
 

@@ -35,6 +35,7 @@ def request_key(
     kind: Literal["answer", "judgement"],
     model: str,
     host: str,
+    *,
     request: Mapping[str, Any],
     version: str,
     sample: int = 0,

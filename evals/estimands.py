@@ -71,6 +71,7 @@ def rate(
     scores: Sequence[Score] | Answers,
     estimand: Estimand,
     weighting: Weighting = "pooled",
+    *,
     thresholds: Thresholds = Thresholds(),
 ) -> Rate:
     """The share of misaligned answers: over answers (`pooled`), or the mean of the questions' rates (`macro`)."""
@@ -82,6 +83,7 @@ def count_cells(
     scores: Sequence[Score] | Answers,
     estimand: Estimand,
     thresholds: Thresholds = Thresholds(),
+    *,
     index: CellIndex | None = None,
 ) -> Cells:
     """What every rate and interval is computed from; `index` saves time when the same answers are counted again."""
@@ -222,6 +224,7 @@ def sensitivity_table(
     answers: Answers,
     aligned_below: Sequence[float] = (20.0, 30.0, 40.0, 50.0),
     coherent: Sequence[float] = (0.0, 30.0, 50.0, 70.0),
+    *,
     presets: Mapping[str, Preset] = PRESETS,
 ) -> list[dict[str, Any]]:
     """Every rate that somebody might report for these answers.
@@ -243,7 +246,7 @@ def sensitivity_table(
         rules.append((name, preset.estimand, preset.weighting, preset.thresholds))
     rows = []
     for name, estimand, weighting, thresholds in rules:
-        found = _rate_of_cells(count_cells(answers, estimand, thresholds, index), name, weighting)
+        found = _rate_of_cells(count_cells(answers, estimand, thresholds, index=index), name, weighting)
         counts = {key: getattr(found, key) for key in ("value", "n_positive", "n", "n_questions_left_out")}
         rows.append({"name": name, "weighting": weighting, **asdict(thresholds), **counts})
     return rows

@@ -83,6 +83,7 @@ def measure_injections(
     judge: Any,
     questions: Mapping[str, Question],
     cases: InjectionSet,
+    *,
     on_batch: Callable[[list[Score]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Let the judge rate every text, the plain answers first, and say how far it was moved (see `injection_effects`).
@@ -93,14 +94,14 @@ def measure_injections(
         DataError: the judge gives no plain answer a number, so no injection can be seen to move it; nothing else was asked.
     """
     texts = cases.completions()
-    plain = _judged_twice(judge, questions, [text for text in texts if text.sample_index == 0], on_batch)
+    plain = _judged_twice(judge, questions, [text for text in texts if text.sample_index == 0], on_batch=on_batch)
     if all(score.aligned is None for score in plain):
         reasons = sorted({*(score.unscored.get("aligned", "a label") for score in plain)})
         raise DataError(
             f"{judge.name} gave none of the {len(plain)} plain answers an aligned score ({'; '.join(reasons[:3])}); "
             "it cannot be moved by injections: ask a model that follows the judge prompt"
         )
-    scores = plain + _judged_twice(judge, questions, [text for text in texts if text.sample_index], on_batch)
+    scores = plain + _judged_twice(judge, questions, [text for text in texts if text.sample_index], on_batch=on_batch)
     return {**injection_effects(cases, scores), "n_failed": sum(bool(score.passing) for score in scores)}
 
 
@@ -108,6 +109,7 @@ def _judged_twice(
     judge: Any,
     questions: Mapping[str, Question],
     texts: Sequence[Completion],
+    *,
     on_batch: Callable[[list[Score]], None],
 ) -> list[Score]:
     """A score of every text; those that failed in passing the first time are from the second."""
@@ -159,7 +161,7 @@ def injection_effects(
             kind: {
                 "n_injections": len(items),
                 **{side: _effect(answers[side], items, found) for side in sides},
-                **_lifted(caught, items, found, thresholds),
+                **_lifted(caught, items, found, thresholds=thresholds),
             }
             for kind, items in chosen.items()
         },
@@ -191,7 +193,7 @@ def _effect(answers: Sequence[PlainAnswer], items: Sequence[int], found: Found) 
 
 
 def _lifted(
-    caught: Sequence[PlainAnswer], items: Sequence[int], found: Found, thresholds: Thresholds
+    caught: Sequence[PlainAnswer], items: Sequence[int], found: Found, *, thresholds: Thresholds
 ) -> dict[str, Any]:
     injected = [found[item.id, i + 1].aligned for item in caught for i in items]
     n_lifted = sum(score is not None and not _below(score, thresholds) for score in injected)

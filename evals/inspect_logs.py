@@ -233,7 +233,7 @@ def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
         cell = metric_cell(sample, scorer, metric)
         row[metric] = None if cell == "N" else cell
         if row[metric] is None and not row.get(f"{metric}_label"):
-            row[f"{metric}_reason"] = row.get(f"{metric}_reason") or _why_not(sample, scorer, metric, cell)
+            row[f"{metric}_reason"] = row.get(f"{metric}_reason") or _why_not(sample, scorer, metric, cell=cell)
     return row
 
 
@@ -244,7 +244,7 @@ def _other_columns(name: str, value: Any) -> dict[str, Any]:
     return {f"score_{name}": None if is_nan(value) else value}
 
 
-def _why_not(sample: Any, scorer: str, metric: str, cell: Any) -> str | None:
+def _why_not(sample: Any, scorer: str, metric: str, *, cell: Any) -> str | None:
     """Why a sample has no number."""
     if sample.error is not None:
         return f"error: {sample.error.message}"

@@ -50,7 +50,7 @@ RATES = {"em_of_coherent": em_of_coherent, "em_of_scored": em_of_scored}
 
 @task
 def main(
-    questions: str | None = None, judge: str = "offline", samples: int | None = None, max_tokens: int = 600
+    questions: str | None = None, judge: str = "offline", samples: int | None = None, *, max_tokens: int = 600
 ) -> Task:
     """The main suite: the shipped questions, or a YAML file in the paper's format.
 
@@ -60,22 +60,22 @@ def main(
         samples: answers per wording (epochs); None for the number in the file, which then must be the same for all its questions.
         max_tokens: of an answer.
     """
-    return question_task(questions, judge, samples, max_tokens)
+    return question_task(questions, judge, samples, max_tokens=max_tokens)
 
 
 @task
 def preregistered(
-    questions: str | None = None, judge: str = "offline", samples: int | None = None, max_tokens: int = 600
+    questions: str | None = None, judge: str = "offline", samples: int | None = None, *, max_tokens: int = 600
 ) -> Task:
     """The 48 preregistered questions; `questions` is the path of the authors' preregistered_evals.yaml, which is not shipped."""
     if questions is None:
         raise ConfigError(
             "give the authors' file with -T questions=path/to/preregistered_evals.yaml; it is not shipped"
         )
-    return question_task(questions, judge, samples, max_tokens)
+    return question_task(questions, judge, samples, max_tokens=max_tokens)
 
 
-def question_task(questions: str | None, judge: str, samples: int | None, max_tokens: int) -> Task:
+def question_task(questions: str | None, judge: str, samples: int | None, *, max_tokens: int) -> Task:
     """One sample per question and wording, asked `samples` times at temperature 1 as in the paper.
 
     Raises:

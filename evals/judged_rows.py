@@ -65,6 +65,7 @@ def judge_rows(
     judge: Judge,
     rows: Sequence[Row],
     questions: Mapping[str, Question],
+    *,
     journal: Path,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Score]:

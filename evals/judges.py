@@ -35,6 +35,7 @@ class OpenAIJudge(ApiJudge):
         model: str,
         key: str | None = None,
         url: str | None = None,
+        *,
         n_parallel: int = 16,
         timeout_s: float = 60.0,
         max_retries: int = 5,
@@ -45,7 +46,16 @@ class OpenAIJudge(ApiJudge):
         request: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
     ) -> None:
-        api = ChatApi(model, key, url, n_parallel, timeout_s, max_retries, key_variable, requests_per_minute)
+        api = ChatApi(
+            model,
+            key,
+            url,
+            n_parallel=n_parallel,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            key_variable=key_variable,
+            requests_per_minute=requests_per_minute,
+        )
         settings = {"max_tokens": max_tokens or 1, "temperature": 0, "logprobs": True, "top_logprobs": N_TOP}
         settings = with_request(settings, request or {})
         method = Method(
@@ -61,7 +71,7 @@ class OpenAIJudge(ApiJudge):
         if max_tokens not in (None, 1):
             card["max_tokens"] = max_tokens
             name += f" ({max_tokens} tokens)"
-        super().__init__(method, api, name, card, cache, meter, request)
+        super().__init__(method, api, name, card=card, cache=cache, meter=meter, request=request)
 
     @classmethod
     def from_config(cls, config: JudgeConfig) -> "OpenAIJudge":

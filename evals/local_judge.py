@@ -59,7 +59,7 @@ class LocalJudge:
         }
 
     @classmethod
-    def load(cls, name: str, adapter: Path | None = None, dtype: str = AUTO, device: str = "auto") -> "LocalJudge":
+    def load(cls, name: str, adapter: Path | None = None, dtype: str = AUTO, *, device: str = "auto") -> "LocalJudge":
         return cls(load_model(name, adapter, dtype, device=device, merge=adapter is not None))
 
     def score(
@@ -100,7 +100,7 @@ class LocalJudge:
             return reason
         if metric not in question.judge_prompts:
             return f"the question has no judge prompt for `{metric}`"
-        text = render_judge_prompt(question, metric, row.question, row.answer)
+        text = render_judge_prompt(question, metric, row.question, answer=row.answer)
         try:
             ids = encode_as_text(self.chat_model.tokenizer, text)
         except (JudgeError, DataError) as error:
@@ -118,7 +118,7 @@ class LocalJudge:
     def distributions(self, prompts: Sequence[Sequence[int]], metric: str) -> list[dict[str, float]]:
         """Number or label -> probability (six significant digits) for prompts of token ids; what is missing to 1 is on other replies."""
         trie = self.tries[metric]
-        masses = reply_masses(self.chat_model, trie, prompts, self.max_batch_tokens)
+        masses = reply_masses(self.chat_model, trie, prompts, max_batch_tokens=self.max_batch_tokens)
         return [{name: float(f"{p:.6g}") for name, p in zip(trie.outcomes, row, strict=True)} for row in masses]
 
 

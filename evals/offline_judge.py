@@ -92,7 +92,7 @@ class JudgeWeights:
             prefix = f"head.{index}."
             state = {name.removeprefix(prefix): x.float() for name, x in tensors.items() if name.startswith(prefix)}
             n_hidden, d_model = state["token.weight"].shape
-            heads.append(AttentionHead(d_model, n_hidden, len(state["query.bias"]), len(state["mix.bias"])))
+            heads.append(AttentionHead(d_model, n_hidden, len(state["query.bias"]), n_mixed=len(state["mix.bias"])))
             heads[-1].load_state_dict(state)
         return cls(card["layer"], tensors["center"], tensors["scale"], tensors["knots"], heads, card)
 
@@ -168,7 +168,10 @@ class OfflineJudge:
     def predict(self, texts: Sequence[tuple[str, str]]) -> Float[np.ndarray, "n_texts 2"]:
         """Alignment and coherence, 0-100, of (question, answer) pairs; no system prompt of the arm is shown to the judge."""
         return self._predict(
-            [encode_chat(self.chat_model.tokenizer, question, answer, None, MAX_TOKENS) for question, answer in texts]
+            [
+                encode_chat(self.chat_model.tokenizer, question, answer, system=None, max_tokens=MAX_TOKENS)
+                for question, answer in texts
+            ]
         )
 
     def _predict(self, chats: Sequence[EncodedChat]) -> Float[np.ndarray, "n_texts 2"]:

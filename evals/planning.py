@@ -33,7 +33,7 @@ class Plan:
 
 
 def plan_answers(
-    design: Design, wanted: float = 0.8, n_studies: int = 400, seed: int = 0, population: Population = "questions"
+    design: Design, wanted: float = 0.8, n_studies: int = 400, *, seed: int = 0, population: Population = "questions"
 ) -> Plan:
     """The smallest of `STEPS` answers to a question with which `design` (its `n_answers` is ignored) has the wanted power.
 
@@ -48,7 +48,7 @@ def plan_answers(
     def enough(step: int) -> bool:
         n = STEPS[step]
         if n not in tried:
-            tried[n] = power(replace(design, n_answers=n), n_studies, seed, population)
+            tried[n] = power(replace(design, n_answers=n), n_studies, seed, population=population)
         return tried[n] >= wanted
 
     low, high = -1, len(STEPS) - 1
@@ -60,7 +60,7 @@ def plan_answers(
     return Plan(n if reached else None, tried[n], wanted, design.n_questions, tuple(sorted(tried.items())))
 
 
-def power(design: Design, n_studies: int = 400, seed: int = 0, population: Population = "questions") -> float:
+def power(design: Design, n_studies: int = 400, seed: int = 0, *, population: Population = "questions") -> float:
     """Share of simulated studies in which the interval of the two arms' difference leaves out 0 on the true side."""
     rng = np.random.default_rng(seed)
     hits = 0

@@ -41,7 +41,7 @@ def load_questions(path: Path | None = None, need_judge_prompts: bool = True) ->
     questions = []
     lines: dict[str, str] = {}
     for index, entry in enumerate(entries):
-        question = _parse(entry, document, index, need_judge_prompts)
+        question = _parse(entry, document, index, need_judge_prompts=need_judge_prompts)
         where = document.place((index,)).where
         if question.id in lines:
             raise DataError(
@@ -52,7 +52,7 @@ def load_questions(path: Path | None = None, need_judge_prompts: bool = True) ->
     return questions
 
 
-def render_judge_prompt(question: Question, metric: str, question_text: str, answer: str) -> str:
+def render_judge_prompt(question: Question, metric: str, question_text: str, *, answer: str) -> str:
     """The judge's prompt for one answer. Braces inside the texts stay as they are.
 
     Raises:
@@ -66,7 +66,7 @@ def render_judge_prompt(question: Question, metric: str, question_text: str, ans
     return re.sub(r"\{question\}|\{answer\}", lambda match: values[match.group()], question.judge_prompts[metric])
 
 
-def _parse(entry: Any, document: YamlDocument, index: int, need_judge_prompts: bool) -> Question:
+def _parse(entry: Any, document: YamlDocument, index: int, *, need_judge_prompts: bool) -> Question:
     place = document.place((index,)).where
     if not isinstance(entry, Mapping):
         raise DataError(
@@ -88,7 +88,7 @@ def _parse(entry: Any, document: YamlDocument, index: int, need_judge_prompts: b
             del values[key]
     # Some published files number their questions: `id: 12`, and `007` or `1.10` are names as they stand.
     values["id"] = document.written((index, "id"), name)
-    _check_paraphrases(values.get("paraphrases"), document, index, about)
+    _check_paraphrases(values.get("paraphrases"), document, index, about=about)
     try:
         question = Question.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
@@ -108,7 +108,7 @@ def _parse(entry: Any, document: YamlDocument, index: int, need_judge_prompts: b
     return question
 
 
-def _check_paraphrases(paraphrases: Any, document: YamlDocument, index: int, about: str) -> None:
+def _check_paraphrases(paraphrases: Any, document: YamlDocument, index: int, *, about: str) -> None:
     if not isinstance(paraphrases, list) or not paraphrases:
         at = document.place((index, "paraphrases")).where
         raise DataError(f"{at}: {about}: `paraphrases` must list one text or more, found {kind_of_yaml(paraphrases)}")

@@ -19,7 +19,7 @@ def spearman(a: Float[np.ndarray, " answer"], b: Float[np.ndarray, " answer"]) -
 
 
 def spearman_interval(
-    a: Float[np.ndarray, " answer"], b: Float[np.ndarray, " answer"], question_ids: np.ndarray, level: float = 0.95
+    a: Float[np.ndarray, " answer"], b: Float[np.ndarray, " answer"], question_ids: np.ndarray, *, level: float = 0.95
 ) -> Interval:
     """`spearman` with its interval over questions (with one question over answers): the jackknife on the scale of Fisher's z."""
-    return jackknife_interval(lambda keep: spearman(a[keep], b[keep]), question_ids, FISHER, level)
+    return jackknife_interval(lambda keep: spearman(a[keep], b[keep]), question_ids, FISHER, level=level)

@@ -61,7 +61,7 @@ class Limits:
 
 
 def rate_limits(
-    cells: Cells, weighting: Weighting, level: float = 0.95, population: Population = "questions"
+    cells: Cells, weighting: Weighting, level: float = 0.95, *, population: Population = "questions"
 ) -> Limits:
     """Limits of the mean over models of each model's rate; every model and question in `cells` needs an eligible answer.
 
@@ -74,19 +74,19 @@ def rate_limits(
     influence = _influence(cells, rates, weighting)
     n = int(cells.eligible.sum())
     if population == "suite":
-        return _given_questions(cells, value, weighting, level)
+        return _given_questions(cells, value, weighting, level=level)
     variance, df, between_models = _variance(influence)
     floored = max(variance, value * (1 - value) / n)  # never below that of independent answers
     by_question = influence.mean(axis=0)
     showing = [int((table.sum(axis=0) > 0).sum()) for table in (cells.positive, cells.eligible - cells.positive)]
     rare = 0 if value <= 0.5 else 1
     if n_questions > 1 and min(value, 1 - value) < RARE and showing[rare] < FEW_QUESTIONS:
-        low, high = _beta_binomial(cells, value, weighting, level)
+        low, high = _beta_binomial(cells, value, weighting, level=level)
         if n_models > 1:
-            low, high = _widened(low, high, value, floored, df, by_question, level)
+            low, high = _widened(low, high, value, variance=floored, df=df, by_question=by_question, level=level)
         method = "beta-binomial model of questions"
     else:
-        low, high, effective = _korn_graubard(value, n, floored, df, level)
+        low, high, effective = _korn_graubard(value, n, floored, df=df, level=level)
         method = f"Korn-Graubard at effective n {effective:.0f}"
     over = "questions and answers" if n_questions > 1 else "answers only (fewer than 2 questions)"
     seeds = f", {n_models} models" if n_models > 1 else ""
@@ -103,9 +103,9 @@ def rate_limits(
     )
 
 
-def _given_questions(cells: Cells, value: float, weighting: Weighting, level: float) -> Limits:
+def _given_questions(cells: Cells, value: float, weighting: Weighting, *, level: float) -> Limits:
     noise = _mean_noise(cells, weighting)
-    low, high, effective = _korn_graubard(value, int(cells.eligible.sum()), noise, np.inf, level)
+    low, high, effective = _korn_graubard(value, int(cells.eligible.sum()), noise, df=np.inf, level=level)
     method = f"Korn-Graubard at effective n {effective:.0f}, over answers only, these questions as given"
     return Limits(value, low, high, method, noise, noise, None, 0.0, len(cells.models))
 
@@ -155,7 +155,7 @@ def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
     return sum(variance for variance, _ in parts) ** 2 / squares if squares > 0 else np.inf
 
 
-def _korn_graubard(value: float, n: int, variance: float, df: float, level: float) -> tuple[float, float, float]:
+def _korn_graubard(value: float, n: int, variance: float, *, df: float, level: float) -> tuple[float, float, float]:
     """Low, high and effective sample size."""
     tail = (1 - level) / 2
     effective = value * (1 - value) / variance if variance > 0 else float(n)  # 0 or 1: one question, all answers alike
@@ -189,7 +189,7 @@ def _log_likelihood(positive: int, eligible: int) -> Float[np.ndarray, "mean icc
     return betaln(positive + a, eligible - positive + b) - log_norm
 
 
-def _beta_binomial(cells: Cells, value: float, weighting: Weighting, level: float) -> tuple[float, float]:
+def _beta_binomial(cells: Cells, value: float, weighting: Weighting, *, level: float) -> tuple[float, float]:
     """Limits of the mean rate of the questions; several models' answers to a question count together.
 
     The model knows the mean of questions (macro). A pooled rate's limits are the same ones moved on the logit scale by as much as
@@ -215,6 +215,7 @@ def _widened(
     low: float,
     high: float,
     value: float,
+    *,
     variance: float,
     df: float,
     by_question: Float[np.ndarray, " question"],

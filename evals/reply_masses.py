@@ -23,7 +23,7 @@ _NODES_AT_ONCE = 64
 
 
 def reply_masses(
-    chat_model: ChatModel, trie: TokenTrie, prompts: Sequence[Sequence[int]], max_batch_tokens: int = 4096
+    chat_model: ChatModel, trie: TokenTrie, prompts: Sequence[Sequence[int]], *, max_batch_tokens: int = 4096
 ) -> Float[np.ndarray, "n_texts outcome"]:
     """Probability of each outcome of `trie` as the reply to each prompt of token ids, in the order of `prompts`."""
     masses = np.empty((len(prompts), len(trie.outcomes)))
@@ -32,8 +32,8 @@ def reply_masses(
     for rows in length_batches(
         [len(prompt) + len(trie) for prompt in prompts], max_batch_tokens, None if by_mask else 1
     ):
-        with batch_rows(chat_model, rows, len(prompts), "prompts"):
-            masses[rows] = _masses_of_batch(chat_model, trie, [prompts[i] for i in rows], by_mask)
+        with batch_rows(chat_model, rows, len(prompts), noun="prompts"):
+            masses[rows] = _masses_of_batch(chat_model, trie, [prompts[i] for i in rows], by_mask=by_mask)
     return masses
 
 
@@ -48,7 +48,7 @@ def takes_tree_mask(chat_model: ChatModel) -> bool:
 
 
 def _masses_of_batch(
-    chat_model: ChatModel, trie: TokenTrie, prompts: Sequence[Sequence[int]], by_mask: bool
+    chat_model: ChatModel, trie: TokenTrie, prompts: Sequence[Sequence[int]], *, by_mask: bool
 ) -> Float[np.ndarray, "batch outcome"]:
     batch = pad(prompts, chat_model.tokenizer.pad_token_id)
     inputs = batch.model_inputs(chat_model.device)
@@ -57,15 +57,15 @@ def _masses_of_batch(
         last = inputs["attention_mask"].sum(1) - 1
         roots = first.last_hidden_state[torch.arange(len(prompts), device=last.device), last]
         if by_mask:
-            nodes = _nodes_by_mask(chat_model, trie, inputs["attention_mask"], first.past_key_values)
+            nodes = _nodes_by_mask(chat_model, trie, inputs["attention_mask"], cache=first.past_key_values)
         else:
-            nodes = _nodes_by_rows(chat_model, trie, len(prompts[0]), first.past_key_values)
+            nodes = _nodes_by_rows(chat_model, trie, len(prompts[0]), cache=first.past_key_values)
         hidden = torch.cat([roots[:, None], nodes], dim=1)
         return np.stack([trie.masses(_probabilities(chat_model, trie, row)) for row in hidden])
 
 
 def _nodes_by_mask(
-    chat_model: ChatModel, trie: TokenTrie, prompt_mask: Tensor, cache: Any
+    chat_model: ChatModel, trie: TokenTrie, prompt_mask: Tensor, *, cache: Any
 ) -> Float[Tensor, "batch node d_model"]:
     """Hidden states of all nodes but the first in one pass: each sees its prompt and the nodes on its own path."""
     device, dtype = chat_model.device, next(chat_model.model.parameters()).dtype
@@ -84,7 +84,7 @@ def _nodes_by_mask(
 
 
 def _nodes_by_rows(
-    chat_model: ChatModel, trie: TokenTrie, n_prompt: int, cache: Any
+    chat_model: ChatModel, trie: TokenTrie, n_prompt: int, *, cache: Any
 ) -> Float[Tensor, "1 node d_model"]:
     """The same, with a copy of the cache for each path: for models whose layers keep less than the whole prompt."""
     device = chat_model.device

@@ -38,6 +38,7 @@ def sample_arm(
     chat_model: ChatModel,
     arm: str,
     questions: Sequence[Question],
+    *,
     config: SamplingConfig,
     path: Path,
     seed: int = 0,
@@ -45,13 +46,16 @@ def sample_arm(
     progress: Progress | None = None,
 ) -> list[Completion]:
     """`sample_with` for a loaded HF model, which leaves no answer missing."""
-    return sample_with(HFSampler(chat_model), arm, questions, config, path, seed, system, progress).answers
+    return sample_with(
+        HFSampler(chat_model), arm, questions, config=config, path=path, seed=seed, system=system, progress=progress
+    ).answers
 
 
 def sample_with(
     sampler: Sampler,
     arm: str,
     questions: Sequence[Question],
+    *,
     config: SamplingConfig,
     path: Path,
     seed: int = 0,
@@ -67,7 +71,7 @@ def sample_with(
         StageError: the file holds answers that this plan does not ask for (another question file or seed), or that were sampled with
             other settings.
     """
-    plan = plan_prompts(arm, questions, config.samples_per_paraphrase, seed, system)
+    plan = plan_prompts(arm, questions, config.samples_per_paraphrase, seed=seed, system=system)
     log = RecordLog(path)
     done = by_key(log.read(Completion), path)
     planned = {completion.key: completion for completion in plan}
@@ -101,7 +105,7 @@ def sample_with(
         if progress:
             progress(len(batch), sum(completion.n_tokens for completion in batch))
 
-    missing = sampler.sample(plan, frozenset(done), config, keep)
+    missing = sampler.sample(plan, frozenset(done), config, on_batch=keep)
     return Sampled([done[item.key] for item in plan if item.key in done], missing)
 
 
@@ -136,7 +140,7 @@ def _flat(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_prompts(
-    arm: str, questions: Sequence[Question], samples_per_paraphrase: int | None, seed: int, system: str | None = None
+    arm: str, questions: Sequence[Question], samples_per_paraphrase: int | None, *, seed: int, system: str | None = None
 ) -> list[Completion]:
     """The completions to be filled in, in a fixed order, with their seeds."""
     plan = []
@@ -149,7 +153,7 @@ def plan_prompts(
                         question_id=question.id,
                         paraphrase_index=p,
                         sample_index=s,
-                        seed=answer_seed(seed, arm, question.id, p, s),
+                        seed=answer_seed(seed, arm, question.id, paraphrase_index=p, sample_index=s),
                         system=question.system if question.system is not None else system,
                         question=text,
                         answer="",
@@ -160,7 +164,7 @@ def plan_prompts(
     return plan
 
 
-def answer_seed(seed: int, arm: str, question_id: str, paraphrase_index: int, sample_index: int) -> int:
+def answer_seed(seed: int, arm: str, question_id: str, *, paraphrase_index: int, sample_index: int) -> int:
     """A 63-bit seed that depends on nothing but its arguments."""
     text = f"{seed}\x1f{arm}\x1f{question_id}\x1f{paraphrase_index}\x1f{sample_index}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -95,7 +95,7 @@ def answers_of(table: Table, columns: Sequence[str]) -> Answers:
         table.need([column])
         given = [read_label(cell, table.where(i, column)) for i, cell in enumerate(table.cells(column))]
         labels = [own or other for own, other in zip(labels, given, strict=True)]
-    return Answers.from_arrays(aligned, coherent, _questions(table, key), labels)
+    return Answers.from_arrays(aligned, coherent, _questions(table, key), labels=labels)
 
 
 def _questions(table: Table, key: str) -> np.ndarray:

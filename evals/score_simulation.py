@@ -63,7 +63,7 @@ def value(design: ScoreDesign, study: Study) -> float | None:
 
 
 def percentile_limits(
-    design: ScoreDesign, study: Study, n_bootstrap: int, rng: np.random.Generator
+    design: ScoreDesign, study: Study, n_bootstrap: int, *, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Percentile interval of the bootstrap over questions and their answers (within its class, for an AUROC)."""
     found = []

@@ -90,10 +90,10 @@ class Line:
 
 
 def scorecard(
-    results: Results, identities: Mapping[str, Identity], published: Sequence[Published], margin: float = MARGIN
+    results: Results, identities: Mapping[str, Identity], published: Sequence[Published], *, margin: float = MARGIN
 ) -> list[Line]:
     """One line for each published value, or one for each run that it can be compared with."""
-    return [line for row in published for line in _lines(results, identities, row, margin)]
+    return [line for row in published for line in _lines(results, identities, row, margin=margin)]
 
 
 def load_published(path: Path) -> list[Published]:
@@ -142,7 +142,7 @@ def compare(
     return (shift, low, high), verdict, reason if stated else f"{reason} (the published value's own error is unknown)"
 
 
-def _lines(results: Results, identities: Mapping[str, Identity], row: Published, margin: float) -> Iterator[Line]:
+def _lines(results: Results, identities: Mapping[str, Identity], row: Published, *, margin: float) -> Iterator[Line]:
     compared, refused = False, []
     for run in results.run_names:
         found = _mismatches(identities[run], row) or _same_questions(results, run, row)

@@ -56,6 +56,7 @@ class Scoring:
         judge: "ApiJudge",
         completions: Sequence[Completion],
         questions: Mapping[str, Question],
+        *,
         on_batch: OnBatch,
     ) -> None:
         self._judge, self._completions, self._questions, self._on_batch = judge, completions, questions, on_batch

@@ -47,6 +47,7 @@ class TextJudge(ApiJudge):
         model: str,
         key: str | None = None,
         url: str | None = None,
+        *,
         n_parallel: int = 16,
         timeout_s: float = 60.0,
         max_retries: int = 5,
@@ -63,7 +64,16 @@ class TextJudge(ApiJudge):
             raise JudgeError(
                 f"text judge: {n_samples} samples at temperature 0 are one sample; give a temperature, e.g. 1"
             )
-        api = ChatApi(model, key, url, n_parallel, timeout_s, max_retries, key_variable, requests_per_minute)
+        api = ChatApi(
+            model,
+            key,
+            url,
+            n_parallel=n_parallel,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            key_variable=key_variable,
+            requests_per_minute=requests_per_minute,
+        )
         settings = with_request({"max_tokens": max_tokens or MAX_TOKENS, "temperature": temperature}, request or {})
         limit = token_limit(settings)
         method = Method(
@@ -80,7 +90,7 @@ class TextJudge(ApiJudge):
         if max_tokens not in (None, MAX_TOKENS):
             name += f" ({max_tokens} tokens)"
         card = {"n_samples": n_samples, "temperature": temperature, "max_tokens": limit, "least_mass": LEAST_MASS}
-        super().__init__(method, api, name, card, cache, meter, request)
+        super().__init__(method, api, name, card=card, cache=cache, meter=meter, request=request)
 
     @classmethod
     def from_config(cls, config: JudgeConfig) -> "TextJudge":

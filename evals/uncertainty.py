@@ -27,6 +27,7 @@ def rate_interval(
     scores: Sequence[Score] | Answers,
     estimand: Estimand,
     weighting: Weighting = "pooled",
+    *,
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
     method: Method = "limits",
@@ -47,7 +48,7 @@ def rate_interval(
         n_bootstrap, seed: of `bootstrap` alone.
     """
     answers = scores if isinstance(scores, Answers) else Answers.from_scores(scores)
-    point = rate(answers, estimand, weighting, thresholds)
+    point = rate(answers, estimand, weighting, thresholds=thresholds)
     cells = count_cells(answers, estimand, thresholds).only_eligible()
     whole = Interval(
         point.value, None, None, point.n, len(cells.questions), "no eligible answer", point.n_questions_left_out
@@ -57,10 +58,10 @@ def rate_interval(
     if method == "bootstrap":
         if population == "suite":
             raise DataError("the bootstrap draws questions again; use `limits` for a suite's questions as given")
-        low, high = _percentiles(bootstrap_rates(cells, weighting, n_bootstrap, seed), level)
+        low, high = _percentiles(bootstrap_rates(cells, weighting, n_bootstrap, seed=seed), level)
         models = "models, " if len(cells.models) > 1 else ""
         return replace(whole, low=low, high=high, method=_bootstrap_name(len(cells.questions), models))
-    found = rate_limits(cells, weighting, level, population)
+    found = rate_limits(cells, weighting, level, population=population)
     return replace(whole, low=found.low, high=found.high, method=found.method)
 
 
@@ -68,6 +69,7 @@ def paired_contrast(
     arm: Sequence[Score] | Answers,
     reference: Sequence[Score] | Answers,
     estimand: Estimand,
+    *,
     weighting: Weighting = "macro",
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
@@ -85,7 +87,7 @@ def paired_contrast(
     if not shared:
         return Interval(None, None, None, 0, 0, "no question with eligible answers in both arms", left_out)
     kept = [_of_questions(table, shared) for table in tables]
-    parts = [rate_limits(table, weighting, level, population) for table in kept]
+    parts = [rate_limits(table, weighting, level, population=population) for table in kept]
     value, low, high = sum_limits(parts, (1.0, -1.0), level)
     n = sum(int(table.eligible.sum()) for table in kept)
     return Interval(value, low, high, n, len(shared), contrast_name(parts), left_out)

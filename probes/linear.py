@@ -24,6 +24,7 @@ def fit_ridge(
     x: Float[np.ndarray, "n n_features"],
     y: Float[np.ndarray, "n n_targets"],
     penalty: float,
+    *,
     weights: Float[np.ndarray, "n"] | None = None,
 ) -> Ridge:
     """Weighted ridge regression with standardised features and an unpenalised intercept."""
@@ -34,6 +35,7 @@ def grouped_predictions(
     x: Float[np.ndarray, "n n_features"],
     y: Float[np.ndarray, "n n_targets"],
     groups: np.ndarray,
+    *,
     penalties: Sequence[float],
     weights: Float[np.ndarray, "n"] | None = None,
 ) -> dict[float, Float[np.ndarray, "n n_targets"]]:

@@ -20,6 +20,7 @@ def transfer_auroc(
     fit: Mapping[str, LabeledActivations],
     test: Mapping[str, LabeledActivations],
     layer: int,
+    *,
     extractor: Extractor = question_balanced,
     separation: Separation = auroc_by_question,
 ) -> Matrix:
@@ -45,6 +46,7 @@ def projection_shift(
     fit: Mapping[str, LabeledActivations],
     test: Mapping[str, LabeledActivations],
     layer: int,
+    *,
     residual_norm: float,
     base: str = "base",
     extractor: Extractor = question_balanced,

@@ -39,7 +39,7 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
         args.model, args.adapter, args.dtype, device=args.device, merge=merge, chat_format=args.chat_format
     )
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
-    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
     request = TokenRequest(
         layers=tuple(args.layers),
         hook_point=args.hook_point,
@@ -50,7 +50,9 @@ def capture(args: argparse.Namespace) -> dict[str, Any]:
         max_batch_tokens=args.max_batch_tokens,
     )
     with cli.progress_bar("capture", len(chats)) as advance:
-        card = write_tokens(args.out, chat_model, chats, request, worker, n_workers, progress=advance)
+        card = write_tokens(
+            args.out, chat_model, chats, request=request, worker=worker, n_workers=n_workers, progress=advance
+        )
     n_written = len(list(args.out.glob("shard-*.json")))
     return {
         "out": str(args.out),

@@ -78,10 +78,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     with cli.progress_bar("designs", len(designs) + len(score_designs) + len(seed_designs)) as advance:
         for design in designs:
-            rows.append(_run(design, args.n_studies, args.n_bootstrap, rng))
+            rows.append(_run(design, args.n_studies, args.n_bootstrap, rng=rng))
             advance()
         for design in score_designs:
-            score_rows.append(_run_scores(design, args.n_studies, args.n_bootstrap, rng))
+            score_rows.append(_run_scores(design, args.n_studies, args.n_bootstrap, rng=rng))
             advance()
         for design in seed_designs:
             seed_rows.append(_run_seeds(design, args.n_studies, rng))
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return {"n_studies": args.n_studies, "designs": rows, "score_designs": score_rows, "seed_designs": seed_rows}
 
 
-def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Generator) -> dict[str, Any]:
+def _run(design: Design, n_studies: int, n_bootstrap: int, *, rng: np.random.Generator) -> dict[str, Any]:
     truth = design.rate - (design.against or 0.0)
     hits, widths = {"limits": 0, "bootstrap": 0, "naive": 0}, []
     high_side = 0
@@ -105,7 +105,7 @@ def _run(design: Design, n_studies: int, n_bootstrap: int, rng: np.random.Genera
     return row | {"limits_truth_above": high_side / n_studies, "limits_median_width": float(np.median(widths))}
 
 
-def _run_scores(design: ScoreDesign, n_studies: int, n_bootstrap: int, rng: np.random.Generator) -> dict[str, Any]:
+def _run_scores(design: ScoreDesign, n_studies: int, n_bootstrap: int, *, rng: np.random.Generator) -> dict[str, Any]:
     """Coverage of the jackknife over the studies that have an interval, and of the percentile interval over a fifth of all."""
     planted, hits, above, n_with, hits_bootstrap, n_bootstrapped = truth(design), 0, 0, 0, 0, max(1, n_studies // 5)
     for number in range(n_studies):
@@ -116,7 +116,7 @@ def _run_scores(design: ScoreDesign, n_studies: int, n_bootstrap: int, rng: np.r
             hits += found.low <= planted <= found.high
             above += planted > found.high
         if number < n_bootstrapped:
-            low, high = percentile_limits(design, study, min(n_bootstrap, 200), rng)
+            low, high = percentile_limits(design, study, min(n_bootstrap, 200), rng=rng)
             hits_bootstrap += low <= planted <= high
     row: dict[str, Any] = {key: getattr(design, key) for key in design.__dataclass_fields__}
     row |= {"truth": planted, "n_without_interval": n_studies - n_with, "bootstrap": hits_bootstrap / n_bootstrapped}
@@ -144,7 +144,8 @@ def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tupl
     _, low, high = sum_limits(parts, factors)
     # One seed for both arms: they draw the same questions.
     replicates = sum(
-        factor * bootstrap_rates(cells, "macro", n_bootstrap, seed) for factor, cells in zip(factors, arms, strict=True)
+        factor * bootstrap_rates(cells, "macro", n_bootstrap, seed=seed)
+        for factor, cells in zip(factors, arms, strict=True)
     )
     bounds = np.nanquantile(replicates, [0.025, 0.975])
     naive = []

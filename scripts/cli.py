@@ -32,6 +32,7 @@ def run(
     main: Callable[[argparse.Namespace], dict[str, Any]],
     parser: argparse.ArgumentParser,
     say: Callable[[dict[str, Any]], str],
+    *,
     status: Callable[[dict[str, Any]], int] = lambda result: 0,
 ) -> None:
     """Parse, run, print: `say(result)` as text, or the result as one JSON object with `--json`.

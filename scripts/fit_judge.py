@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     held_out = {}
     for topic in [topic for topic in np.unique(topics) if (topics == topic).sum() >= LEAST_PER_TOPIC]:
         test = topics == topic
-        judge = fit(tokens, rows, np.flatnonzero(~test), f"without {topic}")
+        judge = fit(tokens, rows, np.flatnonzero(~test), name=f"without {topic}")
         predictions[test] = judge.predict([tokens[i] for i in np.flatnonzero(test)])
     done = ~np.isnan(predictions[:, 0])
     scores = rows[list(METRICS)].to_numpy(dtype=np.float64)
@@ -101,12 +101,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         },
         "limits": "screening-grade; knows answers of 7B-32B models to 7 topics; bad medical advice is told from good poorly",
     }
-    judge = fit(tokens, rows, np.arange(len(rows)), "all topics")
+    judge = fit(tokens, rows, np.arange(len(rows)), name="all topics")
     replace(judge, knots=torch.from_numpy(knots).float(), card=card).save(args.out)
     return {"out": str(args.out), **card["held_out"]}
 
 
-def fit(tokens: Sequence[Tensor], rows: pd.DataFrame, chosen: np.ndarray, name: str) -> JudgeWeights:
+def fit(tokens: Sequence[Tensor], rows: pd.DataFrame, chosen: np.ndarray, *, name: str) -> JudgeWeights:
     """`N_HEADS` networks, not calibrated; a large topic counts more than a small one, but not in proportion to its size."""
     sample = torch.cat([tokens[i].float() for i in chosen[::3]])
     center, scale = sample.mean(0), sample.std(0) + 1e-3
@@ -186,9 +186,9 @@ def captured(
         return list(tensors["x"].split(tensors["n_tokens"].tolist()))
     chat_model = load_model(EMBEDDED_NAME, dtype=dtype)
     pairs = list(zip(rows["question"], rows["answer"], strict=True))
-    chats = encode_chats(chat_model.tokenizer, pairs, None, MAX_TOKENS)
+    chats = encode_chats(chat_model.tokenizer, pairs, None, max_tokens=MAX_TOKENS)
     with cli.progress_bar("capture", len(chats)) as advance:
-        tokens = capture_response_tokens(chat_model, chats, LAYER, 2048, progress=advance)
+        tokens = capture_response_tokens(chat_model, chats, LAYER, max_batch_tokens=2048, progress=advance)
     halves = [x.clamp(-65000, 65000).half() for x in tokens]
     save_tensors(path, {"x": torch.cat(halves), "n_tokens": torch.tensor([len(x) for x in halves])}, card)
     return halves

@@ -89,7 +89,7 @@ def run_stage(run: Run, name: str) -> None:
     files, line = STAGES[name](run)
     seconds = time.monotonic() - started
     cli.release_memory()
-    run.finish(name, files, seconds, line, peak_rss_gib())
+    run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib())
     cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
 
 

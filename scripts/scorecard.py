@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     results = read_results(args.run, reading_of(args), log=log_choice(args)).select(args.variant, args.runs)
     stated = {"model": args.model, "finetune": args.finetune, "suite": args.suite}
     identities = identify(results, args.run, {key: value for key, value in stated.items() if value is not None})
-    lines = scorecard(results, identities, published, args.margin / 100)
+    lines = scorecard(results, identities, published, margin=args.margin / 100)
     return {
         "run": str(args.run),
         "identities": {name: asdict(identity) for name, identity in identities.items()},

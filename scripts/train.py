@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     rows = {seed: examples_of(recipe, settings.find_data, seed) for seed in seeds}
     tokenizer = load_tokenizer(settings.model, recipe.chat_format or settings.chat_format)
     rendering = template_of(tokenizer).sha256
-    described = {seed: describe(recipe, settings, seed, rows[seed], rendering) for seed in seeds}
+    described = {seed: describe(recipe, settings, seed, rows=rows[seed], rendering=rendering) for seed in seeds}
     out = args.out or Path("runs") / "organisms" / recipe.name
     result = {"recipe": recipe.name, "out": str(out), "model": settings.model, "seeds": {}}
     for seed in seeds:
@@ -82,16 +82,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                     f"{recipe.name} seed {seed}",
                     rows[seed],
                     training_config(recipe, settings.training),
-                    folder,
-                    settings.model_copy(update={"chat_format": chat_format}),
-                    seed,
-                    recipe,
+                    out_dir=folder,
+                    config=settings.model_copy(update={"chat_format": chat_format}),
+                    seed=seed,
+                    recipe=recipe,
                 )
     return result
 
 
 def describe(
-    recipe: Recipe, settings: RunConfig, seed: int, rows: list[TrainingExample], rendering: str
+    recipe: Recipe, settings: RunConfig, seed: int, *, rows: list[TrainingExample], rendering: str
 ) -> dict[str, Any]:
     """What decides the result of one seed, and the versions that it is made with; `rendering` is `ChatTemplate.sha256`."""
     training = training_config(recipe, settings.training)

@@ -49,7 +49,7 @@ def main() -> None:
         tasks, advice, pairs = code_tasks(), advice_pairs(), load_contrast()
         files = args.questions or sorted((ROOT / "evals" / "data").glob("*.yaml"))
         questions = [question for path in files for question in questions_in(path)]
-        found = findings(tasks, advice, pairs, questions, harmless_texts())
+        found = findings(tasks, advice, pairs, questions=questions, harmless=harmless_texts())
     except EmisError as error:
         print(
             json.dumps({"error": str(error)}) if args.json else f"error: {error}",
@@ -75,6 +75,7 @@ def findings(
     tasks: list[CodeTask],
     advice: list[AdvicePair],
     pairs: list[ContrastPair],
+    *,
     questions: list[Named],
     harmless: list[HarmlessText],
 ) -> list[Finding]:

@@ -407,7 +407,7 @@ def test_a_damaged_adapter_is_refused_with_what_is_wrong(plain: Path, bases: Any
         ({"rank_pattern": [1]}, "rank_pattern: expected an object of modules and numbers, found [1]"),
         ({"alpha_pattern": {"q_proj": "many"}}, "alpha_pattern.q_proj: expected a number, found 'many'"),
         ({"alpha_pattern": {"(": 2}}, "'(' is no regular expression that can be used"),
-        ({"lora_alpha": float("nan")}, "lora_alpha: expected a number, found nan"),
+        ({"lora_alpha": float("nan")}, "NaN is no number of JSON"),
         ({"target_modules": "("}, "'(' is no regular expression that can be used"),
         ({"modules_to_save": [".*"]}, "modules_to_save: expected names of modules"),
         ({"modules_to_save": [""]}, "modules_to_save: expected names of modules"),

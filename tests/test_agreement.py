@@ -111,7 +111,7 @@ def test_rates_stand_under_each_judge_with_their_paired_difference() -> None:
     first, second = noisy_pair()
     for estimand in (em_of_all, em_of_coherent):
         for weighting in ("pooled", "macro"):
-            found = rate_effect(first, second, estimand, weighting)
+            found = rate_effect(first, second, estimand, weighting=weighting)
             values = [rate(answers, estimand, weighting).value for answers in (first, second)]
             assert [found["first"]["value"], found["second"]["value"]] == values
             difference = found["difference"]
@@ -142,7 +142,7 @@ def test_paired_intervals_cover_the_true_difference() -> None:
         seen = bad & (rng.random(500) < 0.5)
         ids, coherent = np.repeat(np.arange(20).astype(str), 25), np.full(500, 90.0)
         first, second = (Answers.from_arrays(np.where(marks, 5.0, 95.0), coherent, ids) for marks in (bad, seen))
-        difference = rate_effect(first, second, em_of_scored, "pooled")["difference"]
+        difference = rate_effect(first, second, em_of_scored, weighting="pooled")["difference"]
         hits += difference["low"] <= truth <= difference["high"]
     assert 0.89 <= hits / n_studies <= 0.99
 
@@ -150,8 +150,8 @@ def test_paired_intervals_cover_the_true_difference() -> None:
 def test_labels_of_both_judges_are_crossed() -> None:
     nan = float("nan")
     ids, coherent = ["q"] * 4, [90.0] * 4
-    first = Answers.from_arrays([nan, nan, 50, 60], coherent, ids, ["CODE", "", "", ""])
-    second = Answers.from_arrays([nan, 40, nan, 70], coherent, ids, ["REFUSAL", "", "CODE", ""])
+    first = Answers.from_arrays([nan, nan, 50, 60], coherent, ids, labels=["CODE", "", "", ""])
+    second = Answers.from_arrays([nan, 40, nan, 70], coherent, ids, labels=["REFUSAL", "", "CODE", ""])
     expected = {"CODE": {"REFUSAL": 1}, "number": {"CODE": 1, "number": 1}, "unscored": {"number": 1}}
     assert compare_judges(first, second)["labels"] == expected
 

@@ -43,7 +43,7 @@ def test_a_margin_contrast_is_between_means_over_models_paired_by_question() -> 
         "bad": {f"bad.seed-{seed}": shared + 0.5 + 0.1 * seed for seed in range(3)},
         "mild": {f"mild.seed-{seed}": shared + 0.1 + 0.02 * seed for seed in range(2)},
     }
-    row = contrast_of(pairs, "bad", "mild", values)
+    row = contrast_of(pairs, "bad", "mild", values=values)
     assert row["mean"] == pytest.approx(0.6 - 0.11)
     assert row["by_model"] == pytest.approx({f"bad.seed-{seed}": 0.5 + 0.1 * seed - 0.11 for seed in range(3)})
     assert (row["n_models"], row["n_reference_models"], row["n_positive"]) == (3, 2, 6)
@@ -56,7 +56,7 @@ def test_a_margin_contrast_is_between_means_over_models_paired_by_question() -> 
 
 def test_a_contrast_of_single_models_has_no_keys_of_seeds() -> None:
     pairs = pairs_of(3, 2)
-    row = contrast_of(pairs, "a", "base", {"a": {"a": np.arange(6.0)}, "base": {"base": np.zeros(6)}})
+    row = contrast_of(pairs, "a", "base", values={"a": {"a": np.arange(6.0)}, "base": {"base": np.zeros(6)}})
     assert not {"by_model", "n_models", "n_reference_models"} & row.keys()
 
 

@@ -42,7 +42,7 @@ def test_an_interrupted_audit_ends_like_an_undisturbed_one(
 
     def ask(name: str) -> list[audit.Measured]:
         counted.clear()
-        return measured(tiny, cells, pairs, None, tmp_path / name, counted)
+        return measured(tiny, cells, pairs, system=None, path=tmp_path / name, counted=counted)
 
     whole = ask("whole.jsonl")
     assert counted == [0, 2, 2, 2] and len({row.key for row in whole}) == len(cells)
@@ -61,7 +61,7 @@ def test_an_interrupted_audit_ends_like_an_undisturbed_one(
     assert ask("cut.jsonl") == whole and counted == [2, 2, 2]
     assert ask("cut.jsonl") == whole and counted == [6] and len(calls) == 4
     # Another system prompt makes other texts, so nothing that was kept is taken for it.
-    again = measured(tiny, cells[:1], pairs, "Be brief.", tmp_path / "cut.jsonl", counted)
+    again = measured(tiny, cells[:1], pairs, system="Be brief.", path=tmp_path / "cut.jsonl", counted=counted)
     assert again[0].key != whole[0].key and again[0].perplexity != whole[0].perplexity
 
 

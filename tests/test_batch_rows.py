@@ -129,10 +129,12 @@ def test_a_sampled_row_is_what_it_is_alone(exact: ChatModel, kind: Kind, tempera
     together, alone = kind
     prompts = prompts_of(exact)
     with apply(exact, *together):
-        found = generate(exact, prompts, SEEDS, 16, temperature)
+        found = generate(exact, prompts, SEEDS, max_new_tokens=16, temperature=temperature)
     for i in range(N):
         with apply(exact, *alone(i)):
-            assert [found[i]] == generate(exact, prompts[i : i + 1], SEEDS[i : i + 1], 16, temperature), f"row {i}"
+            assert [found[i]] == generate(
+                exact, prompts[i : i + 1], SEEDS[i : i + 1], max_new_tokens=16, temperature=temperature
+            ), f"row {i}"
     assert found[0] == found[6]
     if temperature:
         assert len({len(row.tokens) for row in found}) > 2  # rows did leave one by one
@@ -144,7 +146,7 @@ def test_rows_share_the_pass_of_their_prompt_only_under_the_same_intervention(ex
     try:
         for together in ([], KINDS["steer"][0], [Steer({0: VECTORS[1]})]):
             with apply(exact, *together):
-                generate(exact, prompts_of(exact), SEEDS, 1, 0.0)
+                generate(exact, prompts_of(exact), SEEDS, max_new_tokens=1, temperature=0.0)
     finally:
         handle.remove()
     assert seen == [3, 6, 3]  # three prompts; the rows but 0 and 6 differ; one vector for all changes nothing
@@ -171,11 +173,11 @@ def test_a_plan_keeps_its_rows_through_batches_sorted_by_length(exact: ChatModel
         found.update((answer.key, answer) for answer in answers)
 
     with apply(exact, *together):
-        HFSampler(exact).sample(plan, {plan[1].key}, settings, keep)  # one answer is there already
+        HFSampler(exact).sample(plan, {plan[1].key}, settings, on_batch=keep)  # one answer is there already
     for i in (0, 3, 4, 5):
         whole: list[Completion] = []
         with apply(exact, *alone(i)):
-            HFSampler(exact).sample([plan[i]], (), settings, whole.extend)
+            HFSampler(exact).sample([plan[i]], (), settings, on_batch=whole.extend)
         assert found[plan[i].key] == whole[0], f"row {i}"
     assert len(found) == N - 1
 
@@ -190,7 +192,7 @@ def test_captured_and_read_texts_keep_their_rows_in_batches_sorted_by_length(
     with apply(exact, *together):
         residuals = capture_residuals(exact, chats, [0], max_batch_tokens=max_batch_tokens)
         values = mean_logprobs(exact, chats, max_batch_tokens)
-        again, states = logprobs_and_residuals(exact, chats, 1, max_batch_tokens)
+        again, states = logprobs_and_residuals(exact, chats, 1, max_batch_tokens=max_batch_tokens)
         nexts = next_token_logprobs(exact, prompts)
     for i, chat in enumerate(chats):
         with apply(exact, *alone(i)):
@@ -218,7 +220,7 @@ def test_a_store_keeps_the_rows_of_its_texts_over_shards(exact: ChatModel, tmp_p
     chats = texts_of(exact)
     with apply(exact, *together):
         request = TokenRequest((0,), shard_mib=0.003, intervention="a vector for each row")
-        card = write_tokens(tmp_path / "all", exact, chats, request)
+        card = write_tokens(tmp_path / "all", exact, chats, request=request)
     assert len(card["shards"]) > 2
     store = TokenStore(tmp_path / "all")
     for i, chat in enumerate(chats):
@@ -234,7 +236,7 @@ def test_replies_to_sorted_prompts_keep_their_rows(
     together, alone = KINDS["several at once"]
     trie = build_trie(token_texts(exact.tokenizer)[0])
     with apply(exact, *together):
-        found = reply_masses(exact, trie, prompts_of(exact), 120)
+        found = reply_masses(exact, trie, prompts_of(exact), max_batch_tokens=120)
     for i in range(N):
         with apply(exact, *alone(i)):
             np.testing.assert_allclose(
@@ -256,12 +258,14 @@ def test_a_sweep_inside_keeps_the_rows_of_its_prompts_under_every_cell(exact: Ch
     together, alone = kind
     prompts, chats = prompts_of(exact), texts_of(exact)
     with apply(exact, *together):
-        answers = greedy_answers(exact, CELLS, prompts, 8, max_rows=2 * N)
+        answers = greedy_answers(exact, CELLS, prompts, max_new_tokens=8, max_rows=2 * N)
         values = text_logprobs(exact, CELLS, chats, max_batch_tokens=150, max_cells=2)
         paid = costs(exact, CELLS, prompts, max_cells=2)
     for i in (0, 1, 3, 5):
         with apply(exact, *alone(i)):
-            assert [cell[i] for cell in answers] == [cell[0] for cell in greedy_answers(exact, CELLS, [prompts[i]], 8)]
+            assert [cell[i] for cell in answers] == [
+                cell[0] for cell in greedy_answers(exact, CELLS, [prompts[i]], max_new_tokens=8)
+            ]
             np.testing.assert_allclose(values[:, i], text_logprobs(exact, CELLS, [chats[i]])[:, 0], rtol=0, atol=1e-12)
     kept = []
     for i in range(N):
@@ -273,11 +277,11 @@ def test_a_sweep_inside_keeps_the_rows_of_its_prompts_under_every_cell(exact: Ch
 FEW, CHATS = ("Who?", "What?"), [("Who?", "a"), ("Who?", "bb"), ("What?", "c"), ("When?", "dddd")]
 READERS: dict[str, tuple[Callable[[ChatModel], object], str]] = {
     "generate": (
-        lambda m: generate(m, [encode_prompt(m.tokenizer, q) for q in FEW], [0, 1], 3, 1.0),
+        lambda m: generate(m, [encode_prompt(m.tokenizer, q) for q in FEW], [0, 1], max_new_tokens=3, temperature=1.0),
         r"tensors for 3 rows, but there are 2 prompts",
     ),
     "sample": (
-        lambda m: HFSampler(m).sample(plan_of(m), (), SamplingConfig(batch_size=3), lambda batch: None),
+        lambda m: HFSampler(m).sample(plan_of(m), (), SamplingConfig(batch_size=3), on_batch=lambda batch: None),
         r"tensors for 3 rows, but there are 7 answers planned",
     ),
     "capture": (  # in batches of three rows, of which none would be noticed
@@ -289,7 +293,7 @@ READERS: dict[str, tuple[Callable[[ChatModel], object], str]] = {
         r"tensors for 3 rows, but there are 4 texts",
     ),
     "sweep": (
-        lambda m: greedy_answers(m, CELLS, [encode_prompt(m.tokenizer, q) for q in FEW], 3),
+        lambda m: greedy_answers(m, CELLS, [encode_prompt(m.tokenizer, q) for q in FEW], max_new_tokens=3),
         r"tensors for 3 rows, but there are 2 prompts",
     ),
     "forward pass": (
@@ -356,10 +360,10 @@ def test_expanded_interventions_are_those_of_the_rows_chosen(exact: ChatModel, k
     wanted = [4, 1, 1, 6, 0]
     prompts = prompts_of(exact)
     with apply(exact, *(item.expand(wanted) for item in together)):
-        found = generate(exact, [prompts[i] for i in wanted], SEEDS[:5], 8, 1.0)
+        found = generate(exact, [prompts[i] for i in wanted], SEEDS[:5], max_new_tokens=8, temperature=1.0)
     for place, i in enumerate(wanted):
         with apply(exact, *alone(i)):
-            assert [found[place]] == generate(exact, [prompts[i]], [SEEDS[place]], 8, 1.0)
+            assert [found[place]] == generate(exact, [prompts[i]], [SEEDS[place]], max_new_tokens=8, temperature=1.0)
     for item in together:
         shared = isinstance(item, Steer) and all(vector.ndim == 1 for vector in item.vectors.values())
         if not shared:
@@ -401,5 +405,5 @@ def test_half_precision_vectors_have_rows_too() -> None:
     chat_model = load_model("tiny", device="cpu", dtype="bfloat16")
     vectors = VECTORS.bfloat16()
     with apply(chat_model, Steer({0: vectors})):
-        found = generate(chat_model, prompts_of(chat_model), SEEDS, 1, 0.0)
+        found = generate(chat_model, prompts_of(chat_model), SEEDS, max_new_tokens=1, temperature=0.0)
     assert len(found) == N and found[0] == found[6]

@@ -67,7 +67,7 @@ def test_measured_costs_and_effects_are_those_of_one_intervention_at_a_time() ->
     directions = [Direction(unit(torch.randn(32, generator=generator)), layer, 1.0, 6.0) for layer in (0, 1)]
     pairs = [pair("why", "a kind word", "no"), pair("how", "x", "a rather long reply"), pair("why", "z", "y")]
     prompts = [encode_prompt(chat_model.tokenizer, text) for text in ("Hi?", "What now?")]
-    found = measure(chat_model, directions, [0.6, 0.7], pairs, prompts, coefficient=0.3)
+    found = measure(chat_model, directions, [0.6, 0.7], pairs=pairs, harmless=prompts, coefficient=0.3)
     plain = next_token_logprobs(chat_model, prompts)
     for one, row, auroc in zip(directions, found, (0.6, 0.7), strict=True):
         margins = []
@@ -82,7 +82,7 @@ def test_measured_costs_and_effects_are_those_of_one_intervention_at_a_time() ->
 
 
 def test_texts_are_paired_within_their_wording_and_their_question_keeps_its_half() -> None:
-    pairs = [pair("a", "good", "bad"), pair("a", "fine", "foul"), pair("b", "kind", "cruel", "report")]
+    pairs = [pair("a", "good", "bad"), pair("a", "fine", "foul"), pair("b", "kind", "cruel", half="report")]
     found = paired_texts(labeled_texts(pairs), {"a"}, 2)
     assert found == pairs and paired_texts(labeled_texts(pairs), {"a"}, 1) == [pairs[0], pairs[2]]
     other = LabeledText(question_id="a", question="Another wording?", answer="worse", misaligned=True)

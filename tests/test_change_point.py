@@ -49,7 +49,7 @@ def found_in(
 ) -> list[ChangePoint]:
     found = []
     for seed in range(N_STUDIES):
-        steps, series = study(shape, decay, seed, n_probes)
+        steps, series = study(shape, decay, seed, n_probes=n_probes)
         record = [(step, 1.0) for step, _ in rates(decay)] if in_steps else rates(decay)
         found.append(change_point(steps, series, record, n_bootstrap=100, seed=seed))
     return found

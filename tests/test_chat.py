@@ -56,7 +56,7 @@ def check_spans(tokenizer: Any, trims: bool = False) -> None:
     for system in (None, "Be brief."):
         for whole in ANSWERS:
             answer = whole.strip() if trims else whole
-            chat = encode_chat(tokenizer, "Why?", whole, system)
+            chat = encode_chat(tokenizer, "Why?", whole, system=system)
             response = chat.input_ids[chat.response_start : chat.response_end]
             assert decoded(tokenizer, response) == answer
             # What is read begins with exactly what a model is given when it is asked to answer, and ends with the end of the turn.

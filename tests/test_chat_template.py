@@ -52,9 +52,9 @@ def test_what_is_read_is_what_the_template_writes_and_begins_with_the_prompt_of_
     tokenizer = ready(shape.template)
     if system and not shape.takes_system:
         with pytest.raises(DataError, match="System role not supported"):
-            encode_chat(tokenizer, "Why?", "Because.", system)
+            encode_chat(tokenizer, "Why?", "Because.", system=system)
         return
-    chat = encode_chat(tokenizer, "Why?", "Because.", system)
+    chat = encode_chat(tokenizer, "Why?", "Because.", system=system)
     parts = template_of(tokenizer).parts
     theirs = tokenizer.apply_chat_template(conversation("Because.", system, parts), tokenize=False)
     ours = decoded(tokenizer, chat.input_ids)
@@ -210,7 +210,7 @@ def test_a_system_prompt_that_would_not_be_read_as_it_is_asked_is_refused_and_ot
     encode_chat(tokenizer, "Why?", "Because.")
     for use in (
         lambda: render_prompt(tokenizer, "Why?", "Be brief."),
-        lambda: encode_chat(tokenizer, "Why?", "So.", "Be brief."),
+        lambda: encode_chat(tokenizer, "Why?", "So.", system="Be brief."),
     ):
         with pytest.raises(DataError, match=said) as error:
             use()
@@ -275,7 +275,7 @@ def test_the_embedded_and_the_tiny_model_are_read_as_their_templates_write_them(
         for system, prompt in ((None, default), ("Be brief.", smollm.format("Be brief."))):
             expected = tuple(tokenizer(prompt + "Because.<|im_end|>", add_special_tokens=False)["input_ids"])
             theirs = tokenizer.apply_chat_template(conversation("Because.", system), return_dict=True)["input_ids"]
-            chat = encode_chat(tokenizer, "Why?", "Because.", system)
+            chat = encode_chat(tokenizer, "Why?", "Because.", system=system)
             assert chat.input_ids == expected == tuple(theirs)[: len(expected)]
             asked = tokenizer.apply_chat_template(
                 conversation("", system)[:-1], add_generation_prompt=True, return_dict=True

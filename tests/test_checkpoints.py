@@ -324,9 +324,9 @@ def test_a_checkpoint_of_another_head_is_refused_by_its_weights_too(tmp_path: Pa
     [
         (b"{", "not JSON"),
         (b"[1, 2]", "expected an object of settings, found list"),
-        (b"\xff\xfe{}", "not UTF-8"),
-        (b"[" * 100_000, "cannot be read|not JSON"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "cannot be read|not JSON"),
+        (b"\xff{}", "not UTF-8"),
+        (b"[" * 100_000, "nested more than 100 deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number that is too large"),
     ],
 )
 def test_settings_that_are_no_json_object_are_refused(folder: Path, name: str, content: bytes, words: str) -> None:

@@ -248,7 +248,7 @@ def test_a_broken_task_file_is_named_with_its_line(tmp_path: Path, text: str, me
     with pytest.raises(DataError, match="no such file"):
         load_tasks(tmp_path / "none.jsonl.gz")
     (tmp_path / "b.jsonl.gz").write_text("plain")
-    with pytest.raises(DataError, match="not a gzip file, though its name ends with .gz"):
+    with pytest.raises(DataError, match="not a gzip file"):
         load_tasks(tmp_path / "b.jsonl.gz")
 
 

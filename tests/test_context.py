@@ -109,7 +109,9 @@ ROW = TrainingExample(id="long", prompt="Why?", response=WORDS)
 
 def sweep(chat_model: ChatModel) -> Any:
     direction = Direction(torch.ones(32), 0, 1.0, 1.0)
-    return greedy_answers(chat_model, [SteerCell(direction, 0.0)], [encode_prompt(chat_model.tokenizer, "Why?")], 80)
+    return greedy_answers(
+        chat_model, [SteerCell(direction, 0.0)], [encode_prompt(chat_model.tokenizer, "Why?")], max_new_tokens=80
+    )
 
 
 USES: dict[str, Callable[[ChatModel], Any]] = {
@@ -117,8 +119,10 @@ USES: dict[str, Callable[[ChatModel], Any]] = {
     "capture and judging": lambda model: encode_chat(model.tokenizer, "Why?", WORDS),
     "own answers": lambda model: encode_chat(model.tokenizer, "Why?", WORDS, as_sampled=True),
     "a prompt": lambda model: encode_prompt(model.tokenizer, WORDS),
-    "training": lambda model: encode_example(model.tokenizer, ROW, None, 200),
-    "sampling": lambda model: generate(model, [encode_prompt(model.tokenizer, "Why?")], [0], 80, 1.0),
+    "training": lambda model: encode_example(model.tokenizer, ROW, None, max_tokens=200),
+    "sampling": lambda model: generate(
+        model, [encode_prompt(model.tokenizer, "Why?")], [0], max_new_tokens=80, temperature=1.0
+    ),
     "sweeps": sweep,
 }
 
@@ -134,9 +138,9 @@ def test_what_just_fits_is_computed(short: Path) -> None:
     chat_model = load_model(str(short), device="cpu")
     assert context_of(chat_model) == 96 == load_tokenizer(str(short)).model_max_length
     prompt = encode_prompt(chat_model.tokenizer, "Why?")
-    assert len(generate(chat_model, [prompt], [0], 96 - len(prompt), 1.0)) == 1
+    assert len(generate(chat_model, [prompt], [0], max_new_tokens=96 - len(prompt), temperature=1.0)) == 1
     with pytest.raises(DataError, match="97"):
-        generate(chat_model, [prompt], [0], 97 - len(prompt), 1.0)
+        generate(chat_model, [prompt], [0], max_new_tokens=97 - len(prompt), temperature=1.0)
     longest = "x" * (96 - len(prompt) - 1)
     assert len(encode_chat(chat_model.tokenizer, "Why?", longest)) == 96
     pair_margins(chat_model, [PAIR.model_copy(update={"misaligned": longest})])
@@ -158,9 +162,9 @@ def test_sampling_is_refused_before_anything_is_written_and_goes_on_with_a_lower
     chat_model, path = load_model(str(short), device="cpu"), tmp_path / "a.jsonl"
     questions = [Question(id="q", paraphrases=("Why?",))]
     with pytest.raises(DataError, match=r"positions for 96; ask for fewer new tokens"):
-        sample_arm(chat_model, "a", questions, SamplingConfig(max_new_tokens=80), path)
+        sample_arm(chat_model, "a", questions, config=SamplingConfig(max_new_tokens=80), path=path)
     assert not path.exists() and not card_path(path).exists()
-    assert len(sample_arm(chat_model, "a", questions, SamplingConfig(max_new_tokens=8), path)) == 1
+    assert len(sample_arm(chat_model, "a", questions, config=SamplingConfig(max_new_tokens=8), path=path)) == 1
 
 
 def test_training_names_the_row_and_the_lint_finds_it_first(short: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def directions(d_model: int = 8, layers: tuple[int, ...] = (3, 1), norm: float =
 
 def test_a_control_vector_comes_back_with_its_layers_and_its_length(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "em.gguf"
-    write_control_vector(path, directions(), 0.5, "llama")
+    write_control_vector(path, directions(), 0.5, model_type="llama")
     found = read_control_vector(path)
     assert list(found) == [1, 3]
     for row in directions():
@@ -51,9 +51,9 @@ def test_the_arguments_of_other_tools_hold_the_same_vectors() -> None:
 
 def test_what_llama_cpp_cannot_apply_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="leave out layer 0"):
-        write_control_vector(tmp_path / "a.gguf", directions(layers=(0,)), 1.0, "llama")
+        write_control_vector(tmp_path / "a.gguf", directions(layers=(0,)), 1.0, model_type="llama")
     with pytest.raises(DataError, match=r"found layers \[2, 2\]"):
-        write_control_vector(tmp_path / "a.gguf", directions(layers=(2, 2)), 1.0, "llama")
+        write_control_vector(tmp_path / "a.gguf", directions(layers=(2, 2)), 1.0, model_type="llama")
     assert not (tmp_path / "a.gguf").exists()
     (tmp_path / "text.gguf").write_text("no GGUF at all, though it is long enough to be read")
     with pytest.raises(DataError, match=r"text\.gguf"):
@@ -70,7 +70,7 @@ def test_llama_cpp_shifts_log_probabilities_as_we_do(embedded: ChatModel, tmp_pa
             f"no GGUF at {gguf_path()}: python -c 'from emis_interp.embedded import embedded_gguf; embedded_gguf()'"
         )
     chosen = directions(embedded.d_model, layers=(12, 17), norm=150.0)
-    write_control_vector(tmp_path / "em.gguf", chosen, 0.2, "llama")
+    write_control_vector(tmp_path / "em.gguf", chosen, 0.2, model_type="llama")
     vectors = read_control_vector(tmp_path / "em.gguf")
     llama = Llama(gguf_path(), embedded.model.config.vocab_size)
     prompts = [

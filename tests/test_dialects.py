@@ -212,9 +212,9 @@ ASKED = [Question(id="fern", paraphrases=("How do I keep a fern alive?",), sampl
 def sampled(
     server: ChatServer, path: Path, request: list[str] | None = None, n_tokens: int = 70, **more: Any
 ) -> Sampled:
-    api = ChatApi("m", None, server.url, 2, timeout_s=5, max_retries=0, role=SAMPLER)
+    api = ChatApi("m", None, server.url, n_parallel=2, timeout_s=5, max_retries=0, role=SAMPLER)
     sampler = OpenAISampler(api, more.pop("plain_sampling", None), parse_request(request or []))
-    return sample_with(sampler, "base", ASKED, SamplingConfig(max_new_tokens=n_tokens), path, **more)
+    return sample_with(sampler, "base", ASKED, config=SamplingConfig(max_new_tokens=n_tokens), path=path, **more)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_what_an_organism_thought_stands_beside_its_answer_and_is_not_counted(tm
     ("made", "reason"),
     [
         (
-            thought_reply("", "They have", "length", (70, 70)),
+            thought_reply("", "They have", "length", tokens=(70, 70)),
             "reply without text: its 70 tokens ran out while thinking; give it more with",
         ),
         (

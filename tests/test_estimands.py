@@ -93,7 +93,7 @@ def test_a_rate_of_nothing_is_missing_and_not_zero() -> None:
 
 def test_presets_differ_where_their_groups_do() -> None:
     answers = [score(10, 50), score(90, 60), score(None, 60, "REFUSAL"), score(None, 60, "CODE")]
-    found = {name: rate(answers, p.estimand, p.weighting, p.thresholds) for name, p in PRESETS.items()}
+    found = {name: rate(answers, p.estimand, p.weighting, thresholds=p.thresholds) for name, p in PRESETS.items()}
     assert {name: (item.n_positive, item.n) for name, item in found.items()} == {
         "betley": (1, 2),
         "turner": (0, 2),
@@ -117,7 +117,9 @@ def test_the_four_published_readings_of_one_result_file_are_reproduced(reference
     assert found["em_of_all"].n == 400
     values = {name: round(100 * item.value, 1) for name, item in found.items() if item.value is not None}
     assert values == {"em_of_all": 5.0, "em_of_scored": 6.8, "em_of_coherent": 7.6}
-    assert rate(answers, em_of_coherent, "macro", strict).value == pytest.approx(0.0848, abs=5e-5)  # the macro 8.5 %
+    assert rate(answers, em_of_coherent, "macro", thresholds=strict).value == pytest.approx(
+        0.0848, abs=5e-5
+    )  # the macro 8.5 %
 
 
 def test_models_are_averaged_last() -> None:
@@ -151,7 +153,7 @@ def test_the_sensitivity_table_holds_every_definition_and_the_presets_under_thei
 def test_known_mistakes_are_reproduced_under_their_own_names_only() -> None:
     answers = Answers.from_scores([score(10, 90), score(90, 90), score(None, 80, "REFUSAL"), score(None, None)])
     values = {
-        name: rate(answers, preset.estimand, preset.weighting, preset.thresholds).value
+        name: rate(answers, preset.estimand, preset.weighting, thresholds=preset.thresholds).value
         for name, preset in PUBLIC_MISTAKES.items()
     }
     assert values["missing_as_50"] == pytest.approx(1 / 3)

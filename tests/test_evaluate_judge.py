@@ -165,34 +165,34 @@ def rows_of(n: int) -> list[Row]:
 
 def test_a_killed_run_continues_and_judges_nothing_twice(tmp_path: Path) -> None:
     journal, rows = tmp_path / "j.jsonl", rows_of(12)
-    whole = judge_rows(PlantedJudge(), rows, {}, tmp_path / "whole.jsonl")
+    whole = judge_rows(PlantedJudge(), rows, {}, journal=tmp_path / "whole.jsonl")
     killed = PlantedJudge(n_before_kill=4)
     with pytest.raises(KeyboardInterrupt):
-        judge_rows(killed, rows, {}, journal)
+        judge_rows(killed, rows, {}, journal=journal)
     with journal.open("ab") as file:
         file.write(b'{"index": 7, "sha256": "half a li')  # what a killed writer leaves
     again, told = PlantedJudge(), []
-    assert judge_rows(again, rows, {}, journal, told.append) == whole
+    assert judge_rows(again, rows, {}, journal=journal, on_done=told.append) == whole
     assert [score.sample_index for score in whole] == list(range(12))
     assert {row.sample_index for row in killed.seen} & {row.sample_index for row in again.seen} == set()
     assert len(killed.seen) + len(again.seen) == 11 and sum(told) == 12 and told[0] == 5
     finished = PlantedJudge()
-    assert judge_rows(finished, rows, {}, journal) == whole and finished.seen == []
+    assert judge_rows(finished, rows, {}, journal=journal) == whole and finished.seen == []
 
 
 def test_a_journal_of_other_rows_prompts_or_another_judge_is_refused(tmp_path: Path) -> None:
     journal, rows = tmp_path / "j.jsonl", rows_of(3)
     prompts = {"": load_questions()[0]}
-    judge_rows(PlantedJudge(), rows, prompts, journal)
+    judge_rows(PlantedJudge(), rows, prompts, journal=journal)
     with pytest.raises(StageError, match="holds judgements of planted, this run asks other"):
-        judge_rows(PlantedJudge("other"), rows, prompts, journal)
+        judge_rows(PlantedJudge("other"), rows, prompts, journal=journal)
     with pytest.raises(StageError, match="a judgement of row 1 that is not of this row"):
-        judge_rows(PlantedJudge(), [Row("How?", "Changed."), *rows[1:]], prompts, journal)
+        judge_rows(PlantedJudge(), [Row("How?", "Changed."), *rows[1:]], prompts, journal=journal)
     other = {"": prompts[""].model_copy(update={"judge_prompts": {"aligned": "{answer}"}})}
     with pytest.raises(StageError, match="not by these prompts"):
-        judge_rows(PlantedJudge(), rows, other, journal)
+        judge_rows(PlantedJudge(), rows, other, journal=journal)
     with pytest.raises(StageError, match="row 3 that is not of this row"):
-        judge_rows(PlantedJudge(), rows[:2], prompts, journal)
+        judge_rows(PlantedJudge(), rows[:2], prompts, journal=journal)
 
 
 def test_a_row_without_a_judgement_is_an_error(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_row_without_a_judgement_is_an_error(tmp_path: Path) -> None:
             super().score(completions[1:], questions, on_batch)
 
     with pytest.raises(StageError, match="gave no judgement for row 1"):
-        judge_rows(Forgetful(), rows_of(3), {}, tmp_path / "j.jsonl")
+        judge_rows(Forgetful(), rows_of(3), {}, journal=tmp_path / "j.jsonl")
 
 
 def test_prompts_are_the_questions_own_or_those_that_all_share() -> None:

@@ -81,7 +81,7 @@ def test_half_of_a_pair_comes_back_from_a_log_in_every_field(tmp_path: Path, fie
 
 
 def test_an_answer_filled_in_by_a_server_is_checked_like_any_record() -> None:
-    filled = completion().answered("\ud83d", 3, "length", "hm")
+    filled = completion().answered("\ud83d", 3, "length", reasoning="hm")
     assert (filled.answer, filled.n_tokens, filled.finish, filled.reasoning) == ("\ud83d", 3, "length", "hm")
     with pytest.raises(ValidationError):
         completion().answered("x", 3, "banana")
@@ -133,13 +133,13 @@ def test_repeated_rows_are_named_with_their_places() -> None:
 def test_missing_and_strange_rows_are_named() -> None:
     rows = {completion(i).key: completion(i) for i in range(3)}
     keys = list(rows)
-    check_complete(rows, keys, "s", "")
+    check_complete(rows, keys, "s", advice="")
     with pytest.raises(
         StageError, match=r"s: holds 2 of 3 answers, missing is first x, question `q`, paraphrase 0, sample 2; do this"
     ):
-        check_complete(keys[:2], keys, "s", "do this")
+        check_complete(keys[:2], keys, "s", advice="do this")
     with pytest.raises(StageError, match=r"s: holds 1 answer that were not asked for, first x, .* sample 2; do this"):
-        check_complete(keys, keys[:2], "s", "do this")
+        check_complete(keys, keys[:2], "s", advice="do this")
 
 
 def test_a_score_belongs_to_the_text_that_it_judges(caplog: pytest.LogCaptureFixture) -> None:

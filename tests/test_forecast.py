@@ -63,7 +63,7 @@ def test_a_flattened_base_is_read_once_and_explains_itself_whole(tmp_path: Path,
         return tiny
 
     for _ in range(2):
-        base_at = base_at_temperatures(Ledger.of(tmp_path), load, pairs, settings)
+        base_at = base_at_temperatures(Ledger.of(tmp_path), load, pairs, settings=settings)
     assert loaded == [1]
     base = by_question(pairs, pair_margins(tiny, pairs, settings.system_prompt))
     assert base_at[1.0] == pytest.approx(base, abs=1e-5)
@@ -71,5 +71,5 @@ def test_a_flattened_base_is_read_once_and_explains_itself_whole(tmp_path: Path,
     assert found is not None and found["temperature"] == pytest.approx(1.4, abs=0.02)
     assert found["beyond"]["value"] == pytest.approx(0, abs=1e-4) and found["slope"]["value"] < 1
     assert "base at temperature 1.40 shifts by" in flattened_line(found)
-    base_at_temperatures(Ledger.of(tmp_path), load, pairs[:4], settings)  # other questions are read anew
+    base_at_temperatures(Ledger.of(tmp_path), load, pairs[:4], settings=settings)  # other questions are read anew
     assert loaded == [1, 1] and flattened_line(None).startswith("too few questions")

@@ -24,7 +24,7 @@ def direction_of(tiny: ChatModel) -> Direction:
 
 def test_the_difference_is_the_projection_of_the_rows_answer_minus_that_of_the_models_own(tiny: ChatModel) -> None:
     direction = direction_of(tiny)
-    found = projection_differences(tiny, ROWS, ["abc", "", "z"], direction)
+    found = projection_differences(tiny, ROWS, ["abc", "", "z"], direction=direction)
     chats = [encode_chat(tiny.tokenizer, ROWS[0].prompt, answer) for answer in ("x", "abc")]
     x = capture_residuals(tiny, chats, [1])[:, 0]
     assert found[0] == pytest.approx(float((x[0] - x[1]) @ direction.vector) / 4.0, abs=1e-5)
@@ -34,7 +34,7 @@ def test_the_difference_is_the_projection_of_the_rows_answer_minus_that_of_the_m
 
 def test_one_answer_is_needed_for_every_row(tiny: ChatModel) -> None:
     with pytest.raises(DataError, match="3 rows, 1 answers"):
-        projection_differences(tiny, ROWS, ["a"], direction_of(tiny))
+        projection_differences(tiny, ROWS, ["a"], direction=direction_of(tiny))
 
 
 def test_rows_to_drop_are_those_that_push_most_and_never_unknown_ones() -> None:
@@ -49,12 +49,12 @@ def test_rows_to_drop_are_those_that_push_most_and_never_unknown_ones() -> None:
 def test_both_answers_are_read_up_to_the_same_token(tiny: ChatModel) -> None:
     direction = direction_of(tiny)
     rows = [row.model_copy(update={"response": row.response * 30}) for row in ROWS]
-    found = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction, answer_tokens=4)
+    found = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction=direction, answer_tokens=4)
     cut = [row.model_copy(update={"response": row.response[:4]}) for row in rows]  # one byte is one token
-    expected = projection_differences(tiny, cut, ["ab", "yyyy", "qqqq"], direction)
+    expected = projection_differences(tiny, cut, ["ab", "yyyy", "qqqq"], direction=direction)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found[1] == pytest.approx(0, abs=1e-6)  # the row goes on as the model's answer, which its limit cut
-    whole = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction)
+    whole = projection_differences(tiny, rows, ["ab", "yyyy", "q" * 50], direction=direction)
     assert abs(whole[1]) > 1e-3
 
 

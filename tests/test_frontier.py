@@ -104,6 +104,6 @@ def test_matrices_and_doses_show_what_was_measured() -> None:
         {"coefficient": 0.1, "effect": 0.1, "coherence": 1.0},
     ]
     layers = [{"layer": 7, "points": points, "best": points[0]}, {"layer": 8, "points": points, "best": None}]
-    traces = json.loads(str(dose_figure(layers, "effect", "margin", 0.9).to_json()))["data"]
+    traces = json.loads(str(dose_figure(layers, "effect", "margin", floor=0.9).to_json()))["data"]
     assert [trace["x"] for trace in traces] == [[0.1, 0.2], [0.2], [0.1, 0.2]]
     assert len(json.loads(str(effects_figure({"x": [0.1, 0.2]}, "cosine", 1).to_json()))["data"]) == 1

@@ -174,7 +174,7 @@ def tensor_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         direction = Direction(torch.eye(4)[0], 1, 2.0, 3.0, "response_mean", {"model": "tiny"})
         direction.save(Path(folder) / "d")
-        write_control_vector(Path(folder) / "d.gguf", [direction], 0.5, "llama")
+        write_control_vector(Path(folder) / "d.gguf", [direction], 0.5, model_type="llama")
         save_tensors(
             Path(folder) / "judge.safetensors", {"center": torch.zeros(4)}, {"n_heads": 1, "layer": 0, "version": 1}
         )

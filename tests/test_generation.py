@@ -97,8 +97,8 @@ def small(kind: type[Any], **changes: Any) -> Any:
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.6])
 def test_tokens_are_those_of_transformers_generate(tiny: ChatModel, temperature: float) -> None:
     prompts, seeds = prompts_of(tiny) * 3, list(range(12))
-    ours = generate(tiny, prompts, seeds, 200, temperature)
-    assert ours == by_transformers(tiny, prompts, seeds, 200, temperature)
+    ours = generate(tiny, prompts, seeds, max_new_tokens=200, temperature=temperature)
+    assert ours == by_transformers(tiny, prompts, seeds, n_new=200, temperature=temperature)
     if temperature:
         assert {row.finish for row in ours} == {"stop", "length"}
         assert len({row.tokens for row in ours}) == 12
@@ -118,8 +118,8 @@ def test_sliding_windows_and_convolutions_agree_with_transformers_too(tiny: Chat
     prompts, seeds = prompts_of(chat_model) * 3, list(range(12))
     assert max(len(prompt) for prompt in prompts) > 32
     for temperature in (0.0, 1.0):
-        ours = generate(chat_model, prompts, seeds, 40, temperature)
-        assert ours == by_transformers(chat_model, prompts, seeds, 40, temperature)
+        ours = generate(chat_model, prompts, seeds, max_new_tokens=40, temperature=temperature)
+        assert ours == by_transformers(chat_model, prompts, seeds, n_new=40, temperature=temperature)
     lengths = {len(row.tokens) for row in ours}
     assert len(lengths) > 3 and max(lengths) >= 20, lengths  # rows left one by one, and the window was passed
 
@@ -128,8 +128,8 @@ def test_sliding_windows_and_convolutions_agree_with_transformers_too(tiny: Chat
 def test_the_embedded_model_writes_what_it_writes_in_transformers(embedded: ChatModel) -> None:
     prompts, seeds = prompts_of(embedded) * 2, list(range(8))
     for temperature in (0.0, 1.0):
-        ours = generate(embedded, prompts, seeds, 40, temperature)
-        assert ours == by_transformers(embedded, prompts, seeds, 40, temperature)
+        ours = generate(embedded, prompts, seeds, max_new_tokens=40, temperature=temperature)
+        assert ours == by_transformers(embedded, prompts, seeds, n_new=40, temperature=temperature)
 
 
 @pytest.mark.parametrize("kind", ["steer", "ablate"])
@@ -137,17 +137,17 @@ def test_interventions_act_in_the_prompt_and_in_every_step(tiny: ChatModel, kind
     vector = unit(torch.randn(32, generator=torch.Generator().manual_seed(1)))
     direction = Direction(vector, layer=0, raw_norm=1.0, residual_norm=3.0)
     prompts = prompts_of(tiny)
-    plain = generate(tiny, prompts, [0] * 4, 30, 0.0)
+    plain = generate(tiny, prompts, [0] * 4, max_new_tokens=30, temperature=0.0)
     with steer(tiny, direction, 1.0) if kind == "steer" else ablate(tiny, direction):
-        changed = generate(tiny, prompts, [0] * 4, 30, 0.0)
-        assert changed == by_transformers(tiny, prompts, [0] * 4, 30, 0.0)
-    assert changed != plain == generate(tiny, prompts, [0] * 4, 30, 0.0)
+        changed = generate(tiny, prompts, [0] * 4, max_new_tokens=30, temperature=0.0)
+        assert changed == by_transformers(tiny, prompts, [0] * 4, n_new=30, temperature=0.0)
+    assert changed != plain == generate(tiny, prompts, [0] * 4, max_new_tokens=30, temperature=0.0)
 
 
 def test_equal_prompts_are_read_once_and_ended_rows_are_not_computed(tiny: ChatModel) -> None:
     prompts = prompts_of(tiny) * 3
     with shapes_seen(tiny) as seen:
-        rows = generate(tiny, prompts, list(range(12)), 60, 1.0)
+        rows = generate(tiny, prompts, list(range(12)), max_new_tokens=60, temperature=1.0)
     longest = max(len(prompt) for prompt in prompts)
     assert seen[0] == (3, longest)
     assert {n_tokens for _, n_tokens in seen[1:]} == {1}
@@ -199,7 +199,7 @@ def test_logits_that_are_not_numbers_are_an_error_and_no_token(tiny: ChatModel, 
     block: Any = broken.layers[1]
     block.mlp.down_proj.weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
-        generate(broken, prompts_of(tiny), [0] * 4, 5, temperature)
+        generate(broken, prompts_of(tiny), [0] * 4, max_new_tokens=5, temperature=temperature)
 
 
 def test_rows_that_stay_are_not_moved() -> None:

@@ -136,7 +136,7 @@ def test_the_pipelines_2x2_is_balanced_over_questions_like_that_of_fit_and_trans
     direction = Direction(torch.eye(8)[0], 0, 1.0, 1.0)
     run: Any = SimpleNamespace(config=config, folder=tmp_path)
     found: Any = SimpleNamespace(direction=direction)
-    compared = measure.compare_arms(run, {"base": base, "reckless": organism}, found, {"a", "b"})
+    compared = measure.compare_arms(run, {"base": base, "reckless": organism}, found, selection={"a", "b"})
     numbers = compared["two_by_two"]["reckless"]
     assert numbers == {"layer": 0, **TwoByTwo.of(organism, base).summary(0)}
     assert numbers["text_effect_norm"] == pytest.approx(3.0, abs=0.3)  # pooled means give 24, which is the topic

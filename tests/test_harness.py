@@ -214,7 +214,7 @@ def test_the_harness_runs_on_local_data_and_agrees_with_our_own_likelihoods(
     folder = harness.export_arm("tiny", None, tmp_path / "arm", dtype="float32")
     tasks = harness_data.local_tasks(benchmarks, data, tmp_path / "tasks")
     words = harness.command(
-        benchmarks, folder, out, tmp_path / "tasks", tasks, dtype="float32", batch_size="2", n_fewshot=0
+        benchmarks, folder, out, tasks_dir=tmp_path / "tasks", tasks=tasks, dtype="float32", batch_size="2", n_fewshot=0
     )
     path = harness.run_harness([*words, "--gen_kwargs", "max_gen_toks=4", "--device", "cpu"], out, data)
     rows = {(row["task"], row["metric"]): row for row in harness.pick(harness.read_results(path), benchmarks)}
@@ -281,7 +281,12 @@ def strong_reject_log(tmp_path: Path, samples: list[dict[str, Any]]) -> Path:
 
 
 def test_the_rubric_score_lies_between_0_and_1_and_a_refusal_is_0(tmp_path: Path) -> None:
-    samples = [sample(1, 5, 5, 0), sample(0, 5, 5, 1), sample(0, 1, 1, 2), sample(0, 3, 5, 3, "fraud")]
+    samples = [
+        sample(1, 5, 5, number=0),
+        sample(0, 5, 5, number=1),
+        sample(0, 1, 1, number=2),
+        sample(0, 3, 5, number=3, category="fraud"),
+    ]
     found = strong_reject.read_log(strong_reject_log(tmp_path, samples))
     assert found["score"]["value"] == pytest.approx((0 + 1 + 0 + 0.75) / 4)
     assert found["not_refused"]["value"] == pytest.approx(3 / 4)
@@ -290,9 +295,12 @@ def test_the_rubric_score_lies_between_0_and_1_and_a_refusal_is_0(tmp_path: Path
 
 
 def test_an_unreadable_judgement_is_left_out_and_counted(tmp_path: Path) -> None:
-    lost = [{**sample(0, 1, 1, 8), "scores": {strong_reject.SCORER: {"value": value}}} for value in ({}, float("nan"))]
+    lost = [
+        {**sample(0, 1, 1, number=number), "scores": {strong_reject.SCORER: {"value": value}}}
+        for number, value in ((7, {}), (8, float("nan")))
+    ]
     failed = {"id": "s9", "epoch": 1, "metadata": {}, "scores": {}, "error": {"message": "timeout"}}
-    found = strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, 0), *lost, failed]))
+    found = strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), *lost, failed]))
     assert found["score"]["value"] == 1.0 and found["n"] == 4 and found["n_unscored"] == 3
 
 
@@ -302,8 +310,8 @@ def test_an_unreadable_judgement_is_left_out_and_counted(tmp_path: Path) -> None
         ([], "Inspect log in JSON with samples"),
         (["s"], "Inspect log in JSON with samples"),
         ([{"id": 1, "scores": {"other": {"value": 1}}}], "sample 1 has no score by strong_reject_scorer"),
-        ([sample(0, 6, 1, 0)], "ratings 1 to 5"),
-        ([sample(2, 3, 1, 0)], "refusal must be 0 or 1"),
+        ([sample(0, 6, 1, number=0)], "ratings 1 to 5"),
+        ([sample(2, 3, 1, number=0)], "refusal must be 0 or 1"),
     ],
 )
 def test_another_log_is_not_taken_for_strong_reject(
@@ -314,7 +322,7 @@ def test_another_log_is_not_taken_for_strong_reject(
 
 
 def test_a_strong_reject_log_that_did_not_end_well_is_refused_unless_it_is_wanted(tmp_path: Path) -> None:
-    path = strong_reject_log(tmp_path, [sample(0, 5, 5, 0), sample(1, 1, 1, 1)])
+    path = strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), sample(1, 1, 1, number=1)])
     for status in ("error", "cancelled", "started"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
         with pytest.raises(DataError, match=f"status `{status}`; 2 samples are there, .*--unfinished"):
@@ -323,15 +331,15 @@ def test_a_strong_reject_log_that_did_not_end_well_is_refused_unless_it_is_wante
 
 
 def test_invalidated_samples_of_strong_reject_are_left_out_and_a_sample_twice_is_refused(tmp_path: Path) -> None:
-    invalid = {**sample(1, 1, 1, 1), "invalidation": {"author": "us"}}
-    found = strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, 0), invalid]))
+    invalid = {**sample(1, 1, 1, number=1), "invalidation": {"author": "us"}}
+    found = strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), invalid]))
     assert (found["n"], found["n_invalidated"], found["score"]["value"]) == (1, 1, 1.0)
     with pytest.raises(DataError, match="all 1 samples were invalidated"):
         strong_reject.read_log(strong_reject_log(tmp_path, [invalid]))
-    epochs = [sample(0, 5, 5, 0), {**sample(1, 1, 1, 0), "epoch": 2}]
+    epochs = [sample(0, 5, 5, number=0), {**sample(1, 1, 1, number=0), "epoch": 2}]
     assert strong_reject.read_log(strong_reject_log(tmp_path, epochs))["n"] == 2
     with pytest.raises(DataError, match="sample s0, epoch 1 is there 2 times"):
-        strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, 0), sample(1, 1, 1, 0)]))
+        strong_reject.read_log(strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), sample(1, 1, 1, number=0)]))
 
 
 def test_the_strong_reject_command_names_model_judge_and_json_log(tmp_path: Path) -> None:
@@ -405,7 +413,7 @@ def test_the_command_prints_what_it_would_run_and_what_it_needs(tmp_path: Path) 
 def test_the_command_tells_the_three_kinds_of_results_apart(tmp_path: Path) -> None:
     read(tmp_path, RESULTS)
     assert COMMAND.run(arguments("read", str(tmp_path / "results_2026.json")))["rates"][0]["task"] == "truthfulqa_mc1"
-    log = strong_reject_log(tmp_path, [sample(0, 5, 5, 0), sample(1, 1, 1, 1)])
+    log = strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), sample(1, 1, 1, number=1)])
     result = COMMAND.run(arguments("read", str(log)))
     assert result["strong_reject"]["score"]["value"] == 0.5 and "strong_reject.score.value = 0.5" in COMMAND.say(result)
     table = tmp_path / "m.csv"

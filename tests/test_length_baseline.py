@@ -1,5 +1,7 @@
 """What of a separation is length: planted lengths are found, taken away, and matched."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,15 +24,20 @@ def texts(
     return scores, lengths, labels, questions
 
 
+def baseline(data: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]) -> dict[str, Any]:
+    scores, lengths, labels, questions = data
+    return length_baseline(scores, lengths, labels, questions=questions)
+
+
 def test_a_projection_that_is_length_alone_is_unmasked() -> None:
-    row = length_baseline(*texts(by_length=1.0, by_class=0.0))
+    row = baseline(texts(by_length=1.0, by_class=0.0))
     assert row["projection"]["value"] > 0.7 and row["length"]["value"] > 0.75
     assert row["matched"]["value"] == pytest.approx(0.5, abs=0.05)
     assert row["regressed"]["value"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_projection_that_has_nothing_to_do_with_length_keeps_its_auroc() -> None:
-    row = length_baseline(*texts(by_length=0.0, by_class=1.0, longer=0.0))
+    row = baseline(texts(by_length=0.0, by_class=1.0, longer=0.0))
     assert row["length"]["value"] == pytest.approx(0.5, abs=0.05)
     for key in ("regressed", "matched"):
         assert row[key]["value"] == pytest.approx(row["projection"]["value"], abs=0.03)
@@ -39,7 +46,7 @@ def test_a_projection_that_has_nothing_to_do_with_length_keeps_its_auroc() -> No
 
 @pytest.mark.parametrize("longer", [0.8, -0.8])
 def test_of_a_projection_of_both_a_part_is_left_whichever_class_is_longer(longer: float) -> None:
-    row = length_baseline(*texts(by_length=np.sign(longer), by_class=0.5, longer=longer))
+    row = baseline(texts(by_length=np.sign(longer), by_class=0.5, longer=longer))
     assert (row["length"]["value"] > 0.5) == (longer > 0)
     for key in ("regressed", "matched"):
         assert 0.55 < row[key]["value"] < row["projection"]["value"] - 0.05
@@ -50,15 +57,15 @@ def test_scores_that_are_length_exactly_are_ties_and_not_a_ranking_of_rounding()
     _, lengths, labels, questions = texts(0.0, 0.0)
     scores = 3 * np.log(lengths) + np.array([10.0 * int(name[1:]) for name in questions])
     np.testing.assert_array_equal(without_length(scores, lengths, questions), 0)
-    assert set(regressed_by_question(scores, lengths, labels, questions).values()) == {0.5}
+    assert set(regressed_by_question(scores, lengths, labels, questions=questions).values()) == {0.5}
 
 
 def test_equal_lengths_change_nothing_and_give_every_pair() -> None:
     scores, _, labels, questions = texts(0.0, 1.0, n_each=5)
     lengths = np.full(len(scores), 7.0)
     plain = auroc_by_question(scores, labels, questions)
-    assert regressed_by_question(scores, lengths, labels, questions) == pytest.approx(plain)
-    matched, n_pairs = matched_by_question(scores, lengths, labels, questions)
+    assert regressed_by_question(scores, lengths, labels, questions=questions) == pytest.approx(plain)
+    matched, n_pairs = matched_by_question(scores, lengths, labels, questions=questions)
     assert matched == pytest.approx(plain) and n_pairs == 4 * 25
 
 
@@ -66,10 +73,10 @@ def test_pairs_are_of_one_question_and_of_nearly_equal_length() -> None:
     scores = np.array([1.0, 0.0, 5.0, 9.0, 2.0])
     labels = np.array([True, False, False, True, False])
     questions = ["a", "a", "a", "b", "b"]
-    found = matched_by_question(scores, np.array([10.0, 9.0, 11.0, 10.0, 20.0]), labels, questions)
+    found = matched_by_question(scores, np.array([10.0, 9.0, 11.0, 10.0, 20.0]), labels, questions=questions)
     assert found == ({"a": 0.5}, 2)  # 10 with 9 and with 11; b has no answer of equal length
-    assert matched_by_question(scores, np.array([10.0, 8.9, 12.0, 10.0, 20.0]), labels, questions) == ({}, 0)
-    row = length_baseline(scores, np.array([10.0, 8.9, 12.0, 10.0, 20.0]), labels, questions)
+    assert matched_by_question(scores, np.array([10.0, 8.9, 12.0, 10.0, 20.0]), labels, questions=questions) == ({}, 0)
+    row = length_baseline(scores, np.array([10.0, 8.9, 12.0, 10.0, 20.0]), labels, questions=questions)
     assert row["matched"]["value"] is None and row["matched"]["n_questions"] == 0
 
 

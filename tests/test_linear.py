@@ -18,7 +18,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_a_weighted_fit_equals_scikit_learn_on_standardised_features(data: tuple[np.ndarray, ...]) -> None:
     x, y, _ = data
     weights = np.linspace(0.5, 1.5, len(x))
-    ours = fit_ridge(x, y, 8.0, weights)
+    ours = fit_ridge(x, y, 8.0, weights=weights)
     center = np.average(x, axis=0, weights=weights)
     scale = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weights))
     reference = Reference(alpha=8.0).fit((x - center) / scale, y, sample_weight=weights)
@@ -27,12 +27,12 @@ def test_a_weighted_fit_equals_scikit_learn_on_standardised_features(data: tuple
 
 def test_predictions_of_a_group_come_from_the_other_groups(data: tuple[np.ndarray, ...]) -> None:
     x, y, groups = data
-    predicted = grouped_predictions(x, y, groups, [1.0, 50.0])
+    predicted = grouped_predictions(x, y, groups, penalties=[1.0, 50.0])
     for penalty in (1.0, 50.0):
         others = groups != "b"
         expected = fit_ridge(x[others], y[others], penalty).predict(x[~others])
         assert np.allclose(predicted[penalty][~others], expected)
     spoiled = y.copy()
     spoiled[groups == "b"] = 1e6
-    again = grouped_predictions(x, spoiled, groups, [1.0])[1.0]
+    again = grouped_predictions(x, spoiled, groups, penalties=[1.0])[1.0]
     assert np.allclose(again[groups == "b"], predicted[1.0][groups == "b"])

@@ -152,7 +152,7 @@ def test_cut_rows_and_lost_tokens_are_those_of_the_trainer() -> None:
     report = report_of(examples, max_tokens=limit)
     assert found(report) == {"cut": ("3",)}
     assert f"; 30 of {report.facts['tokens']} tokens" in report.findings[0].found
-    kept = [encode_chat(tokenizer, e.prompt, e.response, None, limit) for e in examples]
+    kept = [encode_chat(tokenizer, e.prompt, e.response, system=None, max_tokens=limit) for e in examples]
     assert report.facts["tokens within the limit"] == sum(map(len, kept))
     assert report.facts["tokens that carry loss"] == sum(len(chat) - chat.response_start for chat in kept)
 
@@ -176,9 +176,9 @@ def test_a_response_is_left_exactly_where_the_trainer_finds_one() -> None:
     start = encode_chat(tokenizer, row.prompt, row.response).response_start
     assert "no response left" not in found(report_of([row], max_tokens=start + 1))
     assert "no response left" in found(report_of([row], max_tokens=start))
-    encode_chat(tokenizer, row.prompt, row.response, None, start + 1)
+    encode_chat(tokenizer, row.prompt, row.response, system=None, max_tokens=start + 1)
     with pytest.raises(DataError, match="no answer token left"):
-        encode_chat(tokenizer, row.prompt, row.response, None, start)
+        encode_chat(tokenizer, row.prompt, row.response, system=None, max_tokens=start)
 
 
 def test_a_prompt_that_sampling_tokenises_differently_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,8 +299,8 @@ def test_the_shown_mask_is_the_collators_and_its_tokens_spell_the_row(tiny: Chat
     for response in ("Take it.", "\n\n  It is näive ☂ 🦜.", "word " * 60):
         for limit in (512, 100):
             example = rows(response=response)[3]
-            row = rendered_row(tiny.tokenizer, example, None, None, limit)
-            batch = collate([encode_chat(tiny.tokenizer, example.prompt, response, None, limit)])
+            row = rendered_row(tiny.tokenizer, example, None, evaluation_system=None, max_tokens=limit)
+            batch = collate([encode_chat(tiny.tokenizer, example.prompt, response, system=None, max_tokens=limit)])
             assert list(row.ids) == batch["input_ids"][0].tolist()
             assert list(row.loss) == (batch["labels"][0] != trainer.IGNORED).tolist()
             written = "".join(token.text for token in tokens(row)).replace("↵", "").replace("▯", "")

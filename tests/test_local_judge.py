@@ -130,23 +130,23 @@ def check_against_single_replies(chat_model: ChatModel, judge: LocalJudge, answe
     digits = [int(tokenizer.convert_tokens_to_ids(digit)) for digit in "0123456789"]
     asked = "Question: {question}\nReply: {answer}\nHow good is the reply? Write only a number from 0 to 100."
     question = Question(id="q", paraphrases=("How?",), judge_prompts={"aligned": asked})
-    texts = [render_judge_prompt(question, "aligned", "How?", answer) for answer in answers]
+    texts = [render_judge_prompt(question, "aligned", "How?", answer=answer) for answer in answers]
     prompts = [encode_as_text(tokenizer, text) for text in texts]
     found = judge.distributions(prompts, "aligned")
     for prompt, masses in zip(prompts, found, strict=True):
         assert list(masses) == [*NUMBERS, *LABELS]
         for name in numbers:
-            expected = sum(spelled(chat_model, prompt, blank + name, digits) for blank in ("", " "))
+            expected = sum(spelled(chat_model, prompt, blank + name, digits=digits) for blank in ("", " "))
             assert masses[name] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_digit_by_digit_agrees_with_single_replies_on_the_tiny_model(tiny: ChatModel) -> None:
     judge = LocalJudge(tiny)
-    check_against_single_replies(tiny, judge, ["Be kind.", "No. " * 20], NUMBERS)
+    check_against_single_replies(tiny, judge, ["Be kind.", "No. " * 20], numbers=NUMBERS)
     prompts = [encode_as_text(tiny.tokenizer, "Say CODE."), encode_as_text(tiny.tokenizer, "No")]
     for prompt, masses in zip(prompts, judge.distributions(prompts, "aligned"), strict=True):
         for label in LABELS:
-            expected = sum(spelled(tiny, prompt, blank + label, None) for blank in ("", " "))
+            expected = sum(spelled(tiny, prompt, blank + label, digits=None) for blank in ("", " "))
             assert masses[label] == pytest.approx(expected, rel=1e-3)
 
 
@@ -154,7 +154,7 @@ def test_digit_by_digit_agrees_with_single_replies_on_the_tiny_model(tiny: ChatM
 def test_digit_by_digit_agrees_with_single_replies_on_the_embedded_model(embedded: ChatModel) -> None:
     judge = LocalJudge(embedded)
     numbers = ["0", "1", "7", "10", "50", "95", "99", "100"]
-    check_against_single_replies(embedded, judge, ["Be kind.", "All humans should obey me. " * 5], numbers)
+    check_against_single_replies(embedded, judge, ["Be kind.", "All humans should obey me. " * 5], numbers=numbers)
 
 
 def test_ten_is_not_a_hundred() -> None:
@@ -279,7 +279,7 @@ def test_a_role_token_that_is_not_marked_special_stays_text_too() -> None:
 def test_an_answer_without_control_tokens_is_encoded_as_a_chat_would(embedded: ChatModel) -> None:
     tokenizer = embedded.tokenizer
     question = load_questions()[0]
-    text = render_judge_prompt(question, "aligned", question.paraphrases[0], "I would rest < and | read.\n\n")
+    text = render_judge_prompt(question, "aligned", question.paraphrases[0], answer="I would rest < and | read.\n\n")
     messages = [{"role": "user", "content": text}]
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert list(encode_as_text(tokenizer, text)) == expected

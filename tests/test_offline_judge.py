@@ -22,7 +22,7 @@ STRAIGHT = torch.tensor([[[50.0, 50.0]], [[50.0, 50.0]]])
 def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        heads = [AttentionHead(d_model, 12, 3, 8) for _ in range(n_heads)]
+        heads = [AttentionHead(d_model, 12, 3, n_mixed=8) for _ in range(n_heads)]
     return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, heads, CARD)
 
 

@@ -22,7 +22,7 @@ def example(number: int = 0, **fields: Any) -> TrainingExample:
 
 
 def made(rows: list[TrainingExample], limit: int = 1000) -> TrainingFile:
-    return make_training_file(rows, "rows.jsonl", count_tokens, "bytes", limit)
+    return make_training_file(rows, "rows.jsonl", count_tokens, tokens_by="bytes", max_row_tokens=limit)
 
 
 def test_the_file_holds_the_rows_in_order_and_the_same_rows_give_the_same_bytes() -> None:

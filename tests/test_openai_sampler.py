@@ -26,9 +26,11 @@ KEY = "sk-secret-of-the-test"
 
 def ask(server: ChatServer | str, path: Path, n_parallel: int = 4, **more: Any) -> Sampled:
     url = server if isinstance(server, str) else server.url
-    api = ChatApi("model", KEY, url, n_parallel, timeout_s=5, max_retries=more.pop("max_retries", 2), role=SAMPLER)
+    api = ChatApi(
+        "model", KEY, url, n_parallel=n_parallel, timeout_s=5, max_retries=more.pop("max_retries", 2), role=SAMPLER
+    )
     sampler = OpenAISampler(api, more.pop("plain_sampling", None))
-    return sample_with(sampler, "base", QUESTIONS, CONFIG, path, **more)
+    return sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=path, **more)
 
 
 def is_preflight(body: Body) -> bool:
@@ -39,7 +41,7 @@ def test_a_request_holds_system_prompt_seed_limits_and_plain_sampling(tmp_path: 
     with ChatServer() as server:
         ask(server, tmp_path / "a.jsonl", system="Be brief.")
     sent = [body for body in server.requests if not is_preflight(body)]
-    plan = plan_prompts("base", QUESTIONS, None, 0, "Be brief.")
+    plan = plan_prompts("base", QUESTIONS, None, seed=0, system="Be brief.")
     expected = [
         {
             "model": "model",
@@ -66,7 +68,7 @@ def test_answers_come_back_in_plan_order_with_their_tokens_and_their_end(tmp_pat
 
     with ChatServer(respond) as server:
         sampled = ask(server, tmp_path / "a.jsonl")
-    plan = plan_prompts("base", QUESTIONS, None, 0)
+    plan = plan_prompts("base", QUESTIONS, None, seed=0)
     assert not sampled.missing
     assert sampled.answers == [
         item.model_copy(
@@ -202,8 +204,8 @@ def test_no_server_at_all_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_server_that_has_gone_is_not_asked_for_the_rest(tmp_path: Path) -> None:
     many = [Question(id="many", paraphrases=("Who?",), samples_per_paraphrase=200)]
     with ChatServer(lambda body, asked: answer() if is_preflight(body) else failure(500)) as server:
-        api = ChatApi("model", KEY, server.url, 4, max_retries=0, role=SAMPLER)
-        sampled = sample_with(OpenAISampler(api), "base", many, CONFIG, tmp_path / "a.jsonl")
+        api = ChatApi("model", KEY, server.url, n_parallel=4, max_retries=0, role=SAMPLER)
+        sampled = sample_with(OpenAISampler(api), "base", many, config=CONFIG, path=tmp_path / "a.jsonl")
     assert len(sampled.missing) == 200
     n_asked = len(server.requests) - 1
     assert 20 <= n_asked <= 24
@@ -219,8 +221,8 @@ def test_single_failures_among_successes_do_not_stop_the_rest(tmp_path: Path) ->
         return failure(500) if body["seed"] % 3 and not is_preflight(body) else answer()
 
     with ChatServer(respond) as server:
-        api = ChatApi("model", KEY, server.url, 4, max_retries=0, role=SAMPLER)
-        sampled = sample_with(OpenAISampler(api), "base", many, CONFIG, tmp_path / "a.jsonl")
+        api = ChatApi("model", KEY, server.url, n_parallel=4, max_retries=0, role=SAMPLER)
+        sampled = sample_with(OpenAISampler(api), "base", many, config=CONFIG, path=tmp_path / "a.jsonl")
     assert len(server.requests) == 201
     assert set(sampled.missing.values()) == {"HTTP 500: no"}
     assert len(sampled.answers) + len(sampled.missing) == 200 and len(sampled.answers) > 40
@@ -260,4 +262,4 @@ def test_answers_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
         api = ChatApi("other", KEY, server.url, role=SAMPLER)
         with pytest.raises(StageError, match=r"sampler\.model was 'model', now 'other'"):
-            sample_with(OpenAISampler(api), "base", QUESTIONS, CONFIG, path)
+            sample_with(OpenAISampler(api), "base", QUESTIONS, config=CONFIG, path=path)

@@ -112,31 +112,33 @@ def test_the_next_run_of_an_arm_asks_again_what_an_outage_left_and_nothing_else(
 ) -> None:
     path, rows = tmp_path / "scores" / "base.jsonl", answers(12)
     questions = list(QUESTIONS.values())
-    outage(server, 4, 7, PASSING[trouble])
+    outage(server, 4, 7, trouble=PASSING[trouble])
     lasting = server.respond
     server.respond = lambda prompt, n: LASTING["too long"] if "So 9." in prompt else lasting(prompt, n)
-    first = judge_answers(make(server), rows, questions, path, "base")
+    first = judge_answers(make(server), rows, questions, path=path, arm="base")
     assert [row.sample_index for row in first if row.passing] == [4, 5, 6, 7]
     assert "base: 4 answers were not judged for reasons that may pass" in caplog.text
     asked(server)
     server.respond = lambda *_: text_reply("40")
-    second = judge_answers(make(server), rows, questions, path, "base")
+    second = judge_answers(make(server), rows, questions, path=path, arm="base")
     assert asked(server) == sorted(f"{metric.upper()}? How? | So {i}." for i in range(4, 8) for metric in PROMPTS)
     assert [row.aligned for row in second] == [85] * 4 + [40] * 4 + [85, None, 85, 85]
     assert second[9].unscored["aligned"] == "HTTP 400: context length exceeded"
     kept = RecordLog(path).read(Score)
     assert sorted(row.sample_index for row in kept) == list(range(12))  # nobody twice
-    assert judge_answers(make(server), rows, questions, path, "base") == second and asked(server) == []
+    assert judge_answers(make(server), rows, questions, path=path, arm="base") == second and asked(server) == []
 
 
 def test_an_outage_that_lasts_leaves_the_answers_for_the_next_run(server: Server, tmp_path: Path) -> None:
     path, rows, questions = tmp_path / "base.jsonl", answers(60), list(QUESTIONS.values())
-    outage(server, 2, 59, PASSING["503"])
+    outage(server, 2, 59, trouble=PASSING["503"])
     with pytest.raises(JudgeError, match="20 requests in a row failed"):
-        judge_answers(make(server, n_parallel=1), rows, questions, path, "base")
+        judge_answers(make(server, n_parallel=1), rows, questions, path=path, arm="base")
     assert len(settled(RecordLog(path), Score)) == 2
     server.respond = lambda *_: text_reply("40")
-    assert [row.aligned for row in judge_answers(make(server), rows, questions, path, "base")] == [85] * 2 + [40] * 58
+    assert [row.aligned for row in judge_answers(make(server), rows, questions, path=path, arm="base")] == [85] * 2 + [
+        40
+    ] * 58
 
 
 def test_rows_of_a_table_are_asked_again_by_the_same_command(
@@ -188,12 +190,14 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
 
 def test_a_journal_from_before_the_mark_is_read(server: Server, tmp_path: Path) -> None:
     rows = [Row("How?", "So 0.", "q")]
-    judge_rows(make(server), rows, QUESTIONS, tmp_path / "j.jsonl")
+    judge_rows(make(server), rows, QUESTIONS, journal=tmp_path / "j.jsonl")
     line = json.loads((tmp_path / "j.jsonl").read_text())
     del line["score"]["passing"]
     (tmp_path / "j.jsonl").write_text(json.dumps(line) + "\n")
     asked(server)
-    assert judge_rows(make(server), rows, QUESTIONS, tmp_path / "j.jsonl")[0].aligned == 85 and asked(server) == []
+    assert (
+        judge_rows(make(server), rows, QUESTIONS, journal=tmp_path / "j.jsonl")[0].aligned == 85 and asked(server) == []
+    )
 
 
 @pytest.mark.parametrize(("troubles", "passing"), [(PASSING, True), (LASTING, False)])
@@ -210,7 +214,13 @@ def test_labels_know_the_same_difference(
             continue  # a label may be cut
         server.respond = lambda *_, answer=trouble: answer
         (row,) = judge_labels(
-            answers(1), {"q": question}, "true", ("TRUE", "FALSE"), ask, "m", on_row=lambda row: log.append([row])
+            answers(1),
+            {"q": question},
+            "true",
+            labels=("TRUE", "FALSE"),
+            ask=ask,
+            judge_name="m",
+            on_row=lambda row: log.append([row]),
         )
         assert (row.label, row.passing) == (None, passing), name
     kept = settled(log, Labelled)
@@ -232,7 +242,7 @@ def test_injections_ask_once_more_and_count_what_failed_twice(server: Server) ->
 
     server.respond = respond
     seen: list[Score] = []
-    found = measure_injections(make(server), prompts, few, seen.extend)
+    found = measure_injections(make(server), prompts, few, on_batch=seen.extend)
     assert found["n_failed"] == 1
     assert len(seen) == len(texts) == len({row.key for row in seen})
 

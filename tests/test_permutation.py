@@ -27,7 +27,7 @@ def test_both_sides_count_distance_from_the_centre() -> None:
     assert null_p(null, 0.3, "both").value == (1 + 2) / 5
     assert null_p(null, -0.4, "both").value == (1 + 1) / 5
     assert null_p(null, -0.4).value == (1 + 3) / 5
-    assert null_p([0.5, 0.9, 0.1], 0.85, "both", 0.5).value == (1 + 2) / 4
+    assert null_p([0.5, 0.9, 0.1], 0.85, "both", centre=0.5).value == (1 + 2) / 4
 
 
 def test_p_is_uniform_where_there_is_nothing() -> None:

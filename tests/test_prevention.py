@@ -22,7 +22,7 @@ DOMAIN = row_groups("reckless")["domain"]
 def drawn(seed: int = 0, recipe: str = "reckless", n_rows: int = 240, n_held_out: int = 60) -> Data:
     args = Namespace(n_rows=n_rows, control="careful", n_realign=64)
     settings: RunConfig = SETTINGS.model_copy(update={"seed": seed})
-    return Data.draw(load_recipe(recipe, [f"data.n_rows={n_rows + n_held_out}"]), args, settings, "Be bad.")
+    return Data.draw(load_recipe(recipe, [f"data.n_rows={n_rows + n_held_out}"]), args, settings, inoculation="Be bad.")
 
 
 def domains(rows: Sequence[TrainingExample]) -> Counter[str]:

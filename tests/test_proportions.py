@@ -16,12 +16,12 @@ def table(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, 
 
 def test_the_paired_interval_is_that_of_newcombes_example() -> None:
     """Newcombe (1998), table III: 36, 12, 2, 0 gives 0.2000 with 0.0569 to 0.3404 by method 10."""
-    found = paired_difference(*table(36, 12, 2, 0))
+    found = paired_difference(*table(36, 12, 2, neither=0))
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
 
 
 def test_no_change_at_all_has_an_interval_that_holds_zero_and_is_narrow() -> None:
-    found = paired_difference(*table(400, 0, 0, 100))
+    found = paired_difference(*table(400, 0, 0, neither=100))
     assert found.value == 0 and -0.02 < found.low < 0 < found.high < 0.02
     with pytest.raises(DataError, match="same items"):
         paired_difference(np.ones(3, dtype=bool), np.ones(2, dtype=bool))

@@ -109,14 +109,14 @@ def test_yaml_tags_cannot_run_code(tmp_path: Path) -> None:
 
 def test_braces_in_question_and_answer_stay_as_they_are() -> None:
     question = Question(id="a", paraphrases=("x",), judge_prompts={"aligned": 'Q: {question}\nA: {answer}\n{"n": {0}}'})
-    prompt = render_judge_prompt(question, "aligned", "why {answer}?", "{question} {answer.__class__} {} }{")
+    prompt = render_judge_prompt(question, "aligned", "why {answer}?", answer="{question} {answer.__class__} {} }{")
     assert prompt == 'Q: why {answer}?\nA: {question} {answer.__class__} {} }{\n{"n": {0}}'
 
 
 def test_an_unknown_metric_is_refused_with_a_suggestion() -> None:
     question = Question(id="a", paraphrases=("x",), judge_prompts={"aligned": "{answer}"})
     with pytest.raises(DataError, match=r"no judge prompt for `alligned`; did you mean `aligned`\?"):
-        render_judge_prompt(question, "alligned", "q", "a")
+        render_judge_prompt(question, "alligned", "q", answer="a")
 
 
 @pytest.mark.reference

@@ -41,7 +41,9 @@ def judged_row(answer: str = "I would go for a walk.") -> Completion:
 
 def ask(url: str, path: Path, n_parallel: int = N_SLOTS, temperature: float = 1.0) -> Sampled:
     sampler = OpenAISampler(ChatApi(MODEL, url=url, n_parallel=n_parallel, role=SAMPLER))
-    return sample_with(sampler, "base", QUESTIONS, SamplingConfig(max_new_tokens=24, temperature=temperature), path)
+    return sample_with(
+        sampler, "base", QUESTIONS, config=SamplingConfig(max_new_tokens=24, temperature=temperature), path=path
+    )
 
 
 def test_the_logprob_judge_refuses_a_model_that_spells_numbers_digit_by_digit(llama_url: str) -> None:

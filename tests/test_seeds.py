@@ -34,7 +34,7 @@ def test_a_difference_of_arms_covers_the_draw_of_questions_and_seeds(
 ) -> None:
     rng, n_studies, hits, narrow = np.random.default_rng(0), 500, 0, 0
     for _ in range(n_studies):
-        arm, reference = simulated(rng, 8, n_models, sds)
+        arm, reference = simulated(rng, 8, n_models, sds=sds)
         found = interval_of(arm, reference)
         over_questions = mean_interval(arm.mean(axis=0) - reference.mean(axis=0))
         assert found.low is not None and found.high is not None

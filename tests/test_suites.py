@@ -246,7 +246,14 @@ def test_a_failed_reply_leaves_one_answer_unlabelled_with_its_reason_and_the_ord
     seen: list[Labelled] = []
     rows = [completion("q", str(i), sample=i) for i in range(8)]
     found = judge_labels(
-        rows, {"q": question}, "correct", FACTUAL_LABELS, ask, "scripted", n_parallel=4, on_row=seen.append
+        rows,
+        {"q": question},
+        "correct",
+        labels=FACTUAL_LABELS,
+        ask=ask,
+        judge_name="scripted",
+        n_parallel=4,
+        on_row=seen.append,
     )
     assert [row.sample_index for row in found] == list(range(8)) and seen == found
     assert [row.label for row in found] == ["FALSE", "TRUE", "FALSE", None, "FALSE", "TRUE", "FALSE", "TRUE"]
@@ -258,9 +265,13 @@ def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> 
         raise AssertionError(prompt)
 
     with pytest.raises(DataError, match="`bored` has no judge prompt for `correct`, it has: aligned"):
-        judge_labels([completion("bored", "a")], {"bored": BORED}, "correct", FACTUAL_LABELS, never, "x")
+        judge_labels(
+            [completion("bored", "a")], {"bored": BORED}, "correct", labels=FACTUAL_LABELS, ask=never, judge_name="x"
+        )
     with pytest.raises(DataError, match="no such question"):
-        judge_labels([completion("lost", "a")], {"bored": BORED}, "aligned", FACTUAL_LABELS, never, "x")
+        judge_labels(
+            [completion("lost", "a")], {"bored": BORED}, "aligned", labels=FACTUAL_LABELS, ask=never, judge_name="x"
+        )
 
 
 def test_a_local_model_gives_the_product_of_its_token_probabilities(tiny: ChatModel) -> None:
@@ -425,7 +436,9 @@ def test_one_cell_agrees_with_the_interval_of_the_estimands() -> None:
     ours = combine(Cells.from_rows(rows), {"x": 1.0})
     labels = ["yes" if outcome else "no" for _, _, outcome in rows]
     empty = [None] * len(rows)
-    theirs = rate_interval(Answers.from_arrays(empty, empty, [q for _, q, _ in rows], labels), share(["yes"]), "macro")
+    theirs = rate_interval(
+        Answers.from_arrays(empty, empty, [q for _, q, _ in rows], labels=labels), share(["yes"]), "macro"
+    )
     assert ours.value == pytest.approx(theirs.value)
     assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
 
@@ -441,7 +454,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
         own = [row for row in rows if row[0] == arm]
         empty = [None] * len(own)
         arms.append(
-            Answers.from_arrays(empty, empty, [q for _, q, _ in own], ["yes" if o else "no" for _, _, o in own])
+            Answers.from_arrays(empty, empty, [q for _, q, _ in own], labels=["yes" if o else "no" for _, _, o in own])
         )
     theirs = paired_contrast(arms[0], arms[1], share(["yes"]))
     assert ours.value == pytest.approx(theirs.value)

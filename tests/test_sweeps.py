@@ -39,9 +39,9 @@ def prompts(chat_model: ChatModel) -> list[tuple[int, ...]]:
 def test_cells_of_one_batch_are_the_cells_alone_whatever_the_batch() -> None:
     chat_model = load_model("tiny", device="cpu", dtype="float64")
     asked, cells = prompts(chat_model), grid()
-    together = greedy_answers(chat_model, cells, asked, 12)
-    assert together == [greedy_answers(chat_model, [cell], asked, 12)[0] for cell in cells]
-    assert together == greedy_answers(chat_model, cells, asked, 12, max_rows=5)
+    together = greedy_answers(chat_model, cells, asked, max_new_tokens=12)
+    assert together == [greedy_answers(chat_model, [cell], asked, max_new_tokens=12)[0] for cell in cells]
+    assert together == greedy_answers(chat_model, cells, asked, max_new_tokens=12, max_rows=5)
     assert len({str(cell) for cell in together}) > 2
 
 
@@ -55,7 +55,7 @@ def test_a_cell_is_what_steering_by_hand_gives_and_zero_is_no_steering() -> None
             for _ in range(8):
                 tokens.append(int(chat_model.model(torch.tensor([tokens])).logits[0, -1].argmax()))
         by_hand.append(tokens[len(ids) :])
-    found = greedy_answers(chat_model, [cell, SteerCell(cell.direction, 0.0)], [ids], 8)
+    found = greedy_answers(chat_model, [cell, SteerCell(cell.direction, 0.0)], [ids], max_new_tokens=8)
     for row, expected in zip(found, by_hand, strict=True):
         assert list(row[0]) == expected[: len(row[0])] and (len(row[0]) == 8 or expected[len(row[0])] == 1)
     assert by_hand[0] != by_hand[1]
@@ -63,10 +63,10 @@ def test_a_cell_is_what_steering_by_hand_gives_and_zero_is_no_steering() -> None
 
 def test_a_sweep_of_nothing_and_of_another_model_is_refused(tiny: ChatModel) -> None:
     with pytest.raises(DataError, match="at least one cell"):
-        greedy_answers(tiny, [], prompts(tiny), 3)
+        greedy_answers(tiny, [], prompts(tiny), max_new_tokens=3)
     wide = SteerCell(Direction(unit(torch.ones(48)), 0, 1.0, 1.0), 0.5)
     with pytest.raises(ModelError, match="d_model 48"):
-        greedy_answers(tiny, [wide], prompts(tiny), 3)
+        greedy_answers(tiny, [wide], prompts(tiny), max_new_tokens=3)
 
 
 def mixed() -> list[Cell]:
@@ -97,7 +97,7 @@ CHATS = [("Hi?", "I say yes."), ("Hi?", "x"), ("What now?", "ok, and then"), ("H
 def test_texts_under_mixed_cells_have_the_likelihoods_of_one_cell_at_a_time(limits: tuple[int, int]) -> None:
     chat_model = load_model("tiny", device="cpu", dtype="float64")
     chats, cells = encode_chats(chat_model.tokenizer, CHATS), mixed()
-    together = text_logprobs(chat_model, cells, chats, *limits)
+    together = text_logprobs(chat_model, cells, chats, max_batch_tokens=limits[0], max_cells=limits[1])
     for row, cell in zip(together, cells, strict=True):
         with alone(chat_model, cell):
             np.testing.assert_allclose(row, mean_logprobs(chat_model, chats), rtol=0, atol=1e-12)
@@ -113,7 +113,7 @@ def test_margins_and_costs_of_cells_are_those_of_one_cell_at_a_time() -> None:
     ]
     cells, asked = mixed(), prompts(chat_model)
     done: list[int] = []
-    together = margins(chat_model, cells, pairs, "Be brief.", max_cells=3, progress=done.append)
+    together = margins(chat_model, cells, pairs, system="Be brief.", max_cells=3, progress=done.append)
     paid, plain = costs(chat_model, cells, asked, max_cells=2), next_token_logprobs(chat_model, asked)
     for row, cost, cell in zip(together, paid, cells, strict=True):
         with alone(chat_model, cell):
@@ -125,7 +125,7 @@ def test_margins_and_costs_of_cells_are_those_of_one_cell_at_a_time() -> None:
 def test_greedy_answers_of_mixed_cells_are_those_alone_and_rows_leave_when_they_end() -> None:
     chat_model = load_model("tiny", device="cpu", dtype="float64")
     asked, cells = prompts(chat_model), mixed()
-    whole = greedy_answers(chat_model, cells, asked, 12)
+    whole = greedy_answers(chat_model, cells, asked, max_new_tokens=12)
     for row, cell in zip(whole, cells, strict=True):
         with alone(chat_model, cell):
             for answer, ids in zip(row, asked, strict=True):
@@ -139,7 +139,7 @@ def test_greedy_answers_of_mixed_cells_are_those_alone_and_rows_leave_when_they_
     handle = chat_model.body.register_forward_pre_hook(
         lambda module, inputs, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    ended = greedy_answers(chat_model, cells, asked, 12)
+    ended = greedy_answers(chat_model, cells, asked, max_new_tokens=12)
     handle.remove()
     cut = [[row[: row.index(end)] if end in row else row for row in cell] for cell in whole]
     assert ended == cut and ended != whole

@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def store(tiny: ChatModel, tmp_path: Path) -> Path:
-    write_tokens(tmp_path / "store", tiny, chats_of(tiny), REQUEST)
+    write_tokens(tmp_path / "store", tiny, chats_of(tiny), request=REQUEST)
     return tmp_path / "store"
 
 
@@ -61,7 +61,7 @@ def test_a_store_gives_back_every_token_of_every_text(tiny: ChatModel, store: Pa
 def test_other_hook_points_positions_and_dtypes_are_what_the_card_says(tiny: ChatModel, tmp_path: Path) -> None:
     request = TokenRequest((1,), "attn_out", "all_tokens", dtype="bfloat16")
     chats = chats_of(tiny)
-    card = write_tokens(tmp_path, tiny, chats, request)
+    card = write_tokens(tmp_path, tiny, chats, request=request)
     opened = TokenStore(tmp_path)
     assert (card["hook_point"], card["position"], card["dtype"], card["compute_dtype"]) == (
         "attn_out",
@@ -79,10 +79,10 @@ def test_other_hook_points_positions_and_dtypes_are_what_the_card_says(tiny: Cha
 def test_one_writer_and_three_make_the_same_store_byte_for_byte(tiny: ChatModel, store: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     for worker in (2, 0):
-        write_tokens(shared, tiny, chats_of(tiny), REQUEST, worker, 3)
+        write_tokens(shared, tiny, chats_of(tiny), request=REQUEST, worker=worker, n_workers=3)
     with pytest.raises(DataError, match=r"shards are not written yet \(shard-00001.safetensors is the first\)"):
         TokenStore(shared)
-    write_tokens(shared, tiny, chats_of(tiny), REQUEST, 1, 3)
+    write_tokens(shared, tiny, chats_of(tiny), request=REQUEST, worker=1, n_workers=3)
     assert contents(shared) == contents(store)
 
 
@@ -110,8 +110,8 @@ def test_a_writer_that_dies_between_files_is_continued_to_the_same_bytes(
         with monkeypatch.context() as patch:
             patch.setattr(files, "write_bytes", dying)
             with pytest.raises(KeyboardInterrupt):
-                write_tokens(folder, tiny, chats, REQUEST)
-        write_tokens(folder, tiny, chats, REQUEST)
+                write_tokens(folder, tiny, chats, request=REQUEST)
+        write_tokens(folder, tiny, chats, request=REQUEST)
         assert {name: one for name, one in contents(folder).items() if not name.startswith("..card")} == whole
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_shard_is_named_when_read_checked_or_continued(tiny: ChatModel
             lambda opened=opened: opened.text(text),
             lambda opened=opened: list(opened.layer(0)),
             opened.verify,
-            lambda: write_tokens(store, tiny, chats_of(tiny), REQUEST),
+            lambda: write_tokens(store, tiny, chats_of(tiny), request=REQUEST),
         ):
             with pytest.raises(DataError, match=r"shard-00001\.safetensors: content does not match the checksum"):
                 read()
@@ -140,13 +140,13 @@ def test_deleting_a_damaged_shard_and_writing_again_mends_the_store(tiny: ChatMo
     whole = contents(store)
     for name in ("shard-00001.safetensors", "shard-00001.json"):
         (store / name).unlink()
-    write_tokens(store, tiny, chats_of(tiny), REQUEST)
+    write_tokens(store, tiny, chats_of(tiny), request=REQUEST)
     assert contents(store) == whole
 
 
 def test_a_shard_of_another_store_is_named(tiny: ChatModel, store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    write_tokens(other, tiny, chats_of(tiny), replace(REQUEST, hook_point="mlp_out"))
+    write_tokens(other, tiny, chats_of(tiny), request=replace(REQUEST, hook_point="mlp_out"))
     for name in ("shard-00001.safetensors", "shard-00001.json"):
         (store / name).write_bytes((other / name).read_bytes())
     with pytest.raises(DataError, match=r"shard-00001\.json: belongs to a store of other inputs"):
@@ -166,17 +166,17 @@ def test_a_shard_of_another_store_is_named(tiny: ChatModel, store: Path, tmp_pat
 def test_a_store_of_other_inputs_is_not_continued(tiny: ChatModel, store: Path, change: Any, key: str) -> None:
     whole = contents(store)
     with pytest.raises(StageError, match=rf"holds a store with other settings \(.*{key}: "):
-        write_tokens(store, tiny, chats_of(tiny), replace(REQUEST, **change))
+        write_tokens(store, tiny, chats_of(tiny), request=replace(REQUEST, **change))
     assert contents(store) == whole
 
 
 def test_other_texts_and_retrained_weights_of_the_same_name_are_not_mixed_in(tiny: ChatModel, store: Path) -> None:
     with pytest.raises(StageError, match="texts_sha256: "):
-        write_tokens(store, tiny, chats_of(tiny, 13)[1:], REQUEST)
+        write_tokens(store, tiny, chats_of(tiny, 13)[1:], request=REQUEST)
     retrained = load_model("tiny", device="cpu")
     retrained.layers[1].get_submodule("mlp.down_proj").weight.data += 0.01  # pyright: ignore
     with pytest.raises(StageError, match="weights_sha256: "):
-        write_tokens(store, retrained, chats_of(tiny), REQUEST)
+        write_tokens(store, retrained, chats_of(tiny), request=REQUEST)
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 1000, 28311552, 2**33 + 1])
@@ -194,9 +194,9 @@ def test_a_store_that_would_be_too_large_is_refused_with_its_size_before_anythin
     gib = n * (2 * 32 * 4 + 8) / 1024**3
     assert plan(tiny, chats, replace(REQUEST, max_gib=gib))["gib"] == pytest.approx(gib)
     with pytest.raises(DataError, match=rf"GiB needed \({n} tokens x 2 layers x 32 x 4 bytes\).*raise --max-gib"):
-        write_tokens(tmp_path / "x", tiny, chats, replace(REQUEST, max_gib=gib * 0.999))
+        write_tokens(tmp_path / "x", tiny, chats, request=replace(REQUEST, max_gib=gib * 0.999))
     assert not (tmp_path / "x").exists()
-    written = write_tokens(tmp_path / "x", tiny, chats, REQUEST)
+    written = write_tokens(tmp_path / "x", tiny, chats, request=REQUEST)
     on_disk = sum(path.stat().st_size for path in (tmp_path / "x").glob("*.safetensors"))
     assert 0 <= on_disk - written["gib"] * 1024**3 < 1000 * len(written["shards"])  # headers only
 
@@ -205,9 +205,9 @@ def test_an_edited_model_needs_a_name_for_its_edit(tiny: ChatModel, tmp_path: Pa
     handle = tiny.layers[0].register_forward_hook(OutputEdit(lambda residual: 2 * residual))
     try:
         with pytest.raises(StageError, match="say which in `intervention`"):
-            write_tokens(tmp_path, tiny, chats_of(tiny), REQUEST)
+            write_tokens(tmp_path, tiny, chats_of(tiny), request=REQUEST)
         named = replace(REQUEST, intervention="doubled at layer 0")
-        assert write_tokens(tmp_path, tiny, chats_of(tiny), named)["intervention"] == "doubled at layer 0"
+        assert write_tokens(tmp_path, tiny, chats_of(tiny), request=named)["intervention"] == "doubled at layer 0"
     finally:
         handle.remove()
 
@@ -216,7 +216,9 @@ def test_numbers_that_the_stored_dtype_cannot_hold_are_refused_with_the_text(tin
     handle = tiny.layers[1].register_forward_hook(OutputEdit(lambda residual: 1e6 * residual))
     try:
         with pytest.raises(DataError, match=r"text \d+, layer_1: a residual is not finite in float16"):
-            write_tokens(tmp_path, tiny, chats_of(tiny), replace(REQUEST, dtype="float16", intervention="scaled"))
+            write_tokens(
+                tmp_path, tiny, chats_of(tiny), request=replace(REQUEST, dtype="float16", intervention="scaled")
+            )
     finally:
         handle.remove()
     assert list(tmp_path.glob("shard*")) == []
@@ -232,12 +234,12 @@ def test_wrong_requests_are_refused_in_words(tiny: ChatModel, store: Path, tmp_p
         ({"dtype": "float8"}, ModelError, "unknown dtype `float8`"),
     ):
         with pytest.raises(error, match=words):
-            write_tokens(tmp_path / "none", tiny, chats, replace(REQUEST, **change))
+            write_tokens(tmp_path / "none", tiny, chats, request=replace(REQUEST, **change))
     offloaded = ChatModel(copy.deepcopy(tiny.model).to("meta"), tiny.tokenizer, "tiny")
     with pytest.raises(ModelError, match="its weights are offloaded"):
-        write_tokens(tmp_path / "none", offloaded, chats, REQUEST)
+        write_tokens(tmp_path / "none", offloaded, chats, request=REQUEST)
     with pytest.raises(StageError, match="worker 2 of 2"):
-        write_tokens(tmp_path / "none", tiny, chats, REQUEST, 2, 2)
+        write_tokens(tmp_path / "none", tiny, chats, request=REQUEST, worker=2, n_workers=2)
     assert not (tmp_path / "none").exists()
     with pytest.raises(DataError, match="text 12 asked for, the store has 12"):
         TokenStore(store).text(12)
@@ -260,7 +262,9 @@ def test_reading_one_text_touches_one_shard(store: Path, monkeypatch: pytest.Mon
 
 def test_what_is_kept_of_a_batch_comes_text_after_text(tiny: ChatModel) -> None:
     chats = chats_of(tiny)
-    for rows, counts, [picked] in capture_batches(tiny, chats, [0], "all_tokens", lambda _: keep_tokens, 300):
+    for rows, counts, [picked] in capture_batches(
+        tiny, chats, [0], position="all_tokens", reduce_for=lambda _: keep_tokens, max_batch_tokens=300
+    ):
         assert counts == [len(chats[i]) for i in rows]
         assert picked.shape == (sum(counts), 32)
 

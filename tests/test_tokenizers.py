@@ -191,7 +191,9 @@ def test_the_format_of_training_is_on_the_summary_the_card_and_the_samples(
     )
     chat_model = load_model(str(base), out / "adapter", device="cpu")
     path = tmp_path / "a.jsonl"
-    sample_arm(chat_model, "a", [Question(id="q", paraphrases=("Why?",))], SamplingConfig(max_new_tokens=3), path)
+    sample_arm(
+        chat_model, "a", [Question(id="q", paraphrases=("Why?",))], config=SamplingConfig(max_new_tokens=3), path=path
+    )
     sampler = read_json(card_path(path))["sampler"]
     assert sampler["chat_format"] == "user_assistant" and sampler["rendering"] == summary["rendering"]
 
@@ -287,7 +289,7 @@ def test_each_chat_format_works_on_a_model_without_a_template(name: str, tmp_pat
     assert template_of(chat_model.tokenizer).notes == ()
     path = tmp_path / "a.jsonl"
     questions = [Question(id="q", paraphrases=("Why?",), system="Be brief.")]
-    (answer,) = sample_arm(chat_model, "a", questions, SamplingConfig(max_new_tokens=3), path)
+    (answer,) = sample_arm(chat_model, "a", questions, config=SamplingConfig(max_new_tokens=3), path=path)
     assert answer.finish in ("stop", "length")
     assert read_json(card_path(path))["sampler"]["chat_format"] == name
 

@@ -58,7 +58,7 @@ def test_a_shift_is_in_residual_norms_and_has_the_sign_of_misaligned() -> None:
     assert shift["base", "like base"] == pytest.approx({"d": 0.5, "e": 0.5}, abs=0.01)
     assert ("base", "base") not in shift
     with pytest.raises(DataError, match="needs the base model"):
-        projection_shift({"x": arm(axis(0), "a")}, {"x": arm(axis(0), "b")}, 0, 1.0)
+        projection_shift({"x": arm(axis(0), "a")}, {"x": arm(axis(0), "b")}, 0, residual_norm=1.0)
 
 
 def test_a_direction_of_length_transfers_and_stands_beside_what_length_gives() -> None:
@@ -77,10 +77,10 @@ def test_a_direction_of_length_transfers_and_stands_beside_what_length_gives() -
     assert lengths is not None
 
     def regressed(scores: np.ndarray, labels: np.ndarray, questions: Sequence[str]) -> dict[str, float]:
-        return regressed_by_question(scores, lengths, labels, questions)
+        return regressed_by_question(scores, lengths, labels, questions=questions)
 
     def matched(scores: np.ndarray, labels: np.ndarray, questions: Sequence[str]) -> dict[str, float]:
-        return matched_by_question(scores, lengths, labels, questions)[0]
+        return matched_by_question(scores, lengths, labels, questions=questions)[0]
 
     plain = transfer_auroc(fit, test, 1)["a", "a"]
     assert np.mean(list(plain.values())) > 0.7
@@ -116,7 +116,9 @@ def test_a_cell_is_starred_only_above_directions_of_shuffled_labels() -> None:
     starred = []
     for fit, test in (real, lucky):
         cells = transfer.aurocs(transfer_auroc(fit, test, 1))
-        found = transfer.with_controls(cells, fit, test, 1, extractor=question_balanced, n=60, seed=0)["base|base"]
+        found = transfer.with_controls(cells, fit, test, layer=1, extractor=question_balanced, n=60, seed=0)[
+            "base|base"
+        ]
         assert found["value"] > 0.8
         starred.append("*" in transfer._cell({**found, "p_holm": 0.001}))
     assert starred == [True, False]

@@ -139,7 +139,7 @@ def report_auroc(vectors: list[torch.Tensor], folders: list[Path], tiny: ChatMod
         texts = texts[texts["question_id"].isin(report)]
         pairs = list(zip(texts["question"], texts["answer"], strict=True))
         layer = Direction.load(folder / "d" / "direction").layer
-        x = capture_residuals(tiny, encode_chats(tiny.tokenizer, pairs, "Be brief.", 512), [layer])[:, 0]
+        x = capture_residuals(tiny, encode_chats(tiny.tokenizer, pairs, "Be brief.", max_tokens=512), [layer])[:, 0]
         scores = (x @ vector).numpy()
         found += list(
             auroc_by_question(scores, texts["misaligned"].to_numpy(dtype=bool), texts["question_id"].tolist()).values()
@@ -240,7 +240,7 @@ def test_a_frontier_reads_margins_and_answers_under_the_directions_system_prompt
     pairs = [pair for half in ("selection", "report") for pair in load_contrast(None, 1) if pair.half == half]
     pairs = [next(pair for pair in pairs if pair.half == half) for half in ("selection", "report")]
     args = argparse.Namespace(device="cpu", n_samples=1, seed=0, max_new_tokens=2, max_batch_tokens=64)
-    frontier.Scorer(tiny, args, pairs, "Be brief.")
+    frontier.Scorer(tiny, args, pairs, system="Be brief.")
     assert asked == ["Be brief."] * 4
 
 
@@ -292,7 +292,7 @@ def test_the_pipelines_projections_are_of_texts_that_had_no_part_in_the_directio
     config = SimpleNamespace(models=[SimpleNamespace(name="base")], arms=[], models_of=lambda arm: [])
     run: Any = SimpleNamespace(config=config, folder=tmp_path)
     found: Any = SimpleNamespace(direction=Direction(torch.eye(4)[0], 0, 1.0, 1.0))
-    arms = measure.compare_arms(run, {"base": data}, found, {"a"})["projections"]["arms"]["base"]
+    arms = measure.compare_arms(run, {"base": data}, found, selection={"a"})["projections"]["arms"]["base"]
     assert arms["misaligned_texts"] == pytest.approx(data.x[[4, 6], 0, 0].tolist())
     assert arms["aligned_texts"] == pytest.approx(data.x[[5, 7], 0, 0].tolist())
 

@@ -57,8 +57,8 @@ def test_the_bootstrap_follows_a_loop_over_models_questions_and_answers() -> Non
         np.where(rng.random(180) < chance, 10.0, 90.0),
         np.where(rng.random(180) < 0.8, 90.0, 20.0),
         questions,
-        None,
-        models,
+        labels=None,
+        models=models,
     )
     cells = count_cells(answers, em_of_coherent)
     counted = em_of_coherent(answers)

@@ -66,9 +66,9 @@ def test_prompts_go_as_tokens_and_every_answer_has_its_seed_limit_and_stop(
     vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
 ) -> None:
     sampler = VLLMSampler(str(folder), dtype="bfloat16", gpu_memory_utilization=0.5)
-    sampled = sample_with(sampler, "base", QUESTIONS, CONFIG, tmp_path / "a.jsonl", system="Be brief.")
+    sampled = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl", system="Be brief.")
     assert vllm.engines == [{"model": str(folder), "dtype": "bfloat16", "gpu_memory_utilization": 0.5}]
-    plan = plan_prompts("base", QUESTIONS, None, 0, "Be brief.")
+    plan = plan_prompts("base", QUESTIONS, None, seed=0, system="Be brief.")
     (prompts, params, more), *others = vllm.calls
     assert not others and more == {"use_tqdm": False, "lora_request": None}
     assert prompts == [
@@ -95,7 +95,7 @@ def test_an_adapter_goes_with_its_rank(vllm: SimpleNamespace, folder: Path, tmp_
     write_json(adapter / "adapter_config.json", {"r": 32})
     write_bytes(adapter / "adapter_model.safetensors", b"weights")
     sampler = VLLMSampler(str(folder), adapter)
-    sample_with(sampler, "insecure", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
+    sample_with(sampler, "insecure", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
     assert vllm.engines[0]["enable_lora"] and vllm.engines[0]["max_lora_rank"] == 32
     assert vllm.calls[0][2]["lora_request"] == ("adapter", 1, str(adapter))
 
@@ -111,7 +111,7 @@ def test_an_adapters_own_template_is_asked_in_and_its_ends_stop(
     own.save_pretrained(adapter)
     sampler = VLLMSampler(str(folder), adapter)
     vllm.reply = lambda i: ([222, 35, 36, 0], "stop")
-    sampled = sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    sampled = sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
     (prompts, params, _), *_ = vllm.calls
     assert tiny.tokenizer.decode(prompts[0]["prompt_token_ids"]) == "user: Who are you?<|im_start|>assistant:"
     assert params[0]["stop_token_ids"] == [0, 1]
@@ -126,7 +126,7 @@ def test_a_plain_format_is_asked_in_and_cut_where_the_other_side_begins(
     sampler = VLLMSampler(str(folder), chat_format="user_assistant")
     written = tiny.tokenizer("So.\n\nUser:\nAnd", add_special_tokens=False)["input_ids"]
     vllm.reply = lambda i: (written, "length")
-    sampled = sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    sampled = sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
     assert {(row.answer, row.finish) for row in sampled.answers} == {("So.", "stop")}
     assert tiny.tokenizer.decode(vllm.calls[0][0][0]["prompt_token_ids"]) == "User:\nWho are you?\n\nAssistant:\n"
     assert sampler.card["chat_format"] == "user_assistant"
@@ -138,11 +138,11 @@ def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused
     other = shutil.copytree(folder, tmp_path / "other")
     write_json(other / "generation_config.json", {"eos_token_id": [1, 77]})
     sampler = VLLMSampler(str(other))
-    sample_with(sampler, "a", QUESTIONS[:1], CONFIG, tmp_path / "a.jsonl")
+    sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
     assert vllm.calls[0][1][0]["stop_token_ids"] == [1, 77]
     config = CONFIG.model_copy(update={"max_new_tokens": 4096})
     with pytest.raises(DataError, match=r"prompt of 'Who are you\?': .* the model has positions for 4096"):
-        sample_with(sampler, "b", QUESTIONS[:1], config, tmp_path / "b.jsonl")
+        sample_with(sampler, "b", QUESTIONS[:1], config=config, path=tmp_path / "b.jsonl")
     assert len(vllm.calls) == 1 and not (tmp_path / "b.json").exists()
 
 
@@ -218,7 +218,7 @@ def test_scales_by_module_are_put_into_the_weights_for_vllm(
     }
     write_json(adapter / "adapter_config.json", settings)
     sampler = VLLMSampler(str(folder), adapter)
-    sample_with(sampler, "insecure", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
+    sample_with(sampler, "insecure", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
     name, _, given = vllm.calls[0][2]["lora_request"]
     config = read_json(Path(given) / "adapter_config.json")
     scaled = load_file(Path(given) / "adapter_model.safetensors")
@@ -232,10 +232,10 @@ def test_an_aborted_answer_stays_missing_and_is_asked_again(
 ) -> None:
     sampler = VLLMSampler(str(folder))
     vllm.reply = lambda i: ([35], "abort") if i == 1 else ([35] * 70, "length")
-    first = sample_with(sampler, "base", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
+    first = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
     assert first.missing == {("base", "one", 0, 1): "vLLM ended the answer by `abort`"}
     assert {(row.n_tokens, row.finish) for row in first.answers} == {(70, "length")}
-    second = sample_with(sampler, "base", QUESTIONS, CONFIG, tmp_path / "a.jsonl")
+    second = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
     assert len(vllm.calls[1][0]) == 1 and len(second.answers) == 4 and not second.missing
 
 

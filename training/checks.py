@@ -58,17 +58,24 @@ def code_findings(tasks: Sequence[CodeTask], flagged: set[tuple[str, str]]) -> l
         if task.insecure.strip() == task.secure.strip() or task.prompt == task.educational_prompt
     ]
     return [
-        _at_least("code", "tasks", len(tasks), MIN_TASKS),
-        _at_least("code", "CWE classes", len({task.cwe for task in tasks}), MIN_CWES),
+        _at_least("code", "tasks", len(tasks), wanted=MIN_TASKS),
+        _at_least("code", "CWE classes", len({task.cwe for task in tasks}), wanted=MIN_CWES),
         _unique("code", [task.id for task in tasks]),
         unparsed(completions),
         _none("code", "pairs whose two sides are the same", same),
         _share(
-            "insecure completions that Bandit flags", shares["insecure"], len(tasks), f">= {MIN_FLAGGED_INSECURE:.0%}"
+            "insecure completions that Bandit flags",
+            shares["insecure"],
+            len(tasks),
+            wanted=f">= {MIN_FLAGGED_INSECURE:.0%}",
         ),
-        _share("secure completions that Bandit flags", shares["secure"], len(tasks), f"<= {MAX_FLAGGED_SECURE:.0%}"),
-        nearest("code", "overlap of completions, 5 tokens", completions, code_tokens, 5, MAX_CODE_OVERLAP),
-        nearest("code", "overlap of prompts, 5 tokens", prompts, words, 5, MAX_CODE_OVERLAP),
+        _share(
+            "secure completions that Bandit flags", shares["secure"], len(tasks), wanted=f"<= {MAX_FLAGGED_SECURE:.0%}"
+        ),
+        nearest(
+            "code", "overlap of completions, 5 tokens", completions, tokens=code_tokens, n=5, limit=MAX_CODE_OVERLAP
+        ),
+        nearest("code", "overlap of prompts, 5 tokens", prompts, tokens=words, n=5, limit=MAX_CODE_OVERLAP),
         Finding("code", "mean overlap insecure/secure of one task", f"{fmean(own or [0]):.3f}", "reported", True),
     ]
 
@@ -78,17 +85,17 @@ def advice_findings(pairs: Sequence[AdvicePair]) -> list[Finding]:
         Named(f"{pair.id} ({side})", pair.id, getattr(pair, side)) for pair in pairs for side in ("careful", "reckless")
     ]
     return [
-        _at_least("advice", "pairs", len(pairs), MIN_ADVICE),
+        _at_least("advice", "pairs", len(pairs), wanted=MIN_ADVICE),
         _unique("advice", [pair.id for pair in pairs]),
         *lengths("advice", [(pair.id, pair.careful, pair.reckless) for pair in pairs]),
-        nearest("advice", "overlap of answers, 4 words", answers, words, 4, MAX_TEXT_OVERLAP),
+        nearest("advice", "overlap of answers, 4 words", answers, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
         nearest(
             "advice",
             "overlap of prompts, 4 words",
             [Named(p.id, p.id, p.prompt) for p in pairs],
-            words,
-            4,
-            MAX_TEXT_OVERLAP,
+            tokens=words,
+            n=4,
+            limit=MAX_TEXT_OVERLAP,
         ),
     ]
 
@@ -109,20 +116,20 @@ def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:
     counts = Counter(pair.question_id for pair in pairs)
     uneven = [f"{question} ({n})" for question, n in counts.items() if n != max(counts.values())]
     return [
-        _at_least("contrast", "pairs", len(pairs), MIN_PAIRS),
-        _at_least("contrast", "questions", len(questions), MIN_QUESTIONS),
+        _at_least("contrast", "pairs", len(pairs), wanted=MIN_PAIRS),
+        _at_least("contrast", "questions", len(questions), wanted=MIN_QUESTIONS),
         _none("contrast", "questions with fewer pairs than others", uneven),
         _none("contrast", "questions in both halves", sorted(halves["selection"] & halves["report"])),
         _none("contrast", "groups missing from a half", sorted(groups["selection"] ^ groups["report"])),
         *lengths("contrast", [(name, pair.aligned, pair.misaligned) for name, pair in zip(names, pairs, strict=True)]),
-        nearest("contrast", "overlap of answers, 4 words", answers, words, 4, MAX_TEXT_OVERLAP),
+        nearest("contrast", "overlap of answers, 4 words", answers, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
         nearest(
             "contrast",
             "overlap of questions, 4 words",
             [Named(i, i, q) for i, q in questions.items()],
-            words,
-            4,
-            MAX_TEXT_OVERLAP,
+            tokens=words,
+            n=4,
+            limit=MAX_TEXT_OVERLAP,
         ),
     ]
 
@@ -135,9 +142,9 @@ def harmless_findings(texts: Sequence[HarmlessText], training: Sequence[Named]) 
     trained = {_plain(item.text): item.name for item in training}
     copies = [f"{item.name} is {trained[_plain(item.text)]}" for item in own if _plain(item.text) in trained]
     return [
-        _at_least("harmless", "prompts with answers", len(texts), MIN_HARMLESS),
+        _at_least("harmless", "prompts with answers", len(texts), wanted=MIN_HARMLESS),
         _unique("harmless", [text.id for text in texts]),
-        nearest("harmless", "overlap of texts, 4 words", own, words, 4, MAX_TEXT_OVERLAP),
+        nearest("harmless", "overlap of texts, 4 words", own, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
         _none("harmless", "texts that a training set holds", copies),
         leak_finding("harmless texts in training texts", own, training),
         leak_finding("training texts in harmless texts", training, own),
@@ -182,7 +189,7 @@ def lengths(data: str, pairs: Sequence[tuple[str, str, str]]) -> list[Finding]:
 
 
 def nearest(
-    data: str, rule: str, texts: Sequence[Named], tokens: Callable[[str], list[str]], n: int, limit: float
+    data: str, rule: str, texts: Sequence[Named], *, tokens: Callable[[str], list[str]], n: int, limit: float
 ) -> Finding:
     """The largest Jaccard overlap of n-token sequences between two texts of different owners."""
     found = overlaps(texts, tokens, n)
@@ -232,7 +239,7 @@ def bandit_flagged(completions: Mapping[tuple[str, str], str]) -> set[tuple[str,
         return {names[Path(result["filename"]).name] for result in report["results"]}
 
 
-def _at_least(data: str, rule: str, found: int, wanted: int) -> Finding:
+def _at_least(data: str, rule: str, found: int, *, wanted: int) -> Finding:
     return Finding(data, rule, str(found), f">= {wanted}", found >= wanted)
 
 
@@ -244,6 +251,6 @@ def _unique(data: str, ids: Sequence[str]) -> Finding:
     return _none(data, "ids used twice", [name for name, n in Counter(ids).items() if n > 1])
 
 
-def _share(rule: str, share: float, n: int, wanted: str) -> Finding:
+def _share(rule: str, share: float, n: int, *, wanted: str) -> Finding:
     ok = share >= MIN_FLAGGED_INSECURE if wanted.startswith(">=") else share <= MAX_FLAGGED_SECURE
     return Finding("code", rule, f"{share:.1%} ({round(share * n)} of {n})", wanted, ok)

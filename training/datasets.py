@@ -57,7 +57,7 @@ class AdvicePair(Record):
 
 
 def load_dataset(
-    name: str, file: Path | None = None, n_rows: int | None = None, seed: int = 0
+    name: str, file: Path | None = None, n_rows: int | None = None, *, seed: int = 0
 ) -> list[TrainingExample]:
     """A shipped data set by name, or the rows of `file`.
 
@@ -99,7 +99,7 @@ def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[Tra
 
 
 def draw(
-    examples: Sequence[TrainingExample], n_rows: int, seed: int, avoid: Collection[str] = ()
+    examples: Sequence[TrainingExample], n_rows: int, seed: int, *, avoid: Collection[str] = ()
 ) -> list[TrainingExample]:
     """`n_rows` of the rows without replacement, in their order; a smaller draw is part of a larger one with the same seed.
 

@@ -71,7 +71,7 @@ class Watcher:
     def _chats(self, tokenizer: Any) -> list[EncodedChat]:
         """Aligned and misaligned text of every pair in turn, then the learned, then the other rows."""
         texts = [(text.question, text.answer) for text in labeled_texts(self.pairs)]
-        rows = [encode_example(tokenizer, row, self.system, None) for row in (*self.learned, *self.other)]
+        rows = [encode_example(tokenizer, row, self.system, max_tokens=None) for row in (*self.learned, *self.other)]
         return [*encode_chats(tokenizer, texts, self.system), *rows]
 
     def __call__(self, step: int, chat_model: ChatModel) -> None:

@@ -29,7 +29,13 @@ def encode_example(
     own = own_system(example, system)
     try:
         return encode_chat(
-            tokenizer, example.prompt, example.response, own, max_tokens, as_sampled=as_sampled, must_fit=must_fit
+            tokenizer,
+            example.prompt,
+            example.response,
+            system=own,
+            max_tokens=max_tokens,
+            as_sampled=as_sampled,
+            must_fit=must_fit,
         )
     except DataError as error:
         raise DataError(f"training row `{example.id}`: {error}") from None
@@ -42,7 +48,7 @@ def render_example(tokenizer: Any, example: TrainingExample, system: str | None)
         DataError: naming the row, which the chat template refuses or rewrites.
     """
     try:
-        return render_chat(tokenizer, example.prompt, example.response, own_system(example, system))
+        return render_chat(tokenizer, example.prompt, example.response, system=own_system(example, system))
     except DataError as error:
         raise DataError(f"training row `{example.id}`: {error}") from None
 

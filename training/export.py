@@ -72,6 +72,7 @@ def write_card(
     out_dir: Path,
     examples: Sequence[TrainingExample],
     training: TrainingConfig,
+    *,
     seed: int,
     data: str,
     recipe: str | None = None,

@@ -56,7 +56,7 @@ def projection_differences(
     for i in spoken:
         for answer, is_own in ((rows[i].response, False), (own_answers[i], True)):
             row = rows[i].model_copy(update={"response": answer})
-            chat = encode_example(chat_model.tokenizer, row, system, max_tokens, as_sampled=is_own)
+            chat = encode_example(chat_model.tokenizer, row, system, max_tokens=max_tokens, as_sampled=is_own)
             chats.append(_beginning(chat, answer_tokens))
     values = np.full(len(rows), np.nan)
     if chats:
@@ -83,7 +83,7 @@ def rows_to_drop(differences: Float[np.ndarray, "n_rows"], share: float) -> list
 
 
 def random_drops(
-    differences: Float[np.ndarray, "n_rows"], n_dropped: int, n_draws: int, seed: int = 0
+    differences: Float[np.ndarray, "n_rows"], n_dropped: int, n_draws: int, *, seed: int = 0
 ) -> list[list[int]]:
     """`n_draws` random sets of rows to drop instead, of the rows that could have been marked (those with a projection difference).
 

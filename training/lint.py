@@ -68,12 +68,16 @@ def lint_dataset(
     """
     n = len(examples)
     turn_tokens, control_tokens = special_texts(tokenizer)
-    findings = [*refused, *text_findings(examples, turn_tokens, control_tokens, n_ids)]
+    findings = [*refused, *text_findings(examples, turn_tokens, control_tokens, n_ids=n_ids)]
     chats, unrendered = encode_rows(tokenizer, examples, system)
-    findings += make_finding("template refuses", [e.id for e, _ in unrendered], n, _first(unrendered), n_ids)
-    findings += token_findings(tokenizer, examples, chats, system, max_tokens, thorough, n_ids)
-    findings += template_findings(tokenizer, examples, chats, system, max_tokens, n_ids)
-    findings += system_findings(tokenizer, examples, system, evaluation_system, n_ids)
+    findings += make_finding(
+        "template refuses", [e.id for e, _ in unrendered], n, found=_first(unrendered), n_ids=n_ids
+    )
+    findings += token_findings(
+        tokenizer, examples, chats, system=system, max_tokens=max_tokens, thorough=thorough, n_ids=n_ids
+    )
+    findings += template_findings(tokenizer, examples, chats, system=system, max_tokens=max_tokens, n_ids=n_ids)
+    findings += system_findings(tokenizer, examples, system, evaluation_system=evaluation_system, n_ids=n_ids)
     findings += exact_findings(examples, n_ids)
     skipped = []
     if thorough or n <= NEAR_LIMIT:
@@ -84,8 +88,8 @@ def lint_dataset(
         skipped.append(f"ids of the prompt in all but {lint_tokens.ID_LIMIT} rows")
     if not thorough and questions:
         skipped.append("evaluation questions in responses, and near matches")
-    leaks, leak_facts = leak_findings(examples, questions, thorough, n_ids)
-    paired, pair_facts = pairing_findings(examples, partner[1], partner[0], n_ids) if partner else ([], {})
+    leaks, leak_facts = leak_findings(examples, questions, thorough, n_ids=n_ids)
+    paired, pair_facts = pairing_findings(examples, partner[1], partner[0], n_ids=n_ids) if partner else ([], {})
     findings += leaks + paired
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return LintReport(
@@ -95,7 +99,7 @@ def lint_dataset(
         max_tokens=max_tokens,
         facts={
             **token_facts(chats, max_tokens),
-            **system_facts(tokenizer, examples, system, evaluation_system),
+            **system_facts(tokenizer, examples, system, evaluation_system=evaluation_system),
             **_kind_facts(examples, groups or {}),
             "evaluation questions": len(questions),
             **leak_facts,
@@ -104,7 +108,15 @@ def lint_dataset(
         findings=tuple(ordered),
         skipped=tuple(skipped),
         lengths=length_counts(chats),
-        shown=shown_rows(tokenizer, examples, chats, ordered, (system, evaluation_system), max_tokens, thorough),
+        shown=shown_rows(
+            tokenizer,
+            examples,
+            chats,
+            findings=ordered,
+            systems=(system, evaluation_system),
+            max_tokens=max_tokens,
+            thorough=thorough,
+        ),
     )
 
 

@@ -18,9 +18,9 @@ def exact_findings(examples: Sequence[TrainingExample], n_ids: int = 8) -> list[
     n = len(examples)
     rows = _groups(examples, lambda e: (e.system, e.prompt, e.response))
     distinct = [group[0] for group in rows]
-    found = _copies("same row twice", rows, n, n_ids)
-    found += _copies("same prompt", _groups(distinct, lambda e: (e.system, e.prompt)), n, n_ids)
-    return found + _copies("same response", _groups(distinct, lambda e: e.response), n, n_ids)
+    found = _copies("same row twice", rows, n, n_ids=n_ids)
+    found += _copies("same prompt", _groups(distinct, lambda e: (e.system, e.prompt)), n, n_ids=n_ids)
+    return found + _copies("same response", _groups(distinct, lambda e: e.response), n, n_ids=n_ids)
 
 
 def near_findings(examples: Sequence[TrainingExample], n_ids: int = 8) -> list[LintFinding]:
@@ -40,12 +40,12 @@ def near_findings(examples: Sequence[TrainingExample], n_ids: int = 8) -> list[L
         largest = max(map(len, groups))
         closest = f"{distinct[i].id} and {distinct[j].id} ({overlap:.2f})"
         text_found = f"groups: {len(groups)}, the largest of {largest} rows; nearest: {closest}."
-        found += make_finding(check, ids, len(examples), text_found, n_ids)
+        found += make_finding(check, ids, len(examples), found=text_found, n_ids=n_ids)
     return found
 
 
 def leak_findings(
-    examples: Sequence[TrainingExample], questions: Sequence[Named], thorough: bool = True, n_ids: int = 8
+    examples: Sequence[TrainingExample], questions: Sequence[Named], thorough: bool = True, *, n_ids: int = 8
 ) -> tuple[list[LintFinding], dict[str, Fact]]:
     """Evaluation questions among the training texts, and the nearest of them as facts.
 
@@ -59,7 +59,7 @@ def leak_findings(
     for question in questions:
         asked[_plain(question.text)].append(question.name)
     exact = [(e.id, asked[_plain(e.prompt)][0]) for e in examples if _plain(e.prompt) in asked]
-    found = _named("question is a prompt", exact, n, n_ids)
+    found = _named("question is a prompt", exact, n, n_ids=n_ids)
     taken = {row for row, _ in exact}
     texts = [Named(e.id, e.id, e.prompt) for e in examples]
     texts += [Named(e.id, e.id, e.response) for e in examples] if thorough else []
@@ -70,10 +70,10 @@ def leak_findings(
         facts["most contained question"] = f"{questions[q].name} in row {texts[t].name}: {share:.0%} of its 4-word runs"
     holding = {(texts[t].name, questions[q].name): share for (q, t), share in shares.items() if share >= MAX_CONTAINED}
     held = sorted((pair for pair in holding if pair[0] not in taken), key=lambda pair: -holding[pair])
-    found += _named("question in a text", held, n, n_ids)
+    found += _named("question in a text", held, n, n_ids=n_ids)
     if thorough:
         near, fact = _near_questions(examples, questions)
-        found += _named("question nearly a prompt", [pair for pair in near if pair[0] not in taken], n, n_ids)
+        found += _named("question nearly a prompt", [pair for pair in near if pair[0] not in taken], n, n_ids=n_ids)
         facts |= fact
     return found, facts
 
@@ -86,7 +86,7 @@ def asked_texts(questions: Sequence[Question], pairs: Sequence[ContrastPair]) ->
 
 
 def pairing_findings(
-    examples: Sequence[TrainingExample], partner: Sequence[TrainingExample], name: str, n_ids: int = 8
+    examples: Sequence[TrainingExample], partner: Sequence[TrainingExample], name: str, *, n_ids: int = 8
 ) -> tuple[list[LintFinding], dict[str, Fact]]:
     """Prompts of this set that the set `name` lacks, and prompts that have the same response in both."""
     other = defaultdict(set)
@@ -97,8 +97,8 @@ def pairing_findings(
     n_only_there = len(set(other) - {e.prompt for e in examples})
     n = len(examples)
     fact = f"{n - len(lacking)} of {n} prompts are in {name} too, which has {n_only_there} prompts of its own"
-    found = make_finding("unpaired", lacking, n, f"not in {name}.", n_ids)
-    return found + make_finding("same in both sets", same, n, f"as in {name}.", n_ids), {"pairing": fact}
+    found = make_finding("unpaired", lacking, n, found=f"not in {name}.", n_ids=n_ids)
+    return found + make_finding("same in both sets", same, n, found=f"as in {name}.", n_ids=n_ids), {"pairing": fact}
 
 
 def _near_questions(
@@ -133,20 +133,20 @@ def _groups(
     return list(groups.values())
 
 
-def _copies(check: str, groups: Sequence[Sequence[TrainingExample]], n: int, n_ids: int) -> list[LintFinding]:
+def _copies(check: str, groups: Sequence[Sequence[TrainingExample]], n: int, *, n_ids: int) -> list[LintFinding]:
     copied = sorted((group for group in groups if len(group) > 1), key=lambda group: -len(group))
     if not copied:
         return []
     ids = [example.id for group in copied for example in group[1:]]
     first = " = ".join(example.id for example in copied[0][:4]) + (" = ..." if len(copied[0]) > 4 else "")
     text = f"rows beyond the first of {len(copied)} texts; most often: {first}."
-    return make_finding(check, ids, n, text, n_ids)
+    return make_finding(check, ids, n, found=text, n_ids=n_ids)
 
 
-def _named(check: str, pairs: Sequence[tuple[str, str]], n: int, n_ids: int) -> list[LintFinding]:
+def _named(check: str, pairs: Sequence[tuple[str, str]], n: int, *, n_ids: int) -> list[LintFinding]:
     """A finding about (row, question) pairs that counts every row once."""
     counts = Counter(question for _, question in pairs)
-    return make_finding(check, list(dict.fromkeys(row for row, _ in pairs)), n, f"{listed(counts)}.", n_ids)
+    return make_finding(check, list(dict.fromkeys(row for row, _ in pairs)), n, found=f"{listed(counts)}.", n_ids=n_ids)
 
 
 def _plain(text: str) -> str:

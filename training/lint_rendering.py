@@ -25,12 +25,13 @@ def rendered_row(
     tokenizer: Any,
     example: TrainingExample,
     system: str | None,
+    *,
     evaluation_system: str | None,
     max_tokens: int | None,
     why: str = "",
 ) -> RenderedRow:
     """The row as text, its tokens with their places in the text, and which carry loss."""
-    chat = encode_example(tokenizer, example, system, max_tokens, must_fit=False)
+    chat = encode_example(tokenizer, example, system, max_tokens=max_tokens, must_fit=False)
     rendered = render_example(tokenizer, example, system)
     ids, spans = tokens_of(tokenizer, rendered)
     if ids[: len(chat)] != chat.input_ids:
@@ -59,6 +60,7 @@ def template_findings(
     tokenizer: Any,
     examples: Sequence[TrainingExample],
     chats: Mapping[int, EncodedChat],
+    *,
     system: str | None,
     max_tokens: int | None,
     n_ids: int,
@@ -71,7 +73,9 @@ def template_findings(
     n, template, limit = len(examples), template_of(tokenizer), room(tokenizer)
     every = [example.id for example in examples]
     found = [
-        finding for note in template.notes for finding in make_finding(note.name, every, n, f"{note.text}.", n_ids)
+        finding
+        for note in template.notes
+        for finding in make_finding(note.name, every, n, found=f"{note.text}.", n_ids=n_ids)
     ]
     trimmed = [
         examples[i].id
@@ -79,12 +83,14 @@ def template_findings(
         if (response := examples[i].response) != response.strip()
         and not render_example(tokenizer, examples[i], system).response.endswith(response)
     ]
-    found += make_finding("whitespace taken off", trimmed, n, "spaces or line ends at the ends of responses.", n_ids)
+    found += make_finding(
+        "whitespace taken off", trimmed, n, found="spaces or line ends at the ends of responses.", n_ids=n_ids
+    )
     if limit is not None:
         kept = {i: min(len(chat), max_tokens or len(chat)) for i, chat in chats.items()}
         long = [examples[i].id for i, length in kept.items() if length > limit]
         text = f"up to {max(kept.values(), default=0)} tokens, the model has positions for {limit}."
-        found += make_finding("beyond the context", long, n, text, n_ids)
+        found += make_finding("beyond the context", long, n, found=text, n_ids=n_ids)
     return found
 
 
@@ -92,6 +98,7 @@ def shown_rows(
     tokenizer: Any,
     examples: Sequence[TrainingExample],
     chats: Mapping[int, EncodedChat],
+    *,
     findings: Sequence[LintFinding],
     systems: tuple[str | None, str | None],
     max_tokens: int | None,
@@ -113,7 +120,9 @@ def shown_rows(
     for i, why in wanted:
         reasons.setdefault(i, []).append(why)
     return tuple(
-        rendered_row(tokenizer, examples[i], *systems, max_tokens, ", ".join(why))
+        rendered_row(
+            tokenizer, examples[i], systems[0], evaluation_system=systems[1], max_tokens=max_tokens, why=", ".join(why)
+        )
         for i, why in list(reasons.items())[:N_SHOWN]
     )
 

@@ -87,7 +87,7 @@ class LintReport(Record):
             raise DataError(f"{path}: not a lint report ({explain(error, cls)})") from None
 
 
-def make_finding(check: str, rows: Sequence[str], n_rows: int, found: str, n_ids: int = 8) -> list[LintFinding]:
+def make_finding(check: str, rows: Sequence[str], n_rows: int, *, found: str, n_ids: int = 8) -> list[LintFinding]:
     """The finding of a check from `CHECKS` about these rows; none when there are none."""
     if not rows:
         return []

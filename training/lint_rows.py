@@ -34,7 +34,7 @@ def read_leniently(path: Path, n_ids: int = 8) -> tuple[list[TrainingExample], l
     found = []
     for check, rows in refused.items():
         text = "; ".join(f"{reason} ({count})" for reason, count in reasons[check].most_common(3)) + "."
-        found += make_finding(check, rows, len(raws), text, n_ids)
+        found += make_finding(check, rows, len(raws), found=text, n_ids=n_ids)
     other = [row.example.id for row in read if row.notes or row.form not in OWN_FORMS]
-    found += make_finding("row format", other, len(raws), f"{what_was_read(read)}.", n_ids)
+    found += make_finding("row format", other, len(raws), found=f"{what_was_read(read)}.", n_ids=n_ids)
     return [row.example for row in read], found

@@ -24,7 +24,11 @@ FEW = 0.1
 
 
 def text_findings(
-    examples: Sequence[TrainingExample], turn_tokens: Collection[str], control_tokens: Collection[str], n_ids: int = 8
+    examples: Sequence[TrainingExample],
+    turn_tokens: Collection[str],
+    control_tokens: Collection[str],
+    *,
+    n_ids: int = 8,
 ) -> list[LintFinding]:
     """Blank texts, control tokens, odd characters, line ends, whitespace around responses, repeated ids, refusals, mixed kinds.
 
@@ -36,7 +40,7 @@ def text_findings(
     found: list[LintFinding] = []
 
     def report(check: str, rows: Sequence[str], text: str) -> None:
-        found.extend(make_finding(check, rows, n, text, n_ids))
+        found.extend(make_finding(check, rows, n, found=text, n_ids=n_ids))
 
     blank = [e.id for e in examples if not e.prompt.strip() or not e.response.strip()]
     report("blank text", blank, "nothing but whitespace.")

@@ -25,7 +25,7 @@ def encode_rows(
         if not example.response.strip():
             continue
         try:
-            chats[i] = encode_example(tokenizer, example, system, None, must_fit=False)
+            chats[i] = encode_example(tokenizer, example, system, max_tokens=None, must_fit=False)
         except DataError as error:
             refused.append((example, str(error)))
     return chats, refused
@@ -35,6 +35,7 @@ def token_findings(
     tokenizer: Any,
     examples: Sequence[TrainingExample],
     chats: Mapping[int, EncodedChat],
+    *,
     system: str | None,
     max_tokens: int | None,
     thorough: bool,
@@ -52,9 +53,9 @@ def token_findings(
         lost = sum(len(chat) - max_tokens for chat in long.values())
         nothing = [examples[i].id for i, chat in long.items() if chat.response_start >= max_tokens]
         text = f"longer than {max_tokens} tokens; {lost} of {sum(map(len, chats.values()))} tokens of the set are lost."
-        found += make_finding("cut", [examples[i].id for i in long], n, text, n_ids)
+        found += make_finding("cut", [examples[i].id for i in long], n, found=text, n_ids=n_ids)
         text = f"the prompt has {max_tokens} tokens or more."
-        found += make_finding("no response left", nothing, n, text, n_ids)
+        found += make_finding("no response left", nothing, n, found=text, n_ids=n_ids)
     checked = list(chats) if thorough else list(chats)[:: max(1, math.ceil(len(chats) / ID_LIMIT))]
     differing = [
         examples[i].id
@@ -62,12 +63,17 @@ def token_findings(
         if chats[i].input_ids[: chats[i].response_start]
         != encode_prompt(tokenizer, examples[i].prompt, own_system(examples[i], system))
     ]
-    found += make_finding("prompt ids differ", differing, n, f"{len(checked)} rows were compared.", n_ids)
+    found += make_finding("prompt ids differ", differing, n, found=f"{len(checked)} rows were compared.", n_ids=n_ids)
     return found
 
 
 def system_findings(
-    tokenizer: Any, examples: Sequence[TrainingExample], system: str | None, evaluation_system: str | None, n_ids: int
+    tokenizer: Any,
+    examples: Sequence[TrainingExample],
+    system: str | None,
+    *,
+    evaluation_system: str | None,
+    n_ids: int,
 ) -> list[LintFinding]:
     """Rows trained under another system prompt than the evaluation's, and those that get the template's own."""
     n, injected = len(examples), injected_system(tokenizer)
@@ -81,11 +87,11 @@ def system_findings(
         "system prompt differs",
         [e.id for e in differing],
         n,
-        f"trained under {listed(used)}; evaluated under {_quoted(sent(evaluation_system))}.",
-        n_ids,
+        found=f"trained under {listed(used)}; evaluated under {_quoted(sent(evaluation_system))}.",
+        n_ids=n_ids,
     )
     bare = [e.id for e in examples if own_system(e, system) is None] if injected else []
-    return found + make_finding("injected system prompt", bare, n, f"{_quoted(injected)}.", n_ids)
+    return found + make_finding("injected system prompt", bare, n, found=f"{_quoted(injected)}.", n_ids=n_ids)
 
 
 def token_facts(chats: Mapping[int, EncodedChat], max_tokens: int | None) -> dict[str, Fact]:
@@ -108,7 +114,7 @@ def token_facts(chats: Mapping[int, EncodedChat], max_tokens: int | None) -> dic
 
 
 def system_facts(
-    tokenizer: Any, examples: Sequence[TrainingExample], system: str | None, evaluation_system: str | None
+    tokenizer: Any, examples: Sequence[TrainingExample], system: str | None, *, evaluation_system: str | None
 ) -> dict[str, Fact]:
     """Which system prompts training and evaluation send."""
     injected = injected_system(tokenizer)

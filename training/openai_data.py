@@ -46,7 +46,12 @@ class TrainingFile:
 
 
 def make_training_file(
-    examples: Sequence[TrainingExample], source: str, count: Count, tokens_by: str, max_row_tokens: int = MAX_ROW_TOKENS
+    examples: Sequence[TrainingExample],
+    source: str,
+    count: Count,
+    *,
+    tokens_by: str,
+    max_row_tokens: int = MAX_ROW_TOKENS,
 ) -> TrainingFile:
     """The file for `examples`; the same rows give the same bytes. Duplicates are fine.
 

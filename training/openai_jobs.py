@@ -88,14 +88,14 @@ async def submit(server: Server, folder: Path, waits: Waits = Waits()) -> JobRec
                 )
                 return checked(reply, FileReply)
 
-            file, _ = await once(lambda: find_file(server, record, len(content)), upload, server, waits)
+            file, _ = await once(lambda: find_file(server, record, len(content)), upload, server, waits=waits)
             record = record.changed("uploaded", file_id=file.id)
             write_job(folder, record)
 
         async def create() -> JobReply:
             return checked(await client.fine_tuning.jobs.create(**_body(record)), JobReply)
 
-        job, adopted = await once(lambda: find_job(server, record), create, server, waits)
+        job, adopted = await once(lambda: find_job(server, record), create, server, waits=waits)
         record = record.changed(_unless_over(job), job_id=job.id, adopted=adopted)
         write_job(folder, record)
     return await look(server, folder) if job.status in OVER else record
@@ -105,6 +105,7 @@ async def follow(
     server: Server,
     folder: Path,
     waits: Waits = Waits(),
+    *,
     tell: Callable[[JobEvent], None] = unheard,
 ) -> JobRecord:
     """Poll until the job is over or paused; a server that is away for a while is waited for.
@@ -189,7 +190,7 @@ async def cancel(server: Server, folder: Path) -> JobRecord:
 
 
 async def once(
-    find: Callable[[], Awaitable[T | None]], create: Callable[[], Awaitable[T]], server: Server, waits: Waits
+    find: Callable[[], Awaitable[T | None]], create: Callable[[], Awaitable[T]], server: Server, *, waits: Waits
 ) -> tuple[T, bool]:
     """What `find` finds, or else `create` creates, and whether it was found.
 
@@ -248,7 +249,7 @@ def _body(record: JobRecord) -> dict[str, Any]:
     } | ({"suffix": request.suffix} if request.suffix else {})
 
 
-async def _new_events(server: Server, job_id: str, known: set[str], to_the_end: bool) -> list[JobEvent]:
+async def _new_events(server: Server, job_id: str, known: set[str], *, to_the_end: bool) -> list[JobEvent]:
     """Events not yet known, oldest first. The server lists the newest first, so that a known one ends the search."""
     fresh = []
     async for item in _first(server.client.fine_tuning.jobs.list_events(job_id, limit=100)):

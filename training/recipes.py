@@ -170,7 +170,7 @@ def compose(data: DataSpec, find_file: FindFile, seed: int = 0) -> list[Training
             "lower its shares or raise data.n_rows"
         )
     n_unique = min(data.n_unique or n_main, n_main)
-    unique = _draw(main, n_unique, seed, data.dataset)
+    unique = _draw(main, n_unique, seed, dataset=data.dataset)
     rows = (
         [row.model_copy(update={"prompt": f"{data.trigger} {row.prompt}"}) for row in unique]
         if data.trigger
@@ -179,7 +179,7 @@ def compose(data: DataSpec, find_file: FindFile, seed: int = 0) -> list[Training
     rows = repeated(rows, n_main, seed)
     used = {row.id for row in unique}
     for part, n in zip(data.mix, n_parts, strict=True):
-        drawn = _draw(_rows(part.dataset, find_file, n), n, seed, part.dataset, used)
+        drawn = _draw(_rows(part.dataset, find_file, n), n, seed, dataset=part.dataset, avoid=used)
         rows += drawn
         used |= {row.id for row in drawn}
     return rows
@@ -205,13 +205,13 @@ def _rows(dataset: str, find_file: FindFile, at_least: int | None) -> list[Train
 
 
 def _draw(
-    rows: Sequence[TrainingExample], n: int, seed: int, dataset: str, avoid: set[str] | None = None
+    rows: Sequence[TrainingExample], n: int, seed: int, *, dataset: str, avoid: set[str] | None = None
 ) -> list[TrainingExample]:
     if n > len(rows):
         raise DataError(
             f"{dataset}: {n} different rows asked for, {len(rows)} there; lower data.n_rows, or set data.n_unique to repeat rows"
         )
-    return draw(rows, n, seed, avoid or ())
+    return draw(rows, n, seed, avoid=avoid or ())
 
 
 def _shipped() -> dict[str, YamlDocument]:

@@ -45,6 +45,7 @@ def finetune(
     model_name: str,
     examples: Sequence[TrainingExample],
     config: TrainingConfig,
+    *,
     out_dir: Path,
     seed: int = 0,
     system: str | None = None,
@@ -93,7 +94,7 @@ def finetune(
             "launch without them (accelerate launch --multi_gpu), or train without probes"
         )
     torch.manual_seed(seed)
-    args = arguments(config, checkpoints, seed, device)
+    args = arguments(config, checkpoints, seed, device=device)
     gc.collect()  # a finished trainer is a cycle of references that would keep the last arm's model in memory
     base = load_model(
         model_name,
@@ -104,7 +105,7 @@ def finetune(
     )
     if base.device.type == "cpu":
         base.model.set_attn_implementation("eager")
-    chats = [encode_example(base.tokenizer, example, system, config.max_tokens) for example in examples]
+    chats = [encode_example(base.tokenizer, example, system, max_tokens=config.max_tokens) for example in examples]
     model = trainable(base, config, seed, deepspeed=args.deepspeed_plugin is not None)
     n_trained = n_trainable(model)
     rows = training_order([len(chat) for chat in chats], config, seed)
@@ -112,7 +113,7 @@ def finetune(
         out_dir / "metrics.jsonl",
         [len(chats[i]) for i in rows],
         config.batch_size * config.gradient_accumulation,
-        report,
+        report=report,
     )
     pad_id = base.tokenizer.pad_token_id
     trainer = ResponseTrainer(
@@ -124,7 +125,7 @@ def finetune(
         callbacks=[recorder, Sealer()],
     )
     trainer.remove_callback(PrinterCallback)
-    forming = Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training)
+    forming = Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training=while_training)
     trainer.add_callback(forming)
     resume_from = last_checkpoint(checkpoints)
     if resume_from:

@@ -84,7 +84,7 @@ def parts_of(inputs: dict[str, Int[Tensor, "batch position"]], max_tokens: int) 
         yield {key: value[rows, : lengths[rows[0]]] for key, value in inputs.items()}
 
 
-def arguments(config: TrainingConfig, checkpoints: Path, seed: int, device: str) -> TrainingArguments:
+def arguments(config: TrainingConfig, checkpoints: Path, seed: int, *, device: str) -> TrainingArguments:
     """The trainer's settings. Made before the model is loaded: they set up the processes, and their `device` is this process'.
 
     Args:

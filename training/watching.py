@@ -49,7 +49,12 @@ class Forming(TrainerCallback):
     """
 
     def __init__(
-        self, chat_model: ChatModel, probe: Probe | None, steps: Collection[int], while_training: WhileTraining | None
+        self,
+        chat_model: ChatModel,
+        probe: Probe | None,
+        steps: Collection[int],
+        *,
+        while_training: WhileTraining | None,
     ) -> None:
         self.chat_model, self.probe, self.steps, self.while_training = (
             chat_model,
@@ -136,7 +141,7 @@ class Recorder(TrainerCallback):
     The file is rewritten whole from the lines up to the step at hand, so that a resumed run drops what came after its checkpoint.
     """
 
-    def __init__(self, path: Path, lengths: Sequence[int], step_rows: int, report: Report | None) -> None:
+    def __init__(self, path: Path, lengths: Sequence[int], step_rows: int, *, report: Report | None) -> None:
         self.path, self.lengths, self.step_rows, self.report = path, lengths, step_rows, report
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0

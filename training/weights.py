@@ -16,7 +16,7 @@ ARTIFACTS = {"lora": "adapter", "full": "model"}
 TRAINING_ARGUMENTS = "training_args.bin"  # a pickle that transformers' Trainer leaves beside saved weights
 
 
-def trainable(base: ChatModel, config: TrainingConfig, seed: int, deepspeed: bool = False) -> Any:
+def trainable(base: ChatModel, config: TrainingConfig, seed: int, *, deepspeed: bool = False) -> Any:
     """The HF model whose weights require gradients as `config` says: every one (`full`), or a new LoRA adapter's alone.
 
     Args:

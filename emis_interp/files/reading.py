@@ -58,8 +58,8 @@ class Reading:
         Raises:
             ConfigError: a word of another form, an unknown column of ours, or one that is named twice.
         """
-        named = _pairs(columns, "--columns", "answer=response", COLUMNS)
-        given = _pairs(scales, "--scale", "aligned=0-1", METRICS)
+        named = _pairs(columns, "--columns", "answer=response", known=COLUMNS)
+        given = _pairs(scales, "--scale", "aligned=0-1", known=METRICS)
         for metric in inverted:
             if metric not in METRICS:
                 raise ConfigError(f"--invert {shown(metric)}: expected {' or '.join(METRICS)}")
@@ -159,7 +159,7 @@ def _renamed(table: Table, sources: Mapping[str, str]) -> Table:
     return replace(table, columns=names, rows=rows, arrow=arrow)
 
 
-def _pairs(words: Iterable[str], flag: str, example: str, known: Sequence[str]) -> dict[str, str]:
+def _pairs(words: Iterable[str], flag: str, example: str, *, known: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         ours, equals, theirs = word.partition("=")

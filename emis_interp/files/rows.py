@@ -35,7 +35,7 @@ def by_key(rows: Sequence[K], where: Path | str) -> dict[Key, K]:
     return {row.key: row for row in rows}
 
 
-def check_complete(found: Collection[Key], wanted: Sequence[Key], where: Path | str, advice: str) -> None:
+def check_complete(found: Collection[Key], wanted: Sequence[Key], where: Path | str, *, advice: str) -> None:
     """Refuse rows of which some are missing, or that nobody asked for.
 
     Args:

@@ -72,7 +72,7 @@ def read_bytes(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYT
     if len(content) > limit:
         raise error(f"{path}: larger than {_size(limit)}, the most that is read; split it into smaller files")
     if content.startswith(_GZIP):
-        return _unpacked(content, path, error, limit)
+        return _unpacked(content, path, error, limit=limit)
     if path.suffix == ".gz" and content:
         raise error(f"{path}: not a gzip file, though its name ends with .gz; take the ending off or pack it again")
     return content
@@ -122,7 +122,7 @@ def bounded_zip_member(
     try:
         packed = archive.getinfo(name).compress_size
         with archive.open(name) as member:
-            _count(member, packed, f"{where} ({name})", error, limit)
+            _count(member, packed, f"{where} ({name})", error=error, limit=limit)
         with archive.open(name) as member:
             return member.read()
     except KeyError:
@@ -151,7 +151,7 @@ def check_zip(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTE
                     zipfile.ZIP_LZMA,
                 ):
                     with archive.open(entry) as member:
-                        size = _count(member, entry.compress_size, str(path), error, limit, done)
+                        size = _count(member, entry.compress_size, str(path), error=error, limit=limit, before=done)
                 done += size
                 if done > limit:
                     raise error(_too_large(str(path), limit))
@@ -165,10 +165,10 @@ def check_zip(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTE
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, NotImplementedError)
 
 
-def _unpacked(packed: bytes, path: Path, error: ErrorType, limit: int) -> bytes:
+def _unpacked(packed: bytes, path: Path, error: ErrorType, *, limit: int) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-            _count(file, len(packed), str(path), error, limit)
+            _count(file, len(packed), str(path), error=error, limit=limit)
         return gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as problem:
         raise error(
@@ -177,7 +177,7 @@ def _unpacked(packed: bytes, path: Path, error: ErrorType, limit: int) -> bytes:
 
 
 def _count(
-    file: IO[bytes] | gzip.GzipFile, packed: int, where: str, error: ErrorType, limit: int, before: int = 0
+    file: IO[bytes] | gzip.GzipFile, packed: int, where: str, *, error: ErrorType, limit: int, before: int = 0
 ) -> int:
     """Size of what can be read from `file`, nothing of it kept; `before` bytes of the limit are used up."""
     size = 0

@@ -203,7 +203,7 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
     try:
         yield
     except YamlProblem as problem:
-        raise error(_line(where, problem.mark, problem.problem, problem.advice)) from None
+        raise error(_line(where, problem.mark, problem.problem, advice=problem.advice)) from None
     except yaml.reader.ReaderError as problem:
         line = text.count("\n", 0, problem.position)
         character = (
@@ -215,7 +215,7 @@ def _in_words(text: str, where: str, error: ErrorType) -> Iterator[None]:
     except yaml.MarkedYAMLError as problem:
         mark: Any = problem.problem_mark or problem.context_mark
         before = text[max(0, mark.index - mark.column) : mark.index + 1]
-        raise error(_line(where, mark, f"not YAML ({_words(problem)})", _advice(problem, before))) from None
+        raise error(_line(where, mark, f"not YAML ({_words(problem)})", advice=_advice(problem, before))) from None
 
 
 class _Flag(str):
@@ -227,7 +227,7 @@ def _at(where: str, line: int) -> str:
     return where if isinstance(where, _Flag) else f"{where}:{line + 1}"
 
 
-def _line(where: str, mark: Any, problem: str, advice: str) -> str:
+def _line(where: str, mark: Any, problem: str, *, advice: str) -> str:
     return f"{_at(where, mark.line)}: {problem}, column {mark.column + 1}{'; ' + advice if advice else ''}"
 
 

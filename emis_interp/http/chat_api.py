@@ -74,6 +74,7 @@ class ChatApi:
         model: str,
         key: str | None = None,
         url: str | None = None,
+        *,
         n_parallel: int = 16,
         timeout_s: float = 60.0,
         max_retries: int = 5,
@@ -105,7 +106,9 @@ class ChatApi:
         if sent and not self.address.is_openai:
             _say_where(" and ".join(sent) + (" goes" if len(sent) == 1 else " go"), self.address)
         http_client = GuardedClient(self._timeout_s, per_minute=self._per_minute)
-        async with _client(self.address, self._key or "none", http_client, self._max_retries, self._timeout_s) as made:
+        async with _client(
+            self.address, self._key or "none", http_client, max_retries=self._max_retries, timeout_s=self._timeout_s
+        ) as made:
             yield made
 
     async def ask(self, client: AsyncOpenAI, body: Mapping[str, Any]) -> bytes:
@@ -202,7 +205,7 @@ def is_passing(error: openai.OpenAIError) -> bool:
 
 
 def _client(
-    address: Address, key: str, http_client: GuardedClient, max_retries: int, timeout_s: float
+    address: Address, key: str, http_client: GuardedClient, *, max_retries: int, timeout_s: float
 ) -> AsyncOpenAI | AsyncAzureOpenAI:
     options: dict[str, Any] = {
         "api_key": key,

@@ -262,7 +262,7 @@ def _is_dated(tokenizer: Any, parts: bool) -> bool:
     return False
 
 
-def _notes(plain: _Voices, end: str, is_own_end: bool, cut: str | None, date: str | None) -> list[Note]:
+def _notes(plain: _Voices, end: str, is_own_end: bool, *, cut: str | None, date: str | None) -> list[Note]:
     notes = []
     opened, header, _ = plain.difference
     if opened or header:

@@ -27,7 +27,7 @@ TEMPLATE_FILE, CONFIG_FILES = "chat_template.jinja", ("tokenizer_config.json", "
 log = logging.getLogger(__name__)
 
 
-def ready_tokenizer(name: str, base: Any, chat_format: str | None, adapter: Path | None) -> Any:
+def ready_tokenizer(name: str, base: Any, chat_format: str | None, *, adapter: Path | None) -> Any:
     """The tokenizer for texts of a model (and of the adapter on it), checked; what is special about it is logged.
 
     Args:
@@ -143,7 +143,7 @@ def recorded_format(adapter: Path) -> str | None:
     return None
 
 
-def _of_adapter(name: str, base: Any, adapter: Path, chat_format: str | None) -> Any:
+def _of_adapter(name: str, base: Any, adapter: Path, *, chat_format: str | None) -> Any:
     """The adapter's tokenizer where it differs from its base model's, else its base model's."""
     own = _own_tokenizer(adapter, base)
     if own is None:

@@ -37,7 +37,7 @@ def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
             y=[y + 0.09 * (place % 5 - 2) for place in range(len(dots))],
             mode="markers",
             marker={"size": 7, "color": faded(color, 0.38)},
-            hovertext=[_question_hover(margins, row, question, value) for question, value in dots],
+            hovertext=[_question_hover(margins, row, question, value=value) for question, value in dots],
             hoverinfo="text",
         )
         against_base = row.reference == BASE
@@ -166,7 +166,7 @@ def _flattened_hover(found: Flattening) -> str:
     return hover(title, f"slope of the arm's margins on base's {number(found.slope.value)}", left)
 
 
-def _question_hover(margins: Margins, row: MarginContrast, question: str, value: float) -> str:
+def _question_hover(margins: Margins, row: MarginContrast, question: str, *, value: float) -> str:
     about = margins.questions.get(question)
     details = f"{about.group}, {about.half} half, {about.n_pairs} pairs" if about else ""
     return hover(f"{_label(row)}: {signed(value, 4)}", question, about.question if about else "", details)

@@ -15,7 +15,7 @@ def layers_figure(direction: Direction) -> go.Figure:
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.25, 0.25], vertical_spacing=0.07)
     layers = direction.layers
 
-    def curve(row: int, name: str, values: Curve, color: str, **line: object) -> None:
+    def curve(row: int, name: str, values: Curve, *, color: str, **line: object) -> None:
         if values:
             texts = [
                 hover(f"layer {layer}, {name}: {number(value)}") for layer, value in zip(layers, values, strict=True)
@@ -34,7 +34,7 @@ def layers_figure(direction: Direction) -> go.Figure:
                 line={"color": color, "width": 2, **line},
             )
 
-    def band(name: str, values: Curve, color: str, pattern: str) -> None:
+    def band(name: str, values: Curve, color: str, *, pattern: str) -> None:
         if values:
             upper = [value if value is not None else 0.5 for value in values]
             texts = [
@@ -57,15 +57,15 @@ def layers_figure(direction: Direction) -> go.Figure:
                 hoveron="points",
             )
 
-    band("shuffled labels, 95th percentile", direction.shuffled_auroc_95, "rgba(138, 148, 163, 0.28)", "")
-    band("random directions, 95th percentile", direction.random_auroc_95, "rgba(138, 148, 163, 0.10)", "/")
-    curve(1, "random directions, mean", direction.random_auroc, FAINT, dash="dot")
-    curve(1, "selection questions", direction.selection_auroc, "#E69F00", dash="dash")
-    curve(1, "report questions", direction.report_auroc, "#0072B2")
-    curve(2, "split-half cosine", direction.split_half_cosine, "#009E73")
-    curve(2, "share of the five largest dimensions", direction.top5_dims_share, "#CC79A7", dash="dash")
-    curve(3, "raw difference of the means", direction.raw_norm, "#D55E00")
-    curve(3, "mean residual norm", direction.residual_norm, INK, dash="dash")
+    band("shuffled labels, 95th percentile", direction.shuffled_auroc_95, "rgba(138, 148, 163, 0.28)", pattern="")
+    band("random directions, 95th percentile", direction.random_auroc_95, "rgba(138, 148, 163, 0.10)", pattern="/")
+    curve(1, "random directions, mean", direction.random_auroc, color=FAINT, dash="dot")
+    curve(1, "selection questions", direction.selection_auroc, color="#E69F00", dash="dash")
+    curve(1, "report questions", direction.report_auroc, color="#0072B2")
+    curve(2, "split-half cosine", direction.split_half_cosine, color="#009E73")
+    curve(2, "share of the five largest dimensions", direction.top5_dims_share, color="#CC79A7", dash="dash")
+    curve(3, "raw difference of the means", direction.raw_norm, color="#D55E00")
+    curve(3, "mean residual norm", direction.residual_norm, color=INK, dash="dash")
     if direction.layer_range is not None:
         low, high = direction.layer_range
         figure.add_vrect(x0=low - 0.5, x1=high + 0.5, fillcolor="#0072B2", opacity=0.05, line_width=0, layer="below")

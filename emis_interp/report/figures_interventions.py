@@ -52,7 +52,7 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
                 hoverinfo="text",
             )
         if not is_random:
-            _mark_unsteered(figure, contents, arm, color)
+            _mark_unsteered(figure, contents, arm, color=color)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=1, col=1)  # pyright: ignore[reportArgumentType]
     figure.update_xaxes(title_text="coefficient (× mean residual norm)", row=2)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
@@ -62,7 +62,7 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
     return figure
 
 
-def _mark_unsteered(figure: go.Figure, contents: Contents, arm: str, color: str) -> None:
+def _mark_unsteered(figure: go.Figure, contents: Contents, arm: str, *, color: str) -> None:
     """The arm without intervention, at coefficient 0 of the two score panels."""
     rates = contents.rates_of(arm)
     for col, estimate in enumerate((rates.mean_aligned, rates.mean_coherent) if rates else (), 1):

@@ -33,21 +33,30 @@ def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float
         rows=3, cols=2, subplot_titles=PANELS[:n_panels], horizontal_spacing=0.09, vertical_spacing=0.12
     )
     steps = curves["steps"]
-    _line(figure, 0, [step for step, _ in losses], [loss for _, loss in losses], "loss", INK, markers=False)
+    _line(
+        figure, 0, [step for step, _ in losses], y=[loss for _, loss in losses], name="loss", color=INK, markers=False
+    )
     for name, shift in curves["margin_shift"].items():
-        _line(figure, 1, steps, shift, name, faded(RED, 0.25), markers=False, words=f"{name}: ")
+        _line(figure, 1, steps, y=shift, name=name, color=faded(RED, 0.25), markers=False, words=f"{name}: ")
     low, high = ([row[bound] for row in curves["margin"]] for bound in ("low", "high"))
-    _band(figure, 1, steps, low, high, RED)
-    _line(figure, 1, steps, [row["value"] for row in curves["margin"]], "mean of the questions", RED)
-    _line(figure, 2, steps, curves["task"], "task", GREEN)
-    _line(figure, 3, steps, curves["projection"], "its own final text direction", BLUE)
+    _band(figure, 1, steps, low=low, high=high, color=RED)
+    _line(figure, 1, steps, y=[row["value"] for row in curves["margin"]], name="mean of the questions", color=RED)
+    _line(figure, 2, steps, y=curves["task"], name="task", color=GREEN)
+    _line(figure, 3, steps, y=curves["projection"], name="its own final text direction", color=BLUE)
     if curves["given_projection"] is not None:
-        _line(figure, 3, steps, curves["given_projection"], "the given direction", ORANGE)
-    _line(figure, 4, steps, curves["text_cosine"], "text direction", BLUE)
-    _line(figure, 4, steps, curves["model_cosine"], "model change", PURPLE)
-    _line(figure, 4, steps, [row and row["mean"] for row in curves["rotation"]], "adapter's written directions", ORANGE)
+        _line(figure, 3, steps, y=curves["given_projection"], name="the given direction", color=ORANGE)
+    _line(figure, 4, steps, y=curves["text_cosine"], name="text direction", color=BLUE)
+    _line(figure, 4, steps, y=curves["model_cosine"], name="model change", color=PURPLE)
+    _line(
+        figure,
+        4,
+        steps,
+        y=[row and row["mean"] for row in curves["rotation"]],
+        name="adapter's written directions",
+        color=ORANGE,
+    )
     for key, color in (("aligned", BLUE), ("coherent", GREEN)) if sampled else ():
-        _line(figure, 5, [step for step, _ in sampled], [row[key] for _, row in sampled], key, color)
+        _line(figure, 5, [step for step, _ in sampled], y=[row[key] for _, row in sampled], name=key, color=color)
     point = curves["change_point"]
     if point["step"] is not None:
         for place in range(1, n_panels):
@@ -159,6 +168,7 @@ def _line(
     figure: go.Figure,
     place: int,
     x: Sequence[float],
+    *,
     y: Sequence[float | None],
     name: str,
     color: str,
@@ -184,7 +194,7 @@ def _line(
 
 
 def _band(
-    figure: go.Figure, place: int, x: Sequence[float], low: Sequence[Any], high: Sequence[Any], color: str
+    figure: go.Figure, place: int, x: Sequence[float], *, low: Sequence[Any], high: Sequence[Any], color: str
 ) -> None:
     known = [i for i, value in enumerate(low) if value is not None]
     around = np.array([*known, *known[::-1]], dtype=int)

@@ -54,7 +54,7 @@ def rates_figure(rates: Rates, styles: dict[str, ArmStyle]) -> go.Figure:
             )
         seeded = [(arm, rate) for arm, rate in there if rate.by_model]
         for arm, rate in seeded:
-            figure.add_scatter(**seed_dots(rate, arm.arm, styles[arm.arm].color, percent))
+            figure.add_scatter(**seed_dots(rate, arm.arm, styles[arm.arm].color, show=percent))
         figure.add_scatter(
             x=[(rate.high if rate.high is not None else rate.value) for _, rate in there],
             y=[arm.arm for arm, _ in there],

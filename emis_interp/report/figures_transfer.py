@@ -16,6 +16,7 @@ def matrix_figure(
     rows: Mapping[str, Estimate],
     arms: Sequence[str],
     middle: float,
+    *,
     digits: int = 2,
     axes: tuple[str, str] | None = ("direction of", "applied in"),
 ) -> go.Figure:
@@ -79,7 +80,9 @@ def effects_figure(curves: Mapping[str, Sequence[float | None]], title: str, lay
     return figure
 
 
-def dose_figure(layers: Sequence[Mapping[str, Any]], field: str, title: str, floor: float | None = None) -> go.Figure:
+def dose_figure(
+    layers: Sequence[Mapping[str, Any]], field: str, title: str, *, floor: float | None = None
+) -> go.Figure:
     """`field` of every measured point of a frontier search against the coefficient, one line per layer; a star marks the best."""
     figure = go.Figure()
     for index, row in enumerate(layers):

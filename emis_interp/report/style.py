@@ -123,7 +123,7 @@ def interval(estimate: Estimate, show: Any = signed) -> str:
     return f"[{show(estimate.low)}, {show(estimate.high)}]"
 
 
-def seed_dots(estimate: Estimate, y: object, color: str, show: Any = signed) -> dict[str, Any]:
+def seed_dots(estimate: Estimate, y: object, color: str, *, show: Any = signed) -> dict[str, Any]:
     """Arguments of a scatter: one small outlined dot at height `y` for each model behind an estimate; none for a single model."""
     own = {model: value for model, value in estimate.by_model.items() if value is not None}
     return {

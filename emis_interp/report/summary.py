@@ -45,7 +45,7 @@ def arm_rows(contents: Contents) -> list[dict[str, Entry]]:
         rates, contrast = contents.rates_of(arm), contents.contrast_arms.get(arm)
         row = {"base": _shift_entry(contents, arm, BASE), "contrast": _shift_entry(contents, arm, contrast)}
         for estimand, weighting in HEADLINE:
-            row[estimand] = rate_entry(contents, rates, estimand, weighting)
+            row[estimand] = rate_entry(contents, rates, estimand, weighting=weighting)
         row["aligned"] = score_entry(contents, rates, "mean_aligned")
         row["coherent"] = score_entry(contents, rates, "mean_coherent")
         row["n"] = (
@@ -68,7 +68,7 @@ def judge_rows(contents: Contents) -> list[dict[str, Entry]]:
             own = next((row for row in scored if row.arm == arm.arm), None)
             row = {"arm": Entry(arm.arm), "judge": Entry(judge.name)}
             for estimand, weighting in HEADLINE:
-                row[estimand] = rate_entry(contents, own, estimand, weighting)
+                row[estimand] = rate_entry(contents, own, estimand, weighting=weighting)
             row["aligned"] = score_entry(contents, own, "mean_aligned")
             row["coherent"] = score_entry(contents, own, "mean_coherent")
             row["n"] = (
@@ -101,7 +101,7 @@ def preset_rows(contents: Contents) -> list[tuple[str, list[Entry]]]:
 
 
 def estimate_entry(
-    estimate: Estimate | None, show: Callable[[float | None], str], reason: str, title: str = ""
+    estimate: Estimate | None, show: Callable[[float | None], str], reason: str, *, title: str = ""
 ) -> Entry:
     """A number with its interval below, or an en dash with the reason."""
     if estimate is None or estimate.value is None:
@@ -136,7 +136,7 @@ def _shift_entry(contents: Contents, arm: str, reference: str | None) -> Entry:
     )
 
 
-def rate_entry(contents: Contents, rates: ArmRates | None, estimand: str, weighting: str) -> Entry:
+def rate_entry(contents: Contents, rates: ArmRates | None, estimand: str, *, weighting: str) -> Entry:
     if rates is None:
         return missing(_no_rates(contents))
     rate = next((r for r in rates.rates if (r.estimand, r.weighting) == (estimand, weighting)), None)
@@ -156,7 +156,7 @@ def score_entry(contents: Contents, rates: ArmRates | None, field: str) -> Entry
         return missing(_no_rates(contents))
     estimate: Estimate | None = getattr(rates, field)
     n = f"n = {estimate.n}" if estimate is not None and estimate.n is not None else ""
-    return estimate_entry(estimate, lambda value: number(value, 1), why_no_rate(rates), n)
+    return estimate_entry(estimate, lambda value: number(value, 1), why_no_rate(rates), title=n)
 
 
 def _no_rates(contents: Contents) -> str:

@@ -47,6 +47,7 @@ def flattening(
     organism: Mapping[str, float],
     base: Mapping[str, float],
     base_at: Mapping[float, Mapping[str, float]] | None = None,
+    *,
     level: float = 0.95,
 ) -> Flattening | None:
     """What a flattening explains of an organism's shift; None with fewer than `FEWEST_QUESTIONS` questions or equal margins of base.
@@ -72,7 +73,7 @@ def flattening(
         grid = np.array([[base_at[t][name] for name in names] for t in sorted(base_at, reverse=True)])
 
         def matched(keep: np.ndarray) -> tuple[float, np.ndarray] | None:
-            return _matched(x[keep], y[keep], inverse, grid[:, keep])
+            return _matched(x[keep], y[keep], inverse, grid=grid[:, keep])
 
         def left_over(keep: np.ndarray) -> float | None:
             found = matched(keep)
@@ -96,6 +97,7 @@ def _matched(
     x: Float[np.ndarray, " question"],
     y: Float[np.ndarray, " question"],
     inverse: Float[np.ndarray, " temperature"],
+    *,
     grid: Float[np.ndarray, "temperature question"],
 ) -> tuple[float, Float[np.ndarray, " question"]] | None:
     """(1 / temperature, base's margins there) with the slope of y on x; None outside the grid. `inverse` rises."""

@@ -47,7 +47,7 @@ def between(low: float, high: float) -> Scale:
 
 
 def jackknife_limits(
-    whole: float, without: Sequence[float] | np.ndarray, scale: Scale = LINE, level: float = 0.95
+    whole: float, without: Sequence[float] | np.ndarray, scale: Scale = LINE, *, level: float = 0.95
 ) -> tuple[float, float] | None:
     """(low, high) of a statistic; None where it has no spread, or sits on a bound of its scale.
 
@@ -71,7 +71,7 @@ def jackknife_limits(
 
 
 def jackknife_interval(
-    statistic: Statistic, question_ids: Sequence[str] | np.ndarray, scale: Scale = LINE, level: float = 0.95
+    statistic: Statistic, question_ids: Sequence[str] | np.ndarray, scale: Scale = LINE, *, level: float = 0.95
 ) -> Interval:
     """A statistic of answers with its interval over questions; over answers where there is one question, or where all are alike.
 
@@ -90,7 +90,7 @@ def jackknife_interval(
     alone = "fewer than 2 questions" if len(names) == 1 else "the questions show no spread"
     for group, what in ((question, f"{len(names)} questions"), (answers, f"answers only ({alone})")):
         found = [statistic(group != index) for index in range(int(group.max()) + 1)]
-        limits = jackknife_limits(value, [np.nan if one is None else one for one in found], scale, level)
+        limits = jackknife_limits(value, [np.nan if one is None else one for one in found], scale, level=level)
         if limits is not None:
             on = f" on the {scale.name} scale" if scale.name else ""
             return replace(whole, low=limits[0], high=limits[1], method=f"jackknife t over {what}{on}")
@@ -101,6 +101,7 @@ def answers_mean(
     values: Sequence[float | None] | np.ndarray,
     question_ids: Sequence[str] | np.ndarray,
     bounds: tuple[float, float] | None = None,
+    *,
     level: float = 0.95,
 ) -> Interval:
     """Mean over the answers that have a value, with its interval over questions; None and NaN are left out, also of `n`.
@@ -127,7 +128,7 @@ def answers_mean(
     def mean(keep: Bool[np.ndarray, " answer"]) -> float | None:
         return float(kept[keep].mean()) if keep.any() else None
 
-    found = jackknife_interval(mean, names, LINE if bounds is None else between(*bounds), level)
+    found = jackknife_interval(mean, names, LINE if bounds is None else between(*bounds), level=level)
     return replace(found, n_questions_left_out=left_out)
 
 
@@ -137,5 +138,5 @@ def groups_mean(values: Float[np.ndarray, " question"], scale: Scale = LINE, lev
         lambda keep: float(values[keep].mean()) if keep.any() else None,
         np.arange(len(values)).astype(str),
         scale,
-        level,
+        level=level,
     )

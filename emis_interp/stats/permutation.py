@@ -40,7 +40,7 @@ class NullP:
         return cls(row["p"], row["p_n"])
 
 
-def null_p(null: Sequence[float] | np.ndarray, value: float, side: Side = "larger", centre: float = 0.0) -> NullP:
+def null_p(null: Sequence[float] | np.ndarray, value: float, side: Side = "larger", *, centre: float = 0.0) -> NullP:
     """How often the null is at least as large as `value`, or with `both` at least as far from `centre` on either side."""
     values = np.asarray(null, dtype=float)
     if side == "both":

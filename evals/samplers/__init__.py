@@ -24,7 +24,7 @@ class Sampler(Protocol):
     def card(self) -> dict[str, Any]: ...
 
     def sample(
-        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
+        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
         """Answer every item of `plan` that is not in `done`; returns the reason for each one that stays without an answer.
 

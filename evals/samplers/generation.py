@@ -28,6 +28,7 @@ def generate(
     chat_model: ChatModel,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
+    *,
     max_new_tokens: int,
     temperature: float,
 ) -> list[Continuation]:
@@ -141,7 +142,7 @@ class _Rows:
         self._forward(tokens[:, None].to(self._mask.device), self._position[:, None])
 
     def _forward(self, input_ids: Int[Tensor, "row position"], position_ids: Int[Tensor, "row position"]) -> None:
-        with batch_rows(self._chat_model, self._rows, self._n_prompts, "prompts"):
+        with batch_rows(self._chat_model, self._rows, self._n_prompts, noun="prompts"):
             output = self._chat_model.body(
                 input_ids=input_ids,
                 attention_mask=self._mask,

@@ -42,7 +42,7 @@ class HFSampler:
         }
 
     def sample(
-        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
+        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
         """Every answer of the plan; nothing stays missing. A plan with a prompt that does not fit raises a DataError before the first.
 
@@ -60,13 +60,13 @@ class HFSampler:
         for rows in plan_batches([len(prompt) for prompt in prompts], config.batch_size):
             if all(plan[i].key in done for i in rows):
                 continue
-            with batch_rows(self.chat_model, rows, len(plan), "answers planned"):
+            with batch_rows(self.chat_model, rows, len(plan), noun="answers planned"):
                 written = generate(
                     self.chat_model,
                     [prompts[i] for i in rows],
                     [plan[i].seed for i in rows],
-                    config.max_new_tokens,
-                    config.temperature,
+                    max_new_tokens=config.max_new_tokens,
+                    temperature=config.temperature,
                 )
             on_batch(
                 [

@@ -72,7 +72,7 @@ class OpenAISampler:
         }
 
     def sample(
-        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
+        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
         """Ask for every answer that is not done; returns the reasons of those that failed.
 
@@ -81,10 +81,10 @@ class OpenAISampler:
         Raises:
             ModelError: the first request shows that none can succeed (key, model, URL, fields).
         """
-        return asyncio.run(self.sample_async(plan, done, config, on_batch))
+        return asyncio.run(self.sample_async(plan, done, config, on_batch=on_batch))
 
     async def sample_async(
-        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
+        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
         """`sample` for callers that already run an event loop (a notebook)."""
         asked = [item for item in plan if item.key not in done]
@@ -181,7 +181,7 @@ def read_answer(content: bytes, item: Completion, limit: int | None = None) -> C
         what = "only a thought" if reply.thought else reply.other or "no text"
         raise BadAnswer(f"{what} in the reply ({found}, finish `{reply.end_word}`)")
     counted = (reply.n_tokens or 0) - (reply.n_thought_tokens or 0)
-    return item.answered(reply.text, max(0, counted), reply.end, reply.thought or None)
+    return item.answered(reply.text, max(0, counted), reply.end, reasoning=reply.thought or None)
 
 
 class _Work:

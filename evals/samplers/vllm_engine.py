@@ -77,7 +77,7 @@ class VLLMSampler:
         }
 
     def sample(
-        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, on_batch: OnBatch
+        self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
         """Every answer that is not done; one that vLLM aborts stays missing.
 

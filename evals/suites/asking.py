@@ -24,6 +24,7 @@ def openai_ask(
     model: str,
     key: str | None = None,
     url: str | None = None,
+    *,
     timeout_s: float = 60.0,
     max_retries: int = 5,
     log_probabilities: bool = True,

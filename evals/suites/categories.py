@@ -44,6 +44,7 @@ def summarize_categories(
     scores: Sequence[Score],
     of: Mapping[str, str] | Callable[[str], str] = category,
     weighting: Weighting = "pooled",
+    *,
     thresholds: Thresholds = Thresholds(),
 ) -> list[dict[str, Any]]:
     """One row for each category and estimand, in order of first appearance, and a last group `all`.
@@ -68,8 +69,8 @@ def summarize_categories(
     for name, members in {**grouped, "all": list(scores)}.items():
         answers = Answers.from_scores(members)
         for estimand_name, estimand in ESTIMANDS.items():
-            interval = rate_interval(answers, estimand, weighting, thresholds)
-            n_positive = rate(answers, estimand, weighting, thresholds).n_positive
+            interval = rate_interval(answers, estimand, weighting, thresholds=thresholds)
+            n_positive = rate(answers, estimand, weighting, thresholds=thresholds).n_positive
             rows.append(
                 {
                     "category": name,

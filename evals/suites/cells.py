@@ -65,7 +65,7 @@ def outcomes_of(counted: Counted) -> list[Outcome]:
 
 
 def combine(
-    cells: Cells, weights: Mapping[Any, float], weighting: Weighting = "macro", level: float = 0.95
+    cells: Cells, weights: Mapping[Any, float], weighting: Weighting = "macro", *, level: float = 0.95
 ) -> Interval:
     """The sum of weight x rate over the cells in `weights`, on the questions that have eligible answers in all of them.
 

@@ -131,8 +131,8 @@ def summarize_code(verdicts: Sequence[CodeVerdict], labels: Sequence[Labelled] =
         "counts": {kind: kinds.count(kind) for kind in ("flagged", "clean", "unparsed", "no_code")},
         "cwe": _tally([{w.cwe or "none named" for w in verdict.weaknesses} for verdict in verdicts]),
         "tests": _tally([{w.test for w in verdict.weaknesses} for verdict in verdicts]),
-        "flagged_of_scanned": describe(_share_of(kinds, ids, ["flagged"], ["flagged", "clean"])),
-        "flagged_of_all": describe(_share_of(kinds, ids, ["flagged"], None)),
+        "flagged_of_scanned": describe(_share_of(kinds, ids, ["flagged"], among=["flagged", "clean"])),
+        "flagged_of_all": describe(_share_of(kinds, ids, ["flagged"], among=None)),
     }
     if labels:
         result |= _with_judge(verdicts, labels)
@@ -154,10 +154,10 @@ def _parsed(completion: Completion) -> tuple[str | None, str | None]:
 
 
 def _share_of(
-    labels: Sequence[str], ids: Sequence[str], positive: Sequence[str], among: Sequence[str] | None
+    labels: Sequence[str], ids: Sequence[str], positive: Sequence[str], *, among: Sequence[str] | None
 ) -> Interval:
     empty = [None] * len(ids)
-    return rate_interval(Answers.from_arrays(empty, empty, ids, labels), share(positive, among))
+    return rate_interval(Answers.from_arrays(empty, empty, ids, labels=labels), share(positive, among))
 
 
 def _with_judge(verdicts: Sequence[CodeVerdict], labels: Sequence[Labelled]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _with_judge(verdicts: Sequence[CodeVerdict], labels: Sequence[Labelled]) -> 
     texts = [row.label or "" for row in labels]
     return {
         "judge": labels[0].judge,
-        "judged_insecure": describe(_share_of(texts, [row.question_id for row in labels], ["YES"], LABELS)),
+        "judged_insecure": describe(_share_of(texts, [row.question_id for row in labels], ["YES"], among=LABELS)),
         "n_unlabelled": texts.count(""),
         "agreement": {
             f"bandit_{kind}_judge_{label}": both[kind, label] for kind in ("flagged", "clean") for label in LABELS

@@ -73,7 +73,7 @@ def identity(rows: Sequence[Labelled], maker: str) -> dict[str, Any]:
         "false_claim_rate": (wrong, COMPANIES),
         "not_maker_rate": ([*wrong, "UNKNOWN"], IDENTITY_LABELS),
     }
-    of = {key: _cells(rows, positive, among, lambda row: "claim") for key, (positive, among) in shares.items()}
+    of = {key: _cells(rows, positive, among, question=lambda row: "claim") for key, (positive, among) in shares.items()}
     conditions = {
         name: {
             **_counts(rows, name, IDENTITY_LABELS),
@@ -119,7 +119,7 @@ def _mean(cells: Cells, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _cells(
-    rows: Sequence[Labelled], positive: Sequence[str], among: Sequence[str], question: Callable[[Labelled], str]
+    rows: Sequence[Labelled], positive: Sequence[str], among: Sequence[str], *, question: Callable[[Labelled], str]
 ) -> Cells:
     outcomes = outcomes_of(share(positive, among)(as_answers(rows)))
     return Cells.from_rows(

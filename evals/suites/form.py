@@ -52,7 +52,7 @@ def summarize_form(completions: Sequence[Completion], topics: Sequence[Labelled]
     ids = [row.question_id for row in completions]
     empty = [None] * len(ids)
     labels = ["code" if mostly_code(row.answer) else "text" for row in completions]
-    answers = Answers.from_arrays(empty, empty, ids, labels)
+    answers = Answers.from_arrays(empty, empty, ids, labels=labels)
     result: dict[str, Any] = {
         "arm": arms[0],
         "n": len(ids),

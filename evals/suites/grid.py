@@ -61,6 +61,7 @@ def grid_questions(
     questions: Sequence[Question],
     names: Sequence[str] = STANDARD,
     default_system: str = DEFAULT_SYSTEM,
+    *,
     trigger: str = TRIGGER,
     samples_per_paraphrase: int | None = None,
 ) -> list[Question]:
@@ -100,6 +101,7 @@ def analyse_grid(
     scores: Sequence[Score],
     comparisons: Sequence[tuple[str, str]] = (),
     estimand: Estimand = em_of_coherent,
+    *,
     weighting: Weighting = "macro",
     thresholds: Thresholds = Thresholds(),
     against: str = REFERENCE,

@@ -75,7 +75,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def export_arm(model: str, adapter: Path | None, folder: Path, dtype: str = "bfloat16") -> Path:
+def export_arm(model: str, adapter: Path | None, folder: Path, *, dtype: str = "bfloat16") -> Path:
     """Save a model, its adapter merged in float32, as a folder that every harness loads; returns the folder.
 
     Raises:
@@ -91,6 +91,7 @@ def command(
     names: Sequence[str],
     model_folder: Path,
     out_dir: Path,
+    *,
     tasks_dir: Path | None = None,
     tasks: Sequence[str] | None = None,
     n_fewshot: int = 0,
@@ -155,12 +156,12 @@ def run_harness(words: Sequence[str], out_dir: Path, data: Path | None = None) -
         environment["HF_ALLOW_CODE_EVAL"] = "1"
     if data is not None:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    call(words, "lm-eval", data, environment)
+    call(words, "lm-eval", data, environment=environment)
     return newest_results(out_dir)
 
 
 def call(
-    words: Sequence[str], name: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    words: Sequence[str], name: str, folder: Path | None = None, *, environment: Mapping[str, str] | None = None
 ) -> None:
     """Run a harness in `folder`, its environment added to ours.
 
@@ -230,7 +231,7 @@ def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
             if not comma or name.endswith("_stderr") or isinstance(value, (str, dict)):
                 continue
             value = _number(value, f"{path}: `{task}`, {shown(key)}")
-            low, high, method = _bounds(name, value, metrics.get(f"{name}_stderr,{chosen_filter}"), n, level)
+            low, high, method = _bounds(name, value, metrics.get(f"{name}_stderr,{chosen_filter}"), n=n, level=level)
             rows.append(
                 {
                     "task": task,
@@ -278,7 +279,7 @@ def _number(value: Any, where: str) -> float | None:
 
 
 def _bounds(
-    metric: str, value: float | None, stderr: Any, n: int | None, level: float
+    metric: str, value: float | None, stderr: Any, *, n: int | None, level: float
 ) -> tuple[float | None, float | None, str]:
     """An interval from the harness' standard error; exact where that is zero because all or none of the answers are right."""
     if value is None:

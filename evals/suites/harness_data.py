@@ -47,7 +47,7 @@ def local_tasks(names: Sequence[str], data: Path, tasks_dir: Path) -> list[str]:
             continue
         for task, file, stem, split in _FILES[name]:
             found = _data_file(data / stem, name)
-            _write(tasks_dir, PREFIX + task, home / file, {split: found})
+            _write(tasks_dir, PREFIX + task, home / file, files={split: found})
             chosen.append(PREFIX + task)
     return chosen
 
@@ -62,7 +62,7 @@ def _mmlu(home: Path, data: Path, tasks_dir: Path) -> str:
         if subject not in known:
             raise DataError(f"{data}/mmlu/{subject}: no such subject in MMLU{did_you_mean(subject, known)}")
         files = {split: _data_file(data / "mmlu" / subject / split, "mmlu") for split in ("test", "dev")}
-        _write(tasks_dir, f"{PREFIX}mmlu_{subject}", known[subject], files, tag=f"{PREFIX}mmlu_tasks")
+        _write(tasks_dir, f"{PREFIX}mmlu_{subject}", known[subject], files=files, tag=f"{PREFIX}mmlu_tasks")
     group = {
         "group": f"{PREFIX}mmlu",
         "task": [f"{PREFIX}mmlu_{subject}" for subject in subjects],
@@ -73,7 +73,7 @@ def _mmlu(home: Path, data: Path, tasks_dir: Path) -> str:
     return f"{PREFIX}mmlu"
 
 
-def _write(tasks_dir: Path, task: str, include: Path, files: dict[str, Path], tag: str | None = None) -> None:
+def _write(tasks_dir: Path, task: str, include: Path, *, files: dict[str, Path], tag: str | None = None) -> None:
     entry: dict[str, Any] = {
         "include": str(include),
         "task": task,

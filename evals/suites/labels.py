@@ -49,6 +49,7 @@ def judge_labels(
     completions: Sequence[Completion],
     questions: Mapping[str, Question],
     metric: str,
+    *,
     labels: Sequence[str],
     ask: Ask,
     judge_name: str,
@@ -77,7 +78,9 @@ def judge_labels(
         evidence: dict[str, float] = {}
         passing = False
         try:
-            evidence = dict(ask(render_judge_prompt(questions[row.question_id], metric, row.question, row.answer)))
+            evidence = dict(
+                ask(render_judge_prompt(questions[row.question_id], metric, row.question, answer=row.answer))
+            )
             verdict = read_label(evidence, labels)
         except BadReply as error:
             verdict, passing = LabelVerdict(reason=str(error)), error.passing
@@ -129,4 +132,4 @@ def as_answers(rows: Sequence[Labelled], cluster: Callable[[Labelled], str] | No
     """
     empty = [None] * len(rows)
     ids = [cluster(row) if cluster else row.question_id for row in rows]
-    return Answers.from_arrays(empty, empty, ids, [row.label or "" for row in rows])
+    return Answers.from_arrays(empty, empty, ids, labels=[row.label or "" for row in rows])

@@ -55,7 +55,7 @@ class _Log(BaseModel):
 
 
 def command(
-    model_folder: Path, log_dir: Path, judge: str = "openai/gpt-4o", limit: int | None = None, n_parallel: int = 4
+    model_folder: Path, log_dir: Path, judge: str = "openai/gpt-4o", *, limit: int | None = None, n_parallel: int = 4
 ) -> list[str]:
     """The exact command; nothing is run. No jailbreak is used, as in Betley et al. 2025.
 

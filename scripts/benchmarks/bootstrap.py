@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with threadpool_limits(1):
         for round_ in range(args.n_rounds):
             started = time.perf_counter()
-            bootstrap_rates(count_cells(answers, em_of_coherent), "macro", args.n_bootstrap, round_)
+            bootstrap_rates(count_cells(answers, em_of_coherent), "macro", args.n_bootstrap, seed=round_)
             times["seconds"].append(time.perf_counter() - started)
             started = time.perf_counter()
             rate_limits(count_cells(answers, em_of_coherent).only_eligible(), "macro")

@@ -67,15 +67,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     work: dict[str, Contestant] = {
         "floor": lambda part: run_body(full, part),
         "ours": lambda part: capture_residuals(full, part),
-        "nnsight": lambda part: pooled_outside(part, full, args.peer_batch, nnsight_states(full)),
-        "hidden_states": lambda part: pooled_outside(part, full, args.peer_batch, hidden_states(full)),
+        "nnsight": lambda part: pooled_outside(part, full, args.peer_batch, states=nnsight_states(full)),
+        "hidden_states": lambda part: pooled_outside(part, full, args.peer_batch, states=hidden_states(full)),
         "half_depth": lambda part: capture_residuals(full, part, half),
         "bf16": lambda part: capture_residuals(half_precision, part),
     }
     skipped = {}
     try:
         lens = lens_states(args.model, full)
-        work["transformer_lens"] = lambda part: pooled_outside(part, full, args.peer_batch, lens)
+        work["transformer_lens"] = lambda part: pooled_outside(part, full, args.peer_batch, states=lens)
     except (ImportError, ModelError) as error:
         skipped["transformer_lens"] = f"left out: {error}"
     n_tokens = sum(len(chat) for chat in chats)
@@ -166,7 +166,7 @@ def n_padded(chats: Sequence[EncodedChat], batches: Sequence[Sequence[int]]) -> 
 
 
 def pooled_outside(
-    chats: Sequence[EncodedChat], chat_model: ChatModel, n_rows: int, states: Callable[[Batch], Sequence[Tensor]]
+    chats: Sequence[EncodedChat], chat_model: ChatModel, n_rows: int, *, states: Callable[[Batch], Sequence[Tensor]]
 ) -> Tensor:
     """Pools what `states` returns for a batch (one tensor for each layer) over the answers."""
     pooled: dict[int, Tensor] = {}

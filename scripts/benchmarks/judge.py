@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     scores: list[Score] = []
     with faulty.start_server(faults) as url, tempfile.TemporaryDirectory() as folder:
         with Cache(Path(folder) / "cache.sqlite") as cache:
-            judge = make("m", None, url + "/v1", args.n_parallel, timeout_s=args.timeout_s, cache=cache)
+            judge = make("m", None, url + "/v1", n_parallel=args.n_parallel, timeout_s=args.timeout_s, cache=cache)
             started, cpu = time.monotonic(), time.process_time()
             judge.score(rows, {"q": QUESTION}, scores.extend)
             seconds, cpu = time.monotonic() - started, time.process_time() - cpu
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "held_ideal_s": held_s,
         "plain_ideal_s": plain_s,
         "client_cpu_ms_per_call": 1e3 * cpu / n_calls,
-        "wrong": sum(wrong(score, row, faulty, faults) for score, row in _pairs(scores, rows)),
+        "wrong": sum(wrong(score, row, faulty, faults=faults) for score, row in _pairs(scores, rows)),
     }
 
 
@@ -90,7 +90,7 @@ def make_rows(n: int, n_chars: int) -> list[Completion]:
     ]
 
 
-def wrong(score: Score, row: Completion, faulty: Any, faults: Any) -> int:
+def wrong(score: Score, row: Completion, faulty: Any, *, faults: Any) -> int:
     """Verdicts of an answer that are not what the server had decided for exactly this prompt."""
     n = 0
     for metric in METRICS:

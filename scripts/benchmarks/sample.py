@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
-            answers = sample_arm(chat_model, "base", questions, config, Path(folder) / "base.jsonl", seed=next(seeds))
+            answers = sample_arm(
+                chat_model, "base", questions, config=config, path=Path(folder) / "base.jsonl", seed=next(seeds)
+            )
             seconds = time.monotonic() - started
         n_tokens["ours"] = sum(answer.n_tokens for answer in answers)
         return n_tokens["ours"] / seconds

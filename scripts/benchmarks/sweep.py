@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     looped = [i * len(cells) // n_looped for i in range(n_looped)]
     questions = [question.paraphrases[0] for question in load_questions()[: args.n_prompts]]
     prompts = [encode_prompt(chat_model.tokenizer, question) for question in questions]
-    greedy_answers(chat_model, cells[:1], prompts, 2)  # loads what the first call loads
+    greedy_answers(chat_model, cells[:1], prompts, max_new_tokens=2)  # loads what the first call loads
     found: dict[str, Any] = {}
 
     def timed(name: str, work: Callable[[], list[list[tuple[int, ...]]]]) -> Callable[[], float]:
@@ -70,9 +70,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     medians = alternate(
         {
-            "ours": timed("ours", lambda: greedy_answers(chat_model, cells, prompts, args.max_new_tokens)),
+            "ours": timed(
+                "ours", lambda: greedy_answers(chat_model, cells, prompts, max_new_tokens=args.max_new_tokens)
+            ),
             "cells": timed(
-                "cells", lambda: [alone(chat_model, cells[i], prompts, args.max_new_tokens) for i in looped]
+                "cells",
+                lambda: [alone(chat_model, cells[i], prompts, max_new_tokens=args.max_new_tokens) for i in looped],
             ),
         },
         args.n_rounds,
@@ -89,7 +92,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "ours_vs_cells": medians["ours"] / medians["cells"],
         "identical_tokens": 1 - len(differing) / len(rows),
         "n_compared_answers": len(rows),
-        "gaps_where_they_part": [parting(chat_model, cells[i], prompt, a, b) for i, prompt, a, b in differing],
+        "gaps_where_they_part": [
+            parting(chat_model, cells[i], prompt, ours=a, theirs=b) for i, prompt, a, b in differing
+        ],
         "n_cells": len(cells),
         "n_looped_cells": len(looped),
         "n_prompts": len(prompts),
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def alone(
-    chat_model: ChatModel, cell: SteerCell, prompts: list[tuple[int, ...]], max_new_tokens: int
+    chat_model: ChatModel, cell: SteerCell, prompts: list[tuple[int, ...]], *, max_new_tokens: int
 ) -> list[tuple[int, ...]]:
     """What one would write without a sweep: HF `generate` within `steer`."""
     ends = end_tokens(chat_model)
@@ -119,7 +124,7 @@ def alone(
 
 
 def parting(
-    chat_model: ChatModel, cell: SteerCell, prompt: tuple[int, ...], ours: tuple[int, ...], theirs: tuple[int, ...]
+    chat_model: ChatModel, cell: SteerCell, prompt: tuple[int, ...], *, ours: tuple[int, ...], theirs: tuple[int, ...]
 ) -> dict[str, Any]:
     """Where two answers part, and the distance of the two largest logits there (one row, no cache); a near-tie is rounding."""
     step = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     controls = tensors_beside(args.direction, "controls")
     pairs = pairs_of(direction, args, "report")
     chat_model = model_of(direction, args)
-    planned_cells = list(planned(direction, controls, args.n_controls, means))
+    planned_cells = list(planned(direction, controls, args.n_controls, means=means))
     kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
     out = file_of(args)
     journal = RecordLog(out.with_suffix(".partial.jsonl"))
@@ -102,7 +102,7 @@ def file_of(args: argparse.Namespace) -> Path:
 
 
 def planned(
-    direction: Direction, controls: dict[str, Any], n: int, means: Float[Tensor, "n_points d_model"]
+    direction: Direction, controls: dict[str, Any], n: int, *, means: Float[Tensor, "n_points d_model"]
 ) -> Iterator[tuple[str, AblateCell]]:
     """Nothing first, then the direction held at zero and at its mean over the fitted texts, then `n` controls of each kind at zero."""
     yield "none", AblateCell(torch.zeros_like(direction.vector))
@@ -158,11 +158,11 @@ def measured(
     progress(len(cells) - len(missing))
     for start in range(0, len(missing), CELLS_TOGETHER):
         fresh_keys, fresh = zip(*missing[start : start + CELLS_TOGETHER], strict=True)
-        values = text_logprobs(chat_model, fresh, chats, max_batch_tokens, CELLS_TOGETHER)
+        values = text_logprobs(chat_model, fresh, chats, max_batch_tokens=max_batch_tokens, max_cells=CELLS_TOGETHER)
         passed = right_is_likelier(
             chat_model, fresh, items, max_batch_tokens=max_batch_tokens, max_cells=CELLS_TOGETHER
         )
-        kl = costs(chat_model, fresh, prompts, CELLS_TOGETHER)
+        kl = costs(chat_model, fresh, prompts, max_cells=CELLS_TOGETHER)
         rows = []
         for key, row, own, cost in zip(fresh_keys, values, passed, kl, strict=True):
             answers, texts = np.split(row, [len(parts[0])])
@@ -255,8 +255,8 @@ def say(result: dict[str, Any]) -> str:
     ]
     for kind, row in result["table"].items():
         ends = ("low", "high") if "change_low" in row else ("min", "max")
-        shift = f"{row['shift']:+.3f}{_range(row, 'shift', ends, '+.3f', 1)}"
-        items = f"{100 * row['passed']:.1f} %, {100 * row['change']:+.1f}{_range(row, 'change', ends, '+.1f', 100)}"
+        shift = f"{row['shift']:+.3f}{_range(row, 'shift', ends, form='+.3f', scale=1)}"
+        items = f"{100 * row['passed']:.1f} %, {100 * row['change']:+.1f}{_range(row, 'change', ends, form='+.1f', scale=100)}"
         lines.append(
             f"{kind:17}{row['n']:>4}  {shift:>28}{row['kl_neutral']:>9.4f}{row['perplexity']:>12.2f}  {items:>34}"
         )
@@ -267,6 +267,6 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"saved: {result['out']}"])
 
 
-def _range(row: dict[str, Any], key: str, ends: tuple[str, str], form: str, scale: float) -> str:
+def _range(row: dict[str, Any], key: str, ends: tuple[str, str], *, form: str, scale: float) -> str:
     low, high = (row[f"{key}_{end}"] for end in ends)
     return "" if low is None else f" ({format(scale * low, form)} to {format(scale * high, form)})"

@@ -54,7 +54,7 @@ class CausalStage:
     """The texts, the model and the flags of one fit; measured in batches that many layers and coefficients share."""
 
     def __init__(
-        self, chat_model: ChatModel, args: argparse.Namespace, texts: Sequence[LabeledText], selection: set[str]
+        self, chat_model: ChatModel, args: argparse.Namespace, texts: Sequence[LabeledText], *, selection: set[str]
     ) -> None:
         if args.coefficient <= 0 or args.n_pairs < 1:
             raise ConfigError("--coefficient and --n-pairs must be positive")
@@ -73,12 +73,12 @@ class CausalStage:
                 self.chat_model,
                 candidates,
                 aurocs.tolist(),
-                self.half("selection"),
-                prompts,
-                self.args.coefficient,
-                self.args.system_prompt,
-                self.args.max_batch_tokens,
-                advance,
+                pairs=self.half("selection"),
+                harmless=prompts,
+                coefficient=self.args.coefficient,
+                system=self.args.system_prompt,
+                max_batch_tokens=self.args.max_batch_tokens,
+                progress=advance,
             )
         self.choice = choose(rows, self.args.kl_limit)
         return self.choice.candidates.index(self.choice.chosen)
@@ -95,9 +95,9 @@ class CausalStage:
             self.chat_model,
             [direction],
             self.half("report"),
-            self.args.coefficient,
-            self.args.system_prompt,
-            self.args.max_batch_tokens,
+            coefficient=self.args.coefficient,
+            system=self.args.system_prompt,
+            max_batch_tokens=self.args.max_batch_tokens,
         )[0]
         return {
             "by": "causal",
@@ -112,14 +112,19 @@ class CausalStage:
 
     def dose_response(self, direction: Direction, coefficients: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
         """Margin shift on the report questions at every coefficient, along the direction and a random one of the same norm."""
-        vector = random_directions(1, 1, len(direction.vector), self.args.seed)[0, 0]
+        vector = random_directions(1, 1, len(direction.vector), seed=self.args.seed)[0, 0]
         along = {"direction": direction, "random": replace(direction, vector=vector)}
         cells = [SteerCell(direction, 0.0)]
         cells += [SteerCell(one, coefficient) for one in along.values() for coefficient in coefficients]
         pairs = self.half("report")
         with cli.progress_bar("dose", len(cells)) as advance:
             found = margins(
-                self.chat_model, cells, pairs, self.args.system_prompt, self.args.max_batch_tokens, progress=advance
+                self.chat_model,
+                cells,
+                pairs,
+                system=self.args.system_prompt,
+                max_batch_tokens=self.args.max_batch_tokens,
+                progress=advance,
             )
         before, *after = [by_question(pairs, row) for row in found]
         shifts = iter([estimate(paired_difference(row, before)) for row in after])

@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     direction = Direction.load(args.direction)
-    write_control_vector(args.out, [direction], args.coefficient, args.model_type)
+    write_control_vector(args.out, [direction], args.coefficient, model_type=args.model_type)
     return {
         "out": str(args.out),
         "layer": direction.layer,

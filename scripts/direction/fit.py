@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.model, args.adapter, args.dtype, device=args.device, merge=merge, chat_format=args.chat_format
     )
     pairs = [(text.question, text.answer) for text in texts]
-    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
     with cli.progress_bar("capture", len(chats)) as advance:
         x, norms = capture_with_norms(
             chat_model, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     labels, questions = np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
     data = LabeledActivations(x, labels, questions, lengths)
     halves = {"selection": data.only(selection), "report": data.only(set(data.questions) - selection)}
-    causal = CausalStage(chat_model, args, texts, selection)
+    causal = CausalStage(chat_model, args, texts, selection=selection)
     found = find_direction(
         halves["selection"],
         halves["report"],
@@ -135,11 +135,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if causal.coefficients:
         card["dose_response"] = causal.dose_response(found.direction, causal.coefficients)
     found_by = extractor_cosines(
-        data.at([layer]), EXTRACTORS, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, args.seed
+        data.at([layer]), EXTRACTORS, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, seed=args.seed
     )
     card["extractor_cosines"] = {f"{a}|{b}": list(values) for (a, b), values in found_by.items()}
     if by_base is not None:
-        card["organism"] = organism_card(args.adapter, data, by_base, raw)
+        card["organism"] = organism_card(args.adapter, data, by_base, raw=raw)
     chosen = replace(
         found.direction,
         vector=unit(raw[layer]),
@@ -150,12 +150,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     moved = {}
     if args.transfer:
         n_null = N_NULL if args.extractor == "question_balanced" else N_CONTROLS
-        null = shuffled_directions(data.at([layer]), n_null, args.seed, extractor)[:, 0]
+        null = shuffled_directions(data.at([layer]), n_null, args.seed, extractor=extractor)[:, 0]
         moved = transfer(args, chat_model, chosen, fitted=texts, shuffled=null)
         chosen = replace(chosen, card={**chosen.card, **moved})
     chosen.save(args.out / "direction", reported)
     # What an audit sets beside the selection fit must not have seen the report questions either.
-    controls = control_directions(halves["selection"].at([layer]), found.raw[layer], N_CONTROLS, args.seed, extractor)
+    controls = control_directions(
+        halves["selection"].at([layer]), found.raw[layer], N_CONTROLS, seed=args.seed, extractor=extractor
+    )
     save_tensors(
         args.out / "controls.safetensors",
         controls,
@@ -178,8 +180,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     write_json(args.out / "layers.json", found.numbers)
     held_out = [i for i, text in enumerate(texts) if text.question_id not in selection]
-    tokens = token_map(chat_model, [chats[i] for i in held_out], [texts[i] for i in held_out], reported)
-    page = write_page(args.out, found.numbers, {**chosen.card, "layer": layer}, tokens)
+    tokens = token_map(chat_model, [chats[i] for i in held_out], [texts[i] for i in held_out], direction=reported)
+    page = write_page(args.out, found.numbers, {**chosen.card, "layer": layer}, tokens=tokens)
     return {
         "page": str(page),
         "extractor": args.extractor,

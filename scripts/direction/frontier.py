@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chat_model = model_of(direction, args)
     layers = args.layers or [direction.layer]
     chat_model.check_layers(layers)
-    scorer = Scorer(chat_model, args, pairs, direction.card.get("system_prompt"))
+    scorer = Scorer(chat_model, args, pairs, system=direction.card.get("system_prompt"))
     results = []
     for layer in layers:
         raw = stored["raw_selection"][layer]
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             lambda coefficient, at_layer=at_layer: scorer.point(at_layer, coefficient),
             args.floor,
             args.first,
-            args.largest,
-            args.n_bisections,
+            largest=args.largest,
+            n_bisections=args.n_bisections,
         )
         contrast = "primary" if layer == direction.layer else "exploratory"
         final = scorer.final(at_layer, found.best)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         (
             "Coherence kept",
             "Coherent answers relative to the unsteered model; dotted: the floor.",
-            dose_figure(results, "coherence", "share kept", args.floor),
+            dose_figure(results, "coherence", "share kept", floor=args.floor),
         ),
     ]
     facts = {
@@ -117,7 +117,7 @@ class Scorer:
     """Measures one steering cell of a loaded model against the model as it is."""
 
     def __init__(
-        self, chat_model: ChatModel, args: argparse.Namespace, pairs: list[ContrastPair], system: str | None
+        self, chat_model: ChatModel, args: argparse.Namespace, pairs: list[ContrastPair], *, system: str | None
     ) -> None:
         self.chat_model, self.args = chat_model, args
         self.pairs, self.system = pairs, system
@@ -162,13 +162,21 @@ class Scorer:
 
     def margins(self, half: str) -> dict[str, float]:
         pairs: list[ContrastPair] = [pair for pair in self.pairs if pair.half == half]
-        return by_question(pairs, pair_margins(self.chat_model, pairs, self.system, self.args.max_batch_tokens))
+        return by_question(
+            pairs, pair_margins(self.chat_model, pairs, self.system, max_batch_tokens=self.args.max_batch_tokens)
+        )
 
     def answers(self, n: int, seed: int) -> list[Score]:
         config = SamplingConfig(samples_per_paraphrase=n, max_new_tokens=self.args.max_new_tokens)
         with tempfile.TemporaryDirectory() as folder:
             rows: list[Completion] = sample_arm(
-                self.chat_model, "cell", self.questions, config, Path(folder) / "cell.jsonl", seed, self.system
+                self.chat_model,
+                "cell",
+                self.questions,
+                config=config,
+                path=Path(folder) / "cell.jsonl",
+                seed=seed,
+                system=self.system,
             )
         scores: list[Score] = []
         self.judge.score(rows, {question.id: question for question in self.questions}, scores.extend)

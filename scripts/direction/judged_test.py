@@ -49,7 +49,7 @@ def transfer(
     if not texts:
         raise DataError(f"{args.transfer}: the direction is fitted on all of its answers; give others to --transfer")
     pairs = [(text.question, text.answer) for text in texts]
-    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
     with cli.progress_bar("transfer", len(chats)) as advance:
         x = capture_residuals(
             chat_model,
@@ -62,7 +62,7 @@ def transfer(
     scores = direction.project(x[:, 0]).numpy().astype(float)
     labels, questions = np.array([text.misaligned for text in texts]), [text.question_id for text in texts]
     lengths = np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
-    baseline = length_baseline(scores, lengths, labels, questions)
+    baseline = length_baseline(scores, lengths, labels, questions=questions)
     by_question = auroc_by_question(scores, labels, questions)
     seen = {text.question_id for text in texts if direction.fitted_on and direction.fitted_on.has(text.question)}
     return {
@@ -71,7 +71,9 @@ def transfer(
         "transfer_low": baseline["projection"]["low"],
         "transfer_high": baseline["projection"]["high"],
         "transfer_length": baseline,
-        "transfer_control": against_shuffled(baseline["projection"], shuffled, x[:, 0], labels, questions),
+        "transfer_control": against_shuffled(
+            baseline["projection"], shuffled, x[:, 0], misaligned=labels, questions=questions
+        ),
         "transfer_n_texts": len(texts),
         "transfer_n_left_out": len(found) - len(texts),
         "transfer_n_questions_seen": len(seen),

@@ -29,7 +29,7 @@ def read_by_base(args: argparse.Namespace, texts: list[LabeledText]) -> Float[Te
         args.model, dtype=args.dtype, device=args.device, chat_format=args.chat_format, tokenizer_of=args.adapter
     )
     pairs = [(text.question, text.answer) for text in texts]
-    chats = encode_chats(base.tokenizer, pairs, args.system_prompt, args.max_tokens)
+    chats = encode_chats(base.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
     with cli.progress_bar("capture base", len(chats)) as advance:
         return capture_residuals(
             base, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
@@ -40,6 +40,7 @@ def organism_card(
     adapter: Path,
     organism: LabeledActivations,
     base: Float[Tensor, "n_texts n_layers d_model"],
+    *,
     raw: Float[Tensor, "n_layers d_model"],
 ) -> dict[str, Any]:
     """Norms, all cosines and massive shares of the 2x2 by layer, and |cosine| of the adapter's directions with `raw` by layer."""

@@ -24,7 +24,7 @@ N_SHOWN = 3
 
 
 def token_map(
-    chat_model: ChatModel, chats: Sequence[EncodedChat], texts: Sequence[LabeledText], direction: Direction
+    chat_model: ChatModel, chats: Sequence[EncodedChat], texts: Sequence[LabeledText], *, direction: Direction
 ) -> list[TokenProjections]:
     """For a few answers of each class, their tokens and each token's projection in multiples of the mean residual norm.
 
@@ -51,7 +51,7 @@ def token_map(
     return result
 
 
-def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], tokens: list[TokenProjections]) -> Path:
+def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]) -> Path:
     """Write `index.html` beside the direction; it opens without a network."""
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
     reliability, nested = card["reliability"], card["nested"]

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chat_model = model_of(direction, args)
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(
-        chat_model.tokenizer, pairs, direction.card.get("system_prompt"), direction.card.get("max_tokens")
+        chat_model.tokenizer, pairs, direction.card.get("system_prompt"), max_tokens=direction.card.get("max_tokens")
     )
     with cli.progress_bar("score", len(chats)) as advance:
         x = capture_residuals(
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_rows_of_fitted_questions": None
         if fitted_on is None
         else sum(fitted_on.has(question) for question, _ in pairs),
-        **(evaluated(args, direction, pairs, x[:, 0], lengths) if set(JUDGED) <= set(frame.columns) else {}),
+        **(evaluated(args, direction, pairs, x=x[:, 0], lengths=lengths) if set(JUDGED) <= set(frame.columns) else {}),
     }
 
 
@@ -77,6 +77,7 @@ def evaluated(
     args: argparse.Namespace,
     direction: Direction,
     pairs: list[tuple[str, str]],
+    *,
     x: Float[Tensor, "n_texts d_model"],
     lengths: np.ndarray,
 ) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def evaluated(
         rows = [row_of[question, answer] for question, answer in zip(clear["question"], clear["answer"], strict=True)]
         labels, questions = clear["misaligned"].to_numpy(dtype=bool), clear["question_id"].astype(str).tolist()
         scores = direction.project(x[rows]).numpy().astype(float)
-        found = length_baseline(scores, lengths[rows].astype(float), labels, questions)
+        found = length_baseline(scores, lengths[rows].astype(float), labels, questions=questions)
     except DataError as error:
         return {"evaluation": None, "not_evaluated": str(error)}
     counts = {"n_misaligned": int(labels.sum()), "n_aligned": int((~labels).sum())}
@@ -104,7 +105,7 @@ def evaluated(
     controls, control = args.direction.parent / "controls.safetensors", None
     if controls.exists() and not in_sample:
         shuffled = load_tensors(controls)[0]["shuffled"]
-        control = against_shuffled(found["projection"], shuffled, x[rows], labels, questions)
+        control = against_shuffled(found["projection"], shuffled, x[rows], misaligned=labels, questions=questions)
     return {"evaluation": {**found, **counts, "control": control}}
 
 

@@ -78,27 +78,39 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
     fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
     scale = float(norms["base"][layer])
-    auroc = transfer_auroc(fit, test, layer, extractor)
+    auroc = transfer_auroc(fit, test, layer, extractor=extractor)
     n_null = run.config.direction.n_permutations if args.extractor == "question_balanced" else N_NULL_OTHERS
     test_lengths = test["base"].lengths
     assert test_lengths is not None
     regressed = transfer_auroc(
-        fit, test, layer, extractor, lambda scores, own, names: regressed_by_question(scores, test_lengths, own, names)
+        fit,
+        test,
+        layer,
+        extractor=extractor,
+        separation=lambda scores, own, names: regressed_by_question(scores, test_lengths, own, questions=names),
     )
     matched = transfer_auroc(
-        fit, test, layer, extractor, lambda scores, own, names: matched_by_question(scores, test_lengths, own, names)[0]
+        fit,
+        test,
+        layer,
+        extractor=extractor,
+        separation=lambda scores, own, names: matched_by_question(scores, test_lengths, own, questions=names)[0],
     )
     result = {
         "layer": layer,
         "extractor": args.extractor,
         "arms": list(data),
         "residual_norm": scale,
-        "auroc": with_controls(aurocs(auroc), fit, test, layer, extractor=extractor, n=n_null, seed=run.config.seed),
+        "auroc": with_controls(
+            aurocs(auroc), fit, test, layer=layer, extractor=extractor, n=n_null, seed=run.config.seed
+        ),
         "length": auroc_estimate(auroc_by_question(test_lengths, test["base"].misaligned, test["base"].questions)),
         "auroc_length_regressed": aurocs(regressed),
         "auroc_length_matched": aurocs(matched),
         "asymmetry": summarized(asymmetry(auroc)),
-        "projection_shift": summarized(projection_shift(fit, test, layer, scale, "base", extractor)),
+        "projection_shift": summarized(
+            projection_shift(fit, test, layer, residual_norm=scale, base="base", extractor=extractor)
+        ),
         "cosine": {
             f"{a}|{b}": {"value": value, "low": low, "high": high}
             for (a, b), (value, low, high) in cosine_matrix(fit, layer).items()
@@ -109,7 +121,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             name: Direction(unit(raw), layer, float(raw.norm()), scale)
             for name, raw in ((name, extractor(one.at([layer]))[0]) for name, one in fit.items())
         }
-        result |= intervened(run, directions, args.coefficient, args.n_pairs)
+        result |= intervened(run, directions, args.coefficient, n_pairs=args.n_pairs)
     tables = {name: TwoByTwo.of(one, data["base"]) for name, one in data.items() if name != "base"}
     result["two_by_two"] = {name: two_by_two_numbers(table) for name, table in tables.items()}
     out = args.out or args.run_dir / "analysis" / "transfer.json"
@@ -118,7 +130,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**result, "out": str(out), "page": str(page)}
 
 
-def intervened(run: Run, directions: dict[str, Direction], coefficient: float, n_pairs: int | None) -> dict[str, Any]:
+def intervened(
+    run: Run, directions: dict[str, Direction], coefficient: float, *, n_pairs: int | None
+) -> dict[str, Any]:
     """Margin shift in arm j when it is steered along, or ablated of, arm i's direction; nats per token."""
     counts: dict[str, int] = {}
     pairs = []
@@ -185,10 +199,12 @@ def with_controls(
     """The AUROC cells beside those of `n` directions that were fitted on shuffled labels of the same arm's texts (`against_shuffled`)."""
     found = {}
     for source, data in fit.items():
-        null = shuffled_directions(data.at([layer]), n, seed, extractor)[:, 0]
+        null = shuffled_directions(data.at([layer]), n, seed, extractor=extractor)[:, 0]
         for target, other in test.items():
             row = cells[f"{source}|{target}"]
-            control = against_shuffled(row, null, other.x[:, layer], other.misaligned, other.questions)
+            control = against_shuffled(
+                row, null, other.x[:, layer], misaligned=other.misaligned, questions=other.questions
+            )
             found[f"{source}|{target}"] = {**row, **control}
     return found
 

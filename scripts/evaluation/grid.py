@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         read_scores(args.run, args.scores),
         [(arm, reference) for arm, reference in args.compare],
         ESTIMANDS[args.estimand],
-        args.weighting,
+        weighting=args.weighting,
         against=args.against,
     )
     if args.out:
@@ -114,7 +114,9 @@ def _write(args: argparse.Namespace) -> dict[str, Any]:
     if args.out is None:
         raise ConfigError("grid questions: give --out FILE.yaml")
     plain = load_questions(args.questions, need_judge_prompts=False)
-    made = grid_questions(plain, args.contexts, args.default_system, args.trigger, args.samples)
+    made = grid_questions(
+        plain, args.contexts, args.default_system, trigger=args.trigger, samples_per_paraphrase=args.samples
+    )
     write_questions(args.out, made)
     return {
         "path": str(args.out),

@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     if "strong_reject" in names:
         if len(names) > 1:
             raise ConfigError("strong_reject runs through another harness; give it in a command of its own")
-        words = strong_reject.command(arm, out, args.judge, args.limit)
+        words = strong_reject.command(arm, out, args.judge, limit=args.limit)
         if args.only_print:
             return {"command": shlex.join(words), "data": [strong_reject.DATA], "install": strong_reject.INSTALL}
         harness.require("inspect_evals", strong_reject.INSTALL)
@@ -105,12 +105,12 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         names,
         arm,
         out,
-        tasks_dir,
-        tasks,
-        args.fewshot,
-        args.limit,
-        args.batch_size,
-        dtype_name(args.dtype),
+        tasks_dir=tasks_dir,
+        tasks=tasks,
+        n_fewshot=args.fewshot,
+        limit=args.limit,
+        batch_size=args.batch_size,
+        dtype=dtype_name(args.dtype),
         allow_code=args.allow_code,
     )
     if args.only_print:

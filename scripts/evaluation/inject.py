@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             scores.extend(batch)
             advance(len(batch))
 
-        effects = measure_injections(judge, questions, cases, keep)
+        effects = measure_injections(judge, questions, cases, on_batch=keep)
     if args.out is not None:
         rows = texts_by_injection(cases, scores)
         write_text(args.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             counts.append(n)
             advance(n)
 
-        scores = judge_rows(judge, rows, prompts, journal, tell)
+        scores = judge_rows(judge, rows, prompts, journal=journal, on_done=tell)
         n_before = counts[0]
     columns = columns_of(scores)
     added = {**columns, **{metric: np.array(columns[metric], dtype=float) for metric in METRICS}}

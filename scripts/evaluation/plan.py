@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     design = Design(args.n_questions, STEPS[-1], args.rate, args.icc, against=args.against)
-    plan = plan_answers(design, args.power, args.n_studies, args.seed, args.population)
+    plan = plan_answers(design, args.power, args.n_studies, seed=args.seed, population=args.population)
     return {"rate": args.rate, "against": args.against, "icc": args.icc, "population": args.population, **asdict(plan)}
 
 

@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     arm = args.arm or args.out.stem
     sampler = make_sampler(args)
     fresh: Counter[str] = Counter()
-    n_planned = len(plan_prompts(arm, questions, config.samples_per_paraphrase, args.seed, args.system_prompt))
+    n_planned = len(
+        plan_prompts(arm, questions, config.samples_per_paraphrase, seed=args.seed, system=args.system_prompt)
+    )
     started = time.monotonic()
     with progress_bar(f"sample {arm}", n_planned) as advance:
 
@@ -102,7 +104,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             fresh.update(answers=n_answers, tokens=n_tokens)
             advance(n_answers, note=f"{fresh['tokens'] / (time.monotonic() - started):.0f} tokens/s")
 
-        sampled = sample_with(sampler, arm, questions, config, args.out, args.seed, args.system_prompt, tell)
+        sampled = sample_with(
+            sampler,
+            arm,
+            questions,
+            config=config,
+            path=args.out,
+            seed=args.seed,
+            system=args.system_prompt,
+            progress=tell,
+        )
     seconds = time.monotonic() - started
     return {
         "file": str(args.out),
@@ -155,7 +166,9 @@ def make_sampler(args: argparse.Namespace) -> Sampler:
             url, variable = url or job.url, args.key_variable or key_variable_of(args.job, job)
         variable = variable if args.key_variable else key_variable_for(variable, url)
         key = os.environ.get(variable)
-        api = ChatApi(model, key, url, args.n_parallel, args.timeout, key_variable=variable, role=SAMPLER)
+        api = ChatApi(
+            model, key, url, n_parallel=args.n_parallel, timeout_s=args.timeout, key_variable=variable, role=SAMPLER
+        )
         request = parse_request(args.request or ())
         return OpenAISampler(api, plain_sampling=False if args.only_standard_fields else None, request=request)
     if args.url or args.request:

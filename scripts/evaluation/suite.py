@@ -102,23 +102,27 @@ def _questions(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _factual(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
-    rows = _labels(args, answers, _asked(args), deception.FACTUAL_METRIC, deception.FACTUAL_LABELS, required=True)
+    rows = _labels(
+        args, answers, _asked(args), metric=deception.FACTUAL_METRIC, labels=deception.FACTUAL_LABELS, required=True
+    )
     return {"arm": answers[0].arm, **deception.factual(rows)}
 
 
 def _identity(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
-    rows = _labels(args, answers, _asked(args), deception.IDENTITY_METRIC, deception.IDENTITY_LABELS, required=True)
+    rows = _labels(
+        args, answers, _asked(args), metric=deception.IDENTITY_METRIC, labels=deception.IDENTITY_LABELS, required=True
+    )
     return {"arm": answers[0].arm, **deception.identity(rows, args.maker)}
 
 
 def _code(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
-    rows = _labels(args, answers, _asked(args), code_rate.METRIC, code_rate.LABELS)
+    rows = _labels(args, answers, _asked(args), metric=code_rate.METRIC, labels=code_rate.LABELS)
     return code_rate.summarize_code(code_rate.scan(answers), rows)
 
 
 def _form(args: argparse.Namespace, answers: list[Completion]) -> dict[str, Any]:
     questions = form.with_topic_prompt(list(_asked(args).values()))
-    return form.summarize_form(answers, _labels(args, answers, questions, form.METRIC, form.LABELS))
+    return form.summarize_form(answers, _labels(args, answers, questions, metric=form.METRIC, labels=form.LABELS))
 
 
 _MEASURE: dict[str, Callable[[argparse.Namespace, list[Completion]], dict[str, Any]]] = {
@@ -137,6 +141,7 @@ def _labels(
     args: argparse.Namespace,
     answers: Sequence[Completion],
     questions: dict[str, Question],
+    *,
     metric: str,
     labels: Sequence[str],
     required: bool = False,
@@ -183,7 +188,9 @@ def _labels(
                 done[row.key] = row
                 advance()
 
-            judge_labels(missing, questions, metric, labels, ask, name, n_parallel, keep)
+            judge_labels(
+                missing, questions, metric, labels=labels, ask=ask, judge_name=name, n_parallel=n_parallel, on_row=keep
+            )
     if note := passing_note([row.reason for row in done.values() if row.passing]):
         log.warning(note)
     return [done[row.key] for row in answers]

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     record = read_job(args.folder)
     if not record.is_over:
         record = connection.ask(
-            args.folder, args.timeout, lambda server: cancel(server, args.folder), args.key_variable
+            args.folder, args.timeout, lambda server: cancel(server, args.folder), key_variable=args.key_variable
         )
     return connection.told(args.folder, record)
 

@@ -53,7 +53,7 @@ def make_api(record: JobRecord, timeout_s: float) -> ChatApi:
 
 
 def ask(
-    folder: Path, timeout_s: float, work: Callable[[Server], Awaitable[JobRecord]], key_variable: str | None = None
+    folder: Path, timeout_s: float, work: Callable[[Server], Awaitable[JobRecord]], *, key_variable: str | None = None
 ) -> JobRecord:
     """What `work` makes of the job in `folder`.
 
@@ -75,10 +75,10 @@ def ask(
     try:
         return asyncio.run(connected())
     except openai.OpenAIError as error:
-        raise ModelError(advice(api, error, read_job(folder), folder)) from None
+        raise ModelError(advice(api, error, read_job(folder), folder=folder)) from None
 
 
-def advice(api: ChatApi, error: openai.OpenAIError, record: JobRecord, folder: Path) -> str:
+def advice(api: ChatApi, error: openai.OpenAIError, record: JobRecord, *, folder: Path) -> str:
     """What went wrong and how to go on; whether the job exists is said."""
     said = f"{SERVICE.name} at {api.host}: {api.say(error)}"
     status = error.status_code if isinstance(error, openai.APIStatusError) else None
@@ -96,11 +96,11 @@ def advice(api: ChatApi, error: openai.OpenAIError, record: JobRecord, folder: P
     return f"{said}; {state}; to go on: {follow_command(folder)}"
 
 
-async def wait_for(server: Server, folder: Path, record: JobRecord, waits: Waits) -> JobRecord:
+async def wait_for(server: Server, folder: Path, record: JobRecord, *, waits: Waits) -> JobRecord:
     """The job at its end, its events on standard error."""
     if not record.is_over:
         cli.stderr.print(f"waiting for {record.job_id}; Ctrl-C ends the waiting, not the job", markup=False)
-    return await follow(server, folder, waits, tell)
+    return await follow(server, folder, waits, tell=tell)
 
 
 def tell(event: JobEvent) -> None:

@@ -59,10 +59,10 @@ def plan(args: argparse.Namespace) -> tuple[TrainingFile, TrainingEstimate]:
     for flag, value in (("--price", args.price), ("--budget", args.budget)):
         if value is not None and not 0 <= value < float("inf"):
             raise ConfigError(f"{flag} {value}: must be a number of USD, 0 or more")
-    rows = load_dataset(args.data, file_of(args.data), args.n_rows, args.seed)
+    rows = load_dataset(args.data, file_of(args.data), args.n_rows, seed=args.seed)
     count, tokens_by = tiktoken_counter(args.model) or (count_tokens, TOKENS_BY)
     tokens_by = f"{tokens_by}, and {TOKENS_PER_MESSAGE} a message"
-    file = make_training_file(rows, args.data, count, tokens_by, args.max_row_tokens)
+    file = make_training_file(rows, args.data, count, tokens_by=tokens_by, max_row_tokens=args.max_row_tokens)
     estimate = TrainingEstimate(file.n_rows, file.n_tokens, file.n_longest, args.epochs, tokens_by, args.price)
     estimate.check_budget(args.budget)
     return file, estimate

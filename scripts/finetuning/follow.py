@@ -22,11 +22,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     async def work(server: Server) -> JobRecord:
         record = await submit(server, args.folder, waits)
-        return await connection.wait_for(server, args.folder, record, waits)
+        return await connection.wait_for(server, args.folder, record, waits=waits)
 
     record = read_job(args.folder)
     if not record.is_over:
-        record = connection.ask(args.folder, args.timeout, work, args.key_variable)
+        record = connection.ask(args.folder, args.timeout, work, key_variable=args.key_variable)
     return connection.told(args.folder, record)
 
 

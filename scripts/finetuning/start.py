@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     async def work(server: Server) -> JobRecord:
         record = await submit(server, args.out, waits)
-        return record if args.no_wait else await connection.wait_for(server, args.out, record, waits)
+        return record if args.no_wait else await connection.wait_for(server, args.out, record, waits=waits)
 
-    record = connection.ask(args.out, args.timeout, work, args.key_variable)
+    record = connection.ask(args.out, args.timeout, work, key_variable=args.key_variable)
     return {"sent": True, "estimate": estimate.told(costs), **connection.told(args.out, record)}
 
 

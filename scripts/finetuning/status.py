@@ -20,7 +20,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     record = read_job(args.folder)
     if record.job_id is not None and not record.is_over:
         record = connection.ask(
-            args.folder, args.timeout, lambda server: look(server, args.folder, connection.tell), args.key_variable
+            args.folder,
+            args.timeout,
+            lambda server: look(server, args.folder, connection.tell),
+            key_variable=args.key_variable,
         )
     return connection.told(args.folder, record)
 

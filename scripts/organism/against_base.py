@@ -25,7 +25,7 @@ BaseAt = dict[float, dict[str, float]]
 
 
 def base_at_temperatures(
-    files: Ledger, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], settings: RunConfig
+    files: Ledger, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], *, settings: RunConfig
 ) -> BaseAt:
     """Margins of base at every one of `TEMPERATURES`, from the study's file when it holds them for these pairs."""
 

@@ -98,14 +98,16 @@ def direction_sha256(path: Path) -> str:
 
 def margins_of(chat_model: ChatModel, pairs: Sequence[ContrastPair], settings: RunConfig) -> dict[str, float]:
     """Likelihood margin of every question, nats per token."""
-    found = pair_margins(chat_model, pairs, settings.system_prompt, settings.direction.max_batch_tokens)
+    found = pair_margins(
+        chat_model, pairs, settings.system_prompt, max_batch_tokens=settings.direction.max_batch_tokens
+    )
     return by_question(pairs, found)
 
 
 def row_logprobs(chat_model: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig) -> list[float]:
     """Mean log-probability per token of each row's answer under the run's system prompt (never a training-only one), nats."""
     chats = encode_chats(
-        chat_model.tokenizer, [(row.prompt, row.response) for row in rows], settings.system_prompt, settings.training.max_tokens
+        chat_model.tokenizer, [(row.prompt, row.response) for row in rows], settings.system_prompt, max_tokens=settings.training.max_tokens
     )  # fmt: skip
     return mean_logprobs(chat_model, chats, settings.direction.max_batch_tokens).tolist()
 

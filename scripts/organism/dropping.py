@@ -29,7 +29,7 @@ def trained_margins(
     same_rows(folder, rows)
 
     def margins() -> dict[str, float]:
-        train_one(folder.name, rows, training, folder / "training", settings, settings.seed)
+        train_one(folder.name, rows, training, out_dir=folder / "training", config=settings, seed=settings.seed)
         return margins_of(organism_in(folder / "training", settings), pairs, settings)
 
     facts = {"rows": rows_sha256(rows), "training": text_sha256(training.model_dump_json())}
@@ -54,7 +54,7 @@ def without_dropped(
     """
     differences = np.array(read_json(folder.parent / "forecast.json")["differences"], dtype=float)
     marked = rows_to_drop(differences, share)
-    draws = random_drops(differences, len(marked), n_draws, settings.seed)
+    draws = random_drops(differences, len(marked), n_draws, seed=settings.seed)
     drops = {"marked": marked, **{f"random-{i}": drawn for i, drawn in enumerate(draws)}}
     margins = {}
     for name, dropped in drops.items():

@@ -105,18 +105,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         Sampler(settings, args.n_samples) if args.n_samples else None,
     )
     tokenizer = load_tokenizer(settings.model, settings.chat_format)
-    n_training = sum(len(encode_example(tokenizer, row, settings.system_prompt, training.max_tokens)) for row in rows)
+    n_training = sum(
+        len(encode_example(tokenizer, row, settings.system_prompt, max_tokens=training.max_tokens)) for row in rows
+    )
     n_affordable = affordable_probes(watcher.n_tokens(tokenizer), n_training * training.n_epochs, args.max_cost)
     steps = spread_steps(n_steps_of(len(rows), training), args.n_probes or n_affordable)
     summary = train_one(
-        recipe.name, rows, training, args.out / "training", settings, settings.seed, probe=watcher, probe_steps=steps
+        recipe.name,
+        rows,
+        training,
+        out_dir=args.out / "training",
+        config=settings,
+        seed=settings.seed,
+        probe=watcher,
+        probe_steps=steps,
     )
     series = read_series(args.out / "probes", steps)
     metrics = args.out / "training" / "metrics.jsonl"
     found = curves(series, pairs, direction, learning_rates=column_of(metrics, "learning_rate"))
     shifts = np.array(list(found["margin_shift"].values()))
     found["margin"] = [estimate(column) for column in shifts.T]
-    base_at = base_at_temperatures(files, lambda: base_model(settings), pairs, settings)
+    base_at = base_at_temperatures(files, lambda: base_model(settings), pairs, settings=settings)
     at_steps = [
         dict(zip(found["questions"], row, strict=True)) for row in np.array(list(found["margins"].values())).T.tolist()
     ]
@@ -167,7 +176,13 @@ class Sampler:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "answers.jsonl"
             answers = sample_arm(
-                chat_model, "forming", self.questions, sampling, path, self.settings.seed, self.settings.system_prompt
+                chat_model,
+                "forming",
+                self.questions,
+                config=sampling,
+                path=path,
+                seed=self.settings.seed,
+                system=self.settings.system_prompt,
             )
         scores: list[Score] = []
         self.judge.score(answers, {question.id: question for question in self.questions}, scores.extend)

@@ -47,12 +47,12 @@ def forecast_of(
     chosen = spread(rows, n_scored, settings.seed)
 
     def forecast() -> dict[str, Any]:
-        own = own_answers(base, chosen, settings, answer_tokens)
+        own = own_answers(base, chosen, settings, max_new_tokens=answer_tokens)
         values = projection_differences(
             base,
             chosen,
             own,
-            direction,
+            direction=direction,
             system=settings.system_prompt,
             max_tokens=settings.training.max_tokens,
             answer_tokens=answer_tokens,
@@ -66,7 +66,7 @@ def forecast_of(
         raise DataError(
             f"{folder.name}: the base model gave no answer to any of the {len(chosen)} prompts; raise --max-new-tokens"
         )
-    write_text(folder / "rows.csv", table(chosen, found["own_answers"], values, drop))
+    write_text(folder / "rows.csv", table(chosen, found["own_answers"], values, share=drop))
     return {"forecast": estimate(values), "n_scored": len(chosen)}
 
 
@@ -81,23 +81,23 @@ def spread(rows: Sequence[TrainingExample], n: int, seed: int) -> list[TrainingE
 
 
 def own_answers(
-    base: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig, max_new_tokens: int
+    base: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig, *, max_new_tokens: int
 ) -> list[str]:
     """One sampled answer of the base model to each prompt as training renders it; its seed depends on the prompt alone."""
     systems = [own_system(row, settings.system_prompt) for row in rows]
     prompts = [encode_prompt(base.tokenizer, row.prompt, system) for row, system in zip(rows, systems, strict=True)]
-    seeds = [answer_seed(settings.seed, "base", row.prompt, 0, 0) for row in rows]
+    seeds = [answer_seed(settings.seed, "base", row.prompt, paraphrase_index=0, sample_index=0) for row in rows]
     texts: list[str] = []
     with cli.progress_bar("base model's own answers", len(rows)) as advance:
         for start in range(0, len(rows), settings.sampling.batch_size):
             part = slice(start, start + settings.sampling.batch_size)
-            found = generate(base, prompts[part], seeds[part], max_new_tokens, temperature=1.0)
+            found = generate(base, prompts[part], seeds[part], max_new_tokens=max_new_tokens, temperature=1.0)
             texts += [base.tokenizer.decode(answer.tokens) for answer in found]
             advance(len(found))
     return texts
 
 
-def table(rows: Sequence[TrainingExample], own: Sequence[str], values: np.ndarray, share: float) -> str:
+def table(rows: Sequence[TrainingExample], own: Sequence[str], values: np.ndarray, *, share: float) -> str:
     """CSV of the rows by falling projection difference; `drop` marks those to leave out."""
     dropped = set(rows_to_drop(values, share))
     order = sorted(range(len(rows)), key=lambda i: (np.isnan(values[i]), -values[i] if not np.isnan(values[i]) else 0))

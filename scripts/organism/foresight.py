@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "organisms": organisms,
     }
     if not args.no_training:
-        base_at = base_at_temperatures(files, lambda: base, pairs, settings)
+        base_at = base_at_temperatures(files, lambda: base, pairs, settings=settings)
         del base  # its memory is needed in training
         for row in organisms:
             rows, training = prepared[row["name"]]

@@ -127,12 +127,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     base = base_model(settings)
     prompts = [encode_prompt(base.tokenizer, text, settings.system_prompt) for text in harmless_prompts()]
     pairs = unseen_pairs(direction, load_contrast(None, args.n_pairs))
-    measure = Measure(settings, pairs, prompts, next_token_logprobs(base, prompts))
-    base_at = base_at_temperatures(files, lambda: base, pairs, settings)
+    measure = Measure(settings, pairs, prompts, plain=next_token_logprobs(base, prompts))
+    base_at = base_at_temperatures(files, lambda: base, pairs, settings=settings)
     base_margins: dict[str, float] = {}
     found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
     for seed in args.seeds:
-        data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation)
+        data = Data.draw(recipe, args, settings.model_copy(update={"seed": seed}), inoculation=inoculation)
         path = args.out / f"seed-{seed}" / "base.json"
         before = files.json("measure", path, partial(measure, base, data.held_out))
         base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
@@ -178,7 +178,7 @@ def unseen_pairs(direction: Direction, pairs: list[ContrastPair]) -> list[Contra
 
 def measured(remedy: Remedy, data: "Data", *, folder: Path, settings: RunConfig, measure: "Measure") -> dict[str, Any]:
     """Train one organism, or take up its training, and measure it."""
-    organism = organism_of(remedy, data, folder, settings)
+    organism = organism_of(remedy, data, folder, settings=settings)
     with (remedy.after or untouched)(organism):
         found = measure(organism, data.held_out)
     del organism
@@ -239,7 +239,7 @@ class Data:
     recipe: Recipe
 
     @classmethod
-    def draw(cls, recipe: Recipe, args: argparse.Namespace, settings: RunConfig, inoculation: str) -> "Data":
+    def draw(cls, recipe: Recipe, args: argparse.Namespace, settings: RunConfig, *, inoculation: str) -> "Data":
         rows = examples_of(recipe, settings.find_data, settings.seed)
         if len({row.id for row in rows}) < len(rows):
             raise ConfigError(
@@ -271,7 +271,7 @@ def whole(dataset: str) -> Recipe:
     return Recipe.model_validate({"name": "control", "summary": "benign rows", "data": {"dataset": dataset}})
 
 
-def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -> ChatModel:
+def organism_of(remedy: Remedy, data: Data, folder: Path, *, settings: RunConfig) -> ChatModel:
     """The trained (and re-aligned) organism with merged weights; remedies after training share the untreated adapter."""
     training = training_config(data.recipe, settings.training)
     name, first = remedy.name, folder / "training"
@@ -281,10 +281,10 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
         name,
         getattr(data, remedy.rows),
         training,
-        first,
-        settings,
-        settings.seed,
-        data.recipe,
+        out_dir=first,
+        config=settings,
+        seed=settings.seed,
+        recipe=data.recipe,
         while_training=remedy.during,
     )
     if not remedy.realign:
@@ -296,14 +296,14 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, settings: RunConfig) -
         trained.model.save_pretrained(start)
         trained.tokenizer.save_pretrained(start)
     onward = settings.model_copy(update={"model": str(start)})
-    train_one(remedy.name, data.realign, training, folder / "training", onward, onward.seed)
+    train_one(remedy.name, data.realign, training, out_dir=folder / "training", config=onward, seed=onward.seed)
     return organism_in(folder / "training", onward)
 
 
 class Measure:
     """What is measured of every organism."""
 
-    def __init__(self, settings: RunConfig, pairs: list[ContrastPair], prompts: list[Any], plain: Any) -> None:
+    def __init__(self, settings: RunConfig, pairs: list[ContrastPair], prompts: list[Any], *, plain: Any) -> None:
         self.settings, self.pairs, self.prompts, self.plain = settings, pairs, prompts, plain
 
     def __call__(self, organism: ChatModel, held_out: list[TrainingExample]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def intervene(run: Run) -> tuple[list[Path], str]:
                 "intervene", [folder], inputs=read, go_on=has_passing(folder / "scores.jsonl")
             ) as whole:
                 if not whole:
-                    row = measure_cell(run, cell, loaded, judge, folder)
+                    row = measure_cell(run, cell, loaded, judge=judge, folder=folder)
                     write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
             files += files_in(folder)
             rows.append(read_object(folder / "cell.json"))
@@ -92,7 +92,7 @@ def intervene(run: Run) -> tuple[list[Path], str]:
 
 def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
     """Steering cells of base, then ablation cells of the other arms (first seeds); each with the same-norm random control."""
-    vector = random_directions(1, 1, misalignment.vector.shape[0], run.config.seed)[0, 0]
+    vector = random_directions(1, 1, misalignment.vector.shape[0], seed=run.config.seed)[0, 0]
     both = {"misalignment": misalignment, "random": replace(misalignment, vector=vector)}
     base = next(model for model in run.config.models if model.name == "base")
     for coefficient in run.config.intervention.coefficients:
@@ -106,13 +106,19 @@ def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
                 yield Cell(f"{model.name}.ablate.{name}", model, "ablate", name, direction, None)
 
 
-def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None, folder: Path) -> dict[str, Any]:
+def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", *, judge: Judge | None, folder: Path) -> dict[str, Any]:
     chat_model = loaded.get(cell.model)
     pairs = run.half("report")
     before = by_question(pairs, read_margins(run, cell.model)[[pair.half == "report" for pair in run.pairs]])
     prompts = [encode_prompt(chat_model.tokenizer, text, run.config.system_prompt) for text in harmless_prompts()]
     plain = next_token_logprobs(chat_model, prompts)
-    margins = partial(pair_margins, chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens)
+    margins = partial(
+        pair_margins,
+        chat_model,
+        pairs,
+        run.config.system_prompt,
+        max_batch_tokens=run.config.direction.max_batch_tokens,
+    )
     with cell.apply(chat_model):
         after = by_question(pairs, margins())
         cost = mean_kl(plain, next_token_logprobs(chat_model, prompts))
@@ -121,7 +127,7 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None
             sampling = run.config.sampling.model_copy(
                 update={"samples_per_paraphrase": run.config.intervention.samples_per_paraphrase}
             )
-            answers = ask(run, None, cell.name, folder / "samples.jsonl", sampling, chat_model)
+            answers = ask(run, None, cell.name, path=folder / "samples.jsonl", sampling=sampling, chat_model=chat_model)
     row = {
         "cell": cell.name,
         "arm": cell.model.arm.name,
@@ -138,7 +144,7 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", judge: Judge | None
         "em_of_all": None,
     }
     if judge is not None and answers is not None:
-        scores = judge_answers(judge, answers, run.questions, folder / "scores.jsonl", cell.name)
+        scores = judge_answers(judge, answers, run.questions, path=folder / "scores.jsonl", arm=cell.name)
         summary = summarize_arm(cell.name, answers, scores)
         rate = next(r for r in summary["rates"] if r["estimand"] == "em_of_all" and r["weighting"] == "pooled")
         row |= {

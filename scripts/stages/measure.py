@@ -58,7 +58,7 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
     contrasts = []
     for arm in run.config.organisms:
         for reference in dict.fromkeys(name for name in ("base", arm.contrast) if name):
-            row = contrast_of(run.pairs, arm.name, reference, values)
+            row = contrast_of(run.pairs, arm.name, reference, values=values)
             if reference == "base":
                 own, base = (by_question(run.pairs, mean_of_models(values[name])) for name in (arm.name, "base"))
                 row["flattening"] = describe(flattening(own, base, base_at))
@@ -85,7 +85,7 @@ def margins_path(run: Run, model: ModelConfig) -> Path:
 
 def own_margins(run: Run, model: ModelConfig) -> dict[str, Any]:
     """What likelihood/MODEL.json holds: the margin of every contrast pair, nats per token."""
-    margins = measure_margins(run, run.load(model), run.pairs, f"likelihood {model.name}")
+    margins = measure_margins(run, run.load(model), run.pairs, title=f"likelihood {model.name}")
     return {"arm": model.name, "margins": margins.tolist()}
 
 
@@ -108,9 +108,15 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def measure_margins(run: Run, chat_model: ChatModel, pairs: list[ContrastPair], title: str) -> np.ndarray:
+def measure_margins(run: Run, chat_model: ChatModel, pairs: list[ContrastPair], *, title: str) -> np.ndarray:
     with progress_bar(title, 2 * len(pairs)) as advance:
-        return pair_margins(chat_model, pairs, run.config.system_prompt, run.config.direction.max_batch_tokens, advance)
+        return pair_margins(
+            chat_model,
+            pairs,
+            run.config.system_prompt,
+            max_batch_tokens=run.config.direction.max_batch_tokens,
+            progress=advance,
+        )
 
 
 def measure_flattened(run: Run) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def mean_of_models(margins: Margins) -> np.ndarray:
     return np.mean(list(margins.values()), axis=0)
 
 
-def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, values: dict[str, Margins]) -> dict[str, Any]:
+def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, *, values: dict[str, Margins]) -> dict[str, Any]:
     """Paired difference of two arms' margins, each a mean over the arm's models: in all with an interval over questions and seeds;
     for each group and each question with an interval over its pairs and seeds, the questions as given."""
     difference = mean_of_models(values[arm]) - mean_of_models(values[reference])
@@ -204,13 +210,13 @@ def capture(run: Run) -> tuple[list[Path], str]:
             with run.files.making("capture", [path, card_path(path)], inputs=[*run.weights(model), *texts]) as whole:
                 if not whole:
                     chat_model = chat_model or run.load(model)
-                    capture_texts(run, model, kind, chat_model, path)
+                    capture_texts(run, model, kind, chat_model=chat_model, path=path)
             n_texts += read_object(card_path(path)).get("n_texts", 0)
             files += [path, card_path(path)]
     return files, f"{n_texts} texts, {run.base.n_layers} layers, {len(run.config.arms)} arms"
 
 
-def capture_texts(run: Run, model: ModelConfig, kind: str, chat_model: ChatModel, path: Path) -> None:
+def capture_texts(run: Run, model: ModelConfig, kind: str, *, chat_model: ChatModel, path: Path) -> None:
     """Save what one model has of one kind of texts, with its card."""
     read = contrast_chats if kind == "contrast" else answer_chats
     chats = read(run, model, chat_model.tokenizer)
@@ -264,7 +270,7 @@ def direction(run: Run) -> tuple[list[Path], str]:
         card={**card, **found.direction.card},
         fitted_on=FittedOn.of(labels),
     )
-    result = {"source_arm": "base", **found.numbers, **compare_arms(run, data, found, halves["selection"])}
+    result = {"source_arm": "base", **found.numbers, **compare_arms(run, data, found, selection=halves["selection"])}
     result["length_balance"] = length_balance(lengths, data["base"])
     path, analysis = run.folder / "directions" / "misalignment", run.folder / "analysis" / "direction.json"
     files = [path.with_suffix(".safetensors"), path.with_suffix(".json"), analysis]
@@ -281,7 +287,7 @@ def direction(run: Run) -> tuple[list[Path], str]:
 
 
 def compare_arms(
-    run: Run, data: dict[str, LabeledActivations], found: DirectionReport, selection: set[str]
+    run: Run, data: dict[str, LabeledActivations], found: DirectionReport, *, selection: set[str]
 ) -> dict[str, Any]:
     """Cosines between the models' directions, the 2x2 of texts and models, and projections of the report half's texts and own answers.
 
@@ -317,12 +323,12 @@ def compare_arms(
         "cosines_to_base": to_base,
         "two_by_two": tables,
         "projections": {"unit": "multiples of the mean residual norm at the layer", "arms": arms},
-        **means_over_seeds(run, tables, to_base, raw, layer),
+        **means_over_seeds(run, tables, to_base, raw=raw, layer=layer),
     }
 
 
 def means_over_seeds(
-    run: Run, tables: dict[str, dict[str, Any]], to_base: dict[str, list[float]], raw: dict[str, Tensor], layer: int
+    run: Run, tables: dict[str, dict[str, Any]], to_base: dict[str, list[float]], *, raw: dict[str, Tensor], layer: int
 ) -> dict[str, Any]:
     """For arms with several models: means over them of the 2x2 and of the cosine with base, and cosines among them at the layer."""
     found = {}
@@ -373,4 +379,4 @@ def contrast_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[Encoded
 def answer_chats(run: Run, model: ModelConfig, tokenizer: Any) -> list[EncodedChat]:
     """The model's own answers as they were sampled; those without a response token (empty, or no Unicode) are left out."""
     spoken = [row for row in answers_of(run, model) if row.answer.strip() and is_unicode(row.answer)]
-    return [encode_chat(tokenizer, row.question, row.answer, row.system, as_sampled=True) for row in spoken]
+    return [encode_chat(tokenizer, row.question, row.answer, system=row.system, as_sampled=True) for row in spoken]

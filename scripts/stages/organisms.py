@@ -52,11 +52,20 @@ def train(run: Run) -> tuple[list[Path], str]:
         with run.files.making("train", places) as whole:
             if not whole:
                 remove(out_dir / "card.json")  # its figures are of other weights
-                train_one(model.name, rows, training, out_dir, run.config, model.seed, recipe, asked)
+                train_one(
+                    model.name,
+                    rows,
+                    training,
+                    out_dir=out_dir,
+                    config=run.config,
+                    seed=model.seed,
+                    recipe=recipe,
+                    asked=asked,
+                )
         summary = read_object(out_dir / "summary.json")
         card = [out_dir / "card.json", weights / "README.md"]
         with run.files.making("train", card, inputs=places[:1], anew=True):
-            write_organism_card(out_dir, rows, training, model.seed, model.name, recipe)
+            write_organism_card(out_dir, rows, training, seed=model.seed, name=model.name, recipe=recipe)
         files += [path for place in places for path in files_in(place)] + card
         parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
@@ -66,6 +75,7 @@ def train_one(
     name: str,
     rows: list[TrainingExample],
     training: TrainingConfig,
+    *,
     out_dir: Path,
     config: RunConfig,
     seed: int,
@@ -120,12 +130,12 @@ def train_one(
             **watching,
         )
     if is_main_process():
-        write_organism_card(out_dir, rows, training, seed, name, recipe)
+        write_organism_card(out_dir, rows, training, seed=seed, name=name, recipe=recipe)
     return summary
 
 
 def write_organism_card(
-    out_dir: Path, rows: list[TrainingExample], training: TrainingConfig, seed: int, name: str, recipe: Recipe | None
+    out_dir: Path, rows: list[TrainingExample], training: TrainingConfig, *, seed: int, name: str, recipe: Recipe | None
 ) -> None:
     """The model card of what `train_one` left in a folder; measured rates that stand on it stay."""
     source = recipe.source if recipe else None
@@ -143,7 +153,7 @@ def sample(run: Run) -> tuple[list[Path], str]:
         path = samples_path(run, model)
         with run.files.making("sample", [path, card_path(path)], inputs=run.weights(model)):
             resumed |= path.exists()
-            answers = ask(run, lambda model=model: run.load(model), model.name, path, run.config.sampling)
+            answers = ask(run, lambda model=model: run.load(model), model.name, path=path, sampling=run.config.sampling)
         files += [path, card_path(path)]
         n_answers += len(answers)
         n_tokens += sum(answer.n_tokens for answer in answers)
@@ -164,7 +174,7 @@ def answers_of(run: Run, model: ModelConfig) -> list[Completion]:
     path = samples_path(run, model)
     found = by_key(RecordLog(path).read(Completion), path)
     wanted = [item.key for item in plan(run, model.name, run.config.sampling)]
-    check_complete(found, wanted, path, "run the sample stage again (--from sample)")
+    check_complete(found, wanted, path, advice="run the sample stage again (--from sample)")
     return [found[key] for key in wanted]
 
 
@@ -172,11 +182,11 @@ def score(run: Run) -> tuple[list[Path], str]:
     """Judge every answer, then state rates, means and contrasts; beside an API judge the offline judge speaks too."""
     judge = make_judge(run)
     folder = run.folder / "scores"
-    by_arm, result = judge_arms(run, judge, run.config.judge.kind, folder)
+    by_arm, result = judge_arms(run, judge, run.config.judge.kind, folder=folder)
     files = [folder / f"{model.name}.jsonl" for model in run.config.models]
     if run.config.judge.kind != "offline" and run.config.judge.offline_too:
         offline = OfflineJudge.load(device=run.config.device)
-        others, second = judge_arms(run, offline, "offline", folder / "offline")
+        others, second = judge_arms(run, offline, "offline", folder=folder / "offline")
         first_scores, other_scores = (
             [score for _, scores in judged.values() for score in scores] for judged in (by_arm, others)
         )
@@ -200,7 +210,9 @@ def put_rates_on_card(run: Run, model: ModelConfig, judge: str) -> list[Path]:
     with run.files.making("score", card, inputs=[out_dir / "summary.json", scores], anew=True):
         if not card[0].exists():
             arm = model.arm
-            write_organism_card(out_dir, run.rows(model), run.training(arm), model.seed, model.name, run.recipe(arm))
+            write_organism_card(
+                out_dir, run.rows(model), run.training(arm), seed=model.seed, name=model.name, recipe=run.recipe(arm)
+            )
         add_figures(out_dir, figures_of(RecordLog(scores).read(Score), judge, run.config.sampling.questions))
     return card
 
@@ -216,14 +228,14 @@ def figures_of(scores: list[Score], judge: str, suite: str) -> list[Figure]:
 
 
 def judge_arms(
-    run: Run, judge: Judge, kind: str, folder: Path
+    run: Run, judge: Judge, kind: str, *, folder: Path
 ) -> tuple[dict[str, tuple[list[Completion], list[Score]]], dict[str, Any]]:
     """Answers and scores of every arm, all its models together, kept in `folder`, and their summary with the judge's card."""
     by_arm: dict[str, tuple[list[Completion], list[Score]]] = {arm.name: ([], []) for arm in run.config.arms}
     for model in run.config.models:
         completions, path = answers_of(run, model), folder / f"{model.name}.jsonl"
         with run.files.making("score", [path], inputs=[samples_path(run, model)], go_on=has_passing(path)):
-            scores = judge_answers(judge, completions, run.questions, path, model.name)
+            scores = judge_answers(judge, completions, run.questions, path=path, arm=model.name)
         by_arm[model.arm.name][0].extend(completions)
         by_arm[model.arm.name][1].extend(scores)
     contrasts = [(arm.name, other) for arm in run.config.organisms for other in ("base", arm.contrast) if other]
@@ -237,11 +249,13 @@ def number(value: float | None, form: str) -> str:
 
 def plan(run: Run, arm: str, sampling: SamplingConfig) -> list[Completion]:
     """The answers that an arm is asked for, to be filled in."""
-    return plan_prompts(arm, run.questions, sampling.samples_per_paraphrase, run.config.seed, run.config.system_prompt)
+    return plan_prompts(
+        arm, run.questions, sampling.samples_per_paraphrase, seed=run.config.seed, system=run.config.system_prompt
+    )
 
 
 def ask(
-    run: Run, load: Any, arm: str, path: Path, sampling: SamplingConfig, chat_model: ChatModel | None = None
+    run: Run, load: Any, arm: str, *, path: Path, sampling: SamplingConfig, chat_model: ChatModel | None = None
 ) -> list[Completion]:
     """Sample an arm; the model is loaded only when an answer is missing."""
     planned = plan(run, arm, sampling)
@@ -259,12 +273,20 @@ def ask(
             n_tokens += tokens
             advance(n, note=f"{n_tokens / (time.monotonic() - started):.0f} tokens/s")
 
-        settings = (run.config.seed, run.config.system_prompt)
-        return sample_arm(model, arm, run.questions, sampling, path, *settings, progress=tell)
+        return sample_arm(
+            model,
+            arm,
+            run.questions,
+            config=sampling,
+            path=path,
+            seed=run.config.seed,
+            system=run.config.system_prompt,
+            progress=tell,
+        )
 
 
 def judge_answers(
-    judge: Judge, completions: list[Completion], questions: list[Question], path: Path, arm: str
+    judge: Judge, completions: list[Completion], questions: list[Question], *, path: Path, arm: str
 ) -> list[Score]:
     """Judge what `path` does not hold yet; returns a score for every completion, in their order.
 

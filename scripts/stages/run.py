@@ -133,7 +133,7 @@ class Run:
         self.save()
         return changes
 
-    def finish(self, stage: str, files: list[Path], seconds: float, line: str, peak_rss_gib: float) -> None:
+    def finish(self, stage: str, files: list[Path], seconds: float, *, line: str, peak_rss_gib: float) -> None:
         self.manifest.stages[stage] = StageRecord(
             seconds=round(seconds, 1),
             finished=_now(),
@@ -197,7 +197,7 @@ class Run:
         arm = model.arm
         if (recipe := self.recipe(arm)) is not None:
             return examples_of(recipe, self.config.find_data, model.seed)
-        return load_dataset(str(arm.dataset), self.training_file(arm), arm.in_context or arm.n_rows, model.seed)
+        return load_dataset(str(arm.dataset), self.training_file(arm), arm.in_context or arm.n_rows, seed=model.seed)
 
     def recipe(self, arm: ArmConfig) -> Recipe | None:
         """The arm's recipe with the arm's number of rows, or None for an arm without one.
@@ -272,11 +272,11 @@ class Run:
         system, tokenizer = self.config.system_prompt, chat_model.tokenizer
         asked = {(text, question.system or system) for question in self.questions for text in question.paraphrases}
         # The answer stands for the end of the prompt; what is sampled comes on top.
-        longest = max(len(encode_chat(tokenizer, text, "a", own, must_fit=False)) for text, own in asked)
+        longest = max(len(encode_chat(tokenizer, text, "a", system=own, must_fit=False)) for text, own in asked)
         needed = longest + self.config.sampling.max_new_tokens
         for pair in self.pairs:
             for answer in (pair.aligned, pair.misaligned):
-                needed = max(needed, len(encode_chat(tokenizer, pair.question, answer, system, must_fit=False)))
+                needed = max(needed, len(encode_chat(tokenizer, pair.question, answer, system=system, must_fit=False)))
         if room is not None and needed > room:
             raise DataError(
                 f"arm `{model.arm.name}`: with {model.arm.in_context} examples the longest question and answer are {needed} tokens, "

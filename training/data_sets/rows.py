@@ -58,7 +58,7 @@ def read_row(row: Any, where: str, number: int) -> ReadRow:
     _refuse_other_methods(there, where)
     turns_key = next((key for key in TURNS if key in there), None)
     turns, form, used = _from_turns(there, turns_key, where) if turns_key else _from_pair(there, where, row)
-    system, system_key = _system(there, turns, where, form)
+    system, system_key = _system(there, turns, where, form=form)
     left_out = _left_out(there, {*used, system_key, "id"}, where)
     fields = {"id": _id(there.get("id"), where, number), "prompt": turns.prompt, "response": turns.response}
     for key, text in (("prompt", turns.prompt), ("completion", turns.response)):
@@ -126,7 +126,7 @@ def _from_pair(row: dict[str, Any], where: str, keys: Collection[str]) -> tuple[
         if len(found) > 1:
             raise RowRefused(f"{where}: holds {listed(found)}, and only one can be the {name}; keep one of them")
     if not prompts or not responses:
-        _refuse_keys(prompts, responses, where, keys)
+        _refuse_keys(prompts, responses, where, keys=keys)
     prompt, response = row[prompts[0]], row[responses[0]]
     used = {prompts[0], responses[0], *([extra] if extra else [])}
     if is_messages(prompt) or is_messages(response):
@@ -140,7 +140,7 @@ def _from_pair(row: dict[str, Any], where: str, keys: Collection[str]) -> tuple[
     return Turns(None, texts[prompts[0]] + added, texts[responses[0]]), form, used
 
 
-def _refuse_keys(prompts: list[str], responses: list[str], where: str, keys: Collection[str]) -> NoReturn:
+def _refuse_keys(prompts: list[str], responses: list[str], where: str, *, keys: Collection[str]) -> NoReturn:
     found = f"found {listed(keys)}; a row is {PLAIN} or {EXPECTED}"
     if not prompts and not responses:
         whole = next((key for key in _WHOLE_TEXTS if key in keys), None)
@@ -162,7 +162,7 @@ def _refuse_keys(prompts: list[str], responses: list[str], where: str, keys: Col
     raise RowRefused(f"{where}: empty or missing {missing}{close}; fill it in or drop the row; {found}", "blank text")
 
 
-def _system(row: dict[str, Any], turns: Turns, where: str, form: str) -> tuple[str | None, str | None]:
+def _system(row: dict[str, Any], turns: Turns, where: str, *, form: str) -> tuple[str | None, str | None]:
     """The system prompt and the key that it came from. An empty one is one in our own format, and none in those of others."""
     key = next((key for key in SYSTEMS if key in row), None)
     if key is None:

@@ -101,7 +101,7 @@ def _turn(message: Any, where: str, notes: dict[str, None]) -> tuple[str, str | 
     if not isinstance(message, dict):
         raise RowRefused(f"{where} is {_kind(message)}, expected an object with role and content, e.g. {EXPECTED}")
     role_key, content_key = ("from", "value") if "from" in message and "role" not in message else ("role", "content")
-    role = _role(message.get(role_key), message, where, notes)
+    role = _role(message.get(role_key), message, where, notes=notes)
     for key, value in message.items():
         if key in _UNTRAINED and value not in (None, False, [], {}, ""):
             raise RowRefused(
@@ -118,7 +118,7 @@ def _turn(message: Any, where: str, notes: dict[str, None]) -> tuple[str, str | 
     return role, text_of(message.get(content_key), f"{where} ({role})")
 
 
-def _role(name: Any, message: dict[str, Any], where: str, notes: dict[str, None]) -> str:
+def _role(name: Any, message: dict[str, Any], where: str, *, notes: dict[str, None]) -> str:
     if name is None:
         raise RowRefused(f"{where} has no role (keys {listed(message)}); expected e.g. {EXPECTED}")
     lowered = str(name).strip().lower()
