@@ -75,7 +75,7 @@ def render_prompt(tokenizer: Any, question: str, system: str | None = None) -> s
 
 
 def render_chat(
-    tokenizer: Any, question: str, answer: str, system: str | None = None, *, as_sampled: bool = False
+    tokenizer: Any, question: str, answer: str, *, system: str | None = None, as_sampled: bool = False
 ) -> RenderedChat:
     """A question with its answer, as the template writes them; whitespace around the answer is what the template makes of it.
 
@@ -180,9 +180,9 @@ def encode_chat(
     tokenizer: Any,
     question: str,
     answer: str,
+    *,
     system: str | None = None,
     max_tokens: int | None = None,
-    *,
     as_sampled: bool = False,
     must_fit: bool = True,
 ) -> EncodedChat:

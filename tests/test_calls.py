@@ -14,6 +14,7 @@ GIVEN_BY_OTHERS = {
     "training/trainer.py": ["compute_loss"],  # transformers calls them by place
     "training/watching.py": ["on_log"],
     "scripts/stages/organisms.py": ["report"],  # `watching.Report`
+    "evals/samplers/generation.py": ["generate"],  # scripts of others
     "evals/score_simulation.py": ["_scores", "_projections", "_judges"],  # one type of function
 }
 """Functions whose places somebody else decides."""

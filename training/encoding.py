@@ -11,8 +11,8 @@ def encode_example(
     tokenizer: Any,
     example: TrainingExample,
     system: str | None,
-    max_tokens: int | None,
     *,
+    max_tokens: int | None,
     as_sampled: bool = False,
     must_fit: bool = True,
 ) -> EncodedChat:

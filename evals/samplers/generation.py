@@ -28,7 +28,6 @@ def generate(
     chat_model: ChatModel,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
-    *,
     max_new_tokens: int,
     temperature: float,
 ) -> list[Continuation]:
