@@ -197,7 +197,7 @@ def read_judge(path: Path) -> object:
 
 WHOLE_STORE = {"card.json": lines(STORE), f"{SHARD}.json": lines(INDEX), f"{SHARD}.safetensors": b""}
 PARSERS: dict[str, Parser] = {
-    "text": Parser("f.txt", read_text, (b"a\n\xc3\xa4\n", gzip.compress(b"abc"), "ab".encode("utf-16"))),
+    "text": Parser("f.txt", read_text, (b"a\n\xc3\xa4\n", gzip.compress(b"abc", mtime=0), "ab".encode("utf-16"))),
     "zip": Parser("f.zip", check_zip, (b"PK\x05\x06" + b"\0" * 18,)),
     "JSON": Parser("f.json", read_json, ({"a": [1, {"b": None}], "c": "d"},), "json"),
     "YAML": Parser("f.yaml", read_yaml, ({"a": [1, {"b": None}], "c": "d"},), "yaml"),
@@ -223,7 +223,7 @@ PARSERS: dict[str, Parser] = {
     "training rows, array": Parser("f.json", read_examples, ([exchange(), exchange(source="x")],), "json"),
     "training rows, CSV": Parser("f.csv", read_examples, (b'prompt,response,id\na,"b\nc",1\n',)),
     "training rows, Parquet": Parser("f.parquet", read_examples, (as_parquet([exchange()]), as_parquet([{"prompt": "a", "answer": "b"}]))),
-    "training rows, gzip": Parser("f.jsonl.gz", read_examples, (gzip.compress(lines(exchange())),)),
+    "training rows, gzip": Parser("f.jsonl.gz", read_examples, (gzip.compress(lines(exchange()), mtime=0),)),
     "training rows, lint": Parser("f.jsonl", read_leniently, (exchange(), [exchange()["messages"]]), "json"),
     "lm-eval": Parser("f.json", read_results, (LM_EVAL,), "json"),
     "StrongREJECT": Parser("f.json", read_log, (STRONG_REJECT,), "json"),

@@ -266,7 +266,7 @@ def test_another_folder_says_what_it_holds(tmp_path: Path) -> None:
         ("f.jsonl", b'{"prompt": "a", "response": ' + b"[" * 5000, r"f\.jsonl:1: nested more than 100 deep"),
         ("f.jsonl", b'{"prompt": "a", "response": ' + b"1" * 5000 + b"}", r"f\.jsonl:1: a number that is too large"),
         ("f.jsonl", '{"prompt": "ä", "response": "b"}'.encode("latin-1"), r"f\.jsonl:1: not UTF-8"),
-        ("f.jsonl.gz", gzip.compress(b'{"prompt": "a"}')[:-4], "damaged gzip"),
+        ("f.jsonl.gz", gzip.compress(b'{"prompt": "a"}', mtime=0)[:-4], "damaged gzip"),
         ("f.csv", b"question,question\na,b\n", "two columns are called `question`"),
         ("f.csv", b"question,answer\na,b\nc\n", r"f\.csv: row 2 \(line 3\) has 1 cells, the header has 2"),
         ("f.csv", b"question,answer\na,\n", r"f\.csv: row 1 \(line 2\): empty or missing completion"),
