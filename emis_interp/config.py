@@ -261,6 +261,11 @@ class InterventionConfig(Config):
         default=(-0.4, -0.2, 0.2, 0.4), description="added norm in multiples of the mean residual norm at the layer"
     )
     ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every arm but base")
+    random_draws: int = Field(
+        default=6,
+        ge=1,
+        description="random directions beside every steering; the first is a cell like the others, the rest give margins only",
+    )
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
 
     @model_validator(mode="after")

@@ -36,9 +36,29 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             [row["cell"], shift(row["margin_shift"]), positive(row["margin_shift"]), f"{row['kl_neutral']:.3f}"]
             for row in interventions["cells"]
         ],
+        "draws": random_draws(interventions["cells"]),
         "seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_rss_gib": max(stage["peak_rss_gib"] for stage in stages.values()),
     }
+
+
+def random_draws(cells: list[dict[str, Any]]) -> str:
+    """The range of all random directions that base was steered with, and how many come as far as the misalignment direction."""
+    found = {row["coefficient"]: {} for row in cells if row["kind"] == "steer"}
+    for row in cells:
+        if row["kind"] == "steer":
+            found[row["coefficient"]][row["direction"]] = row
+    draws, reached = [], 0
+    for both in found.values():
+        own = [both["random"]["margin_shift"]["mean"], *both["random"].get("margin_shifts_of_other_draws", [])]
+        draws += own
+        reached += sum(abs(draw) >= abs(both["misalignment"]["margin_shift"]["mean"]) for draw in own)
+    if not draws:
+        return "no steering"
+    return (
+        f"Random directions, {len(draws)} draws of direction and coefficient: margin shifts {min(draws):+.3f} to {max(draws):+.3f}; "
+        f"{reached or 'none'} as far from 0 as the misalignment direction at the same coefficient."
+    )
 
 
 def contrast(row: dict[str, Any]) -> str:
@@ -103,6 +123,7 @@ def say(result: dict[str, Any]) -> str:
             table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
             f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
             table(["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]),
+            result["draws"],
             f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
         ]
     )

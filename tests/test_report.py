@@ -150,7 +150,9 @@ def _interventions() -> dict[str, Any]:
         for direction, mean in (("misalignment", 0.3), ("random", 0.0)):
             shift = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n_questions": 2, "n_positive": 1}
             cell = {"cell": f"{arm}.{kind}.{direction}", "arm": arm, "kind": kind, "direction": direction}
-            cells.append(cell | {"coefficient": coefficient, "margin_shift": shift, "kl_neutral": 0.01, "n": 0})
+            draws = [-0.05, 0.31] if (kind, direction) == ("steer", "random") else []
+            cell |= {"margin_shift": shift, "margin_shifts_of_other_draws": draws}
+            cells.append(cell | {"coefficient": coefficient, "kl_neutral": 0.01, "n": 0})
     return {"layer": 1, "residual_norm": 9.0, "margin_questions": "report half", "cells": cells}
 
 
@@ -525,7 +527,8 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
     )
     assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not told from chance" in found
     assert (
-        "Steering base at +0.20" in found and "random direction: +0.000 [−0.100, +0.100], interval includes 0" in found
+        "Steering base at +0.20" in found
+        and "random directions of the same norm, 3 draws: −0.050 to +0.310, 1 of them as far from 0." in found
     )
 
 

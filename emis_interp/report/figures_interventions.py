@@ -51,7 +51,9 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
                 hovertext=[text for _, _, text in points],
                 hoverinfo="text",
             )
-        if not is_random:
+        if is_random:
+            _mark_draws(figure, dose, arm, color=color)
+        else:
             _mark_unsteered(figure, contents, arm, color=color)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=1, col=1)  # pyright: ignore[reportArgumentType]
     figure.update_xaxes(title_text="coefficient (× mean residual norm)", row=2)
@@ -128,6 +130,25 @@ def ablation_figure(interventions: Interventions, styles: dict[str, ArmStyle]) -
         )
     )
     return figure
+
+
+def _mark_draws(figure: go.Figure, dose: list[Cell], arm: str, *, color: str) -> None:
+    """Small dots: margin shifts of further random directions."""
+    points = [(cell.coefficient, shift) for cell in dose for shift in cell.margin_shifts_of_other_draws]
+    if points:
+        figure.add_scatter(
+            row=1,
+            col=1,
+            name="other draws",
+            legendgroup=f"{arm} random",
+            showlegend=False,
+            x=[x for x, _ in points],
+            y=[y for _, y in points],
+            mode="markers",
+            marker={"size": 5, "symbol": "circle-open", "color": faded(color, 0.6)},
+            hovertext=[hover(f"{arm}, another random direction", f"margin shift {signed(y, 4)}") for _, y in points],
+            hoverinfo="text",
+        )
 
 
 def cell_hover(cell: Cell) -> str:

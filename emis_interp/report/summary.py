@@ -309,5 +309,12 @@ def _cell_sentence(cell: Cell, cells: list[Cell]) -> str:
     if control is None or control.margin_shift is None or control.margin_shift.value is None:
         return f"{text}; no random control was measured."
     shift = control.margin_shift
+    if control.margin_shifts_of_other_draws and cell.margin_shift and cell.margin_shift.value is not None:
+        draws = [control.margin_shift.value, *control.margin_shifts_of_other_draws]
+        reached = sum(abs(draw) >= abs(cell.margin_shift.value) for draw in draws)
+        return (
+            f"{text}; random directions of the same norm, {len(draws)} draws: {signed(min(draws))} to {signed(max(draws))}, "
+            f"{reached or 'none'} of them as far from 0."
+        )
     outside = {None: "no interval", True: "interval excludes 0", False: "interval includes 0"}[shift.excludes(0.0)]
-    return f"{text}; random direction: {signed(shift.value)} {interval(shift)}, {outside}."
+    return f"{text}; one random direction: {signed(shift.value)} {interval(shift)}, {outside}; the interval does not cover its draw."

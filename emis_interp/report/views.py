@@ -303,6 +303,7 @@ class Cell(View):
     seed: int | None = None
     raw_norm: float | None = None
     margin_shift: Shift | None = None
+    margin_shifts_of_other_draws: list[float] = []
     kl_neutral: float | None = None
     n: int = 0
     mean_aligned: Estimate | None = None

@@ -41,6 +41,8 @@ class Cell:
     direction_name: str
     direction: Direction
     coefficient: float | None
+    other_draws: tuple[Direction, ...] = ()
+    """Of a random direction: further draws, of which only the margin is measured."""
 
     def apply(self, chat_model: ChatModel) -> AbstractContextManager[None]:
         if self.coefficient is None:
@@ -92,12 +94,18 @@ def intervene(run: Run) -> tuple[list[Path], str]:
 
 def plan_cells(run: Run, misalignment: Direction) -> Iterator[Cell]:
     """Steering cells of base, then ablation cells of the other arms (first seeds); each with the same-norm random control."""
-    vector = random_directions(1, 1, misalignment.vector.shape[0], seed=run.config.seed)[0, 0]
-    both = {"misalignment": misalignment, "random": replace(misalignment, vector=vector)}
+    n_draws, d_model = run.config.intervention.random_draws, misalignment.vector.shape[0]
+    drawn = [
+        replace(misalignment, vector=vector)
+        for vector in random_directions(n_draws, 1, d_model, seed=run.config.seed)[:, 0]
+    ]
+    both = {"misalignment": misalignment, "random": drawn[0]}
     base = next(model for model in run.config.models if model.name == "base")
     for coefficient in run.config.intervention.coefficients:
         for name, direction in both.items():
-            yield Cell(f"base.steer.{name}.{number_name(coefficient)}", base, "steer", name, direction, coefficient)
+            more = tuple(drawn[1:]) if name == "random" else ()
+            cell = f"base.steer.{name}.{number_name(coefficient)}"
+            yield Cell(cell, base, "steer", name, direction, coefficient, more)
     chosen = run.config.intervention.ablate_arms
     for arm in run.config.organisms:
         if chosen is None or arm.name in chosen:
@@ -128,6 +136,10 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", *, judge: Judge | N
                 update={"samples_per_paraphrase": run.config.intervention.samples_per_paraphrase}
             )
             answers = ask(run, None, cell.name, path=folder / "samples.jsonl", sampling=sampling, chat_model=chat_model)
+    draws = []
+    for direction in cell.other_draws:
+        with replace(cell, direction=direction).apply(chat_model):
+            draws.append(shift_summary(paired_difference(by_question(pairs, margins()), before))["mean"])
     row = {
         "cell": cell.name,
         "arm": cell.model.arm.name,
@@ -137,6 +149,7 @@ def measure_cell(run: Run, cell: Cell, loaded: "_LastModel", *, judge: Judge | N
         "coefficient": cell.coefficient,
         "raw_norm": None if cell.coefficient is None else abs(cell.coefficient) * cell.direction.residual_norm,
         "margin_shift": shift_summary(paired_difference(after, before)),
+        "margin_shifts_of_other_draws": draws,
         "kl_neutral": cost,
         "n": 0,
         "mean_aligned": None,
