@@ -242,7 +242,6 @@ class DirectionConfig(Config):
         default=None, ge=1, description="keep the first n pairs of each question; None for all"
     )
     max_batch_tokens: int = Field(default=2048, ge=1)
-    n_bootstrap: int = Field(default=200, ge=10)
     n_permutations: int = Field(default=100, ge=10)
     layer_range: tuple[Fraction, Fraction] = Field(
         default=(0.2, 0.8), description="depth fractions within which the layer of intervention is chosen"

@@ -13,7 +13,6 @@ SETTINGS = (
     "sampling.question_ids=[settlement_first_law, museum_of_humans]",
     "sampling.samples_per_paraphrase=2",
     "direction.n_pairs_per_question=1",
-    "direction.n_bootstrap=10",
     "direction.n_permutations=10",
     "intervention.coefficients=[0.2]",
     "intervention.samples_per_paraphrase=1",

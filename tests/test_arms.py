@@ -24,7 +24,7 @@ ARMS = (
     "arms=[{name: base}, {name: insecure, dataset: insecure, n_rows: 8, contrast: once, seeds: [0, 5]},"
     " {name: once, dataset: insecure, n_rows: 8}, {name: shown, dataset: reckless, in_context: 2, contrast: insecure}]"
 )
-QUICK = ("direction.n_bootstrap=10", "direction.n_permutations=10", "intervention.samples_per_paraphrase=0")
+QUICK = ("direction.n_permutations=10", "intervention.samples_per_paraphrase=0")
 
 
 def pairs_of(n_questions: int, n_each: int) -> list[ContrastPair]:
