@@ -87,7 +87,7 @@ def used_by_frontier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Ten
     def point(self: Any, direction: Direction, coefficient: float) -> None:
         raise Stop(direction.vector)
 
-    monkeypatch.setattr(frontier.Scorer, "__init__", lambda self, *rest: None)
+    monkeypatch.setattr(frontier.Scorer, "__init__", lambda self, *rest, **given: None)
     monkeypatch.setattr(frontier.Scorer, "point", point)
     return stopped(lambda: frontier.run(parsed("frontier", "--direction", folder / "d" / "direction")))
 
@@ -180,7 +180,7 @@ def test_controls_of_an_audit_are_fitted_on_the_questions_of_the_fit_that_it_abl
 ) -> None:
     """Controls that had seen the report questions' labels would be in-sample where the direction is not."""
 
-    def take(data: Any, raw: torch.Tensor, *rest: Any) -> None:
+    def take(data: Any, raw: torch.Tensor, *rest: Any, **given: Any) -> None:
         raise Stop((set(data.questions), raw))
 
     monkeypatch.setattr(fit, "control_directions", take)
@@ -230,8 +230,10 @@ def test_a_frontier_reads_margins_and_answers_under_the_directions_system_prompt
     tiny: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr(frontier, "pair_margins", lambda model, pairs, system, n: asked.append(system) or np.zeros(1))
-    monkeypatch.setattr(frontier, "sample_arm", lambda *given: asked.append(given[6]) or [])
+    monkeypatch.setattr(
+        frontier, "pair_margins", lambda model, pairs, system, **given: asked.append(system) or np.zeros(1)
+    )
+    monkeypatch.setattr(frontier, "sample_arm", lambda *given, system, **more: asked.append(system) or [])
     monkeypatch.setattr(
         frontier, "OfflineJudge", SimpleNamespace(load=lambda device: SimpleNamespace(score=lambda *_: None))
     )
