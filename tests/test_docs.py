@@ -204,3 +204,54 @@ def test_targets_of_make_exist() -> None:
         text = path.read_text("utf-8")
         asked = {word for piece in [*inline(text), *blocks(text)] for word in re.findall(r"^make ([a-z]+)", piece)}
         assert asked <= targets, path
+
+
+EXAMPLES = {
+    "README.md": r"```python\n(.*?)```",
+    "docs/capture.md": r"^(    from emis_interp.*?)\n\n(?!    )",
+    "docs/directions.md": r"^(    from emis_interp.*?)\n\n(?!    )",
+    "docs/organisms.md": r"^(    from training.*?)\n\n(?!    )",
+}
+
+
+@pytest.mark.parametrize("file", EXAMPLES)
+def test_the_code_in_the_guides_runs(file: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny model, and layers that it has, in the place of those that are named."""
+    import torch
+
+    from emis_interp.chat import encode_chats, encode_prompt
+    from emis_interp.directions import Direction
+
+    Direction(torch.eye(tiny.d_model)[0], 1, 1.0, 1.0).save(tmp_path / "directions/mine/direction")
+    monkeypatch.chdir(tmp_path)
+    chats = encode_chats(tiny.tokenizer, [("What now?", "This."), ("And then?", "That one.")])
+    names: dict[str, Any] = {
+        "chat_model": tiny,
+        "model": tiny,
+        "chats": chats,
+        "pairs_of_group_and_chat": [("a", chats[0]), ("b", chats[1])],
+        "by_question": torch.zeros(2, tiny.d_model),
+        "prompts": [encode_prompt(tiny.tokenizer, "What now?")] * 6,
+        "seeds": range(6),
+    }
+    found = re.search(EXAMPLES[file], (ROOT / file).read_text("utf-8"), re.S | re.M)
+    assert found, file
+    code = "\n".join(line.removeprefix("    ") if file != "README.md" else line for line in found[1].splitlines())
+    for theirs, ours in (("smollm2-135m-instruct", "tiny"), ("layers=[10, 14]", "layers=[0, 1]"), ("({18:", "({1:")):
+        code = code.replace(theirs, ours)
+    *before, last = ast.parse(code).body
+    exec(compile(ast.Module(before, []), file, "exec"), names)
+    result: Any = None
+    if isinstance(last, ast.Expr):
+        result = eval(compile(ast.Expression(last.value), file, "eval"), names)
+    else:
+        exec(compile(ast.Module([last], []), file, "exec"), names)
+    if file == "docs/organisms.md":
+        said = " ".join((ROOT / file).read_text("utf-8").split())
+        within, between = result.within, result.between
+        for words in (
+            f"{within.value:.2f} within groups ({within.n} sets, two-sided p {within.p:.2f} of {within.n_permutations} orders)",
+            f"{between.value:.2f} [{between.low:.2f}, {between.high:.2f}] between the four groups' means (p {between.p:.2f}",
+            f"{result.over_all:.2f} over all nine sets",
+        ):
+            assert words in said
