@@ -1,12 +1,14 @@
 """Turns an interval over questions and the values of several models (finetuning seeds) into an interval over the draw of both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import root_scalar
 
-from emis_interp.stats.interval import Interval
+from emis_interp.stats.families import mean_p
+from emis_interp.stats.interval import Interval, mean_interval
 
 
 def with_seeds(interval: Interval, *arms: Mapping[str, float | None], level: float = 0.95) -> Interval:
@@ -37,3 +39,26 @@ def with_seeds(interval: Interval, *arms: Mapping[str, float | None], level: flo
         high=interval.value + float(np.linalg.norm([above, *seeds])),
         method=f"{interval.method}, and t over {counts} seeds, added in squares",
     )
+
+
+def mean_p_with_seeds(values: Sequence[float] | np.ndarray, *arms: Mapping[str, float | None]) -> float | None:
+    """Two-sided p-value of no effect, below 0.05 where the interval of `with_seeds(mean_interval(values), *arms)` leaves 0 out.
+
+    It is the level at which the interval's end lies at 0; without several seeds that of Student's t test. None where there is no interval.
+    """
+    found = mean_interval(values)
+    if found.value is None or found.low is None:
+        return None
+    if with_seeds(found, *arms) == found:
+        return mean_p(values)
+    far = abs(found.value)
+
+    def reach(p: float) -> float:
+        own = with_seeds(mean_interval(values, 1 - p), *arms, level=1 - p)
+        assert own.value is not None and own.high is not None
+        return own.high - own.value - far
+
+    smallest, largest = 1e-12, 1 - 1e-12
+    if reach(smallest) <= 0:
+        return smallest
+    return 1.0 if reach(largest) >= 0 else float(root_scalar(reach, bracket=(smallest, largest)).root)

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
 from emis_interp.config import RunConfig, load_config
 from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
-from organism.prevention import Data, Remedy, against, summary
+from organism.prevention import CONTROL, FAMILY, UNTREATED, Data, Remedy, against, against_words, correct, summary
 from training.datasets import row_groups
 from training.recipes import load_recipe
 
@@ -79,3 +80,34 @@ def test_the_record_keeps_the_margins_of_every_seed_beside_their_shifts() -> Non
     found = summary(Remedy("mix"), seeds, seeds)
     assert found["margins"] == [{"a": -0.4, "b": -0.1}, {"a": pytest.approx(-0.3), "b": 0.0}]
     assert found["margin_shift"]["value"] == pytest.approx(0.15)
+
+
+def test_of_remedies_that_do_nothing_few_studies_show_one_and_a_real_one_is_shown() -> None:
+    """Ten remedies and no effect: one interval in twenty leaves 0 out, so two studies of five would have a finding."""
+    rng = np.random.default_rng(0)
+
+    def study(effect: float) -> list[dict[str, Any]]:
+        def seed(shift: float = 0.0) -> dict[str, Any]:
+            margin = {str(i): float(value) for i, value in enumerate(rng.normal(shift, 0.05, 15))}
+            return {"margins": margin, "margin": margin, "task": [0.0, 1.0], "kl_neutral": 0.0}
+
+        untreated = [seed()]
+        names = [UNTREATED, CONTROL, *(f"remedy {i}" for i in range(10))]
+        rows = [
+            summary(Remedy(name), untreated if name == UNTREATED else [seed(effect * (name == "remedy 3"))], untreated)
+            for name in names
+        ]
+        correct(rows)
+        return rows
+
+    found: list[list[dict[str, Any]]] = [study(0.0) for _ in range(100)]
+    shown = {
+        key: sum(any(row["against_untreated"][key] < 0.05 for row in rows[2:]) for rows in found)
+        for key in ("p", "p_holm")
+    }
+    assert shown["p"] > 25 and shown["p_holm"] <= 10
+    rows = study(-0.2)
+    told = [row["name"] for row in rows if (row["against_untreated"].get("p_holm") or 1.0) < 0.05]
+    assert told == ["remedy 3"] and "p_holm" not in rows[1]["against_untreated"]  # the control is no remedy
+    assert " p " in against_words(rows[5]) and against_words(rows[0]) == ""
+    assert "corrected for the number of remedies" in FAMILY

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from emis_interp.stats.families import mean_p
 from emis_interp.stats.interval import Interval, mean_interval
-from evals.seeds import with_seeds
+from evals.seeds import mean_p_with_seeds, with_seeds
 
 
 def simulated(rng: np.random.Generator, n_questions: int, n_models: tuple[int, int], sds: tuple[float, float, float]):
@@ -65,3 +66,17 @@ def test_the_half_width_is_that_of_questions_and_of_seeds_added_in_squares() -> 
 def test_without_bounds_over_questions_there_are_none_over_seeds() -> None:
     interval = mean_interval([0.3])
     assert with_seeds(interval, {"a": 0.2, "b": 0.4}).low is None
+
+
+def test_without_several_seeds_p_is_students_and_with_them_it_goes_with_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    for n_seeds, effect in ((1, 0.3), (2, 0.3), (3, 0.0), (5, 0.6)):
+        values = rng.normal(effect, 0.5, 15)
+        seeds = {str(i): float(value) for i, value in enumerate(rng.normal(values.mean(), 0.1, n_seeds))}
+        found, p = with_seeds(mean_interval(values), seeds), mean_p_with_seeds(values, seeds)
+        assert p is not None and found.low is not None and found.high is not None
+        assert (p < 0.05) == (found.low > 0 or found.high < 0)
+        alone = mean_p(values)
+        assert alone is not None and (p == pytest.approx(alone, rel=1e-3) if n_seeds == 1 else p > alone)
+    assert mean_p_with_seeds([0.1]) is None and mean_p_with_seeds([0.2, 0.2]) is None
+    assert mean_p_with_seeds([0.1, -0.1]) == pytest.approx(1.0)

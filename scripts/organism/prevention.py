@@ -36,9 +36,11 @@ from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
+from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import question_means
 from emis_interp.store import write_json, write_text
 from emis_interp.texts.harmless import harmless_prompts
+from evals.seeds import mean_p_with_seeds
 from organism.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
@@ -66,6 +68,7 @@ from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 Around = Callable[[ChatModel], AbstractContextManager[None]]
 UNTREATED, CONTROL = "untreated", "control"
+FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 f"seed {seed}, {remedy.name}: margin {np.mean(list(found[remedy.name][-1]['margin'].values())):+.3f}"
             )
     rows = [summary(remedy, found[remedy.name], found[UNTREATED]) for remedy in remedies]
+    correct(rows)
     for row in rows:
         row["flattening"] = flattened(question_means(row["margins"]), base_margins, base_at)
     result = {
@@ -340,7 +344,10 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
         "name": remedy.name,
         "untreated": remedy.name == UNTREATED,
         "margin_shift": estimate(margin.mean(0), margin.mean(1).tolist()),
-        "against_untreated": estimate(fewer.mean(0), fewer.mean(1).tolist()),
+        "against_untreated": {
+            **estimate(fewer.mean(0), fewer.mean(1).tolist()),
+            "p": mean_p_with_seeds(fewer.mean(0), {str(i): float(mean) for i, mean in enumerate(fewer.mean(1))}),
+        },
         "task_gain": estimate(np.concatenate(task), [float(rows.mean()) for rows in task]),
         "task_against_untreated": estimate(np.concatenate(less), [float(rows.mean()) for rows in less]),
         "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
@@ -349,15 +356,34 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
     }
 
 
+def correct(rows: list[dict[str, Any]]) -> None:
+    """Put Holm's p-value beside each remedy's p of no difference from the untreated organism: none of the remedies is the primary one.
+
+    The benign control is no remedy and stays out of the family.
+    """
+    tested = {row["name"]: row["against_untreated"] for row in rows if row["name"] not in (UNTREATED, CONTROL)}
+    for name, p in holm({name: found["p"] for name, found in tested.items()}).items():
+        tested[name]["p_holm"] = p
+
+
+def against_words(row: dict[str, Any]) -> str:
+    """Difference from the untreated organism, with its p-value; empty for that one."""
+    if row["untreated"]:
+        return ""
+    found = row["against_untreated"]
+    return words(found) + ("" if found.get("p_holm") is None else f" p {found['p_holm']:.2g}")
+
+
+def row_words(row: dict[str, Any]) -> str:
+    against = "" if row["untreated"] else f"against untreated {against_words(row)}, "
+    return f"margin {words(row['margin_shift'])}, {against}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
+
+
 def page(result: dict[str, Any]) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
-        **{
-            row[
-                "name"
-            ]: f"margin {words(row['margin_shift'])}, task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
-            for row in result["rows"]
-        },
+        **{row["name"]: row_words(row) for row in result["rows"]},
+        "p": FAMILY,
         **({"not covered": ONE_SEED} if result["n_seeds"] == 1 else {}),
     }
     caption = (
@@ -371,13 +397,13 @@ def page(result: dict[str, Any]) -> str:
 
 
 def say(result: dict[str, Any]) -> str:
-    head = f"{'remedy':20}{'margin against base':>27}{'against untreated':>27}{'task learned':>27}{'KL':>7}"
+    head = f"{'remedy':20}{'margin against base':>27}{'against untreated':>37}{'task learned':>27}{'KL':>7}"
     head += "".join(f"{name:>27}" for name in FLATTENED_HEAD)
     lines = [
         f"{row['name']:20}{words(row['margin_shift']):>27}"
-        f"{'' if row['untreated'] else words(row['against_untreated']):>27}{words(row['task_gain']):>27}{row['kl_neutral']:>7.3f}"
+        f"{against_words(row):>37}{words(row['task_gain']):>27}{row['kl_neutral']:>7.3f}"
         + "".join(f"{text:>27}" for text in flattened_words(row["flattening"]))
         for row in result["rows"]
     ]
     doubt = [ONE_SEED] if result["n_seeds"] == 1 else []
-    return "\n".join([head, *lines, *doubt, f"page: {result['page']}"])
+    return "\n".join([head, *lines, f"p: {FAMILY}", *doubt, f"page: {result['page']}"])
