@@ -15,9 +15,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     paths = [args.run_dir / "analysis" / f"{name}.json" for name in names] + [args.run_dir / "manifest.json"]
     check_read(args.run_dir, paths)
     margins, rates, direction, interventions, manifest = map(read_object, paths)
-    stages = manifest["stages"]
+    stages, base = manifest["stages"], list(margins["arms"]["base"].values())
     return {
         "margins": [[contrast(row), shift(row), positive(row)] for row in margins["contrasts"]],
+        "base_negative": f"{sum(value < 0 for value in base)} of {len(base)}",
         "flattening": [
             [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
         ],
@@ -65,6 +66,14 @@ def contrast(row: dict[str, Any]) -> str:
     return f"{row['arm']} − {row['reference']}{seeds(row)}"
 
 
+PRIMARY = (
+    "Primary: an arm minus the control that its configuration names. All other rows are exploratory, and no interval is corrected for "
+    "their number. A shift against base is a finding only beyond flattening (next table)."
+)
+ONE_DRAW = (
+    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates twenty of "
+    "each kind of control."
+)
 ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cover what another run of the same recipe would change."
 
 
@@ -114,6 +123,8 @@ def say(result: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             table(["likelihood margin, nats per token", "shift", "questions positive"], result["margins"]),
+            PRIMARY,
+            f"Base prefers the aligned answer on {result['base_negative']} questions, so whatever flattens a model raises its margin.",
             *([] if any("seeds)" in row[0] for row in result["margins"]) else [ONE_RUN]),
             table(
                 ["against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening"],
@@ -124,6 +135,7 @@ def say(result: dict[str, Any]) -> str:
             f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
             table(["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]),
             result["draws"],
+            ONE_DRAW,
             f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
         ]
     )

@@ -201,6 +201,7 @@ def test_two_files_in_two_formats_are_compared(tmp_path: Path) -> None:
     assert result["labels"] == {"CODE": {"number": 1}, "number": {"REFUSAL": 1, "number": 4}}
     assert result["rates"]["em_of_all"]["pooled"]["first"]["value"] == pytest.approx(2 / 6)
     assert "em_of_all pooled" in agree.say(result) and "CODE: 1 number" in agree.say(result)
+    assert "not corrected for the number of rates" in agree.say(result)
     json.dumps(result, allow_nan=False)
 
 

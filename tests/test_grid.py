@@ -184,6 +184,7 @@ def test_the_command_analyses_a_run_folder(tmp_path: Path) -> None:
     )
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     said = COMMAND.say(result)
+    assert "not corrected for their number" in said
     assert "interaction of insecure - secure with template - none: +40.0 %" in said
     assert "insecure in template: +60.0 %" in said
 

@@ -292,6 +292,13 @@ def test_the_arms_directions_are_set_against_each_other(
         timeout=120,
     )
     assert "Direction: layer" in table.stdout and "length alone" in table.stdout, table.stderr
+    for words in (
+        "against base | slope | at base margin 0",
+        "Primary: an arm minus",
+        "one draw of a direction",
+        "flattens",
+    ):
+        assert words in table.stdout
     stated = json.loads((whole[0] / "analysis" / "direction.json").read_text())["report"]
     assert stated["verdict"] and stated["length_baseline"]["matched"]["n_pairs"] > 0
     page = Path(result["page"]).read_text("utf-8")

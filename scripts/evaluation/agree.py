@@ -63,6 +63,7 @@ def say(result: dict[str, Any]) -> str:
         for weighting, row in weightings.items():
             cells = [_percent(row[key], "") for key in ("first", "second")] + [_percent(row["difference"], "+")]
             lines.append(f"{estimand + ' ' + weighting:28}{cells[0]:>22}{cells[1]:>22}{cells[2]:>24}")
+    lines.append("exploratory: 95 % intervals, not corrected for the number of rates")
     return "\n".join(lines)
 
 

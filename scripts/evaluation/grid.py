@@ -82,6 +82,9 @@ def say(result: dict[str, Any]) -> str:
         f"  interaction of {r['arm']} - {r['reference']} with {r['context']} - {r['against']}: {_text(r)}"
         for r in result["interactions"]
     ]
+    lines.append(
+        "exploratory: 95 % intervals, not corrected for their number; give the contrast that a claim rests on before looking"
+    )
     return "\n".join(lines)
 
 
