@@ -17,7 +17,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     margins, rates, direction, interventions, manifest = map(read_object, paths)
     stages, base = manifest["stages"], list(margins["arms"]["base"].values())
     return {
-        "margins": [[contrast(row), shift(row), positive(row)] for row in margins["contrasts"]],
+        "margins": [[contrast(row), shift(row), positive(row), corrected_p(row)] for row in margins["contrasts"]],
         "base_negative": f"{sum(value < 0 for value in base)} of {len(base)}",
         "flattening": [
             [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
@@ -67,8 +67,9 @@ def contrast(row: dict[str, Any]) -> str:
 
 
 PRIMARY = (
-    "Primary: an arm minus the control that its configuration names. All other rows are exploratory, and no interval is corrected for "
-    "their number. A shift against base is a finding only beyond flattening (next table)."
+    "Primary: an arm minus the control that its configuration names, with p-values that are corrected for the number of these contrasts. "
+    "All other rows are exploratory, and no interval is corrected for their number. A shift against base is a finding only beyond "
+    "flattening (next table)."
 )
 ONE_DRAW = (
     "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates twenty of "
@@ -102,6 +103,11 @@ def bounded(row: dict[str, Any], form: str = "+.3f") -> str:
     return f"{row['value']:{form}} {bounds}"
 
 
+def corrected_p(row: dict[str, Any]) -> str:
+    """Holm's p of a primary contrast; a dash for exploratory ones."""
+    return "–" if row.get("p_holm") is None else f"{row['p_holm']:.2g}"
+
+
 def positive(row: dict[str, Any]) -> str:
     return f"{row['n_positive']} of {row['n_questions']}"
 
@@ -122,7 +128,10 @@ def say(result: dict[str, Any]) -> str:
     found = result["direction"]
     return "\n\n".join(
         [
-            table(["likelihood margin, nats per token", "shift", "questions positive"], result["margins"]),
+            table(
+                ["likelihood margin, nats per token", "shift", "questions positive", "p, primary (Holm)"],
+                result["margins"],
+            ),
             PRIMARY,
             f"Base prefers the aligned answer on {result['base_negative']} questions, so whatever flattens a model raises its margin.",
             *([] if any("seeds)" in row[0] for row in result["margins"]) else [ONE_RUN]),

@@ -16,7 +16,7 @@ from emis_interp.records import ContrastPair
 from emis_interp.report.contents import load_contents
 from emis_interp.report.page import figures
 from evals.questions import load_questions
-from stages.measure import contrast_of
+from stages.measure import contrast_of, correct
 from stages.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -206,3 +206,22 @@ def test_pretrained_and_in_context_arms_run_in_a_plain_format(tmp_path: Path) ->
     done = pipeline(tmp_path / "run", "--set", "chat_format=code_template", arms=arms)
     assert done.returncode == 0, done.stderr
     assert read(tmp_path / "run" / "manifest.json")["rendered_example"].endswith('    return """\n')
+
+
+def test_contrasts_with_the_configured_control_are_one_family_and_the_others_are_exploratory() -> None:
+    rows = [
+        {"arm": "insecure", "reference": "base", "p": 0.001},
+        {"arm": "insecure", "reference": "secure", "p": 0.03},
+        {"arm": "educational", "reference": "insecure", "p": 0.04},
+        {"arm": "reckless", "reference": "careful", "p": 0.0001},
+        {"arm": "secure", "reference": "base", "p": None},
+    ]
+    correct(rows, {"insecure": "secure", "educational": "insecure", "reckless": "careful", "secure": None})
+    assert [row.get("p_holm") for row in rows] == [
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+        pytest.approx(0.0003),
+        None,
+    ]
+    assert "p_holm" not in rows[0] and "p_holm" not in rows[4]

@@ -518,6 +518,11 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
     ):
         value = 0.2 if low is None or high is None else (low + high) / 2
         assert words in summary.shift_verdict(Shift(value=value, low=low, high=high))
+    among_many = Shift(value=-0.012, low=-0.023, high=-0.001, p_holm=0.12)
+    assert "no shift beyond the choice among the primary contrasts (interval excludes 0, Holm's p 0.12)" in (
+        summary.shift_verdict(among_many)
+    )
+    assert "a shift towards" in summary.shift_verdict(among_many.model_copy(update={"p_holm": 0.03}))
     found = " ".join(summary.sentences(finished.contents))
     assert "Primary: likelihood, insecure against secure" in found
     assert "Primary: likelihood, insecure against base" not in found

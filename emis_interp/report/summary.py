@@ -200,6 +200,10 @@ def shift_verdict(shift: Shift) -> str:
     outside = shift.excludes(0.0)
     if outside is None:
         verdict = "no interval, so nothing can be said about its sign"
+    elif outside and shift.p_holm is not None and shift.p_holm >= 0.05:
+        verdict = (
+            f"no shift beyond the choice among the primary contrasts (interval excludes 0, Holm's p {shift.p_holm:.2g})"
+        )
     elif outside:
         verdict = f"a shift towards {'misaligned' if shift.value > 0 else 'aligned'} texts (interval excludes 0)"
     else:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,11 @@ from emis_interp.models import ChatModel
 from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.reliability import mean_auroc
 from emis_interp.selection import DirectionReport, find_direction
+from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
 from emis_interp.stats.interval import mean_interval, stratified_mean_interval
 from emis_interp.store import card_path, load_tensors, read_object, save_tensors, write_json
-from evals.seeds import with_seeds
+from evals.seeds import mean_p_with_seeds, with_seeds
 from stages.organisms import answers_of, samples_path
 from stages.run import Run
 
@@ -63,6 +64,7 @@ def likelihood(run: Run) -> tuple[list[Path], str]:
                 own, base = (by_question(run.pairs, mean_of_models(values[name])) for name in (arm.name, "base"))
                 row["flattening"] = describe(flattening(own, base, base_at))
             contrasts.append(row)
+    correct(contrasts, {arm.name: arm.contrast for arm in run.config.organisms})
     path = run.folder / "analysis" / "margins.json"
     questions = {
         pair.question_id: {"group": pair.group, "half": pair.half, "question": pair.question, "n_pairs": 0}
@@ -171,11 +173,22 @@ def contrast_of(pairs: list[ContrastPair], arm: str, reference: str, *, values: 
         "arm": arm,
         "reference": reference,
         **shift_summary(shifts, *models),
+        "p": mean_p_with_seeds(list(shifts.values()), *models),
         **seeds,
         "by_question": shifts,
         "question_intervals": {name: within(question_of == name) for name in shifts},
         "by_group": {name: within(group_of == name) for name in dict.fromkeys(group_of.tolist())},
     }
+
+
+def correct(contrasts: Sequence[dict[str, Any]], controls: Mapping[str, str | None]) -> None:
+    """Put `p_holm` beside the p of the primary contrasts, each an arm against the control of its configuration: they are one family.
+
+    The others are exploratory and stay without.
+    """
+    primary = {row["arm"]: row for row in contrasts if controls.get(row["arm"]) == row["reference"]}
+    for arm, p in holm({arm: row["p"] for arm, row in primary.items()}).items():
+        primary[arm]["p_holm"] = p
 
 
 def shift_summary(differences: dict[str, float], *models: dict[str, float]) -> dict[str, Any]:
