@@ -1,11 +1,19 @@
 """Reads every shipped preset, and plants mistakes in fields, overrides and arms."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from emis_interp.config import load_config, preset_names
+from emis_interp.config import (
+    DirectionConfig,
+    InterventionConfig,
+    SamplingConfig,
+    TrainingConfig,
+    load_config,
+    preset_names,
+)
 from emis_interp.errors import ConfigError
 
 ARMS = "arms: [{name: base}, {name: insecure, dataset: insecure, contrast: secure}, {name: secure, dataset: secure}]\n"
@@ -196,3 +204,17 @@ def test_numbers_out_of_range_and_empty_or_repeated_entries_are_refused_by_their
     with pytest.raises(ConfigError) as refused:
         load_config("smoke", [override])
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_every_setting_of_the_measuring_stages_is_read_somewhere() -> None:
+    """A setting that nothing reads promises what does not happen (an interval by a bootstrap that is no longer drawn)."""
+    root = Path(__file__).parents[1]
+    code = "\n".join(
+        path.read_text("utf-8")
+        for folder in ("emis_interp", "evals", "training", "scripts")
+        for path in sorted((root / folder).rglob("*.py"))
+        if path.name != "config.py"
+    )
+    for kind in (DirectionConfig, InterventionConfig, SamplingConfig, TrainingConfig):
+        for name in kind.model_fields:
+            assert re.search(rf"(?<!args)\.{name}\b", code), f"{kind.__name__}.{name}"
