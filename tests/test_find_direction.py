@@ -178,6 +178,7 @@ def fitted_folder(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = run("fit", *words, "--extractor", "mass_mean")
     assert done.returncode == 0, done.stderr
     assert "extractor mass_mean" in done.stdout and "bootstrap cosine" in done.stdout
+    assert done.stdout.count("length regressed out") == 2  # beside the primary AUROC and the one of all questions
     return folder
 
 
