@@ -72,8 +72,8 @@ PRIMARY = (
     "flattening (next table)."
 )
 ONE_DRAW = (
-    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates twenty of "
-    "each kind of control."
+    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates "
+    "twenty of each kind of control."
 )
 ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cover what another run of the same recipe would change."
 
