@@ -75,10 +75,11 @@ class Table:
     def names(self, column: str) -> list[str]:
         """A column of ids as text, the same from every kind of file; "" where a cell is missing.
 
-        A column of whole numbers is the same whether it was kept as 1, as 1.0 (numbers that had gaps) or as "1"; `007` is not `7`.
+        Blanks around a name are no part of it. A column of whole numbers is the same whether it was kept as 1, as 1.0 (numbers that had
+        gaps) or as "1"; `007` is not `7`.
         """
-        found = self.text(column)
-        there = [text for text in found if text.strip()]
+        found = [text.strip() for text in self.text(column)]
+        there = [text for text in found if text]
         whole = all(_FLOAT_ID.fullmatch(text) for text in there)
         if not whole and any(isinstance(row.get(column), float) for row in self.rows):  # JSON may hold 1 beside 1.0
             whole = all(_FLOAT_ID.fullmatch(text) or text.lstrip("-").isdecimal() for text in there)
