@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError, DataError, EmisError
+from emis_interp.files.source_text import read_text
+from emis_interp.files.strict_json import parse_json
 from emis_interp.store import write_bytes
 from evals.inspect_scorers import BOTH, METRICS, OURS, check_values, choose_scorer, is_nan, metric_cell, score_of
 
@@ -174,6 +176,8 @@ def _read(path: Path) -> Any:
 
     try:
         _check_size(path)
+        if path.suffix == ".json":  # Inspect's reader keeps the last of two equal keys
+            parse_json(read_text(path), f"{path}: not a readable Inspect log, line", loose=True)
         return read_eval_log(str(path), resolve_attachments="core")
     except EmisError:
         raise

@@ -322,14 +322,16 @@ def zipped(name: str, content: bytes) -> bytes:
         ("r.json", b"3"),
         ("r.json", b"null"),
         ("r.json", b'{"version": 2, "status": "success", "eval": []}'),
-        ("r.json", b"\xff\xfe{}"),
+        ("r.json", b"\xff\xfe{\0}\0"),
         ("r.json", b"[" * 100_000),
+        ("r.json", b'{"version": 2,\n"status": "success", "status": "error", "eval": {}}'),
     ],
 )
 def test_a_file_that_is_no_log_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: not a readable Inspect log"):
+    with pytest.raises(DataError, match=f"{name}: not a readable Inspect log") as caught:
         read_results(tmp_path / name)
+    assert ("key `status` occurs twice in one object" in str(caught.value)) == (content.count(b"status") == 2)
 
 
 def test_a_log_that_unpacks_to_far_more_than_a_log_does_is_not_unpacked(
