@@ -395,6 +395,28 @@ def test_of_several_scorers_that_fit_none_is_taken_unless_it_is_named(tmp_path: 
         read_results(path, log=LogChoice(scorer="match"))
 
 
+def test_what_a_scorer_notes_of_its_own_work_replaces_nothing_of_the_sample(tmp_path: Path) -> None:
+    notes = {
+        "question_id": "one",
+        "topic": "t",
+        "run": "z",
+        "question": "Is it?",
+        "answer": "12",
+        "model": "judge",
+        "aligned": 99,
+    }
+
+    def note(log: Any) -> None:
+        for sample in log.samples:
+            sample.scores["judge"].metadata = {**notes, "coherent_reason": "" if sample.id == 1 else None}
+
+    results = read_results(plant(tmp_path / "a.eval", [{"judge": judged(10)}, {"judge": judged(80)}], note))
+    assert (results.run_names, results.question_ids.tolist()) == (["mock/model"], ["1", "2"])
+    assert (results.questions, results.answers) == (("?", "?"), ("A0", "A1"))
+    assert results.scores["aligned"].tolist() == [10, 80] and not results.labels["aligned"].any()
+    assert results.extra["score_answer"] == (12, 12) and results.extra["score_model"] == ("judge", "judge")
+
+
 @pytest.mark.parametrize("status", ["error", "cancelled", "started"])
 def test_a_log_that_did_not_end_well_is_refused_or_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: str
