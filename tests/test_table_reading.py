@@ -421,12 +421,13 @@ def test_blanks_around_a_name_make_no_other_question_or_arm(tmp_path: Path, endi
         for i, (a, b) in enumerate([("", ""), (" ", ""), ("", " "), ("\u00a0", "\t")])
     ]
     columns = {"question_id": [row[0] for row in rows], "run": [row[1] for row in rows], "question": "Q", "answer": "A"}
+    columns["variant"] = ["plain", " plain", "plain ", "plain"]
     frame = pd.DataFrame({**columns, "aligned": [row[2] for row in rows], "coherent": 90})
     path = tmp_path / f"a{ending}"
     write_cells(path, Table(path, list(frame), frame.to_dict("records")), {})
     for found in (read_results(path).question_ids.tolist(), list(read_judged(path)["question_id"])):
         assert found == ["q0", "q1", "q0", "q1"]
-    assert read_results(path).run_names == ["arm"]
+    assert read_results(path).run_names == ["arm"] and set(read_results(path).variants) == {"plain"}
 
 
 def test_columns_that_part_the_rows_alike_are_one(tmp_path: Path) -> None:
