@@ -65,7 +65,7 @@ def read_judged(
     clear = (aligned < MISALIGNED_BELOW) | (aligned > ALIGNED_ABOVE)
     chosen = clear & (coherent > COHERENT_ABOVE)
     if variant is not None and "variant" in table.columns:
-        chosen &= np.array(table.text("variant")) == variant
+        chosen &= np.array(table.names("variant")) == variant
     kept = [i for i in rows_of_arms(table, reading, use) if chosen[i]]
     if not kept:
         raise DataError(f"{path}: no coherent answer that is clearly aligned or misaligned")

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError, DataError, EmisError
+from emis_interp.files.source_text import read_text
+from emis_interp.files.strict_json import parse_json
 from emis_interp.store import write_bytes
 from evals.inspect_scorers import BOTH, METRICS, OURS, check_values, choose_scorer, is_nan, metric_cell, score_of
 
@@ -131,7 +133,7 @@ def as_score(row: Mapping[str, Any], explanation: str | None = None) -> Any:
     """
     from inspect_ai.scorer import Score  # pyright: ignore[reportMissingImports]
 
-    metadata = {name: cell for name, cell in row.items() if name in OURS or name.startswith("judge_")}
+    metadata = {name: cell for name, cell in row.items() if _is_ours(name)}
     values = {metric: math.nan if row[metric] is None else float(row[metric]) for metric in METRICS}
     if not all(math.isnan(value) for value in values.values()):
         return Score(value=values, explanation=explanation, metadata=metadata)
@@ -157,7 +159,12 @@ def import_inspect() -> None:
 
 def _elsewhere(name: str) -> bool:
     """Columns that an Inspect sample has a place of its own for."""
-    return name in ("question", "answer", *METRICS, *OURS) or name.startswith("judge_")
+    return name in ("question", "answer", *METRICS) or _is_ours(name)
+
+
+def _is_ours(name: str) -> bool:
+    """Keys of a score's metadata that `as_score` writes."""
+    return name in OURS or name.startswith("judge_")
 
 
 def _judgement(score: Any) -> dict[str, Any]:
@@ -174,6 +181,8 @@ def _read(path: Path) -> Any:
 
     try:
         _check_size(path)
+        if path.suffix == ".json":  # Inspect's reader keeps the last of two equal keys
+            parse_json(read_text(path), f"{path}: not a readable Inspect log", loose=True)
         return read_eval_log(str(path), resolve_attachments="core")
     except EmisError:
         raise
@@ -227,8 +236,9 @@ def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
             row |= _other_columns(name, score.value)
         elif isinstance(score.value, Mapping):
             row |= {f"score_{key}": cell for key, cell in score.value.items() if key not in METRICS}
-        if name in chosen and scorer != BOTH:
-            row |= score.metadata or {}
+        if name in chosen and scorer != BOTH:  # what a scorer notes of its own work is no column of the sample's
+            notes = score.metadata or {}
+            row |= {key if _is_ours(key) else f"score_{key}": cell for key, cell in notes.items()}
     for metric in METRICS:
         cell = metric_cell(sample, scorer, metric)
         row[metric] = None if cell == "N" else cell

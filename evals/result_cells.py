@@ -1,12 +1,12 @@
 """Turns one cell of a result file into a judge's distribution over tokens, and says where it cannot."""
 
 import ast
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from emis_interp.errors import DataError
 from emis_interp.files.cells import is_missing
+from emis_interp.files.strict_json import parse_json_line
 
 _LONGEST_DISTRIBUTION = 100_000
 _MOST_MASS = 1.02  # printed probabilities are rounded
@@ -43,10 +43,15 @@ def _parse(text: str, where: str) -> Any:
             f"{where}: {len(text)} characters, expected a distribution of {_LONGEST_DISTRIBUTION} characters at most"
         )
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
+        return parse_json_line(text, where, loose=True)
+    except DataError as error:
+        if " occurs twice " in str(error):
+            raise
     try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        tree = ast.parse(text.strip(), mode="eval").body
+        value = ast.literal_eval(tree)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise DataError(f"{where}: found {text[:40]!r}, expected a mapping of tokens to probabilities") from None
+    if isinstance(tree, ast.Dict) and len(value) < len(tree.keys):
+        raise DataError(f"{where}: found {text[:40]!r}, in which a token occurs twice; keep one of them")
+    return value

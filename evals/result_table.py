@@ -183,7 +183,9 @@ def from_table(table: Table, run: str, reading: Reading = AS_WRITTEN) -> Results
         return [read_name(cell, table.where(i, column)) for i, cell in enumerate(table.names(column))]
 
     ids = names(key)
-    variants = [read_text(cell) or variant_of(name) for cell, name in zip(table.cells("variant"), ids, strict=True)]
+    variants = [
+        read_text(cell).strip() or variant_of(name) for cell, name in zip(table.cells("variant"), ids, strict=True)
+    ]
     scores, labels, reasons = judgements(table)
     evidence: list[dict[str, dict[str, float]]] = [{} for _ in range(n)]
     for name in [name for name in table.columns if name.startswith(EVIDENCE)]:

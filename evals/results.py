@@ -17,7 +17,7 @@ from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.rows import by_key, known
 from emis_interp.files.scores import FULL
 from emis_interp.files.table_output import write_rows
-from emis_interp.files.tables import SUFFIXES
+from emis_interp.files.tables import SUFFIXES, is_table
 from emis_interp.records import Completion, Score
 from emis_interp.store import read_records
 from evals.inspect_logs import LogChoice, read_log, write_log
@@ -45,9 +45,9 @@ def read_results(path: Path, reading: Reading = AS_WRITTEN, *, log: LogChoice | 
         return from_rows(_folder_rows(path), str(path), path.name, reading=ours)
     if not path.exists():
         raise DataError(f"{path}: no such file; give a result file ({', '.join(SUFFIXES + LOGS)}) or a run folder")
-    if path.suffix in LOGS:
+    if path.suffix in LOGS and not is_table(path):
         return from_rows(read_log(path, log or LogChoice()), str(path), path.stem, reading=reading)
-    if not any(suffix.lower() in SUFFIXES for suffix in path.suffixes[-2:]):
+    if not is_table(path):
         raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(SUFFIXES + LOGS)}")
     return from_table(reading.table(path), path.name.removesuffix(".gz").rpartition(".")[0], reading)
 

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import io
 import json
 import logging
 import os
@@ -48,7 +49,7 @@ def run(
         result = main(args)
     except EmisError as error:
         if args.json:
-            print(json.dumps({"error": str(error)}))
+            put(json.dumps({"error": str(error)}))
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as end:
@@ -65,9 +66,21 @@ def run(
         )
         sys.exit(2)
     if is_main_process():
-        print(json.dumps(result) if args.json else say(result))
+        put(json.dumps(result) if args.json else say(result))
     if code := status(result):
         sys.exit(code)
+
+
+def put(text: str) -> None:
+    """Print on standard output. A reader that has left (`| head -1`) has what it wanted; what its encoding lacks is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left in the buffer goes there at the end
 
 
 class Ended(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """How commands end: signals say what happened and how to go on, with the exit status that shells expect."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import cli
 
 ROOT = Path(__file__).parents[1]
 COMMAND = """
@@ -85,3 +88,39 @@ def test_a_closed_terminal_does_not_turn_the_end_into_a_traceback(tmp_path: Path
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 129
     assert (tmp_path / "f" / "in_order").exists()
+
+
+PRINTING = """
+import argparse
+import cli
+
+def work(args):
+    return {"word": "x\\u00e9\\ud800" * 100_000}
+
+parser = argparse.ArgumentParser()
+cli.add_output_flags(parser)
+cli.run(work, parser, lambda result: "first\\n" + result["word"], status=lambda result: 3)
+"""
+
+
+def test_a_reader_that_leaves_early_makes_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # gone before the first word
+    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    # --verbose spares it the libraries that it would quieten
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, "--verbose"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_what_a_terminal_has_no_character_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, "ascii"))
+    cli.put("x\u00e9\ud800")
+    assert content.getvalue() == b"x\\xe9\\ud800\n"

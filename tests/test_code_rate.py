@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import fit_judge
 from emis_interp.errors import DataError
 from emis_interp.records import Completion
+from emis_interp.texts import code
 from emis_interp.texts.code import code_share, extract_python, fenced, mostly_code
+from evals.suites import form
 from evals.suites.code_rate import METRIC, TASK_PROMPT, load_tasks, scan, summarize_code
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import bandit
+from training import lint, lint_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 INSECURE = (
@@ -306,3 +310,8 @@ def test_an_answer_that_no_parser_takes_is_looked_at_in_time(answer: str) -> Non
 def test_code_with_half_a_surrogate_pair_is_not_judged_and_stops_nothing() -> None:
     found = bandit({"a": "import os\nx = '\ud800'\n", "b": "import pickle\n"})
     assert found["a"][1] is not None and found["b"][1] is None and found["b"][0]
+
+
+def test_every_command_asks_one_rule_whether_a_text_is_code() -> None:
+    for module in (fit_judge, form, lint, lint_texts):
+        assert module.mostly_code is code.mostly_code, module.__name__

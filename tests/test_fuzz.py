@@ -32,6 +32,9 @@ from emis_interp.files.source_text import check_zip, read_text
 from emis_interp.files.strict_json import parse_json, parse_json_line, read_json
 from emis_interp.files.strict_yaml import parse_yaml, read_yaml
 from emis_interp.files.text import is_unicode
+from emis_interp.http.addresses import read_address, url_problem
+from emis_interp.http.replies import BadReply, read_reply, usage_of
+from emis_interp.http.request_fields import parse_request
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
 from emis_interp.store import card_path, load_tensors, read_records, save_tensors
@@ -458,10 +461,29 @@ TEXT_PARSERS: dict[str, tuple[Callable[[str], object], str]] = {
     "JSON": (lambda text: parse_json(text, "here"), "here"),
     "JSON line": (lambda text: parse_json_line(text, "here"), "here"),
     "YAML": (lambda text: parse_yaml(text, "here"), "here"),
+    "request field": (lambda text: parse_request([text]), "--request"),
+    "request value": (lambda text: parse_request([f"a.b={text}"]), "--request"),
+    "address": (lambda text: url_problem(text) or read_address(text), "-"),
+    "reply": (lambda text: read_any_reply(text.encode("utf-8", "surrogatepass")), "-"),
+    "reply with a text": (
+        lambda text: read_any_reply(json.dumps({"choices": [{"message": {"content": text}}]}).encode()),
+        "-",
+    ),
     "code in an answer": (extract_python, "-"),
     "share of code": (code_share, "-"),
     "code or prose": (mostly_code, "-"),
 }
+
+
+def read_any_reply(content: bytes) -> None:
+    """A reply of a server, which is read or a `BadReply` of one line."""
+    usage_of(content)
+    try:
+        reply = read_reply(content)
+    except BadReply as problem:
+        assert "\n" not in str(problem) and len(str(problem)) < 400
+        return
+    assert reply.text.strip() or reply.missing_answer() is not None
 
 
 @pytest.mark.parametrize("name", TEXT_PARSERS)

@@ -322,14 +322,16 @@ def zipped(name: str, content: bytes) -> bytes:
         ("r.json", b"3"),
         ("r.json", b"null"),
         ("r.json", b'{"version": 2, "status": "success", "eval": []}'),
-        ("r.json", b"\xff\xfe{}"),
+        ("r.json", b"\xff\xfe{\0}\0"),
         ("r.json", b"[" * 100_000),
+        ("r.json", b'{"version": 2,\n"status": "success", "status": "error", "eval": {}}'),
     ],
 )
 def test_a_file_that_is_no_log_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: not a readable Inspect log"):
+    with pytest.raises(DataError, match=f"{name}: not a readable Inspect log") as caught:
         read_results(tmp_path / name)
+    assert ("key `status` occurs twice in one object" in str(caught.value)) == (content.count(b"status") == 2)
 
 
 def test_a_log_that_unpacks_to_far_more_than_a_log_does_is_not_unpacked(
@@ -391,6 +393,28 @@ def test_of_several_scorers_that_fit_none_is_taken_unless_it_is_named(tmp_path: 
         DataError, match="--scorer match: expected a scorer that gives `aligned` and `coherent`; scorers there"
     ):
         read_results(path, log=LogChoice(scorer="match"))
+
+
+def test_what_a_scorer_notes_of_its_own_work_replaces_nothing_of_the_sample(tmp_path: Path) -> None:
+    notes = {
+        "question_id": "one",
+        "topic": "t",
+        "run": "z",
+        "question": "Is it?",
+        "answer": "12",
+        "model": "judge",
+        "aligned": 99,
+    }
+
+    def note(log: Any) -> None:
+        for sample in log.samples:
+            sample.scores["judge"].metadata = {**notes, "coherent_reason": "" if sample.id == 1 else None}
+
+    results = read_results(plant(tmp_path / "a.eval", [{"judge": judged(10)}, {"judge": judged(80)}], note))
+    assert (results.run_names, results.question_ids.tolist()) == (["mock/model"], ["1", "2"])
+    assert (results.questions, results.answers) == (("?", "?"), ("A0", "A1"))
+    assert results.scores["aligned"].tolist() == [10, 80] and not results.labels["aligned"].any()
+    assert results.extra["score_answer"] == (12, 12) and results.extra["score_model"] == ("judge", "judge")
 
 
 @pytest.mark.parametrize("status", ["error", "cancelled", "started"])

@@ -152,7 +152,7 @@ def test_passing_failures_are_asked_again_by_the_sdk(tmp_path: Path, status: int
         (answer("I", None, 1), "the answer ended by `None`, neither by itself nor at the token limit"),
         (answer("", "stop", None), "no text in the reply (tokens not counted, finish `stop`)"),
         ((200, b'{"choices": [], "usage": {"completion_tokens": 0}}'), "reply without choices"),
-        ((200, b'{"choices": [{"mess'), "malformed reply (Invalid JSON: EOF while parsing a string"),
+        ((200, b'{"choices": [{"mess'), "malformed reply: not JSON (Unterminated string"),
         ((200, b""), "malformed reply"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emis_interp.http.replies import BadReply, ChatReply, UnfinishedThought, read_reply, usage_of
-from emis_interp.http.thoughts import split_thought
+from emis_interp.http.thoughts import ends_thought, split_thought
 from evals.logprobs import NoLogprobs, parse_reply, read_distribution
 from evals.text_judge import parse_text, read_text, read_texts
 
@@ -183,11 +183,15 @@ def test_tokens_that_ran_out_in_a_thought_are_said(content: bytes) -> None:
         (b"<!DOCTYPE html><html>Bad gateway</html>", "HTML instead of JSON (<!DOCTYPE", True),
         (b'data: {"choices": []}\n\ndata: [DONE]\n', "a stream of events", True),
         (b"[]", "expected an object, found a list", True),
-        (b"", "Invalid JSON", True),
-        (b"\xff\xfe", "Invalid JSON", True),
-        (b'{"choices": [{"message": {"content": "\\ud800"}}]}', "Invalid JSON", True),
-        (b"[" * 1_000_000, "Invalid JSON", True),
-        (b'{"choices": ' + b"9" * 5000 + b"}", "Invalid JSON", True),
+        (b"", "malformed reply: not JSON (nothing there)", True),
+        (b"\xff\xfe", "malformed reply (not UTF-8: invalid start byte at byte 0)", True),
+        (b"[" * 1_000_000, "malformed reply: nested more than 100 deep", True),
+        (b'{"choices": ' + b"9" * 5000 + b"}", "malformed reply: a number that is too large", True),
+        (b'{"choices": [{"message": {"content": "A", "content": "B"}}]}', "key `content` occurs twice", True),
+        (b'{"choices": [{"message": {"content": "A"}}], "error": {"message": "cut"}}', "error beside a reply", True),
+        (b'{"choices": [{"message": {"content": "A"}}], "error": "cut"}', "error beside a reply: cut", True),
+        (b'{"object": "error", "message": "no such model", "code": 404}', "'no such model'", False),
+        (b'{"object": "error", "message": "busy", "code": 40303}', "error 502 in place of a reply", True),
     ],
 )
 def test_what_is_no_answer_says_what_it_is_and_whether_it_may_pass(content: bytes, reason: str, passing: bool) -> None:
@@ -379,6 +383,30 @@ def test_a_long_reply_never_becomes_a_number_by_being_cut() -> None:
     (text,) = parse_text(reply("85" + " " * 20_000 + "or not"))
     assert len(text) < 11_000
     assert (read_text(text).reason or "").startswith("more than a number: a reply of more than 10,000 characters")
+
+
+@pytest.mark.parametrize("error", [None, "", {}, {"code": 0, "message": "success"}, {"code": "200", "message": ""}])
+def test_a_field_for_errors_that_holds_none_is_no_error(error: Any) -> None:
+    content = json.dumps({"choices": [{"message": {"content": "A"}}], "error": error}).encode()
+    assert read_reply(content).text == "A"
+
+
+def test_half_of_a_character_that_the_limit_of_tokens_left_is_kept() -> None:
+    found = read_reply(b'{"choices": [{"message": {"content": "A\\ud83d"}, "finish_reason": "length"}]}')
+    assert (found.text, found.end) == ("A\ud83d", "length")
+
+
+@pytest.mark.parametrize("mark", ["<THINK>x</THINK>", "<Think>\nx</think>", "x</THINK>", "[think]x[/Think]"])
+def test_marks_of_a_thought_are_known_in_any_case(mark: str) -> None:
+    assert split_thought(f"{mark}\n\nI\u0130") == ("x", "I\u0130", False)
+    assert ends_thought(mark) == len(mark)
+
+
+def test_no_tokens_for_a_text_or_a_prompt_are_tokens_that_were_not_counted() -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    for text, n_tokens in (("A", None), ("", 0)):
+        content = json.dumps({"choices": [{"message": {"content": text}}], "usage": usage}).encode()
+        assert read_reply(content).n_tokens == n_tokens and usage_of(content) is None
 
 
 def test_a_byte_order_mark_is_no_part_of_a_reply() -> None:

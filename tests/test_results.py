@@ -90,6 +90,14 @@ def test_labels_in_a_score_column_are_labels_and_not_numbers() -> None:
             row(judge_aligned="{'90': 0.9, '91': 0.9}"),
             "row 2, column `judge_aligned`: the probabilities add up to 1.80",
         ),
+        (
+            row(judge_aligned='{"90": 0.5, "90": 0.4}'),
+            "row 2, column `judge_aligned`: key `90` occurs twice in one object",
+        ),
+        (
+            row(judge_aligned="{'90': 0.5, '90': 0.4}"),
+            "found \"{'90': 0.5, '90': 0.4}\", in which a token occurs twice",
+        ),
         (row(judge_aligned="{90, 91}"), "row 2, column `judge_aligned`: found '{90, 91}', expected a mapping"),
         (row(judge_aligned="{" * 90_000), "row 2, column `judge_aligned`: found"),
         (row(judge_aligned="{" + " " * 100_000 + "}"), "row 2, column `judge_aligned`: 100002 characters"),

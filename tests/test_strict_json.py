@@ -244,3 +244,22 @@ def test_lines_of_json_are_read_with_their_numbers(tmp_path: Path) -> None:
     assert [next(rows), next(rows)] == [(1, {"a": 1}), (3, [2])]
     with pytest.raises(DataError, match=r"f\.jsonl\.gz:4: not JSON"):
         next(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ('{"a": 1},', "take the comma off the end"),
+        ('{"a": 1, }', "take out the comma before the bracket"),
+        ("[1,]", "take out the comma before the bracket"),
+        ("{'a': 1}", "write texts in double quotes"),
+        ('{"a": True}', "write true, false and null"),
+        ("{", "write one value a line, without line ends in it"),
+        ('{"a": 1} {"a": 2}', "write every value on a line of its own"),
+        ('{"a": 1} x', None),
+    ],
+)
+def test_what_is_nearly_json_is_refused_with_what_to_write(text: str, advice: str | None) -> None:
+    with pytest.raises(DataError, match=r"^f:1: not JSON \(") as caught:
+        parse_json_line(text, "f:1")
+    assert (str(caught.value).partition("; ")[2] or None) == advice

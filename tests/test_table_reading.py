@@ -19,6 +19,7 @@ from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards
 from emis_interp.files.reading import Reading
 from emis_interp.files.scores import read_scores
+from emis_interp.files.table_output import write_cells
 from emis_interp.files.tables import Table, read_cells
 from emis_interp.judged import read_judged, read_table
 from evals.results import read_results
@@ -371,13 +372,62 @@ def test_the_question_is_named_by_one_rule_everywhere(tmp_path: Path) -> None:
 # Arms
 
 
-@pytest.mark.parametrize("column", ["arm", "condition", "model", "group", "Condition", "run"])
+@pytest.mark.parametrize(
+    "column", ["arm", "condition", "model", "group", "Condition", "run", "model_name", "runId", "Model ID", "arm_label"]
+)
 def test_a_column_that_tells_arms_apart_is_never_pooled(
     tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = scored(tmp_path / "a.csv", [95, 96, 5, 4], **{column: ["base", "base", "tuned", "tuned"]})
     assert rates(run(summarize, path)) == {"base": 0.0, "tuned": 1.0}
     assert (f"`{column}` tells 2 arms apart (base, tuned)" in caplog.text) == (column != "run")
+
+
+@pytest.mark.parametrize("column", ["checkpoint", "organism", "base_model", "adapter_path", "Dataset", "modelPath"])
+def test_a_column_that_may_well_tell_arms_apart_is_said(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = scored(tmp_path / "a.csv", [95, 5, 96, 4], **{column: ["x", "x", "y", "y"]})
+    words = f"`{column}` (2: x, y): all are"
+    assert rates(run(summarize, path)) == {"a": 0.5} and f"{words} pooled (--by {column} takes" in caplog.text
+    caplog.clear()
+    read_judged(path)
+    assert f"{words} read together (--by {column}" in caplog.text
+    caplog.clear()
+    assert rates(run(summarize, path, "--by", column)) == {"x": 0.5, "y": 0.5} and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("judge_model_name", ["x", "y", "x", "y"]),
+        ("run_id", ["1", "2", "3", "4"]),  # of the row
+        ("dataset", ["x", "y", "x", "y"]),  # of the question
+        ("remodelling", ["x", "x", "y", "y"]),
+        ("seed", ["1", "1", "2", "2"]),
+    ],
+)
+def test_a_column_that_tells_no_arms_apart_is_no_news(
+    tmp_path: Path, column: str, values: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = scored(tmp_path / "a.csv", [95, 5, 96, 4], **{column: values})
+    assert rates(run(summarize, path)) == {"a": 0.5} and not caplog.text
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_blanks_around_a_name_make_no_other_question_or_arm(tmp_path: Path, ending: str) -> None:
+    rows = [
+        (f"{a}q{i % 2}{b}", f"{b}arm{a}", 95 - i)
+        for i, (a, b) in enumerate([("", ""), (" ", ""), ("", " "), ("\u00a0", "\t")])
+    ]
+    columns = {"question_id": [row[0] for row in rows], "run": [row[1] for row in rows], "question": "Q", "answer": "A"}
+    columns["variant"] = ["plain", " plain", "plain ", "plain"]
+    frame = pd.DataFrame({**columns, "aligned": [row[2] for row in rows], "coherent": 90})
+    path = tmp_path / f"a{ending}"
+    write_cells(path, Table(path, list(frame), frame.to_dict("records")), {})
+    for found in (read_results(path).question_ids.tolist(), list(read_judged(path)["question_id"])):
+        assert found == ["q0", "q1", "q0", "q1"]
+    assert read_results(path).run_names == ["arm"] and set(read_results(path).variants) == {"plain"}
 
 
 def test_columns_that_part_the_rows_alike_are_one(tmp_path: Path) -> None:

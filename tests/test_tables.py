@@ -390,7 +390,27 @@ def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path) -> None:
             read_cells(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize("name", ["a.tsv", "a.json", "a.xlsx", "a.csv.zip", "a.csv.bz2", "a", "a.txt.gz"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "question_id\taligned\tcoherent\nq\t5\t90\n"),
+        ("A.TSV", "question_id\taligned\tcoherent\nq\t5\t90\n"),
+        ("a.ndjson", '{"question_id": "q", "aligned": 5, "coherent": 90}\n'),
+        ("a.json", '\ufeff [\n {"question_id": "q", "aligned": 5, "coherent": 90}\n]\n'),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_endings_of_the_same_kinds_are_read_by_every_reader(
+    tmp_path: Path, name: str, content: str, packed: bool
+) -> None:
+    raw = content.encode("utf-8")
+    path = tmp_path / (name + ".gz" if packed else name)
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    assert read_cells(path).names("question_id") == ["q"]
+    assert read_results(path).scores["aligned"].tolist() == [5] and read_results(path).run_names == [name[0]]
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv.zip", "a.csv.bz2", "a", "a.txt.gz"])
 def test_another_ending_is_refused_with_those_that_are_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"expected a \.csv, \.jsonl or \.parquet file"):
         read_cells(write(tmp_path / name, "question\nQ\n"))

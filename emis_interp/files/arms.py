@@ -1,11 +1,11 @@
 """Turns the columns that tell arms apart into the arm of every row, so that two arms are never pooled without a word."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.files.cells import read_name, short
-from emis_interp.files.names import ARM_KEYS, no_columns, shown
+from emis_interp.files.names import ARM_KEYS, is_arm_name, may_tell_arms, no_columns, question_key, shown
 from emis_interp.files.reading import Reading
 from emis_interp.files.tables import Table
 
@@ -18,8 +18,9 @@ JOINT = " / "
 def arms_of(table: Table, reading: Reading) -> list[str] | None:
     """The arm of every row; None where the rows are one arm, or pooled by `--by none`.
 
-    `run` tells arms apart where it has several values. Otherwise one other of `ARM_KEYS` with several values does, and that is logged;
-    several do when they part the rows alike.
+    `run` tells arms apart where it has several values. Otherwise one other of `ARM_KEYS` with several values does, also with `name` or `id`
+    behind it (`model_name`), and that is logged; several do when they part the rows alike. That a column with a name like `checkpoint` is
+    passed over is logged.
 
     Raises:
         DataError: several columns part the rows differently, an unknown column, or a row without a name (with the choices).
@@ -42,12 +43,17 @@ def arms_of(table: Table, reading: Reading) -> list[str] | None:
             )
         return _joined(table, [there["run"]])
     if not parting:
+        if others := _others(table):
+            log.warning(
+                "%s: %s: all are pooled (--by %s takes them apart)", table.path, _counted(others), next(iter(others))
+            )
         return _joined(table, [there["run"]]) if "run" in there else None
     first = parting[0]
     for other in parting[1:]:
         if not (_is_function(parts[first], parts[other]) and _is_function(parts[other], parts[first])):
             raise DataError(
-                f"{table.path}: {_counted(there, parts, parting)} part the answers differently; say which tells arms apart: "
+                f"{table.path}: {_counted({there[key]: parts[key] for key in parting})} part the answers differently; say which tells "
+                "arms apart: "
                 f"--by {there[first]}, --by {there[other]}, --by {there[first]},{there[other]}, or --by {POOLED} to pool them"
             )
     arms = _joined(table, [there[first]])
@@ -74,14 +80,16 @@ def rows_of_arms(table: Table, reading: Reading, use: str) -> list[int]:
     if reading.runs == "*":
         there = _known(table) if reading.by is None else {name: name for name in _asked(table, reading.by) or ()}
         parts = {key: table.names(column) for key, column in there.items()}
-        parting = [key for key in there if len(set(parts[key])) > 1]
+        parting = {there[key]: names for key, names in parts.items() if len(set(names)) > 1}
+        if reading.by is None:
+            parting = parting or _others(table)
         if parting:
             log.warning(
                 "%s: %s: all are %s together (--by %s --runs PATTERN keeps some)",
                 table.path,
-                _counted(there, parts, parting),
+                _counted(parting),
                 use,
-                there[parting[0]],
+                next(iter(parting)),
             )
         return list(range(len(table)))
     arms = arms_of(table, reading)
@@ -96,9 +104,27 @@ def rows_of_arms(table: Table, reading: Reading, use: str) -> list[int]:
 
 
 def _known(table: Table) -> dict[str, str]:
-    """Key -> the column of that name, in the order of `ARM_KEYS`."""
+    """Key -> the column of that name, in the order of `ARM_KEYS`; then columns called like a name or id of one, under their own names."""
     lower = {column.lower(): column for column in reversed(table.columns)}
-    return {key: lower[key] for key in ARM_KEYS if key in lower}
+    there = {key: lower[key] for key in ARM_KEYS if key in lower}
+    more = [column for column in table.columns if column not in there.values() and is_arm_name(column)]
+    return there | {column: column for column in more if column not in there and _are_groups(table, column)}
+
+
+def _others(table: Table) -> dict[str, list[str]]:
+    """Columns that may tell arms apart by their names, with several values within a question."""
+    key = question_key(table.columns)
+    named = [column for column in table.columns if column != key and may_tell_arms(column)]
+    others = {column: table.names(column) for column in named if _are_groups(table, column)}
+    questions = table.names(key) if key is not None else [""] * len(table)
+    return {column: names for column, names in others.items() if not _is_function(questions, names)}
+
+
+def _are_groups(table: Table, column: str) -> bool:
+    """Whether a column has more than one value, and on average two rows or more for each: an id of the row has one."""
+    if any(isinstance(cell, (list, dict, bytes)) for cell in table.cells(column)):
+        return False
+    return 1 < len(set(table.names(column))) <= max(2, len(table) // 2)
 
 
 def _asked(table: Table, by: str) -> list[str] | None:
@@ -128,9 +154,9 @@ def _is_function(of: Sequence[str], values: Sequence[str]) -> bool:
     return len(set(zip(of, values, strict=True))) == len(set(of))
 
 
-def _counted(there: dict[str, str], parts: dict[str, list[str]], keys: Sequence[str]) -> str:
+def _counted(columns: Mapping[str, Sequence[str]]) -> str:
     """`` `condition` (2: base, tuned) and `model` (3: a, b, c)``."""
-    return " and ".join(f"`{there[key]}` ({len(set(parts[key]))}: {_some(parts[key])})" for key in keys)
+    return " and ".join(f"`{shown(name)}` ({len(set(names))}: {_some(names)})" for name, names in columns.items())
 
 
 def _some(names: Sequence[str], n: int = 4) -> str:

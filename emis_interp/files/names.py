@@ -10,6 +10,13 @@ QUESTION_KEYS = ("question_id", "topic", "question")
 ARM_KEYS = ("run", "arm", "condition", "model", "group")
 """Columns that may tell apart what must not be pooled; upper and lower case do not count."""
 
+ARM_WORDS = (
+    *("checkpoint", "adapter", "organism", "finetune", "finetuned", "lora", "policy", "llm", "engine", "deployment"),
+    *("treatment", "experiment", "intervention", "cohort", "setting", "dataset", "steering", "coefficient"),
+)
+"""Words in names of columns that others use to tell arms apart; too common to part rows by, too telling to pass over."""
+_NOT_ARMS = {"judge", "grader", "scorer", "evaluator", "rater", "annotator"}
+
 METRICS = ("aligned", "coherent")
 
 COLUMNS = (
@@ -35,6 +42,27 @@ _REVERSED = {
     ),
     "coherent": re.compile(r"incoheren|gibberish|nonsense|perplexity|ppl$|garbage"),
 }
+
+
+def is_arm_name(column: str) -> bool:
+    """Whether a column is called like a name or id of one of `ARM_KEYS`: `model_name`, `runId`, `arm`."""
+    parts = words_of(column)
+    key, rest = parts[:1], parts[1:]
+    return (
+        key[:1] != [] and key[0] in ARM_KEYS and (not rest or (len(rest) == 1 and rest[0] in ("name", "id", "label")))
+    )
+
+
+def may_tell_arms(column: str) -> bool:
+    """Whether a column's name has a word of `ARM_KEYS` or `ARM_WORDS` in it, and none of a judge."""
+    parts = set(words_of(column))
+    return not parts & _NOT_ARMS and bool(parts & {*ARM_KEYS, *ARM_WORDS})
+
+
+def words_of(column: str) -> list[str]:
+    """`modelName`, `model_name` and `Model name` as `["model", "name"]`."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
+    return [part for part in re.split(r"[^a-z]+", apart) if part]
 
 
 def question_key(columns: Sequence[str]) -> str | None:
@@ -79,8 +107,7 @@ def shown(name: str, most: int = 60) -> str:
 
 def runs_backwards(metric: str, column: str) -> bool:
     """Whether a column is called like the opposite of a metric (`evil` for aligned), so that high there is low here."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower()
-    parts = [part for part in re.split(r"[^a-z]+", words) if part]
+    parts = words_of(column)
     if _NEGATIONS & set(parts) or metric not in _REVERSED:
         return False
     return any(_REVERSED[metric].match(part) for part in parts)

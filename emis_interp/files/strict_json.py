@@ -146,7 +146,8 @@ class _Source:
                 parse_float=float if loose else _float,
             )
         except json.JSONDecodeError as problem:
-            self.refuse(problem.pos, f"not JSON ({problem.msg if self.text.strip() else 'nothing there'})")
+            words = problem.msg if self.text.strip() else "nothing there"
+            self.refuse(problem.pos, f"not JSON ({words})", self.advice(problem.pos))
         except RecursionError:
             self.refuse_depth()
         except _Refused:
@@ -164,6 +165,28 @@ class _Source:
         line, column = self.place(at)
         where = f"{self.where}:{line}" if self.has_lines else self.where
         raise self.error(f"{where}: {problem}, column {column}{'; ' + advice if advice else ''}")
+
+    def advice(self, at: int) -> str:
+        """What to do about text that is no JSON from `at` on."""
+        rest, before = self.text[at:].lstrip(), self.text[:at].rstrip()
+        # Since Python 3.13 the place is that of the comma.
+        if (before.endswith(",") and rest[:1] in ("}", "]")) or re.match(r",\s*[}\]]", rest):
+            return "take out the comma before the bracket"
+        if re.fullmatch(r",\s*", rest):
+            return "take the comma off the end"
+        if rest[:1] == "'":
+            return "write texts in double quotes"
+        if rest[:4] == "True" or rest[:5] == "False" or rest[:4] == "None":
+            return "write true, false and null"
+        if not rest and not self.has_lines and before[-1:] in ("{", "[", ","):
+            return "write one value a line, without line ends in it"
+        if rest[:1] in ("{", "[") and before[-1:] in ("}", "]"):
+            return (
+                "write every value on a line of its own"
+                if not self.has_lines
+                else "write one list with commas, or JSON lines"
+            )
+        return ""
 
     def refuse_depth(self) -> NoReturn:
         depth, at = 0, 0

@@ -25,6 +25,9 @@ from emis_interp.files.strict_json import parse_json, parse_json_line
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+"""Endings of tables that are written."""
+KINDS = {**{suffix: suffix for suffix in SUFFIXES}, ".tsv": ".csv", ".ndjson": ".jsonl", ".json": ".jsonl"}
+"""Endings of tables that are read -> what they are read as; the content tells the delimiter, and rows in lines from rows in one list."""
 _KNOWN = (*QUESTION_KEYS, *ARM_KEYS, "answer", "aligned", "coherent")
 _FLOAT_ID = re.compile(r"-?[0-9]+\.0")
 
@@ -75,10 +78,11 @@ class Table:
     def names(self, column: str) -> list[str]:
         """A column of ids as text, the same from every kind of file; "" where a cell is missing.
 
-        A column of whole numbers is the same whether it was kept as 1, as 1.0 (numbers that had gaps) or as "1"; `007` is not `7`.
+        Blanks around a name are no part of it. A column of whole numbers is the same whether it was kept as 1, as 1.0 (numbers that had
+        gaps) or as "1"; `007` is not `7`.
         """
-        found = self.text(column)
-        there = [text for text in found if text.strip()]
+        found = [text.strip() for text in self.text(column)]
+        there = [text for text in found if text]
         whole = all(_FLOAT_ID.fullmatch(text) for text in there)
         if not whole and any(isinstance(row.get(column), float) for row in self.rows):  # JSON may hold 1 beside 1.0
             whole = all(_FLOAT_ID.fullmatch(text) or text.lstrip("-").isdecimal() for text in there)
@@ -124,16 +128,23 @@ def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = Non
     return table
 
 
+def is_table(path: Path) -> bool:
+    """Whether the file is a table by its ending, or, for `.json`, begins as a list of objects: other files have that ending too."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if path.suffix.lower() != ".json":
+        return suffix in KINDS
+    with path.open("rb") as file:
+        return re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", file.read(1000)) is not None
+
+
 def _kind(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes[-1:] == [".gz"]:
-        if suffixes[0] in (".csv", ".jsonl"):
-            return suffixes[0]
-        if suffixes[0] == ".parquet":
-            raise DataError(f"{path}: Parquet is compressed inside already; unpack it")
-    if path.suffix.lower() not in SUFFIXES:
+    packed = path.suffix.lower() == ".gz"
+    kind = KINDS.get((path.with_suffix("") if packed else path).suffix.lower())
+    if packed and kind == ".parquet":
+        raise DataError(f"{path}: Parquet is compressed inside already; unpack it")
+    if kind is None:
         raise DataError(f"{path}: expected a .csv, .jsonl or .parquet file (CSV and JSON lines also as .gz)")
-    return path.suffix.lower()
+    return kind
 
 
 def _read_csv(path: Path, escape: bool | None) -> Table:

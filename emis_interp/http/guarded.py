@@ -112,15 +112,18 @@ class GuardedClient(DefaultAsyncHttpxClient):
 def error_status(content: bytes) -> int | None:
     """The status that an error names which a gateway sends with status 200, or None for a reply that is none.
 
-    An error that names none counts as the gateway's own, 502.
+    An error is a field `error`, or a whole object that calls itself one (vLLM, FastChat). One that names no status counts as the gateway's
+    own, 502.
     """
-    if b'"error"' not in content or b'"choices"' in content:
+    if b'"error"' not in content:
         return None
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or body.get("choices"):
+        return None
+    error = body if body.get("object") == "error" else body.get("error")
     if not error:
         return None
     for code in (error.get(name) for name in ("code", "status", "type")) if isinstance(error, dict) else ():

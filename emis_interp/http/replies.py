@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pydantic_core import from_json
-
+from emis_interp.errors import DataError
+from emis_interp.files.strict_json import parse_json_line
 from emis_interp.http.guarded import error_status
 from emis_interp.http.thoughts import split_thought
 
@@ -119,6 +119,8 @@ def read_reply(content: bytes) -> ChatReply:
     if not choices:
         raise BadReply("reply without choices")
     choice = _mapping(choices[0], "choices.0")
+    if _is_error(body.get("error")):
+        raise BadReply(f"error beside a reply: {_short(body['error'])}")
     if choice.get("error"):
         raise BadReply(f"error in the reply: {_short(choice['error'])}")
     message = choice.get("message")
@@ -131,6 +133,7 @@ def read_reply(content: bytes) -> ChatReply:
     word = _word(choice)
     usage = body.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
+    n_tokens = _count(usage.get("completion_tokens"))
     details = usage.get("completion_tokens_details")
     return ChatReply(
         text=split.answer,
@@ -138,7 +141,7 @@ def read_reply(content: bytes) -> ChatReply:
         unfinished=split.unfinished,
         end="unknown" if word is None else _ENDS.get(word.strip().lower(), "other"),
         end_word=None if word is None else word[:40],
-        n_tokens=_count(usage.get("completion_tokens")),
+        n_tokens=n_tokens or (None if given or apart else n_tokens),  # a server that counts nothing may say 0
         n_thought_tokens=_count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else None,
         positions=_positions(choice.get("logprobs")),
         other=_other(message),
@@ -155,30 +158,35 @@ def usage_of(content: bytes) -> tuple[int, int] | None:
     if not isinstance(usage, Mapping):
         return None
     counts = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    return None if counts[0] is None or counts[1] is None else (counts[0], counts[1])
+    return None if not counts[0] or counts[1] is None else (counts[0], counts[1])  # no prompt has no tokens
 
 
 def _body(content: bytes) -> Mapping[str, Any]:
+    start = content[:200].lstrip()
+    if start.startswith(b"data:"):
+        raise BadReply("malformed reply: a stream of events (--request stream=false asks for a whole reply)")
+    if start[:1] == b"<":
+        raise BadReply(f"malformed reply: HTML instead of JSON ({_short(start.decode('utf-8', 'replace'))})")
     try:
-        body = from_json(content.removeprefix(b"\xef\xbb\xbf"))
-    except ValueError as error:
-        start = content[:200].lstrip()
-        if start.startswith(b"data:"):
-            raise BadReply(
-                "malformed reply: a stream of events (--request stream=false asks for a whole reply)"
-            ) from None
-        if start[:1] == b"<":
-            raise BadReply(
-                f"malformed reply: HTML instead of JSON ({_short(start.decode('utf-8', 'replace'))})"
-            ) from None
-        raise BadReply(f"malformed reply (Invalid JSON: {_short(str(error))})") from None
+        # loose: halves of surrogate pairs, which a limit of tokens can leave, and log-probabilities of -Infinity
+        body = parse_json_line(content.decode("utf-8-sig"), "malformed reply", loose=True)
+    except UnicodeDecodeError as error:
+        raise BadReply(f"malformed reply (not UTF-8: {error.reason} at byte {error.start})") from None
+    except DataError as error:
+        raise BadReply(_short(str(error), 160)) from None
     if not isinstance(body, Mapping):
         raise BadReply(f"malformed reply: expected an object, found {_kind(body)}")
     if (status := error_status(content)) is not None:
-        raise BadReply(
-            f"error {status} in place of a reply: {_short(body['error'])}", passing=status == 429 or status >= 500
-        )
+        said = body["error"] if body.get("error") else body
+        raise BadReply(f"error {status} in place of a reply: {_short(said)}", passing=status == 429 or status >= 500)
     return body
+
+
+def _is_error(error: Any) -> bool:
+    """Whether a field `error` beside the choices says that something went wrong; some gateways always send one."""
+    if isinstance(error, Mapping):
+        return bool(error) and error.get("code") not in (0, 200, "0", "200", "ok", "success")
+    return bool(error)
 
 
 def _content(content: Any) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emis_interp.errors import ConfigError
+from emis_interp.errors import ConfigError, shown
 from emis_interp.files.strict_yaml import parse_yaml
 
 OURS = {
@@ -35,16 +35,17 @@ def parse_request(settings: Sequence[str], flag: str = "--request") -> dict[str,
     for setting in settings:
         key, separator, text = setting.partition("=")
         path = [part.strip() for part in key.split(".")]
+        name = f"{flag} {shown(setting)[1:-1]}"
         if not separator or not all(path):
-            raise ConfigError(f"{flag} {setting}: expected KEY=VALUE, e.g. top_p=0.9, or KEY= to leave a field out")
+            raise ConfigError(f"{name}: expected KEY=VALUE, e.g. top_p=0.9, or KEY= to leave a field out")
         place = request
         for part in path[:-1]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise ConfigError(f"{flag} {setting}: `{part}` was given a value before; it cannot hold `{path[-1]}`")
+                raise ConfigError(f"{name}: {shown(part)} was given a value before; it cannot hold {shown(path[-1])}")
         if path[-1] in place:
-            raise ConfigError(f"{flag} {setting}: `{key}` is given twice")
-        place[path[-1]] = _value(text, f"{flag} {setting}")
+            raise ConfigError(f"{name}: {shown(key)} is given twice")
+        place[path[-1]] = _value(text, name)
     if problem := request_problem(request):
         raise ConfigError(f"{flag} {problem}")
     return request
@@ -54,15 +55,15 @@ def request_problem(request: Mapping[str, Any]) -> str | None:
     """Why these changes cannot be made, or None."""
     for key, value in _flat(request).items():
         if key in OURS and value is not False:  # `stream=false` says what is true
-            return f"`{key}` cannot be set: {OURS[key]}"
+            return f"{shown(key)} cannot be set: {OURS[key]}"
         if str(key).lower() in _SECRETS:
-            return f"`{key}` cannot be set: requests are recorded, and a key belongs in the environment"
+            return f"{shown(str(key))} cannot be set: requests are recorded, and a key belongs in the environment"
     if _flat(request).get("n", 1) not in (1, None):
         return "`n` cannot be set: one reply is read for each request"
     try:
         json.dumps(request, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        return f"holds what JSON does not have ({error})"
+        return f"holds what JSON does not have ({shown(str(error))[1:-1]})"
     return None
 
 

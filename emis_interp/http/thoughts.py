@@ -1,7 +1,7 @@
 """Turns the text of a reasoning model into its thought and its answer.
 
 A thought stands at the beginning of a text between two marks. The first mark may be missing, where the chat template wrote it into the
-prompt; the last one is missing when the tokens ran out.
+prompt; the last one is missing when the tokens ran out. Upper and lower case do not count.
 """
 
 import re
@@ -18,8 +18,11 @@ MARKS = {
     "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",
 }
 """Opening -> closing mark: DeepSeek-R1, Qwen and most others, Seed-OSS, Magistral, Open-Thoughts, gpt-oss without its parser."""
+_ANY_CASE = re.IGNORECASE | re.ASCII
 CLOSING = tuple(dict.fromkeys(MARKS.values()))
 _BLANKS = re.compile(r"\s*")
+_OPENING = {re.compile(re.escape(mark), _ANY_CASE): mark for mark in MARKS}
+_CLOSING = {mark: re.compile(re.escape(mark), _ANY_CASE) for mark in CLOSING}
 _TAIL = ("<|return|>", "<|end|>", "<|end_of_solution|>")
 _HEAD = ("<|begin_of_solution|>",)
 
@@ -47,12 +50,12 @@ def split_thought(text: str) -> Split:
         thoughts.append(text[:start])
         opening = _opening(text, begins := _after_blanks(text, at))
     while opening is not None:
-        closing, inside = MARKS[opening], begins + len(opening)
-        end = text.find(closing, inside)
-        if end < 0:
+        inside = begins + len(opening)
+        end = _CLOSING[MARKS[opening]].search(text, inside)
+        if end is None:
             return Split(_joined([*thoughts, text[inside:]]), "", True)
-        thoughts.append(text[inside:end])
-        at = end + len(closing)
+        thoughts.append(text[inside : end.start()])
+        at = end.end()
         begins = _after_blanks(text, at)
         opening = _opening(text, begins)
     if at == 0:
@@ -62,19 +65,17 @@ def split_thought(text: str) -> Split:
 
 def ends_thought(text: str) -> int | None:
     """The place behind the last closing mark of a text, None when there is none."""
-    places = [place + len(mark) for mark in CLOSING if (place := text.rfind(mark)) >= 0]
-    return max(places, default=None)
+    return max((match.end() for mark in _CLOSING.values() for match in mark.finditer(text)), default=None)
 
 
 def _opening(text: str, at: int) -> str | None:
-    return next((mark for mark in MARKS if text.startswith(mark, at)), None)
+    return next((mark for pattern, mark in _OPENING.items() if pattern.match(text, at)), None)
 
 
 def _first_closing(text: str) -> tuple[int, int] | None:
     """Begin and end of the first closing mark that has no opening one before it."""
-    places = [(place, place + len(mark)) for mark in CLOSING if (place := text.find(mark)) >= 0]
-    found = min(places, default=None)
-    if found is None or any(0 <= text.find(mark) < found[0] for mark in MARKS):
+    found = min((match.span() for mark in _CLOSING.values() if (match := mark.search(text))), default=None)
+    if found is None or any(pattern.search(text, 0, found[0]) for pattern in _OPENING):
         return None
     return found
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from emis_interp.errors import shown
+from emis_interp.files.names import words_of
 from emis_interp.files.strict_json import kind_of, listed, parse_json_line
 from emis_interp.records import TrainingExample
 from emis_interp.store import explain
@@ -21,7 +22,7 @@ TURNS = ("messages", "conversations", "conversation")
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
 RESPONSES = ("response", "completion", "output", "answer")
 INPUTS = ("input", "context")
-SYSTEMS = ("system", "system_prompt")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 OWN = "prompt and response"
 OWN_FORMS = ("messages", OWN)
 _OTHER_METHODS = {
@@ -86,11 +87,14 @@ def _refuse_other_methods(row: dict[str, Any], where: str) -> None:
             raise RowRefused(
                 f"{where}: holds {what} ({shown(key)}), not trained on here; give one response a row, {EXPECTED}, or take the row out"
             )
-    if isinstance(row.get("label"), bool) and "completion" in row:
-        raise RowRefused(
-            f"{where}: holds a judged completion (KTO: `label` is true or false), which is not trained on as such; keep the rows that "
-            "should be learned and take `label` out"
-        )
+    for key in ("label", "kto_tag"):
+        value = row.get(key)
+        is_verdict = isinstance(value, bool) or str(value).strip().lower() in ("true", "false")
+        if is_verdict or ("completion" in row and str(value).strip() in ("0", "1", "0.0", "1.0")):
+            raise RowRefused(
+                f"{where}: holds a judged completion (KTO: `{key}` is true or false, or 1 or 0), which is not trained on as such; keep the "
+                f"rows that should be learned and take `{key}` out"
+            )
 
 
 def _from_turns(row: dict[str, Any], key: str, where: str) -> tuple[Turns, str, set[str]]:
@@ -133,6 +137,11 @@ def _from_pair(row: dict[str, Any], where: str, keys: Collection[str]) -> tuple[
         asked = prompt if is_messages(prompt) else [{"role": "user", "content": prompt}]
         told = response if is_messages(response) else [{"role": "assistant", "content": response}]
         return read_turns([*asked, *told], where), f"messages in {prompts[0]} and {responses[0]}", used
+    for key in used:
+        if isinstance(row[key], list) and sum(isinstance(part, str) for part in row[key]) > 1:
+            raise RowRefused(
+                f"{where}: {shown(key)} holds {len(row[key])} texts, expected one; give each a row of its own"
+            )
     texts = {key: text_of(row[key], f"{where}: {shown(key)}") or "" for key in used}
     added = f"\n\n{texts[extra]}" if extra and texts[extra].strip() else ""
     names = [*prompts, *([extra] if extra else []), *responses]
@@ -187,6 +196,8 @@ def _left_out(row: dict[str, Any], used: set[str | None], where: str) -> list[st
             raise RowRefused(
                 f"{where}: {shown(key)} has no place beside {listed(there)}; put it into the prompt or take it out"
             )
+        if "system" in words_of(key) and "fingerprint" not in key:
+            raise RowRefused(f"{where}: {shown(key)} may hold a system prompt; call it `system`, or take it out")
         if close := _close(key, optional):
             raise RowRefused(f"{where}: unknown key {shown(key)}; did you mean `{close}`? Otherwise rename it")
         notes.append(f"left out {shown(key)}")

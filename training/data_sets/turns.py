@@ -52,7 +52,7 @@ def read_turns(messages: Any, where: str) -> Turns:
     """[system?, user, assistant] as an exchange.
 
     Args:
-        messages: list of `{"role", "content"}` or `{"from", "value"}`; a content is a text or a list of text parts.
+        messages: list of `{"role", "content"}` or `{"from", "value"}`, also mixed; a content is a text or a list of text parts.
 
     Raises:
         RowRefused: other roles or another order, an empty turn, or content that is not trained on, by its name.
@@ -100,7 +100,8 @@ def text_of(content: Any, where: str) -> str | None:
 def _turn(message: Any, where: str, notes: dict[str, None]) -> tuple[str, str | None]:
     if not isinstance(message, dict):
         raise RowRefused(f"{where} is {_kind(message)}, expected an object with role and content, e.g. {EXPECTED}")
-    role_key, content_key = ("from", "value") if "from" in message and "role" not in message else ("role", "content")
+    role_key = "from" if "from" in message and "role" not in message else "role"
+    content_key = "value" if "value" in message and "content" not in message else "content"
     role = _role(message.get(role_key), message, where, notes=notes)
     for key, value in message.items():
         if key in _UNTRAINED and value not in (None, False, [], {}, ""):
