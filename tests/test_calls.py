@@ -14,7 +14,9 @@ GIVEN_BY_OTHERS = {
     "training/trainer.py": ["compute_loss"],  # transformers calls them by place
     "training/watching.py": ["on_log"],
     "scripts/stages/organisms.py": ["report"],  # `watching.Report`
-    "evals/samplers/generation.py": ["generate"],  # scripts of others
+    "emis_interp/http/chat_api.py": ["__init__"],  # scripts of others, as are the next two
+    "evals/samplers/generation.py": ["generate"],
+    "evals/sampling.py": ["sample_arm", "sample_with"],
     "evals/score_simulation.py": ["_scores", "_projections", "_judges"],  # one type of function
 }
 """Functions whose places somebody else decides."""
