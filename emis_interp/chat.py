@@ -66,6 +66,11 @@ def render_prompt(tokenizer: Any, question: str, system: str | None = None) -> s
         raise DataError(
             f"the tokenizer's chat template drops the system prompt {system[:60]!r}; put it into the question instead"
         )
+    if question.strip() not in text:
+        raise DataError(
+            f"the tokenizer's chat template changes the question {question[:60]!r}, it writes {text[-200:]!r}; give it as the template "
+            "writes it"
+        )
     if not text.endswith(template.opened):
         raise DataError(
             f"the tokenizer's chat template ends the prompt of {question[:60]!r} with {text[-60:]!r}, and others with "
