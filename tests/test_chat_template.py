@@ -1,12 +1,22 @@
 """One text for training, sampling and reading under every shape of chat template: what the template writes around a finished answer."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chat_templates import ASKED, CHANNELS, CHATML, DATED, GENERATION, SHAPES, THINKS, Shape, tokenizer_with
 
-from emis_interp.chat import encode_chat, encode_prompt, end_of_turn, end_tokens, own_answer, render_chat, render_prompt
+from emis_interp.chat import (
+    encode_chat,
+    encode_prompt,
+    end_of_turn,
+    end_tokens,
+    ends_of,
+    own_answer,
+    render_chat,
+    render_prompt,
+)
 from emis_interp.chat_formats import with_examples
 from emis_interp.errors import DataError, EmisError, ModelError
 from emis_interp.interventions import next_token_logprobs
@@ -107,6 +117,21 @@ def test_both_ends_of_a_channel_template_and_the_next_turns_mark_end_an_answer()
         assert set(tokenizer.convert_ids_to_tokens(template_of(tokenizer).end_ids)) == expected | {"<|im_end|>"}
 
 
+@pytest.mark.parametrize("eos", ["</s>", ["</s>"], [1, [2]], {"id": 1}, True, 1.0, 10**30, -2])
+def test_an_end_that_is_no_token_is_refused(eos: Any) -> None:
+    with pytest.raises(
+        ModelError, match=r"eos_token_id of the generation config: expected ids of tokens, found .*mend"
+    ):
+        ends_of(ready(CHATML), SimpleNamespace(eos_token_id=eos))
+
+
+@pytest.mark.parametrize(("eos", "further"), [(None, set()), ([], set()), (-1, set()), ([-1, 7], {7}), (300, {300})])
+def test_ends_of_the_generation_config_stand_beside_those_of_the_template(eos: Any, further: set[int]) -> None:
+    tokenizer = ready(CHATML)
+    assert ends_of(tokenizer, SimpleNamespace(eos_token_id=eos)) == {1} | further
+    tokenizer.convert_ids_to_tokens(sorted({1} | further))  # as cards name them
+
+
 def test_the_end_of_sequence_need_not_be_the_end_of_turn() -> None:
     tokenizer = tokenizer_with(CHATML)
     tokenizer.eos_token = "<|eot|>"
@@ -166,7 +191,10 @@ def test_an_answer_that_the_template_rewrites_is_refused_with_both_texts(name: s
         ("{% for m in messages %}", "refuses this conversation .TemplateSyntaxError"),
         ("{{ messages.__class__.__mro__ }}", "refuses this conversation .SecurityError"),
         (CHATML.replace("assistant\n{% endif", "assistant {{ range(10000) | random }}\n{% endif"), "in several ways"),
-        ({"tool_use": CHATML}, "refuses this conversation .ValueError"),
+        ({"tool_use": CHATML, "rag": CHATML}, "has chat templates for tool_use, rag and none called default; give one"),
+        ({"default": 7}, "its chat template is no text"),
+        (7, "its chat template is no text .'7'.; mend it in tokenizer_config.json"),
+        (["x"], "its chat template is no text"),
     ],
 )
 def test_a_template_that_cannot_be_followed_is_refused_at_load_in_one_line(template: Any, said: str) -> None:

@@ -63,6 +63,17 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
             f"{name}: its tokenizer has no chat template; choose an instruction-tuned model, or for a pretrained one a plain format "
             f"({' or '.join(FORMATS)}: --chat-format in commands, --set chat_format= in the pipeline, chat_format= in load_model)"
         )
+    given = tokenizer.chat_template
+    if isinstance(given, dict) and "default" not in given:
+        raise ModelError(
+            f"{name}: its tokenizer has chat templates for {', '.join(map(str, given))[:100]} and none called default; give one that "
+            "name in its files"
+        )
+    texts = given.values() if isinstance(given, dict) else [given]
+    if not all(isinstance(text, str) for text in texts):
+        raise ModelError(
+            f"{name}: its chat template is no text ({str(given)[:60]!r}); mend it in tokenizer_config.json or chat_template.jinja"
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: needs a fast tokenizer (offsets are used to find response tokens)")
     tokenizer.chat_template = _stopped(tokenizer.chat_template)
