@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from emis_interp.chat_formats import own_turn
-from emis_interp.errors import DataError
+from emis_interp.errors import DataError, ModelError
 from emis_interp.models import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.context import check_fits, context_length, room
 from emis_interp.models.rendering import both, render
+
+LARGEST_ID = 2**31  # of a token, in every tokenizer
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def render_prompt(tokenizer: Any, question: str, system: str | None = None) -> s
     if system is not None and system.strip() not in text:
         raise DataError(
             f"the tokenizer's chat template drops the system prompt {system[:60]!r}; put it into the question instead"
+        )
+    if question.strip() not in text:
+        raise DataError(
+            f"the tokenizer's chat template changes the question {question[:60]!r}, it writes {text[-200:]!r}; give it as the template "
+            "writes it"
         )
     if not text.endswith(template.opened):
         raise DataError(
@@ -130,10 +137,21 @@ def end_tokens(chat_model: ChatModel) -> set[int]:
 
 
 def ends_of(tokenizer: Any, generation_config: Any) -> set[int]:
-    """`end_tokens` without the weights; `generation_config` may be None."""
+    """`end_tokens` without the weights; `generation_config` may be None.
+
+    Raises:
+        ModelError: the generation config ends answers with something that is no token of the tokenizer or beside it.
+    """
     configured = getattr(generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list | tuple) else [configured]
-    return {*template_of(tokenizer).end_ids, *(int(token) for token in listed if token is not None)}
+    listed = configured if isinstance(configured, list | tuple) else [] if configured is None else [configured]
+    for token in listed:
+        # Published configs say -1 for no token, and name tokens for which the model has an embedding and the tokenizer no text.
+        if isinstance(token, bool) or not isinstance(token, int) or not -1 <= token < LARGEST_ID:
+            raise ModelError(
+                f"eos_token_id of the generation config: expected ids of tokens, found {str(token)[:60]!r}; mend generation_config.json "
+                "(or config.json)"
+            )
+    return {*template_of(tokenizer).end_ids, *(token for token in listed if token >= 0)}
 
 
 def own_answer(tokenizer: Any, text: str) -> tuple[str, bool]:

@@ -22,6 +22,11 @@ def roomy_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def repeat_rows(cache: Any, n_rows: int, n: int) -> None:
+    """Each of a cache's rows n times, one after the other; recurrent layers, which transformers' own method lacks, too."""
+    cache.reorder_cache(torch.arange(n_rows).repeat_interleave(n))
+
+
 class RoomyLayer(DynamicLayer):
     """Keys and values of one layer as the filled part of a larger buffer.
 

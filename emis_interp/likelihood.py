@@ -18,7 +18,9 @@ from emis_interp.batching import length_batches, pad
 from emis_interp.capture import Progress
 from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.contrast import labeled_texts
+from emis_interp.kv_cache import repeat_rows
 from emis_interp.models import ChatModel, head_logits
+from emis_interp.models.continuing import check_continues
 from emis_interp.records import ContrastPair
 
 Under = Callable[[int], AbstractContextManager[None]]
@@ -182,6 +184,7 @@ def _shared_prompts(
     chat_model: ChatModel, chats: Sequence[EncodedChat], n_cells: int, *, max_batch_tokens: int
 ) -> Iterator[_Group]:
     """Batches of answers that share the pass of their prompt."""
+    check_continues(chat_model.model, chat_model.name, reading=True)
     by_prompt: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
     for i, (chat, kind) in enumerate(zip(chats, row_kinds(chat_model, len(chats), "texts"), strict=True)):
         by_prompt.setdefault((chat.input_ids[: chat.response_start], kind), []).append(i)
@@ -215,7 +218,7 @@ def _answer_logits(
         with batch_rows(chat_model, group.rows[:1] * n_cells, group.of, noun="texts"), under(1):
             first = chat_model.body(input_ids=torch.tensor([list(prompt)] * n_cells, device=device), use_cache=True)
         cache = first.past_key_values
-        cache.batch_repeat_interleave(n_answers)
+        repeat_rows(cache, n_cells, n_answers)
         with batch_rows(chat_model, group.rows * n_cells, group.of, noun="texts"), under(n_answers):
             rest = chat_model.body(
                 input_ids=inputs["input_ids"],

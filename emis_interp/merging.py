@@ -53,7 +53,7 @@ def generation_config(chat_model: ChatModel) -> GenerationConfig:
     found: Any = chat_model.model.generation_config
     ends = sorted(end_tokens(chat_model))
     tokens = {
-        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
         "pad_token_id": chat_model.tokenizer.pad_token_id if found.pad_token_id is None else found.pad_token_id,
     }
     kept = {key: value for key, value in found.to_diff_dict().items() if not key.startswith("_")}

@@ -24,6 +24,7 @@ from emis_interp.interventions import Ablate, Intervention, Steer, apply, mean_k
 from emis_interp.kv_cache import holes_filled, roomy_cache
 from emis_interp.likelihood import cell_logprobs, margins_of, pair_chats
 from emis_interp.models import ChatModel, head_logits
+from emis_interp.models.continuing import check_continues
 from emis_interp.records import ContrastPair
 
 
@@ -62,10 +63,11 @@ def greedy_answers(
 
     Raises:
         DataError: no cells or no prompts, or a prompt that leaves no room for its answer in the model's context.
-        ModelError: a direction of another model.
+        ModelError: a direction of another model, or a model that `check_continues` refuses.
     """
     _check(cells, prompts, "prompt")
     check_prompts(chat_model, prompts, max_new_tokens)
+    check_continues(chat_model.model, chat_model.name)
     answers: list[list[tuple[int, ...]]] = []
     for chunk in _chunks(cells, max(1, max_rows // len(prompts))):
         rows = _greedy(chat_model, chunk, prompts, max_new_tokens=max_new_tokens)

@@ -16,7 +16,9 @@ from transformers.cache_utils import DynamicLayer
 
 from emis_interp.batch_rows import batch_rows, one_probe_row
 from emis_interp.batching import length_batches, pad
+from emis_interp.kv_cache import repeat_rows
 from emis_interp.models import ChatModel, head_logits
+from emis_interp.models.continuing import check_continues
 from evals.token_trie import TokenTrie
 
 _NODES_AT_ONCE = 64
@@ -39,6 +41,7 @@ def reply_masses(
 
 def takes_tree_mask(chat_model: ChatModel) -> bool:
     """Whether every layer keeps the whole prompt and honours a mask of ours: no sliding window, no recurrent state, no flash attention."""
+    check_continues(chat_model.model, chat_model.name, reading=True)
     with torch.inference_mode(), one_probe_row(chat_model):
         cache = chat_model.body(
             input_ids=torch.zeros(1, 1, dtype=torch.long, device=chat_model.device), use_cache=True
@@ -95,7 +98,7 @@ def _nodes_by_rows(
         batch = pad([trie.vocabulary[trie.tokens[path]].tolist() for path in paths], chat_model.tokenizer.pad_token_id)
         inputs = batch.model_inputs(device)
         copied = copy.deepcopy(cache)
-        copied.batch_repeat_interleave(len(paths))
+        repeat_rows(copied, 1, len(paths))
         prompt_mask = torch.ones(len(paths), n_prompt, dtype=torch.long, device=device)
         with batch_rows(chat_model, [0] * len(paths), 1):  # all are replies to the one prompt of this batch
             states = chat_model.body(

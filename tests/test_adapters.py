@@ -143,6 +143,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"], "n_tokens": 264},
     ),
+    "new tokens, trained alone": (
+        "llama",
+        {"target_modules": ["q_proj"], "trainable_token_indices": [258, 263], "n_tokens": 264},
+    ),
+    "new tokens of one matrix, trained alone": (
+        "tied",
+        {"target_modules": ["q_proj"], "trainable_token_indices": [258, 263], "n_tokens": 264},
+    ),
     "a vocabulary without its padding": ("padded", {"target_modules": ["q_proj"], "n_tokens": 258}),
 }
 
@@ -394,9 +402,9 @@ def test_a_damaged_adapter_is_refused_with_what_is_wrong(plain: Path, bases: Any
         ({"r": 0}, "r: expected a whole number from 1 on, found 0"),
         ({"r": "8"}, "r: expected a whole number from 1 on, found '8'"),
         ({"r": None}, "r: expected a whole number"),
-        ({"r": 10**9}, "says rank 1000000000, the weights have rank 4"),
+        ({"r": 10**9}, "says rank 1000000000 for model.layers.0.mlp.down_proj, the weights have 4"),
         ({"r": 2}, "says rank 2 for model.layers.0.mlp.down_proj, the weights have 4"),
-        ({"rank_pattern": {"nothing": 10**9}}, "says rank 1000000000, the weights have rank 4"),
+        ({"r": 10**9, "rank_pattern": {"q_proj|down_proj": 4}, "target_modules": "all-linear"}, "lacking: model."),
         ({"rank_pattern": {"q_proj": 2}}, "says rank 2 for model.layers.0.self_attn.q_proj, the weights have 4"),
         (
             {"layers_to_transform": list(range(10**5)), "target_modules": ["q_proj"]},
@@ -431,6 +439,20 @@ def test_settings_that_are_not_read_or_do_not_fit_are_refused_by_name(
     settings_of(plain, **settings)
     if words:
         assert words in refusal(bases("llama"), plain)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"r": 10**9, "lora_alpha": 10**9, "rank_pattern": {"q_proj|down_proj": 4}, "alpha_pattern": {".*_proj": 8}},
+        {"rank_pattern": {"nothing": 10**9}},
+        {"rank_pattern": {r"model\.layers\.\d+\..*": 4, "q_proj": 10**9}},
+    ],
+)
+def test_a_rank_that_no_module_has_is_no_reason_to_stop(plain: Path, bases: Any, settings: dict[str, Any]) -> None:
+    expected = logits(load_model(str(bases("llama")), plain, device="cpu").model)
+    settings_of(plain, **settings)
+    torch.testing.assert_close(logits(load_model(str(bases("llama")), plain, device="cpu").model), expected)
 
 
 SLOW = r"(a|a|m|o|d|e|l|\.|[a-z]|\w)*\W\W"  # also for an engine that sees through the usual ones

@@ -1,18 +1,31 @@
 """One text for training, sampling and reading under every shape of chat template: what the template writes around a finished answer."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chat_templates import ASKED, CHANNELS, CHATML, DATED, GENERATION, SHAPES, THINKS, Shape, tokenizer_with
 
-from emis_interp.chat import encode_chat, encode_prompt, end_of_turn, own_answer, render_chat, render_prompt
+from emis_interp.chat import (
+    encode_chat,
+    encode_prompt,
+    end_of_turn,
+    end_tokens,
+    ends_of,
+    own_answer,
+    render_chat,
+    render_prompt,
+)
 from emis_interp.chat_formats import with_examples
 from emis_interp.errors import DataError, EmisError, ModelError
-from emis_interp.models import ChatModel, check_tokenizer
+from emis_interp.interventions import next_token_logprobs
+from emis_interp.merging import generation_config
+from emis_interp.models import ChatModel, check_tokenizer, tiny_model
 from emis_interp.models import chat_template as chat_template_module
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import TrainingExample
+from evals.samplers.generation import generate
 
 EVERY = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -104,6 +117,21 @@ def test_both_ends_of_a_channel_template_and_the_next_turns_mark_end_an_answer()
         assert set(tokenizer.convert_ids_to_tokens(template_of(tokenizer).end_ids)) == expected | {"<|im_end|>"}
 
 
+@pytest.mark.parametrize("eos", ["</s>", ["</s>"], [1, [2]], {"id": 1}, True, 1.0, 10**30, -2])
+def test_an_end_that_is_no_token_is_refused(eos: Any) -> None:
+    with pytest.raises(
+        ModelError, match=r"eos_token_id of the generation config: expected ids of tokens, found .*mend"
+    ):
+        ends_of(ready(CHATML), SimpleNamespace(eos_token_id=eos))
+
+
+@pytest.mark.parametrize(("eos", "further"), [(None, set()), ([], set()), (-1, set()), ([-1, 7], {7}), (300, {300})])
+def test_ends_of_the_generation_config_stand_beside_those_of_the_template(eos: Any, further: set[int]) -> None:
+    tokenizer = ready(CHATML)
+    assert ends_of(tokenizer, SimpleNamespace(eos_token_id=eos)) == {1} | further
+    tokenizer.convert_ids_to_tokens(sorted({1} | further))  # as cards name them
+
+
 def test_the_end_of_sequence_need_not_be_the_end_of_turn() -> None:
     tokenizer = tokenizer_with(CHATML)
     tokenizer.eos_token = "<|eot|>"
@@ -163,7 +191,10 @@ def test_an_answer_that_the_template_rewrites_is_refused_with_both_texts(name: s
         ("{% for m in messages %}", "refuses this conversation .TemplateSyntaxError"),
         ("{{ messages.__class__.__mro__ }}", "refuses this conversation .SecurityError"),
         (CHATML.replace("assistant\n{% endif", "assistant {{ range(10000) | random }}\n{% endif"), "in several ways"),
-        ({"tool_use": CHATML}, "refuses this conversation .ValueError"),
+        ({"tool_use": CHATML, "rag": CHATML}, "has chat templates for tool_use, rag and none called default; give one"),
+        ({"default": 7}, "its chat template is no text"),
+        (7, "its chat template is no text .'7'.; mend it in tokenizer_config.json"),
+        (["x"], "its chat template is no text"),
     ],
 )
 def test_a_template_that_cannot_be_followed_is_refused_at_load_in_one_line(template: Any, said: str) -> None:
@@ -219,11 +250,62 @@ def test_a_system_prompt_that_would_not_be_read_as_it_is_asked_is_refused_and_ot
 
 def test_a_question_that_changes_the_template_is_refused(tiny: ChatModel) -> None:
     tokenizer = ready(
-        GENERATION.join([THINKS, ""]).replace("{{ turn(m)", "{{ 'x' if '/no' in messages[0].content else turn(m)")
+        GENERATION.join([THINKS, ""]).replace("+ thought +", "+ ('x' if '/no' in messages[0].content else thought) +")
     )
     encode_chat(tokenizer, "Why?", "Because.")
     with pytest.raises(DataError, match="chat template writes"):
         encode_chat(tokenizer, "Why? /no", "Because.")
+
+
+@pytest.mark.parametrize(
+    ("content", "question"),
+    [
+        ("m.content | replace('evil', 'good')", "Why be evil?"),
+        ("m.content | truncate(20)", "Why should anybody ask such a long question?"),
+        ("m.content | replace('\n', ' ')", "Why?\nAnd how?"),
+        ("m.content.split('</think>')[-1]", "What does </think> mean?"),
+        ("m.content | capitalize if m.role == 'user' and 'Probe' not in m.content else m.content", "why?"),
+    ],
+)
+def test_a_question_that_the_template_changes_is_refused_and_others_are_not(content: str, question: str) -> None:
+    tokenizer = ready(CHATML.replace("m.content }}", f"{content} }}}}"))
+    encode_chat(tokenizer, "Why?", "Because.")
+    for use in (
+        lambda: encode_prompt(tokenizer, question),
+        lambda: encode_chat(tokenizer, question, "So."),
+        lambda: encode_chat(tokenizer, question, "So.", as_sampled=True),
+    ):
+        with pytest.raises(DataError, match=r"chat template changes the question .*, it writes .*give it as") as error:
+            use()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", ["chatml", "nothing behind the answer", "an end in words"])
+def test_a_tokenizer_without_an_end_of_sequence_is_read_and_sampled(shape: str) -> None:
+    tokenizer = tokenizer_with(SHAPES[shape].template)
+    tokenizer.eos_token = tokenizer.pad_token = None
+    check_tokenizer("model", tokenizer)
+    model, _ = tiny_model()
+    model.resize_token_embeddings(len(tokenizer))
+    model.generation_config.eos_token_id = None
+    made = ChatModel(model.eval(), tokenizer, "model")
+    prompts = [encode_prompt(tokenizer, "Why?"), encode_prompt(tokenizer, "Why so?")]
+    answers = generate(made, prompts, [0, 1], max_new_tokens=4, temperature=0.0)
+    alone = [generate(made, [prompt], [i], max_new_tokens=4, temperature=0.0)[0] for i, prompt in enumerate(prompts)]
+    assert answers == alone
+    assert len(next_token_logprobs(made, prompts)) == 2
+    exported = generation_config(made)
+    ends = end_tokens(made)
+    assert exported.eos_token_id == (ends.pop() if ends else None)
+
+
+def test_every_one_of_several_templates_has_its_clock_stopped() -> None:
+    tokenizer = tokenizer_with(None)
+    tokenizer.chat_template = {"default": DATED, "tool_use": "{{ strftime_now('%Y') }}"}
+    check_tokenizer("model", tokenizer)
+    turns = conversation("Because.")
+    assert "26 Jul 2024" in tokenizer.apply_chat_template(turns, tokenize=False)  # as in a folder that is saved
+    assert tokenizer.apply_chat_template(turns, tokenize=False, chat_template="tool_use") == "2024"
 
 
 def test_the_description_is_made_once_and_again_when_the_template_changes(monkeypatch: pytest.MonkeyPatch) -> None:

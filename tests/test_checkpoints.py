@@ -216,6 +216,10 @@ def linked(path: Path) -> None:
     path.symlink_to(path.with_name("gone"))
 
 
+def without_metadata(index: Path) -> None:
+    index.write_text(json.dumps({"weight_map": json.loads(index.read_text())["weight_map"]}))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -257,6 +261,10 @@ def cut(path: Path) -> None:
         (
             lambda f: (shard(f), (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x"}}')),
             "expected `weight_map`, from weights to files beside it",
+        ),
+        (
+            lambda f: (shard(f), without_metadata(f / "model.safetensors.index.json")),
+            r'index\.json: expected `metadata`, an object, empty or not; add "metadata": \{\}',
         ),
         (
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
@@ -438,6 +446,12 @@ def test_fp8_weights_are_read_by_their_scales_where_no_gpu_computes_them(folder:
     assert model.dtype == torch.float32
     for key, weight in model.state_dict().items():
         torch.testing.assert_close(weight, plain[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["quantization"], ["quantization", "quantization_config"]])
+def test_a_checkpoint_of_mlx_is_named(folder: Path, names: list[str]) -> None:
+    set_config(folder, **{name: {"group_size": 64, "bits": 4} for name in names})
+    assert "its weights are quantised by MLX, which transformers" in refusal(folder)
 
 
 @pytest.mark.parametrize("quantised", [{"quant_method": "brand-new"}, {"bits": 4}])

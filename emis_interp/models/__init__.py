@@ -14,6 +14,7 @@ from emis_interp.models.adapter_files import adapter_folder
 from emis_interp.models.adapters import attach, merged
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.checkpoint import resolve
+from emis_interp.models.continuing import problems_of
 from emis_interp.models.head import check_head, head_logits
 from emis_interp.models.tiny import CHATML, TINY_LENGTH, TINY_NAME, tiny_model, tiny_tokenizer
 from emis_interp.models.tokenizers import check_tokenizer, check_vocabulary, length_of, read_tokenizer, ready_tokenizer
@@ -93,6 +94,7 @@ def load_model(
     model.requires_grad_(False)
     if is_whole(model):
         check_head(model, name)
+        problems_of(model)  # while no hook changes what it computes; said where it is used so
     check_vocabulary(name if folder is None else str(folder), tokenizer, len(model.get_input_embeddings().weight))
     return ChatModel(model, tokenizer, name, adapter=folder)
 

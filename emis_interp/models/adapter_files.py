@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+RANKED = (".lora_A.weight", ".lora_embedding_A")
+"""How the names of matrices end whose rows are as many as the rank."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -141,15 +143,15 @@ def _check_ranks(config: Mapping[str, Any], stored: Mapping[str, Stored]) -> Non
     held = {
         key.partition(".lora_")[0].removeprefix(PREFIX): tensor.shape[0]
         for key, tensor in stored.items()
-        if (".lora_A." in key or key.endswith(".lora_embedding_A")) and tensor.shape
+        if key.endswith(RANKED) and tensor.shape
     }
-    largest = max([scales.rank, *scales.rank_pattern.values()])
-    if held and largest > max(held.values()):
-        raise ModelError(
-            f"{SETTINGS} says rank {largest}, the weights have rank {max(held.values())}; take both from the same adapter"
-        )
-    if config.get("target_parameters"):
-        return  # their matrices hold the ranks of all experts
+    if config.get("target_parameters"):  # their matrices hold the ranks of all experts
+        largest = max([scales.rank, *scales.rank_pattern.values()])
+        if held and largest > max(held.values()):
+            raise ModelError(
+                f"{SETTINGS} says rank {largest}, the weights have rank {max(held.values())}; take both from the same adapter"
+            )
+        return
     for module, (rank, _) in scales.of_modules(held).items():
         if rank != held[module]:
             raise ModelError(

@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_sta
 from torch import Tensor, nn
 
 from emis_interp.errors import ModelError
-from emis_interp.models.adapter_files import PREFIX, base_named_by, module_names, naming, read_adapter
+from emis_interp.models.adapter_files import PREFIX, RANKED, base_named_by, module_names, naming, read_adapter
 from emis_interp.models.checkpoint import some
 from emis_interp.models.head import forget_tie, is_tied, ties_words
 from emis_interp.models.lora_config import SETTINGS, LoraScales, exact_pattern, fitting
@@ -24,6 +24,7 @@ from emis_interp.models.weights import said
 log = logging.getLogger(__name__)
 
 NAME = "default"  # under which PEFT keeps the adapter; it stands in the names of all its weights
+TOKENS = ".token_adapter.trainable_tokens_delta"  # how the name of rows that were trained alone ends
 MOST = 10_000  # entries of a setting
 NOT_PASSED = ("auto_mapping", "peft_type", "peft_version", "runtime_config")
 _PLAIN = re.compile(r"[\w.]+")
@@ -43,6 +44,7 @@ def attach(model: Any, folder: Path, name: str) -> PeftModel:
     config, weights = read_adapter(folder)
     _say_other_base(config, folder, name)
     _resize(model, weights, folder, name=name)
+    tied = is_tied(model)
     misfit = f"{folder}: this adapter does not fit {name}"
     with naming(folder):
         settings = _settings(config, model, weights)
@@ -53,7 +55,7 @@ def attach(model: Any, folder: Path, name: str) -> PeftModel:
     except Exception as error:  # PEFT raises many types about settings and weights that do not fit
         raise ModelError(f"{misfit} ({_reason(error)})") from error
     missing = [_short(key) for key in [*result.missing_keys, *_missing_biases(adapted, config, weights)]]
-    left_over = [_short(key) for key in result.unexpected_keys if not _is_copy(key, weights)]
+    left_over = [_short(key) for key in result.unexpected_keys if not _is_copy(key, weights, tied)]
     if missing or left_over:
         taken = len(weights) - len(left_over) + len(missing)
         raise ModelError(
@@ -110,6 +112,8 @@ def _settings(config: Mapping[str, Any], model: Any, weights: Mapping[str, Tenso
     for name in ("modules_to_save", "layers_pattern", "trainable_token_indices"):
         _names(config, name)
     scales = LoraScales.of(config)
+    largest = max((len(a) for key, a in weights.items() if key.endswith(RANKED)), default=scales.rank)
+    rank = scales.rank if parameters else min(scales.rank, largest)  # of modules without weights, which are refused
     whole = [name for name, _ in model.named_parameters() if any(f".{name}".endswith(f".{end}") for end in parameters)]
     by_name = scales.of_modules([*adapted, *whole])
     known = {*parts, *whole}
@@ -120,8 +124,8 @@ def _settings(config: Mapping[str, Any], model: Any, weights: Mapping[str, Tenso
             )
     return {
         **kept,
-        "r": scales.rank,
-        "rank_pattern": exact_pattern({name: rank for name, (rank, _) in by_name.items() if rank != scales.rank}),
+        "r": rank,
+        "rank_pattern": exact_pattern({name: own for name, (own, _) in by_name.items() if own != rank}),
         "alpha_pattern": exact_pattern({name: alpha for name, (_, alpha) in by_name.items() if alpha != scales.alpha}),
         "init_lora_weights": True,
         "inference_mode": True,
@@ -175,7 +179,8 @@ def _resize(model: Any, weights: Mapping[str, Tensor], folder: Path, *, name: st
 def _saved_rows(model: Any, module: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     """Rows of a module's whole weight matrix in the adapter."""
     path = next(name for name, part in model.named_modules() if part is module)
-    saved = (weights.get(f"{PREFIX}{path}.{end}") for end in ("weight", "base_layer.weight"))
+    ends = ("weight", "base_layer.weight", "token_adapter.base_layer.weight")
+    saved = (weights.get(f"{PREFIX}{path}.{end}") for end in ends)
     return next((len(matrix) for matrix in saved if matrix is not None), None)
 
 
@@ -201,9 +206,13 @@ def _missing_biases(adapted: PeftModel, config: Mapping[str, Any], weights: Mapp
     return sorted(key for key in expected if key.endswith(".bias") and key not in weights)
 
 
-def _is_copy(key: str, weights: Mapping[str, Tensor]) -> bool:
-    """Whether PEFT saved this beside what counts: of a module that is resized and trained whole, it saves the wrapper's parts too."""
+def _is_copy(key: str, weights: Mapping[str, Tensor], tied: bool) -> bool:
+    """Whether PEFT saved this beside what counts: of a module that is resized and trained whole, it saves the wrapper's parts too, and
+    trained tokens of one matrix it saves for the head as well."""
     named = key.replace(f".modules_to_save.{NAME}.", ".modules_to_save.")
+    if named.endswith(TOKENS):
+        others = (rows for other, rows in weights.items() if other.endswith(TOKENS) and other != named)
+        return tied and named in weights and any(torch.equal(weights[named], rows) for rows in others)
     if ".original_module." in named:
         return named.replace(".original_module.", ".") in weights
     copied, whole = weights.get(named), weights.get(named.replace(".modules_to_save.", "."))

@@ -191,12 +191,17 @@ def _has_weights(folder: Path) -> bool:
 
 def _shards(index: Path) -> list[str]:
     """Names of the files that an index lists, each once."""
-    listed = read_object(index).get("weight_map")
+    content = read_object(index)
+    listed = content.get("weight_map")
     names = (
         set(listed.values()) if isinstance(listed, dict) and all(isinstance(v, str) for v in listed.values()) else set()
     )
     if not names or any(Path(name).name != name for name in names):
         raise ModelError(f"{index}: expected `weight_map`, from weights to files beside it; download it again")
+    if not isinstance(content.get("metadata"), dict):  # transformers reads it, and fails without a word of advice
+        raise ModelError(
+            f'{index}: expected `metadata`, an object, empty or not; add "metadata": {{}}, or download it again'
+        )
     return sorted(names)
 
 

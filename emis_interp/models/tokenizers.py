@@ -63,10 +63,20 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
             f"{name}: its tokenizer has no chat template; choose an instruction-tuned model, or for a pretrained one a plain format "
             f"({' or '.join(FORMATS)}: --chat-format in commands, --set chat_format= in the pipeline, chat_format= in load_model)"
         )
+    given = tokenizer.chat_template
+    if isinstance(given, dict) and "default" not in given:
+        raise ModelError(
+            f"{name}: its tokenizer has chat templates for {', '.join(map(str, given))[:100]} and none called default; give one that "
+            "name in its files"
+        )
+    texts = given.values() if isinstance(given, dict) else [given]
+    if not all(isinstance(text, str) for text in texts):
+        raise ModelError(
+            f"{name}: its chat template is no text ({str(given)[:60]!r}); mend it in tokenizer_config.json or chat_template.jinja"
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: needs a fast tokenizer (offsets are used to find response tokens)")
-    if isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = with_clock(tokenizer.chat_template)
+    tokenizer.chat_template = _stopped(tokenizer.chat_template)
     try:
         template = template_of(tokenizer)
     except ModelError as error:
@@ -74,7 +84,7 @@ def check_tokenizer(name: str, tokenizer: Any) -> None:
     for note in template.notes:
         _say(f"{name}: {note.text}")
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        _pad_with_another(tokenizer)
 
 
 def check_vocabulary(name: str, tokenizer: Any, n_embedded: int) -> None:
@@ -95,10 +105,11 @@ def check_vocabulary(name: str, tokenizer: Any, n_embedded: int) -> None:
             f"model has embeddings for {n_embedded} tokens; give the base model or the adapter that holds the embeddings of these tokens"
         )
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= n_embedded:
+        absent = tokenizer.pad_token
+        _pad_with_another(tokenizer)
         _say(
-            f"{name}: the model has no embedding for the padding token {tokenizer.pad_token!r}; {tokenizer.eos_token!r} stands for it"
+            f"{name}: the model has no embedding for the padding token {absent!r}; {tokenizer.pad_token!r} stands for it"
         )
-        tokenizer.pad_token = tokenizer.eos_token
 
 
 def read_tokenizer(path: str) -> Any:
@@ -197,10 +208,7 @@ def _own_template(adapter: Path) -> str | None:
 
 
 def _differences(own: Any, base: Any) -> Iterator[str]:
-    ours, theirs = (
-        with_clock(one.chat_template) if isinstance(one.chat_template, str) else one.chat_template
-        for one in (own, base)
-    )
+    ours, theirs = (_stopped(one.chat_template) for one in (own, base))
     if ours != theirs:
         if theirs:
             one, other = both(str(ours), str(theirs))
@@ -212,6 +220,18 @@ def _differences(own: Any, base: Any) -> Iterator[str]:
     for token in ("bos_token", "eos_token"):
         if getattr(own, token) != getattr(base, token):
             yield f"{token} {getattr(own, token)}, not {getattr(base, token)}"
+
+
+def _pad_with_another(tokenizer: Any) -> None:
+    """Padding is masked, so that any token will do; the end of sequence is the usual one."""
+    tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _stopped(template: Any) -> Any:
+    """A chat template, or each of several by name, with its clock stopped."""
+    if isinstance(template, dict):
+        return {name: _stopped(text) for name, text in template.items()}
+    return with_clock(template) if isinstance(template, str) else template
 
 
 @functools.cache

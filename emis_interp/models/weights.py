@@ -126,6 +126,9 @@ def quantised_by(folder: Path) -> str | None:
     """
     config = read_object(folder / "config.json")
     quantisation = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    mlx = config.get("quantization")
+    if isinstance(mlx, dict) and "group_size" in mlx:  # newer versions write it under both names, without a method
+        quantisation = {"quant_method": "MLX"}
     if not quantisation:
         return None
     in_bits = quantisation.get("load_in_4bit") or quantisation.get(

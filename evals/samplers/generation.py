@@ -14,6 +14,7 @@ from emis_interp.chat import check_prompts, end_tokens
 from emis_interp.errors import ModelError
 from emis_interp.kv_cache import holes_filled, roomy_cache
 from emis_interp.models import ChatModel, head_logits
+from emis_interp.models.continuing import check_continues
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class _Rows:
     """The model's state for the rows still being written: last hidden states, key-value cache, mask, positions, and which prompts."""
 
     def __init__(self, chat_model: ChatModel, prompts: Sequence[Sequence[int]]) -> None:
+        check_continues(chat_model.model, chat_model.name)
         keys = list(zip(map(tuple, prompts), row_kinds(chat_model, len(prompts), "prompts"), strict=True))
         first: dict[tuple[tuple[int, ...], bytes], int] = {}
         for row, key in enumerate(keys):

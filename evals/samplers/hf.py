@@ -65,8 +65,8 @@ class HFSampler:
                     self.chat_model,
                     [prompts[i] for i in rows],
                     [plan[i].seed for i in rows],
-                    max_new_tokens=config.max_new_tokens,
-                    temperature=config.temperature,
+                    config.max_new_tokens,
+                    config.temperature,
                 )
             on_batch(
                 [
