@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from evals.suites.asking import openai_ask
 from evals.suites.labels import Labelled, judge_labels
 from evals.text_judge import TextJudge
 from evaluation import judge as judge_command
-from stages.organisms import judge_answers
+from stages.organisms import asks_again, judge_answers
 
 PASSING: dict[str, Reply] = {
     "429": failure(429, "slow down"),
@@ -293,3 +294,27 @@ def test_the_same_command_asks_again_and_then_is_done(
     server.requests.clear()
     run_pipeline.main(args)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["run", "scores"])
+def test_every_file_of_scores_of_a_run_is_looked_at_for_what_is_to_be_asked_again_and_no_other_one(
+    tmp_path: Path, name: str
+) -> None:
+    """Whatever the run's folder and its arms are called."""
+    answer = completion(0, answer="So.")
+    failed = Score.of(answer, judge="m", aligned=None, coherent=85, unscored={"aligned": "503"}, passing=("aligned",))
+    for file in ("scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl"):
+        run = finished(tmp_path / name / file.replace("/", "-"))
+        RecordLog(run.folder / file).append([failed])
+        assert asks_again(run, "stage")
+    for file in ("samples/scores.jsonl", "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"):
+        run = finished(tmp_path / name / file.replace("/", "-"))
+        RecordLog(run.folder / file).append([answer])
+        assert not asks_again(run, "stage")
+
+
+def finished(folder: Path) -> Any:
+    """A run whose one stage made every file that will be there."""
+    files = ["scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl", "samples/scores.jsonl",
+             "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"]  # fmt: skip
+    return SimpleNamespace(folder=folder, manifest=SimpleNamespace(stages={"stage": SimpleNamespace(files=files)}))
