@@ -277,7 +277,7 @@ def test_an_interrupted_stage_whose_input_changed_begins_anew(small: SmallRun, f
     [
         ("", r"manifest\.json:1: not JSON"),
         ('{"config": {', r"manifest\.json:1: not JSON"),
-        ("[1, 2]", r"manifest\.json: expected a JSON object, found list"),
+        ("[1, 2]", r"manifest\.json: expected an object, found an array"),
         ('{"config": {}, "stages": {}, "files": {}}', r"manifest\.json: key `inputs` is missing"),
         ('{"config": {}, "stages": {"train": {"files": ["a"]}}}', "of an older version, which kept no hashes"),
     ],
