@@ -226,9 +226,12 @@ class RecordLog:
 def record_line(row: BaseModel) -> bytes:
     """A record as a line of a log; reading it gives the same record back, whatever its texts hold."""
     try:
-        return row.model_dump_json().encode("utf-8") + b"\n"
-    except PydanticSerializationError:  # half of a surrogate pair
-        return json_bytes(json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))) + b"\n"
+        line = row.model_dump_json()
+    except PydanticSerializationError:  # half of a surrogate pair in a value
+        line = None
+    if line is None or "\ufffd" in line:  # which pydantic writes for such a half in a key
+        line = json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))
+    return json_bytes(line) + b"\n"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:

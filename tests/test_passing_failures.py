@@ -318,3 +318,39 @@ def finished(folder: Path) -> Any:
     files = ["scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl", "samples/scores.jsonl",
              "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"]  # fmt: skip
     return SimpleNamespace(folder=folder, manifest=SimpleNamespace(stages={"stage": SimpleNamespace(files=files)}))
+
+
+@pytest.mark.parametrize("metric", ["labels", "scores"])
+def test_a_text_that_no_request_can_hold_is_unscored_for_good_and_the_others_are_asked(
+    server: Server, tmp_path: Path, metric: str
+) -> None:
+    """Half of a surrogate pair in an answer or its question; what is kept of it can be read and written again."""
+    rows = [completion(0, answer="So \ud83d."), completion(1), completion(2).model_copy(update={"question": "\udc00?"})]
+    log = RecordLog(tmp_path / "rows.jsonl")
+    if metric == "labels":
+        ask = openai_ask("m", None, server.url, log_probabilities=False)
+        judge_labels(
+            rows, QUESTIONS, "aligned", labels=["85"], ask=ask, judge_name="m", on_row=lambda row: log.append([row])
+        )
+        labelled = {row.sample_index: row for row in settled(log, Labelled)}
+        found = {i: (row.label, row.reason, row.passing) for i, row in labelled.items()}
+    else:
+        scored = score(make(server), rows)
+        log.append(scored.values())
+        found = {i: (row.aligned, row.unscored.get("aligned"), bool(row.passing)) for i, row in scored.items()}
+    assert found == {
+        0: (None, "the answer is not Unicode (a lone surrogate)", False),
+        1: ("85" if metric == "labels" else 85, None, False),
+        2: (None, "the question is not Unicode (a lone surrogate)", False),
+    }
+    assert not any("ud83d" in text for text in asked(server))
+
+
+def test_judgements_with_half_of_a_surrogate_pair_are_kept_when_others_are_asked_again(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "scores.jsonl")
+    odd = Score.of(completion(0), judge="m", aligned=1, coherent=2, evidence={"aligned": {"\ud83d": 1.0}})
+    failed = Score.of(
+        completion(1), judge="m", aligned=None, coherent=2, unscored={"aligned": "x"}, passing=("aligned",)
+    )
+    log.append([odd, failed])
+    assert settled(log, Score) == [odd] == log.read(Score)
