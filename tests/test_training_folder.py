@@ -99,7 +99,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("summary.json", b"{", r"summary\.json:1: not JSON .* delete .* to train again"),
         ("summary.json", b"[]", r"summary\.json: .*; delete .* to train again"),
         ("summary.json", b'{"artifact": "adapter"}', r"summary\.json: key `model` is missing"),
-        ("summary.json", b'{"a": "\xff"}', r"summary\.json: not UTF-8"),
+        ("summary.json", b'{"a": "\xff"}', r"summary\.json:1: not UTF-8"),
         ("adapter/adapter_model.safetensors", b"x", r"adapter_model\.safetensors changed since the training wrote it; put it back"),
         ("adapter/adapter_config.json", None, r"adapter_config\.json is missing since the training wrote it"),
         ("metrics.jsonl", b'{"step": 1, "loss": 0.0}\n', r"metrics\.jsonl changed since the training wrote it; put it back"),
