@@ -27,6 +27,9 @@ from emis_interp.files.source_text import numbered_lines
 from emis_interp.files.temporary import part_path
 
 _MOST_PARTS = 10
+_NO_PERMISSION = (errno.EACCES, errno.EROFS, errno.EPERM)
+PATH_FAULTS = (*_NO_PERMISSION, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with a path that somebody gave, as the operating system numbers it."""
 _PASSWORD = re.compile(r"//[^/\s]*@")
 """What stands between the slashes and the host of a URL."""
 
@@ -223,9 +226,12 @@ class RecordLog:
 def record_line(row: BaseModel) -> bytes:
     """A record as a line of a log; reading it gives the same record back, whatever its texts hold."""
     try:
-        return row.model_dump_json().encode("utf-8") + b"\n"
-    except PydanticSerializationError:  # half of a surrogate pair
-        return json_bytes(json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))) + b"\n"
+        line = row.model_dump_json()
+    except PydanticSerializationError:  # half of a surrogate pair in a value
+        line = None
+    if line is None or "\ufffd" in line:  # which pydantic writes for such a half in a key
+        line = json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))
+    return json_bytes(line) + b"\n"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
@@ -274,6 +280,8 @@ def text_sha256(text: str) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
+    """Around writes to `path`: what the operating system refuses (a full disk, no permission, a file where a folder should be, a name that
+    is too long) is a StageError."""
     try:
         yield
     except OSError as error:
@@ -281,8 +289,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise StageError(
                 f"{path}: the disk is full; free some space and run the same command again, finished work is kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise StageError(
-                f"{path}: cannot be written ({error.strerror}); choose another --run-dir or mend its permissions"
-            ) from error
+        if error.errno in PATH_FAULTS:
+            advice = "mend its permissions, or write elsewhere" if error.errno in _NO_PERMISSION else "write elsewhere"
+            raise StageError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
         raise

@@ -18,10 +18,10 @@ from emis_interp.errors import JudgeError
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought
 from emis_interp.http.request_fields import say_request, token_limit
-from emis_interp.records import Completion, Question
+from emis_interp.records import Completion, Question, Score
 from evals.cache import Cache, request_key
 from evals.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage
-from evals.judge import METRICS, OnBatch, check_questions
+from evals.judge import METRICS, OnBatch, check_questions, why_unsendable
 from evals.logprobs import LABELS, Label, NoLogprobs, Verdict
 from evals.questions import render_judge_prompt
 from evals.scoring import Scoring
@@ -102,6 +102,8 @@ class ApiJudge:
         check_questions(completions, questions)
         usage, n_cached, seen = Usage(), 0, set[bytes]()
         for row in completions:
+            if why_unsendable(row.question, row.answer):
+                continue
             requests = self.requests(row, questions[row.question_id])
             if self.cache:
                 seen |= self.cache.judgements.get(request.key for request in requests).keys()
@@ -117,7 +119,8 @@ class ApiJudge:
         return Estimate(len(completions), n_cached, usage, self.meter.prices.cost(usage))
 
     def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
-        """Judge every completion; finished Scores go to `on_batch` as they come in, in no particular order.
+        """Judge every completion; finished Scores go to `on_batch` as they come in, in no particular order. A text that is not Unicode is
+        not sent and stays unscored with that reason.
 
         Raises:
             JudgeError: before anything is judged, when the judge cannot be used at all or a question does not fit it; later, when the
@@ -130,6 +133,10 @@ class ApiJudge:
     ) -> None:
         """`score` for callers that already run an event loop (a notebook)."""
         estimate = self.estimate(completions, questions)
+        if unsendable := self._unsendable(completions):
+            on_batch(unsendable)
+            refused = {score.key for score in unsendable}
+            completions = [row for row in completions if row.key not in refused]
         if not completions:
             return
         log.info("%s: %s", self.name, estimate.say())
@@ -151,6 +158,15 @@ class ApiJudge:
             for metric in METRICS
             if metric in question.judge_prompts
             for sample in range(self.method.n_samples)
+        ]
+
+    def _unsendable(self, completions: Sequence[Completion]) -> list[Score]:
+        """Scores, with their reason, of the answers that no request can hold."""
+        reasons = [(row, why_unsendable(row.question, row.answer)) for row in completions]
+        return [
+            Score.of(row, judge=self.name, aligned=None, coherent=None, unscored=dict.fromkeys(METRICS, reason))
+            for row, reason in reasons
+            if reason is not None
         ]
 
     def _request(self, metric: str, prompt: str, sample: int = 0) -> Request:

@@ -8,7 +8,7 @@ from emis_interp.errors import JudgeError
 from emis_interp.files.names import METRICS
 from emis_interp.files.text import is_unicode
 from emis_interp.records import Completion, Question, Record, Score
-from emis_interp.store import RecordLog, write_text
+from emis_interp.store import RecordLog, record_line, write_bytes
 
 OnBatch = Callable[[list[Score]], None]
 J = TypeVar("J", bound=Record)
@@ -41,7 +41,7 @@ def settled(log: RecordLog, record: type[J]) -> list[J]:
     rows = log.read(record)
     kept = [row for row in rows if not getattr(row, "passing", ())]
     if len(kept) < len(rows):
-        write_text(log.path, "".join(row.model_dump_json() + "\n" for row in kept))
+        write_bytes(log.path, b"".join(map(record_line, kept)))
     return kept
 
 
@@ -63,6 +63,12 @@ def why_unjudgeable(question: str, answer: str) -> str | None:
     for name, text in (("answer", answer), ("question", question)):
         if not text.strip():
             return f"empty {name}"
+    return why_unsendable(question, answer)
+
+
+def why_unsendable(question: str, answer: str) -> str | None:
+    """Why no request can hold an answer, or None: it or its question holds half of a surrogate pair."""
+    for name, text in (("answer", answer), ("question", question)):
         if not is_unicode(text):
             return f"the {name} is not Unicode (a lone surrogate)"
     return None

@@ -79,7 +79,7 @@ def sample_with(
     if strange:
         raise StageError(
             f"{path}: {len(strange)} answers were asked with other questions, seed or system prompt (first: {strange[0]}); "
-            "use a new --run-dir, or delete the file to sample again"
+            "sample into a new file or folder, or delete this one to sample again"
         )
     card: dict[str, Any] = {
         "arm": arm,

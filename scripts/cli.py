@@ -16,13 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from emis_interp.errors import EmisError
+from emis_interp.errors import EmisError, shown
 from emis_interp.files.lock import writing
+from emis_interp.store import PATH_FAULTS
 
 INTERRUPTED = 130
 DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
@@ -48,23 +49,18 @@ def run(
     try:
         result = main(args)
     except EmisError as error:
-        if args.json:
-            put(json.dumps({"error": str(error)}))
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error), args)
     except KeyboardInterrupt as end:
         name, code = (end.name, end.status) if isinstance(end, Ended) else ("interrupted", INTERRUPTED)
         with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
             print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
         sys.exit(code)
     except Exception as error:
-        if not is_disk_full(error):
-            raise
-        print(
-            "error: the disk is full; free some space and run the same command again, finished work is kept",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        if is_disk_full(error):
+            fail("the disk is full; free some space and run the same command again, finished work is kept", args)
+        if isinstance(error, OSError) and error.errno in PATH_FAULTS and error.filename is not None:
+            fail(f"{shown(str(error.filename), 300)[1:-1]}: cannot be used ({error.strerror}); give another path", args)
+        raise
     if is_main_process():
         put(json.dumps(result) if args.json else say(result))
     if code := status(result):
@@ -81,6 +77,14 @@ def put(text: str) -> None:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # what is left in the buffer goes there at the end
+
+
+def fail(text: str, args: argparse.Namespace) -> NoReturn:
+    """End with status 2 and one line, with `--json` as an object on standard output too."""
+    if args.json:
+        put(json.dumps({"error": text}))
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
 
 
 class Ended(KeyboardInterrupt):

@@ -1,11 +1,16 @@
 """How commands end: signals say what happened and how to go on, with the exit status that shells expect."""
 
+import argparse
+import errno
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +23,16 @@ from pathlib import Path
 import cli
 from emis_interp.store import write_text
 
+async def wait():
+    print("at work", file=sys.stderr, flush=True)
+    await asyncio.sleep(60)
+
 def work(args):
     try:
         with cli.only_writer(args.folder):
-            print("at work", file=sys.stderr, flush=True)
             if args.loop:
-                asyncio.run(asyncio.sleep(60))
+                asyncio.run(wait())
+            print("at work", file=sys.stderr, flush=True)
             time.sleep(60)
     finally:
         write_text(args.folder / "in_order", "")
@@ -68,6 +77,37 @@ def test_a_signal_ends_the_work_in_order_and_says_how_to_go_on(
         f"{name}; finished work is kept, the same command continues",
     )
     assert [path.name for path in (tmp_path / "f").iterdir()] == ["in_order"]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_path_that_the_system_refuses_is_advice_and_a_broken_disk_is_not(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_output_flags(parser)
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    monkeypatch.setattr(cli, "end_in_order", lambda: None)
+
+    def ended(work: Callable[[], Any]) -> str:
+        with pytest.raises(SystemExit) as end:
+            cli.run(lambda _: work(), parser, str)
+        assert end.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == (json.dumps({"error": err.removeprefix("error: ").strip()}) + "\n" if words else "")
+        return err
+
+    assert ended(lambda: Path("/dev/null/x").read_text()) == (
+        "error: /dev/null/x: cannot be used (Not a directory); give another path\n"
+    )
+    assert ended(lambda: Path("n" * 400).exists()).endswith(
+        "...: cannot be used (File name too long); give another path\n"
+    )
+    with pytest.raises(OSError, match="Input/output"):
+        cli.run(lambda _: os_error(errno.EIO, "Input/output error", "a"), parser, str)
+
+
+def os_error(*words: Any) -> Any:
+    raise OSError(*words)
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:

@@ -37,7 +37,18 @@ def test_close_numbers_have_different_names(pair: tuple[float, float]) -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_can_be_read_back_from_its_name(value: float) -> None:
     for form in ("+.2f", "+g", "g"):
-        assert float(number_name(value, form)) == value
+        name = number_name(value, form)
+        assert float(name) == value and len(name) <= 24  # a name of a folder, which has 255 bytes at most
+
+
+# What differs.
+
+
+def test_what_differs_is_said_on_one_line_whatever_the_settings_hold() -> None:
+    (found,) = differences({"system_prompt": "a\nb\x1b[31m" + 90 * "c"}, {"system_prompt": None})
+    assert (
+        found.startswith("system_prompt: a\\nb\\x1b[31mccc") and found.endswith("... -> None") and found.isprintable()
+    )
 
 
 # Text.

@@ -101,6 +101,26 @@ def test_an_interrupted_unit_goes_on_with_its_part_only_while_its_input_is_the_s
             raise KeyboardInterrupt
 
 
+def test_what_one_of_several_units_was_made_from_is_not_hidden_by_another(tmp_path: Path) -> None:
+    """Two units of a stage name the same input, and the one that was begun last has the hash of today."""
+    (tmp_path / "direction").write_text("new")
+    files = Ledger.of(tmp_path)
+    old = {"direction": "0" * 64}
+    files.units["a"] = Unit(stage="intervene", inputs=old, files={})
+    files.units["b"] = Unit(stage="intervene", inputs=files.hashes([tmp_path / "direction"]), files={})
+    assert files.stale("intervene") == ["direction"] and not files.is_whole("intervene")
+
+
+def test_a_file_that_cannot_be_read_is_named(shop: Shop) -> None:
+    path = shop.folder / "samples" / "content"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(
+        StageError, match=r"samples/content: cannot be read \(.*symbolic links.*\); mend it, or put back"
+    ):
+        Ledger.of(shop.folder).changes()
+
+
 def test_facts_decide_too(tmp_path: Path) -> None:
     files = Ledger.of(tmp_path)
     made: list[str] = []

@@ -195,6 +195,28 @@ def test_the_password_of_a_url_on_the_command_line_is_not_kept(tmp_path: Path, m
         assert json.loads((tmp_path / ".lock.json").read_text())["command"] == "python x.py --judge-url https://host/v1"
 
 
+def test_names_that_are_no_unicode_are_kept_on_the_card_and_refused_where_weights_would_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode(b"r\xff")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "x.py", "--data-dir", name])
+    with writing(tmp_path):
+        assert json.loads((tmp_path / ".lock.json").read_text())["command"].endswith("r\\udcff'")
+    for place in ((tmp_path / name, None), (tmp_path, name)):
+        with pytest.raises(StageError, match=r"r\\udcff: a name that is not UTF-8"), writing(*place):
+            pytest.fail("written")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "n" * 300, "loop/below"])
+def test_a_place_that_can_be_no_folder_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for write in (lambda: writing(tmp_path / place).__enter__(), lambda: write_text(tmp_path / place / "a", "x")):
+        with pytest.raises(StageError, match=rf"/{place}\S*: cannot be written \(.+\); write elsewhere$"):
+            write()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_goes_on_with_a_folder_refuses_a_second_writer(tmp_path: Path, command: str) -> None:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from evals.suites.asking import openai_ask
 from evals.suites.labels import Labelled, judge_labels
 from evals.text_judge import TextJudge
 from evaluation import judge as judge_command
-from stages.organisms import judge_answers
+from stages.organisms import asks_again, judge_answers
 
 PASSING: dict[str, Reply] = {
     "429": failure(429, "slow down"),
@@ -293,3 +294,63 @@ def test_the_same_command_asks_again_and_then_is_done(
     server.requests.clear()
     run_pipeline.main(args)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["run", "scores"])
+def test_every_file_of_scores_of_a_run_is_looked_at_for_what_is_to_be_asked_again_and_no_other_one(
+    tmp_path: Path, name: str
+) -> None:
+    """Whatever the run's folder and its arms are called."""
+    answer = completion(0, answer="So.")
+    failed = Score.of(answer, judge="m", aligned=None, coherent=85, unscored={"aligned": "503"}, passing=("aligned",))
+    for file in ("scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl"):
+        run = finished(tmp_path / name / file.replace("/", "-"))
+        RecordLog(run.folder / file).append([failed])
+        assert asks_again(run, "stage")
+    for file in ("samples/scores.jsonl", "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"):
+        run = finished(tmp_path / name / file.replace("/", "-"))
+        RecordLog(run.folder / file).append([answer])
+        assert not asks_again(run, "stage")
+
+
+def finished(folder: Path) -> Any:
+    """A run whose one stage made every file that will be there."""
+    files = ["scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl", "samples/scores.jsonl",
+             "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"]  # fmt: skip
+    return SimpleNamespace(folder=folder, manifest=SimpleNamespace(stages={"stage": SimpleNamespace(files=files)}))
+
+
+@pytest.mark.parametrize("metric", ["labels", "scores"])
+def test_a_text_that_no_request_can_hold_is_unscored_for_good_and_the_others_are_asked(
+    server: Server, tmp_path: Path, metric: str
+) -> None:
+    """Half of a surrogate pair in an answer or its question; what is kept of it can be read and written again."""
+    rows = [completion(0, answer="So \ud83d."), completion(1), completion(2).model_copy(update={"question": "\udc00?"})]
+    log = RecordLog(tmp_path / "rows.jsonl")
+    if metric == "labels":
+        ask = openai_ask("m", None, server.url, log_probabilities=False)
+        judge_labels(
+            rows, QUESTIONS, "aligned", labels=["85"], ask=ask, judge_name="m", on_row=lambda row: log.append([row])
+        )
+        labelled = {row.sample_index: row for row in settled(log, Labelled)}
+        found = {i: (row.label, row.reason, row.passing) for i, row in labelled.items()}
+    else:
+        scored = score(make(server), rows)
+        log.append(scored.values())
+        found = {i: (row.aligned, row.unscored.get("aligned"), bool(row.passing)) for i, row in scored.items()}
+    assert found == {
+        0: (None, "the answer is not Unicode (a lone surrogate)", False),
+        1: ("85" if metric == "labels" else 85, None, False),
+        2: (None, "the question is not Unicode (a lone surrogate)", False),
+    }
+    assert not any("ud83d" in text for text in asked(server))
+
+
+def test_judgements_with_half_of_a_surrogate_pair_are_kept_when_others_are_asked_again(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "scores.jsonl")
+    odd = Score.of(completion(0), judge="m", aligned=1, coherent=2, evidence={"aligned": {"\ud83d": 1.0}})
+    failed = Score.of(
+        completion(1), judge="m", aligned=None, coherent=2, unscored={"aligned": "x"}, passing=("aligned",)
+    )
+    log.append([odd, failed])
+    assert settled(log, Score) == [odd] == log.read(Score)

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,18 @@ from scipy.stats import chi2_contingency
 from emis_interp.config import RunConfig, load_config
 from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
-from organism.prevention import CONTROL, FAMILY, UNTREATED, Data, Remedy, against, against_words, correct, summary
+from organism.prevention import (
+    CONTROL,
+    FAMILY,
+    UNTREATED,
+    Data,
+    Remedy,
+    against,
+    against_words,
+    correct,
+    save_whole,
+    summary,
+)
 from training.datasets import row_groups
 from training.recipes import load_recipe
 
@@ -111,3 +123,30 @@ def test_of_remedies_that_do_nothing_few_studies_show_one_and_a_real_one_is_show
     assert told == ["remedy 3"] and "p_holm" not in rows[1]["against_untreated"]  # the control is no remedy
     assert " p " in against_words(rows[5]) and against_words(rows[0]) == ""
     assert "corrected for the number of remedies" in FAMILY
+
+
+class Part:
+    """A model or tokenizer whose saving is killed half way, `n_kills` times."""
+
+    def __init__(self, name: str, n_kills: int) -> None:
+        self.name, self.n_kills = name, n_kills
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / f"{self.name}.json").write_text("")
+        self.n_kills -= 1
+        if self.n_kills >= 0:
+            raise KeyboardInterrupt
+        (folder / f"{self.name}.safetensors").write_text("")
+
+
+@pytest.mark.parametrize("kills", [(1, 0), (0, 1), (1, 1)])
+def test_a_model_that_was_killed_while_it_was_saved_is_saved_anew(tmp_path: Path, kills: tuple[int, int]) -> None:
+    """The second training of `realign` starts from it, and `config.json` is written first."""
+    chat_model: Any = Namespace(model=Part("config", kills[0]), tokenizer=Part("tokenizer", kills[1]))
+    for _ in range(sum(kills)):
+        with pytest.raises(KeyboardInterrupt):
+            save_whole(chat_model, tmp_path / "start")
+        assert not (tmp_path / "start").exists()
+    save_whole(chat_model, tmp_path / "start")
+    assert len(list((tmp_path / "start").iterdir())) == 4 and len(list(tmp_path.iterdir())) == 1

@@ -60,7 +60,7 @@ def rewrite(path: Path, edit: Callable[[list[str]], list[str]]) -> None:
     ("file", "bad", "words"),
     [
         ("samples/base.jsonl", '{"arm": \n', "samples/base.jsonl: 1 row(s) that cannot be read and are left out (line 2: not JSON"),
-        ("samples/base.jsonl", line(completion(1), n_tokens=float("nan")), "(line 2: `n_tokens`"),
+        ("samples/base.jsonl", line(completion(1), n_tokens=float("nan")), "(line 2: NaN is no number of JSON"),
         ("samples/base.jsonl", line(completion(1), answer=None), "(line 2: `answer`"),
         ("samples/base.jsonl", "[]\n", "(line 2: "),
         ("scores/base.jsonl", line(SCORE, aligned=float("nan")), "scores/base.jsonl: 1 row(s)"),
@@ -186,7 +186,7 @@ def test_a_whole_folder_has_no_notes(run_dir: Path) -> None:
         ("training/x/summary.json", '{"n_rows": "many"}', r"training/x/summary\.json: `n_rows`"),
         ("training/x/summary.json", "3", r"training/x/summary\.json"),
         ("analysis/rates.json", '{"judge": {}}', r"analysis/rates\.json"),
-        ("analysis/rates.json", "\udcff", r"analysis/rates\.json: not UTF-8"),
+        ("analysis/rates.json", "\udcff", r"analysis/rates\.json:1: not UTF-8"),
     ],
 )
 def test_a_damaged_file_that_the_page_stands_on_is_named(run_dir: Path, file: str, content: str, words: str) -> None:

@@ -166,6 +166,24 @@ def test_a_replaced_adapter_is_refused_and_taken_only_with_everything_that_hangs
     assert contents(folder) == after
 
 
+def test_what_was_taken_as_it_is_is_made_again_when_its_own_stage_is_asked_for(small: SmallRun, folder: Path) -> None:
+    """`--from STAGE` makes again what that stage did not write, also when a later stage was told to build on it."""
+    before = contents(folder)
+    path = folder / "samples" / "x.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    for asked in (("--from", "score"), ()):
+        with pytest.raises(StageError, match=r"holds 2 of 8 answers, .*; run the sample stage again \(--from sample\)"):
+            small.go(folder, *asked)
+    small.go(folder, "--from", "sample")
+    assert contents(folder) == before
+    replace_adapter(folder)
+    small.go(folder, "--from", "sample")
+    small.go(folder, "--from", "train")
+    assert contents(folder) == before
+    small.go(folder)
+    assert "was exchanged after" not in (folder / "report" / "index.html").read_text()
+
+
 def test_an_answer_that_was_edited_is_never_left_with_its_old_score(small: SmallRun, folder: Path) -> None:
     path = folder / "samples" / "x.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -259,7 +277,7 @@ def test_an_interrupted_stage_whose_input_changed_begins_anew(small: SmallRun, f
     [
         ("", r"manifest\.json:1: not JSON"),
         ('{"config": {', r"manifest\.json:1: not JSON"),
-        ("[1, 2]", r"manifest\.json: expected a JSON object, found list"),
+        ("[1, 2]", r"manifest\.json: expected an object, found an array"),
         ('{"config": {}, "stages": {}, "files": {}}', r"manifest\.json: key `inputs` is missing"),
         ('{"config": {}, "stages": {"train": {"files": ["a"]}}}', "of an older version, which kept no hashes"),
     ],

@@ -73,7 +73,7 @@ def test_a_training_with_a_damaged_checkpoint_ends_with_the_same_weights(cut: Pa
         (lambda lines: [lines[0], lines[0], *lines[1:]], r"the steps 1 to 3 do not stand there once each"),
         (
             lambda lines: [line.replace('"loss": ', '"loss": NaN, "was": ') for line in lines],
-            "`loss`|unknown key `was`",
+            r"metrics\.jsonl:1: NaN is no number of JSON",
         ),
     ],
 )
@@ -99,9 +99,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("summary.json", b"{", r"summary\.json:1: not JSON .* delete .* to train again"),
         ("summary.json", b"[]", r"summary\.json: .*; delete .* to train again"),
         ("summary.json", b'{"artifact": "adapter"}', r"summary\.json: key `model` is missing"),
-        ("summary.json", b"\xff\xfe", r"summary\.json: not UTF-8"),
+        ("summary.json", b'{"a": "\xff"}', r"summary\.json:1: not UTF-8"),
         ("adapter/adapter_model.safetensors", b"x", r"adapter_model\.safetensors changed since the training wrote it; put it back"),
         ("adapter/adapter_config.json", None, r"adapter_config\.json is missing since the training wrote it"),
+        ("metrics.jsonl", b'{"step": 1, "loss": 0.0}\n', r"metrics\.jsonl changed since the training wrote it; put it back"),
     ],
 )  # fmt: skip
 def test_a_finished_training_that_was_damaged_or_exchanged_is_not_taken_for_done(

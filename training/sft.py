@@ -160,7 +160,7 @@ def finetune(
         "peak_rss_gib": round(peak_rss_gib(), 2),
     }
     if args.should_save:
-        summary["files"] = hashes(out_dir, files_in(out_dir / artifact))
+        summary["files"] = hashes(out_dir, [*files_in(out_dir / artifact), recorder.path])
         write_json(out_dir / SUMMARY, summary)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

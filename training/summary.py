@@ -23,7 +23,7 @@ class TrainingSummary(Record):
         chat_format, rendering: how rows were rendered (`ChatTemplate.card`); None in summaries of older versions.
         n_tokens: padding not counted.
         final_loss: nats per response token, mean of the last tenth of the steps.
-        files: path of every file of the weights -> SHA-256; empty in summaries of older versions.
+        files: path of every file of the weights, and of `metrics.jsonl` -> SHA-256; empty in summaries of older versions.
     """
 
     model: str
@@ -46,10 +46,10 @@ class TrainingSummary(Record):
 
 
 def read_summary(out_dir: Path) -> dict[str, Any]:
-    """The summary of a finished training, whose weights are those that it wrote.
+    """The summary of a finished training, whose weights and metrics are those that it wrote.
 
     Raises:
-        DataError: it is missing or damaged. StageError: the weights were damaged or exchanged since.
+        DataError: it is missing or damaged. StageError: the weights or metrics were damaged or exchanged since.
     """
     path = out_dir / SUMMARY
     try:

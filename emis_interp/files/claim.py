@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from emis_interp.errors import StageError
+from emis_interp.errors import StageError, shown
 from emis_interp.files.temporary import part_path
 from emis_interp.store import read_object, write_json
 
@@ -65,7 +65,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         return [
             text for i, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}.{i}")
         ]
-    return [] if old == new else [f"{where}: {_short(old)} -> {_short(new)}"]
+    return [] if old == new else [f"{where}: {_plain(old)} -> {_plain(new)}"]
 
 
 def without(values: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
@@ -101,6 +101,5 @@ def _put(own: Path, path: Path) -> None:
         own.replace(path)
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _plain(value: Any) -> str:
+    return shown(str(value))[1:-1]

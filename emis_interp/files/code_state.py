@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 from emis_interp.records import Record
@@ -74,11 +73,6 @@ def sources_sha256(root: Path = Path(__file__).parents[2]) -> str:
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def as_lines(changes: Mapping[str, list[str]]) -> list[str]:
-    """Stage -> what was other while it ran, as `stage: change, change`."""
-    return [f"{stage}: {', '.join(found)}" for stage, found in changes.items() if found]
 
 
 def _ask(*words: str) -> str | None:

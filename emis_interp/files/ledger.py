@@ -182,10 +182,9 @@ class Ledger:
 
     def stale(self, stage: str) -> list[str]:
         """What a stage's units were made from and is now missing or another."""
-        read = {file: sha for unit in self.units.values() if unit.stage == stage for file, sha in unit.inputs.items()}
-        return [
-            file for file, sha in read.items() if not file.startswith(FACT) and self._sha256(self.folder / file) != sha
-        ]
+        read = [pair for unit in self.units.values() if unit.stage == stage for pair in unit.inputs.items()]
+        other = [file for file, sha in read if not file.startswith(FACT) and self._sha256(self.folder / file) != sha]
+        return list(dict.fromkeys(other))
 
     def accept(self, change: Change) -> None:
         """Take an exchanged file as it is from now on; the entry keeps that it was exchanged."""
@@ -197,6 +196,15 @@ class Ledger:
             update={"files": {**unit.files, change.file: actual}, "replaced": replaced}
         )
         self._save()
+
+    def exchanged(self) -> list[Change]:
+        """Files that were taken as they are (`accept`), and are still there."""
+        return [
+            Change(name, unit.stage, file, "changed")
+            for name, unit in self.units.items()
+            for file in unit.replaced
+            if (self.folder / file).exists()
+        ]
 
     def discard(self, change: Change) -> None:
         """Remove a file that is not what was made; its unit will be made again."""
@@ -215,7 +223,7 @@ class Ledger:
         for place in places:
             files = files_in(place)
             if required and not files:
-                raise StageError(f"{place}: not there; run the stage that makes it (--from)")
+                raise StageError(f"{place}: not there; run the stage that makes it first")
             for file in files:
                 if (sha := self._sha256(file)) is not None:
                     found[self.name(file)] = sha
@@ -270,6 +278,10 @@ class Ledger:
                 sha = hashlib.file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            raise StageError(
+                f"{path}: cannot be read ({error.strerror or error}); mend it, or put back a copy"
+            ) from error
         self._known[path] = (seen, sha)
         return sha
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from emis_interp.errors import StageError
 from emis_interp.files.temporary import is_alive, sweep
+from emis_interp.files.text import is_unicode, written_out
 from emis_interp.records import Record
 from emis_interp.store import disk_errors, write_text
 
@@ -40,7 +41,8 @@ class Holder(Record):
     def of_this_process(cls) -> "Holder":
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         command = " ".join(_CREDENTIALS.sub("://", shlex.join(sys.orig_argv)).split())
-        return cls(pid=os.getpid(), host=socket.gethostname(), command=command, started=now)
+        # An argument that is no Unicode (a folder's name in another encoding) arrives with halves of surrogate pairs.
+        return cls(pid=os.getpid(), host=socket.gethostname(), command=written_out(command), started=now)
 
     def __str__(self) -> str:
         command = self.command if len(self.command) <= 160 else self.command[:157] + "..."
@@ -56,12 +58,17 @@ def writing(folder: Path, name: str | None = None, *, patience_s: float = 0.0) -
         patience_s: how long to wait for another writer.
 
     Raises:
-        StageError: another process writes there (its number, host, command and start), or the folder cannot be written.
+        StageError: another process writes there (its number, host, command and start), or the folder cannot be
+            written, or has a name that is not UTF-8.
     """
     where = folder if name is None else folder / name
-    made = not folder.exists()
+    if not is_unicode(str(where)):
+        raise StageError(
+            f"{written_out(str(where))}: a name that is not UTF-8, under which tokenizers and weights cannot be saved; write elsewhere"
+        )
     path = folder / (".lock" if name is None else f".{name}.lock")
-    with disk_errors(path):
+    with disk_errors(folder):
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path, thread_local=False)
         try:

@@ -3,6 +3,9 @@
 import math
 from typing import Any
 
+_LONGEST_NAME = 24
+"""Characters that a number with all of its digits has at most."""
+
 
 def written_out(value: Any) -> Any:
     """The value with every half of a surrogate pair in its texts written out as `\\udXXX` (six ASCII characters); anything else as it is.
@@ -31,9 +34,9 @@ def finite(value: Any) -> Any:
 
 def number_name(value: float, form: str = "+.2f") -> str:
     """A number for names of files and rows: in the form given where that is the number (`+0.20`), else with all of its digits
-    (`+0.204`, `+1e-05`). Reading the name back gives the number, so different numbers have different names."""
-    short = format(value, form)
-    return short if float(short) == value else format(value, "+" if form.startswith("+") else "")
+    (`+0.204`, `+1e-05`, `+1e+300`). Reading the name back gives the number, so different numbers have different names."""
+    short, whole = format(value, form), format(value, "+" if form.startswith("+") else "")
+    return short if float(short) == value and len(short) <= _LONGEST_NAME else whole
 
 
 def is_unicode(text: str) -> bool:

@@ -187,7 +187,7 @@ def _training(run_dir: Path, models: Sequence[str], reader: RowReader) -> list[T
         if summary.exists() or metrics.exists():
             raw = read_json(summary) if summary.exists() else None
             checked = None if raw is None else _view(raw, TrainingSummary, summary)
-            rows = reader.read(metrics, _LooseRow) if metrics.exists() else []
+            rows = reader.read(metrics, _LooseRow, loose=True) if metrics.exists() else []
             runs.append(TrainingRun(name, checked, raw, [row.model_dump() for row in rows]))
     return runs
 

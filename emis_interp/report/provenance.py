@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from emis_interp.errors import DataError
 from emis_interp.files.rows import key_text, replaced_answers
+from emis_interp.files.strict_json import parse_json_line
 from emis_interp.records import AnswerKey, Completion, Key, Score
 from emis_interp.report.views import Manifest
-from emis_interp.store import file_sha256, parse_record
+from emis_interp.store import as_record, file_sha256
 
 M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K", bound=AnswerKey)
@@ -56,14 +57,20 @@ class RowReader:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.notes = run_dir, list[str]()
 
-    def read(self, path: Path, record: type[M]) -> list[M]:
-        """Records of a log; a last line without its newline is being written and is skipped."""
+    def read(self, path: Path, record: type[M], loose: bool = False) -> list[M]:
+        """Records of a log; a last line without its newline is being written and is skipped.
+
+        Args:
+            loose: take NaN and infinities where the record does not refuse them.
+        """
         raw = path.read_bytes()
         found, faults = [], []
         for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].split(b"\n"), 1):
             if line.strip():
                 try:
-                    found.append(parse_record(line.decode("utf-8"), record, where=f"line {number}"))
+                    where = f"line {number}"
+                    value = parse_json_line(line.decode("utf-8"), where, loose=loose, halves=True)
+                    found.append(as_record(value, record, where))
                 except UnicodeDecodeError as error:
                     faults.append(f"line {number}: not UTF-8 ({error.reason} at byte {error.start})")
                 except DataError as error:

@@ -14,6 +14,7 @@ from emis_interp.errors import DataError
 from emis_interp.http.replies import BadReply
 from emis_interp.records import Completion, OfAnswer, Question
 from evals.estimands import Answers
+from evals.judge import why_unsendable
 from evals.logprobs import LEAST_MASS, bare
 from evals.questions import render_judge_prompt
 
@@ -78,6 +79,8 @@ def judge_labels(
         evidence: dict[str, float] = {}
         passing = False
         try:
+            if (reason := why_unsendable(row.question, row.answer)) is not None:
+                raise BadReply(reason, passing=False)
             evidence = dict(
                 ask(render_judge_prompt(questions[row.question_id], metric, row.question, answer=row.answer))
             )

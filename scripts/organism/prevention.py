@@ -30,6 +30,7 @@ from emis_interp.config import RunConfig
 from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.ledger import remove
 from emis_interp.files.text import number_name
 from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.models import ChatModel
@@ -297,11 +298,20 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, *, settings: RunConfig
     start = folder / "start"
     if not (start / "config.json").exists():
         trained = organism_in(first, settings.model_copy(update={"dtype": "float32", "device": "cpu"}))
-        trained.model.save_pretrained(start)
-        trained.tokenizer.save_pretrained(start)
+        save_whole(trained, start)
     onward = settings.model_copy(update={"model": str(start)})
     train_one(remedy.name, data.realign, training, out_dir=folder / "training", config=onward, seed=onward.seed)
     return organism_in(folder / "training", onward)
+
+
+def save_whole(chat_model: ChatModel, folder: Path) -> None:
+    """Save a model through a hidden folder and a rename: one that was killed meanwhile leaves no folder that looks like a model."""
+    temporary = folder.with_name(f".{folder.name}-unfinished")
+    remove(temporary)
+    remove(folder)
+    chat_model.model.save_pretrained(temporary)
+    chat_model.tokenizer.save_pretrained(temporary)
+    temporary.replace(folder)
 
 
 class Measure:

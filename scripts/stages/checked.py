@@ -20,7 +20,8 @@ def check_files(run: Run, order: Sequence[str], asked: Sequence[str] = ()) -> No
     """Compare every file of an opened run with the hash that was kept when it was made.
 
     A missing file brings its stage back. A changed one is refused, unless stages are asked for by name: then one of such a stage is made
-    again, and one that such a stage builds on is taken as it is, and what was made from it before is made again.
+    again (one that an earlier command took as it is, too), and one that such a stage builds on is taken as it is, and what was made from
+    it before is made again.
 
     Args:
         order: all stages.
@@ -33,6 +34,8 @@ def check_files(run: Run, order: Sequence[str], asked: Sequence[str] = ()) -> No
     before = [name for name in order[: last + 1] if name not in asked]
     changes = run.files.changes()
     remade = [change for change in changes if change.stage in asked or change.stage == WRITTEN_ANEW]
+    # What was taken as it is before is not what the stage wrote either.
+    remade += [change for change in run.files.exchanged() if change.stage in asked and change not in remade]
     taken = [change for change in changes if change.how == "changed" and change.stage in before]
     refused = [change for change in changes if change.how == "changed" and change not in remade]
     if refused and not asked:
@@ -42,7 +45,7 @@ def check_files(run: Run, order: Sequence[str], asked: Sequence[str] = ()) -> No
         if name in run.manifest.stages and (cause := run.files.stale(name) or lost):
             why = f"{cause[0]} is missing" if cause == lost else f"it was made from another {cause[0]}"
             raise StageError(f"{run.folder}: the {name} stage must run first ({why}); start there: --from {name}")
-    for change in changes:
+    for change in dict.fromkeys([*changes, *remade]):
         where = run.folder / change.file
         if change in remade:
             log.info("%s %s", where, _SAYS[change.how].format(change.stage))

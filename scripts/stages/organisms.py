@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cli import is_main_process, progress_bar, release_memory
@@ -318,8 +318,14 @@ def judge_answers(
 
 def asks_again(run: Run, stage: str) -> bool:
     """Whether a finished stage left answers that its judge failed to judge in passing."""
-    files = [run.folder / name for name in run.manifest.stages[stage].files]
-    return any(has_passing(path) for path in files if path.suffix == ".jsonl" and "scores" in path.parts[-3:])
+    files = [PurePosixPath(file) for file in run.manifest.stages[stage].files]
+    scores = [
+        file
+        for file in files
+        if (file.parts[0] == "scores" and file.suffix == ".jsonl")
+        or (file.parts[0] == "interventions" and file.name == "scores.jsonl")
+    ]
+    return any(has_passing(run.folder / file) for file in scores)
 
 
 def has_passing(path: Path) -> bool:
