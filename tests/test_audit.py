@@ -49,11 +49,11 @@ def test_an_interrupted_audit_ends_like_an_undisturbed_one(
 
     cost, calls = audit.costs, []
 
-    def killed(*args: Any) -> Any:
+    def killed(*args: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return cost(*args)
+        return cost(*args, **named)
 
     monkeypatch.setattr(audit, "costs", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -73,6 +73,9 @@ def test_a_value_may_hold_an_equals_sign_and_null_means_none() -> None:
         ("arms.0.n_rows=1", "`arms` is not a section"),
         ("seed", r"expected section\.field=value"),
         ("=1", r"expected section\.field=value"),
+        (".=", r"--set \.=: expected section\.field=value"),
+        ("training.=1", r"expected section\.field=value"),
+        ("training..bf16=1", r"expected section\.field=value"),
         ("sampling.question_ids=[a", "--set"),
     ],
 )

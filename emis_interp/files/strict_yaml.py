@@ -86,7 +86,7 @@ class YamlDocument:
         """
         key, separator, text = assignment.partition("=")
         name = f"{flag} {shown(key)[1:-1]}"  # without the value, which may hold a secret
-        if not separator or not key:
+        if not separator or not all(key.split(".")):
             raise error(
                 f"{flag} {shown(assignment)[1:-1]}: expected section.field=value, e.g. training.learning_rate=1e-4"
             )
