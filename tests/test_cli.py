@@ -17,6 +17,12 @@ import pytest
 import cli
 
 ROOT = Path(__file__).parents[1]
+AS_IN_A_TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
+"""A command inherits ignored signals, so tests under nohup or in the background of a script would test nothing."""
 COMMAND = """
 import argparse, asyncio, sys, time
 from pathlib import Path
@@ -49,7 +55,7 @@ cli.run(work, parser, str)
 def started(folder: Path, *words: str, before: str = "") -> subprocess.Popen[str]:
     """A command that has begun its work."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
-    command = [sys.executable, "-c", before + COMMAND, str(folder), *words]
+    command = [sys.executable, "-c", AS_IN_A_TERMINAL + before + COMMAND, str(folder), *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
     assert process.stderr is not None
     while (line := process.stderr.readline()) != "at work\n":
