@@ -216,7 +216,12 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:
 def test_ctrl_c_says_that_work_is_kept_and_exits_with_130(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        command("--run-dir", str(folder)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command("--run-dir", str(folder)),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests under nohup hand on that it is ignored
     )
     deadline = time.monotonic() + 120
     while not (folder / "training" / "insecure" / "metrics.jsonl").exists() and time.monotonic() < deadline:
