@@ -1,8 +1,8 @@
 """The report page of a small synthetic run: complete, safe against model text, honest about what is missing."""
 
-import importlib.util
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -13,6 +13,8 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
+import build_report
+import cli
 from emis_interp.errors import DataError, StageError
 from emis_interp.report import page, summary
 from emis_interp.report.contents import Contents, load_contents
@@ -630,14 +632,16 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
         page.build_report(tmp_path)
 
 
-def test_the_script_prints_one_json_object_or_one_error_line(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("build_report_script", ROOT / "scripts/build_report.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.main([str(run_dir), "--json"]) == 0
+def test_the_script_prints_one_json_object_or_one_error_line(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "end_in_order", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["build_report.py", str(run_dir), "--json"])
+    cli.run(build_report.main, build_report.parser(), str)
     assert json.loads(capsys.readouterr().out)["report"] == str(run_dir / "report/index.html")
-    assert script.main([str(run_dir / "nothing")]) == 2
+    monkeypatch.setattr(sys, "argv", ["build_report.py", str(run_dir / "nothing")])
+    with pytest.raises(SystemExit) as end:
+        cli.run(build_report.main, build_report.parser(), str)
     output = capsys.readouterr()
-    assert output.out == ""
+    assert end.value.code == 2 and output.out == ""
     assert output.err.startswith("error: ") and output.err.count("\n") == 1
