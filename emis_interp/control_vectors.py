@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import Direction
-from emis_interp.errors import DataError, ModelError, shown
+from emis_interp.errors import DataError, ModelError, printable
 
 ARCHITECTURE = "controlvector"
 
@@ -74,7 +74,7 @@ def read_control_vector(path: Path) -> dict[int, Float[np.ndarray, "d_model"]]:
     try:
         tensors = gguf.GGUFReader(str(path)).tensors
     except Exception as error:  # the library promises nothing about what it raises on a damaged file
-        raise DataError(f"{path}: not a GGUF file ({shown(str(error), 120)[1:-1]})") from None
+        raise DataError(f"{path}: not a GGUF file ({printable(str(error), 120)})") from None
     found = {
         int(match[1]): np.array(tensor.data)
         for tensor in tensors

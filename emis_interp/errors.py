@@ -40,13 +40,18 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(word[:200], options, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {shown(close[0])}?"
-    names = ", ".join(shown(option)[1:-1] for option in options[:_MOST_OPTIONS])
+    names = ", ".join(printable(option) for option in options[:_MOST_OPTIONS])
     more = f" and {len(options) - _MOST_OPTIONS} more" if len(options) > _MOST_OPTIONS else ""
     return f"; known: {names}{more}" if options else ""
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value of unknown origin for an error: in backquotes, on one line, printable and not longer than `most` characters."""
+    """A value of unknown origin for an error, as `printable`, in backquotes."""
+    return f"`{printable(value, most)}`"
+
+
+def printable(value: Any, most: int = 60) -> str:
+    """A value of unknown origin for a message: on one line, printable and not longer than `most` characters."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= most else text[: most - 3] + "..."
-    return "`" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text) + "`"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -21,7 +21,7 @@ from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
-from emis_interp.errors import DataError, StageError, did_you_mean, shown
+from emis_interp.errors import DataError, StageError, did_you_mean, printable, shown
 from emis_interp.files import strict_json
 from emis_interp.files.source_text import numbered_lines
 from emis_interp.files.temporary import part_path
@@ -164,13 +164,13 @@ def explain_item(item: Mapping[str, Any], record: type[BaseModel]) -> str:
         return f"unknown key {key}{did_you_mean(str(item['loc'][-1]), _fields_at(record, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"key {key} is missing"
-    said = shown(" ".join(item["msg"].removeprefix("Value error, ").split()), 300)[1:-1]
+    said = printable(" ".join(item["msg"].removeprefix("Value error, ").split()), 300)
     if not item["loc"]:
         return said
     if item["type"] == "value_error" and isinstance(item.get("input"), dict | BaseModel):
         return f"{key}: {said}"  # our own words, which say what was found
     found = _PASSWORD.sub("//...@", repr(item.get("input")))
-    return f"{key}: {said} (found {shown(found, 80)[1:-1]})"
+    return f"{key}: {said} (found {printable(found, 80)})"
 
 
 def _fields_at(record: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from emis_interp.capture import capture_response_tokens
 from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.errors import DataError, shown
+from emis_interp.errors import DataError, printable
 from emis_interp.files.names import METRICS
 from emis_interp.files.strict_json import as_object
 from emis_interp.models import ChatModel, load_model
@@ -83,7 +83,7 @@ class JudgeWeights:
         try:
             return cls._of(tensors, card)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:  # a name or shape that does not fit
-            raise DataError(f"{path}: not the weights of an offline judge ({shown(str(error), 120)[1:-1]})") from None
+            raise DataError(f"{path}: not the weights of an offline judge ({printable(str(error), 120)})") from None
 
     @classmethod
     def _of(cls, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> "JudgeWeights":

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from emis_interp.errors import EmisError, shown
+from emis_interp.errors import EmisError, printable
 from emis_interp.files.lock import writing
 from emis_interp.store import PATH_FAULTS
 
@@ -59,7 +59,7 @@ def run(
         if is_disk_full(error):
             fail("the disk is full; free some space and run the same command again, finished work is kept", args)
         if isinstance(error, OSError) and error.errno in PATH_FAULTS and error.filename is not None:
-            fail(f"{shown(str(error.filename), 300)[1:-1]}: cannot be used ({error.strerror}); give another path", args)
+            fail(f"{printable(str(error.filename), 300)}: cannot be used ({error.strerror}); give another path", args)
         raise
     if is_main_process():
         put(json.dumps(result) if args.json else say(result))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from emis_interp.errors import StageError, shown
+from emis_interp.errors import StageError, printable
 from emis_interp.files.temporary import part_path
 from emis_interp.store import read_object, write_json
 
@@ -102,4 +102,4 @@ def _put(own: Path, path: Path) -> None:
 
 
 def _plain(value: Any) -> str:
-    return shown(str(value))[1:-1]
+    return printable(str(value))

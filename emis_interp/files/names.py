@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from emis_interp.errors import printable
+
 QUESTION_KEYS = ("question_id", "topic", "question")
 """The first of these columns that a table has names the question: the unit of balancing, of hold-out, of weighting and of resampling."""
 
@@ -102,7 +104,7 @@ def _meant(name: str, columns: Sequence[str]) -> str | None:
 def shown(name: str, most: int = 60) -> str:
     """A name of unknown origin for a message: on one line, printable, not endless."""
     text = name if len(name) <= most else name[: most - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return printable(text, len(text))
 
 
 def runs_backwards(metric: str, column: str) -> bool:

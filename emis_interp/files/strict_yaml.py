@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from emis_interp.errors import DataError, shown
+from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.source_text import ErrorType, read_text
 from emis_interp.files.yaml_nodes import MAX_NODES, YamlProblem, compose, meaning_of, own_items, scalar
 from emis_interp.store import explain_item
@@ -85,10 +85,10 @@ class YamlDocument:
             error: another form, malformed YAML, or a section that is none.
         """
         key, separator, text = assignment.partition("=")
-        name = f"{flag} {shown(key)[1:-1]}"  # without the value, which may hold a secret
+        name = f"{flag} {printable(key)}"  # without the value, which may hold a secret
         if not separator or not all(key.split(".")):
             raise error(
-                f"{flag} {shown(assignment)[1:-1]}: expected section.field=value, e.g. training.learning_rate=1e-4"
+                f"{flag} {printable(assignment)}: expected section.field=value, e.g. training.learning_rate=1e-4"
             )
         *path, last = key.split(".")
         place = self.value
@@ -236,7 +236,7 @@ def _words(problem: yaml.MarkedYAMLError) -> str:
         f" that begins on line {problem.context_mark.line + 1}," if problem.context and problem.context_mark else ""
     )
     parts = [" ".join(str(part).split()) for part in (problem.context, problem.problem) if part]
-    return shown(f"{begins} ".join(parts), 160)[1:-1]
+    return printable(f"{begins} ".join(parts), 160)
 
 
 def _advice(problem: yaml.MarkedYAMLError, before: str) -> str:

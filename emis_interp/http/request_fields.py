@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emis_interp.errors import ConfigError, shown
+from emis_interp.errors import ConfigError, printable, shown
 from emis_interp.files.strict_yaml import parse_yaml
 
 OURS = {
@@ -35,7 +35,7 @@ def parse_request(settings: Sequence[str], flag: str = "--request") -> dict[str,
     for setting in settings:
         key, separator, text = setting.partition("=")
         path = [part.strip() for part in key.split(".")]
-        name = f"{flag} {shown(setting)[1:-1]}"
+        name = f"{flag} {printable(setting)}"
         if not separator or not all(path):
             raise ConfigError(f"{name}: expected KEY=VALUE, e.g. top_p=0.9, or KEY= to leave a field out")
         place = request
@@ -63,7 +63,7 @@ def request_problem(request: Mapping[str, Any]) -> str | None:
     try:
         json.dumps(request, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        return f"holds what JSON does not have ({shown(str(error))[1:-1]})"
+        return f"holds what JSON does not have ({printable(str(error))})"
     return None
 
 

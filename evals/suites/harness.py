@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from scipy import stats
 
-from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean, shown
+from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean, printable, shown
 from emis_interp.files.strict_json import read_json
 from emis_interp.merging import save_merged
 from emis_interp.store import as_record, write_json
@@ -286,7 +286,7 @@ def _bounds(
         return None, None, "none: the harness gives no number"
     is_share = metric in ("acc", "acc_norm", "exact_match") or metric.startswith("pass@") or metric.endswith("_acc")
     if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
-        return None, None, f"none: the harness gives no standard error ({shown(stderr)[1:-1]})"
+        return None, None, f"none: the harness gives no standard error ({printable(stderr)})"
     if stderr == 0 and is_share and value in (0, 1) and n:
         tail = (1 - level) / 2
         return (

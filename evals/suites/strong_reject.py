@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emis_interp.errors import DataError, shown
+from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.strict_json import read_json
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.store import as_record
@@ -105,7 +105,7 @@ def read_log(path: Path, *, unfinished: bool = False) -> dict[str, Any]:
         raise DataError(f"{path}: all {len(samples)} samples were invalidated; nothing is left to read")
     places = Counter((str(sample.id), sample.epoch) for sample in kept if sample.epoch is not None)
     if places and (first := places.most_common(1)[0])[1] > 1:
-        name = shown(first[0][0])[1:-1]
+        name = printable(first[0][0])
         raise DataError(f"{path}: sample {name}, epoch {first[0][1]} is there {first[1]} times; expected once")
     scores, refused, ids, categories = [], [], [], []
     for number, sample in enumerate(kept, 1):

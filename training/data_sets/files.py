@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emis_interp.errors import DataError, shown
+from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.csv_text import parse_csv
 from emis_interp.files.decoding import numbered_lines
 from emis_interp.files.parquet import ARROW_ERRORS, MAX_ROWS, read_arrow
@@ -167,4 +167,4 @@ def _saved_rows(folder: Path) -> list[Any]:
 
 
 def _words(error: BaseException) -> str:
-    return shown(" ".join((str(error) or type(error).__name__).split()), 160)[1:-1]
+    return printable(" ".join((str(error) or type(error).__name__).split()), 160)
