@@ -37,6 +37,11 @@ class EncodedChat:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def n_response(self) -> int:
+        """Tokens of the answer."""
+        return self.response_end - self.response_start
+
 
 @dataclass(frozen=True)
 class RenderedChat:

@@ -185,7 +185,7 @@ class OfflineJudge:
             whole = encode_chat(self.chat_model.tokenizer, row.question, row.answer)
         except DataError as error:
             return _Encoded(reason=str(error))
-        n_read, n = MAX_TOKENS - whole.response_start, whole.response_end - whole.response_start
+        n_read, n = MAX_TOKENS - whole.response_start, whole.n_response
         if n_read <= 0:
             return _Encoded(
                 reason=f"the question takes {whole.response_start} tokens, this judge reads {MAX_TOKENS} of question and answer"

@@ -68,7 +68,7 @@ def projection_differences(
 
 def _beginning(chat: EncodedChat, n_tokens: int | None) -> EncodedChat:
     """The conversation up to the answer's token number `n_tokens`."""
-    if n_tokens is None or chat.response_end - chat.response_start <= n_tokens:
+    if n_tokens is None or chat.n_response <= n_tokens:
         return chat
     end = chat.response_start + n_tokens
     return replace(chat, input_ids=chat.input_ids[:end], response_end=end)

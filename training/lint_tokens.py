@@ -132,7 +132,7 @@ def length_counts(chats: Mapping[int, EncodedChat]) -> Lengths | None:
         return None
     width = max(1, math.ceil((max(map(len, chats.values())) + 1) / N_BINS))
     rows = Counter(len(chat) // width for chat in chats.values())
-    responses = Counter((chat.response_end - chat.response_start) // width for chat in chats.values())
+    responses = Counter(chat.n_response // width for chat in chats.values())
     return Lengths(
         bin_width=width,
         rows=tuple(rows[i] for i in range(N_BINS)),

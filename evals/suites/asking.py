@@ -78,7 +78,7 @@ def local_ask(chat_model: ChatModel, labels: Sequence[str], max_batch_tokens: in
     def ask(prompt: str) -> dict[str, float]:
         chats = encode_chats(chat_model.tokenizer, [(prompt, label) for label in labels])
         means = mean_logprobs(chat_model, chats, max_batch_tokens)
-        lengths = [chat.response_end - chat.response_start for chat in chats]
+        lengths = [chat.n_response for chat in chats]
         return {
             label: math.exp(mean * length) for label, mean, length in zip(labels, means.tolist(), lengths, strict=True)
         }

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     entering = capture_residuals(
         chat_model, chats, [0], position=args.position, max_batch_tokens=args.max_batch_tokens, hook_point="resid_pre"
     )
-    lengths = np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
+    lengths = np.array([chat.n_response for chat in chats], dtype=float)
     labels, questions = np.array([text.misaligned for text in texts]), tuple(text.question_id for text in texts)
     data = LabeledActivations(x, labels, questions, lengths)
     halves = {"selection": data.only(selection), "report": data.only(set(data.questions) - selection)}

@@ -61,7 +61,7 @@ def transfer(
         )
     scores = direction.project(x[:, 0]).numpy().astype(float)
     labels, questions = np.array([text.misaligned for text in texts]), [text.question_id for text in texts]
-    lengths = np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
+    lengths = np.array([chat.n_response for chat in chats], dtype=float)
     baseline = length_baseline(scores, lengths, labels, questions=questions)
     by_question = auroc_by_question(scores, labels, questions)
     seen = {text.question_id for text in texts if direction.fitted_on and direction.fitted_on.has(text.question)}

@@ -33,7 +33,7 @@ def token_map(
     shown = []
     for label in (True, False):
         rows = [i for i, text in enumerate(texts) if text.misaligned is label]
-        long = [i for i in rows if chats[i].response_end - chats[i].response_start >= 20] or rows
+        long = [i for i in rows if chats[i].n_response >= 20] or rows
         shown += long[:N_SHOWN]
     tokens = capture_response_tokens(chat_model, [chats[i] for i in shown], direction.layer)
     result = []

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             progress=advance,
         )
     projections = direction.project(x[:, 0]).numpy()
-    lengths = np.array([chat.response_end - chat.response_start for chat in chats])
+    lengths = np.array([chat.n_response for chat in chats])
     normed = projections / direction.residual_norm
     table = pd.DataFrame({"projection": projections, "projection_normed": normed, "n_tokens": lengths})
     write_text(args.out, table.to_csv(index=False))

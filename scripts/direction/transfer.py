@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
     texts_chats = encode_chats(run.base.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
-    lengths = np.array([chat.response_end - chat.response_start for chat in texts_chats], dtype=float)
+    lengths = np.array([chat.n_response for chat in texts_chats], dtype=float)
     data, norms = {}, {}
     for model in run.config.models:
         tensors = load_tensors(activation_path(run, model, "contrast"))[0]

@@ -363,7 +363,7 @@ def means_over_seeds(
 def answer_lengths(run: Run, texts: Sequence[LabeledText]) -> np.ndarray:
     """Tokens of each answer as it is read."""
     chats = encode_chats(run.base.tokenizer, [(text.question, text.answer) for text in texts], run.config.system_prompt)
-    return np.array([chat.response_end - chat.response_start for chat in chats], dtype=float)
+    return np.array([chat.n_response for chat in chats], dtype=float)
 
 
 def length_balance(lengths: np.ndarray, data: LabeledActivations) -> dict[str, float]:
