@@ -45,10 +45,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def random_draws(cells: list[dict[str, Any]]) -> str:
     """The range of all random directions that base was steered with, and how many come as far as the misalignment direction."""
-    found = {row["coefficient"]: {} for row in cells if row["kind"] == "steer"}
+    found: dict[float, dict[str, Any]] = {}
     for row in cells:
         if row["kind"] == "steer":
-            found[row["coefficient"]][row["direction"]] = row
+            found.setdefault(row["coefficient"], {})[row["direction"]] = row
     draws, reached = [], 0
     for both in found.values():
         own = [both["random"]["margin_shift"]["mean"], *both["random"].get("margin_shifts_of_other_draws", [])]

@@ -86,8 +86,6 @@ def read_object(path: Path) -> dict[str, Any]:
         found = read_json(path)
     except DataError as error:
         raise ModelError(f"{error}; download or save it again") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read ({type(error).__name__}: {str(error)[:80]})") from None
     if not isinstance(found, dict):
         raise ModelError(f"{path}: expected an object of settings, found {type(found).__name__}; save it again")
     return found
