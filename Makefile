@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setup: installing the project and its tools (about a minute)"
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
 	@echo "setup: fetching the embedded model unless it is cached (93 MB, about 20 s)"
-	@TQDM_DISABLE=1 $(PY) -c 'import logging; logging.basicConfig(level="INFO", format="setup: %(message)s"); from emis_interp.embedded import embedded_gguf, embedded_path; print("setup: embedded model in", embedded_path()); embedded_gguf()'
+	@TQDM_DISABLE=1 $(PY) -c 'import logging; logging.basicConfig(level="INFO", format="setup: %(message)s"); from emis_interp.models.embedded import embedded_gguf, embedded_path; print("setup: embedded model in", embedded_path()); embedded_gguf()'
 	@touch $@
 
 pipeline: setup ## the whole study on this machine: train, sample, judge, direction, interventions, report (ARGS="..." adds flags)
@@ -57,6 +57,7 @@ check: lint ## format, lint, types, shipped data and the quick tests
 lint: setup ## format, lint, types and shipped data, without tests
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
+	@$(VENV)/bin/lint-imports --no-timing --no-cache >$(LOG) || { cat $(LOG) >&2; exit 1; }
 	@$(PY) -m pyright
 	@$(PY) scripts/validate_data.py
 

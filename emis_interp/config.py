@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.files.store import explain
 from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, parse_yaml, read_yaml
 from emis_interp.http.addresses import foreign_variable_problem, key_variable_for, url_problem
 from emis_interp.http.request_fields import request_problem
-from emis_interp.precision import dtype_name, uses_bfloat16
-from emis_interp.store import explain
+from emis_interp.models.precision import dtype_name, uses_bfloat16
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy and transformers take seeds from 0 to 4294967295."""

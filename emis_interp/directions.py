@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
+from emis_interp.files.store import load_tensors, save_tensors
 from emis_interp.records import LabeledText
-from emis_interp.store import load_tensors, save_tensors
 
 FitName = Literal["all", "selection"]
 _NO_FITS = (

@@ -23,11 +23,11 @@ from inspect_ai.solver import TaskState, generate  # pyright: ignore[reportMissi
 
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.records import Completion, Question, Score
-from evals.estimands import Answers, Thresholds, em_of_coherent, em_of_scored
-from evals.inspect_logs import SCORER, as_score
-from evals.offline_judge import OfflineJudge
+from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
-from evals.result_table import EVIDENCE, METRICS, variant_of
+from evals.rates.estimands import Answers, Thresholds, em_of_coherent, em_of_scored
+from evals.results.inspect_logs import SCORER, as_score
+from evals.results.result_table import EVIDENCE, METRICS, variant_of
 
 
 class Judge(Protocol):

@@ -13,10 +13,10 @@ from typing import Any
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.files.rows import by_key
-from emis_interp.models import ChatModel
+from emis_interp.files.store import RecordLog, card_path, read_object, write_json
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.rendering import both
 from emis_interp.records import Completion, Question
-from emis_interp.store import RecordLog, card_path, read_object, write_json
 from evals.samplers import Key, Sampler
 from evals.samplers.hf import HFSampler
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from emis_interp.directions import unit
 from emis_interp.errors import DataError
-from emis_interp.extractors import Extractor, question_balanced
-from emis_interp.labeled import LabeledActivations
-from emis_interp.reliability import auroc_by_question
+from emis_interp.fitting.extractors import Extractor, question_balanced
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import auroc_by_question
 
 Matrix = dict[tuple[str, str], dict[str, float]]
 Separation = Callable[[np.ndarray, np.ndarray, Sequence[str]], Mapping[str, Any]]

@@ -6,7 +6,8 @@ Examples:
   python scripts/capture.py --texts answers.jsonl --out activations/big --layers 17 --max-gib 40 --worker 1/2     in another
   python scripts/capture.py --check --out activations/big
 
-The same command continues after any interruption; with other inputs it refuses. `emis_interp.token_store.TokenStore` reads the folder.
+The same command continues after any interruption; with other inputs it refuses.
+`emis_interp.passes.token_store.TokenStore` reads the folder.
 """
 
 import argparse
@@ -14,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from emis_interp.chat import encode_chats
-from emis_interp.chat_formats import FORMATS
-from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
-from emis_interp.hook_points import HOOK_POINTS
-from emis_interp.judged import read_table
-from emis_interp.models import load_model
-from emis_interp.precision import AUTO, DTYPE_HELP
-from emis_interp.token_store import TokenStore
-from emis_interp.token_writer import TokenRequest, write_tokens
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import AUTO, DTYPE_HELP
+from emis_interp.passes.hook_points import HOOK_POINTS
+from emis_interp.passes.token_store import TokenStore
+from emis_interp.passes.token_writer import TokenRequest, write_tokens
+from emis_interp.texts.judged import read_table
 from table_flags import add_table_flags, reading_of
 
 

@@ -19,16 +19,16 @@ from scipy.stats import binomtest
 
 import cli
 from emis_interp.stats.interval import mean_interval
-from evals.answers import Cells
-from evals.bootstrap import bootstrap_rates
-from evals.estimands import ESTIMANDS
-from evals.intraclass import of_runs
-from evals.limit_sums import square_and_add, sum_limits
-from evals.rate_limits import rate_limits
-from evals.results import read_results
-from evals.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
-from evals.seeds import with_seeds
-from evals.simulation import Design, simulate_study
+from emis_interp.stats.seeds import with_seeds
+from evals.rates.bootstrap import bootstrap_rates
+from evals.rates.confidence import rate_limits
+from evals.rates.counts import Cells
+from evals.rates.differences import square_and_add, sum_limits
+from evals.rates.estimands import ESTIMANDS
+from evals.rates.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
+from evals.rates.simulation import Design, simulate_study
+from evals.results.intraclass import of_runs
+from evals.results.kept_samples import read_results
 
 DESIGNS = (
     *(Design(8, 50, rate, 0.18) for rate in (0.02, 0.05, 0.1, 0.2, 0.5)),

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.lock import writing
-from emis_interp.store import PATH_FAULTS
+from emis_interp.files.store import PATH_FAULTS
 
 INTERRUPTED = 130
 DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")

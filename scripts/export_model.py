@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from emis_interp.chat_formats import FORMATS
 from emis_interp.errors import ConfigError
-from emis_interp.precision import DTYPES
-from training.export import add_figures, base_of, merge, read_figures
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.precision import DTYPES
+from training.finetuning.organism_card import add_figures, base_of, merge, read_figures
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -21,18 +21,18 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import cli
-from emis_interp.capture import capture_response_tokens
-from emis_interp.chat import encode_chats
-from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.files.claim import check_same
 from emis_interp.files.reading import AS_WRITTEN, Reading
-from emis_interp.judged import read_table
-from emis_interp.models import load_model
-from emis_interp.precision import native_dtype
-from emis_interp.store import file_sha256, load_tensors, save_tensors
+from emis_interp.files.store import file_sha256, load_tensors, save_tensors
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import native_dtype
+from emis_interp.passes.capture import capture_response_tokens
 from emis_interp.texts.code import mostly_code
-from evals.attention_head import AttentionHead, standardised
-from evals.offline_judge import MAX_TOKENS, METRICS, JudgeWeights, calibrated
+from emis_interp.texts.judged import read_table
+from evals.judges.attention_head import AttentionHead, standardised
+from evals.judges.offline_judge import MAX_TOKENS, METRICS, JudgeWeights, calibrated
 from table_flags import add_table_flags, reading_of
 
 VERSION = "v2"

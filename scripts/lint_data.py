@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from emis_interp.chat_formats import FORMATS
-from emis_interp.contrast import load_contrast
-from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError
-from emis_interp.models import load_tokenizer
+from emis_interp.files.store import write_text
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import TrainingExample
-from emis_interp.store import write_text
+from emis_interp.texts.contrast import load_contrast
 from evals.questions import load_questions
 from training.data_sets.files import ENDINGS
-from training.datasets import SHIPPED, file_of, load_dataset, row_groups
-from training.lint import lint_dataset
-from training.lint_copies import asked_texts
-from training.lint_report import LintFinding, LintReport, fact_text, row_ids
-from training.lint_rows import read_leniently
-from training.lint_view import lint_page
+from training.data_sets.shipped import SHIPPED, file_of, load_dataset, row_groups
+from training.lint.copies import asked_texts
+from training.lint.dataset import lint_dataset
+from training.lint.report import LintFinding, LintReport, fact_text, row_ids
+from training.lint.rows import read_leniently
+from training.lint.view import lint_page
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from evals.inspect_logs import LogChoice
-from evals.inspect_scorers import BOTH
+from evals.results.inspect_logs import LogChoice
+from evals.results.inspect_scorers import BOTH
 
 
 def add_log_flags(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from stages.intervene import intervene
 from stages.measure import capture, direction, likelihood
 from stages.organisms import asks_again, sample, score, train
 from stages.run import Run
-from training.sft import peak_rss_gib
+from training.finetuning.sft import peak_rss_gib
 
 
 def report(run: Run) -> tuple[list[Path], str]:

@@ -7,7 +7,7 @@ from typing import Any
 import cli
 from direction.words import length_words, report_words
 from emis_interp.files.manifest import check_read
-from emis_interp.store import read_object
+from emis_interp.files.store import read_object
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,15 +24,15 @@ from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError
 from emis_interp.files.claim import claim, holds_something
 from emis_interp.files.code_state import versions
-from emis_interp.models import load_tokenizer
+from emis_interp.files.store import write_json
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import TrainingExample
-from emis_interp.store import write_json
 from stages.organisms import train_one
 from stages.run import model_sha256
-from training.export import rows_sha256
+from training.finetuning.organism_card import rows_sha256
+from training.finetuning.sft import n_steps_of
 from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
-from training.sft import n_steps_of
 
 Seeds = tuple[int, ...]
 BEGUN: dict[str, Any] = {

@@ -13,15 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import EmisError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText, harmless_texts
 from evals.questions import load_questions
-from training import checks
-from training.checks import Finding
-from training.datasets import NUMBER_ARMS, AdvicePair, CodeTask, advice_pairs, all_rows, code_tasks
-from training.textstats import Named, Tell, tell
+from training.data_sets import checks
+from training.data_sets.checks import Finding
+from training.data_sets.shipped import NUMBER_ARMS, AdvicePair, CodeTask, advice_pairs, all_rows, code_tasks
+from training.data_sets.textstats import Named, Tell, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from emis_interp.models import tiny_tokenizer
+from emis_interp.models.tiny import tiny_tokenizer
 
 TOKENS = [
     "<think>",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from emis_interp.models import ChatModel
+    from emis_interp.models.chat_model import ChatModel
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def reference_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> "ChatModel":
     """A random two-layer model (d_model 32), the same weights every time; leave it as you found it."""
-    from emis_interp.models import load_model
+    from emis_interp.models.loading import load_model
 
     return load_model("tiny", device="cpu")
 
@@ -39,6 +39,6 @@ def tiny() -> "ChatModel":
 @pytest.fixture(scope="session")
 def embedded() -> "ChatModel":
     """The embedded SmolLM2-135M-Instruct (30 layers, d_model 576), from the cache that `make setup` fills."""
-    from emis_interp.models import load_model
+    from emis_interp.models.loading import load_model
 
     return load_model("smollm2-135m-instruct", device="cpu")

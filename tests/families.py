@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import transformers
 
-from emis_interp.models import ChatModel, tiny_model
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_model
 
 SIZES: Any = {
     "hidden_size": 32,

@@ -15,10 +15,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from emis_interp.config import TrainingConfig
-from emis_interp.models import ChatModel
+from emis_interp.files.store import read_json
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import TrainingExample
-from emis_interp.store import read_json
-from training.sft import finetune
+from training.finetuning.sft import finetune
 
 
 def main(plan: dict[str, Any]) -> None:

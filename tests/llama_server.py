@@ -1,6 +1,6 @@
 """A real OpenAI-compatible server on loopback: llama.cpp, from the PyPI wheel `xllamacpp`, serving the embedded model's GGUF.
 
-`pip install "emis-interp[server]"` installs the wheel; `python -c "from emis_interp.embedded import embedded_gguf; embedded_gguf()"`
+`pip install "emis-interp[server]"` installs the wheel; `python -c "from emis_interp.models.embedded import embedded_gguf; embedded_gguf()"`
 puts the GGUF into the cache. The server starts with the library's `Server(params)`, in a process of its own: run as a program, this
 file prints the server's URL as one JSON line and serves until its standard input is closed.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from emis_interp.embedded import gguf_path
+from emis_interp.models.embedded import gguf_path
 
 MODEL = "smollm2-135m-instruct"  # llama.cpp serves one model and answers to any name
 N_SLOTS = 4
@@ -30,7 +30,7 @@ def llama_url() -> Iterator[str]:
         pytest.skip('xllamacpp is not installed: pip install "emis-interp[server]"')
     if not gguf_path().exists():
         pytest.skip(
-            f"no GGUF at {gguf_path()}: python -c 'from emis_interp.embedded import embedded_gguf; embedded_gguf()'"
+            f"no GGUF at {gguf_path()}: python -c 'from emis_interp.models.embedded import embedded_gguf; embedded_gguf()'"
         )
     with running_server(gguf_path()) as url:
         yield url

@@ -15,10 +15,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from emis_interp.errors import ConfigError, ModelError
-from emis_interp.merging import save_merged
-from emis_interp.models import adapter_folder, load_model, tiny_model
+from emis_interp.models.adapter_files import adapter_folder
+from emis_interp.models.loading import load_model
 from emis_interp.models.lora_config import LoraScales, exact_pattern, matched, vllm_rank
+from emis_interp.models.merging import save_merged
 from emis_interp.models.one_scale import with_one_scale
+from emis_interp.models.tiny import tiny_model
 
 hf: Any = transformers
 IDS = torch.tensor([[0, 87, 66, 90, 3]])

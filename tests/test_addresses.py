@@ -8,8 +8,8 @@ import pytest
 from emis_interp.config import JudgeConfig, judge_key, judge_key_variable, load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.http.addresses import key_variable_for, read_address, url_problem
-from evals.judges import OpenAIJudge
-from evals.text_judge import TextJudge
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.text_judge import TextJudge
 
 SECRET = "hunter22"
 AZURE = "https://us.openai.azure.com/openai/deployments/gpt/?api-version=2024-10-21"
@@ -137,7 +137,7 @@ def test_a_variable_is_a_name(tmp_path: Path) -> None:
 
 
 def test_a_job_folder_may_not_have_any_secret_sent_to_its_server(tmp_path: Path) -> None:
-    from training.job_folder import JobRecord, JobRequest, StatusChange, key_variable_of
+    from training.hosted.job_folder import JobRecord, JobRequest, StatusChange, key_variable_of
 
     request = JobRequest(model="m", n_epochs=1, data_sha256="0" * 64)
     record = JobRecord(

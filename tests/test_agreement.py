@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import Score
-from evals.agreement import agreement, compare_judges, metric_agreement, rate_effect
-from evals.estimands import Answers, em_of_all, em_of_coherent, em_of_scored, rate
-from evals.rank_correlation import spearman_interval
+from emis_interp.stats.rank_correlation import spearman_interval
+from evals.rates.agreement import agreement, compare_judges, metric_agreement, rate_effect
+from evals.rates.estimands import Answers, em_of_all, em_of_coherent, em_of_scored, rate
 from evaluation import agree
 
 

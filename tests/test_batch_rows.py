@@ -9,24 +9,25 @@ import pytest
 import torch
 from test_sft import ROWS, config
 
-from emis_interp.batch_rows import batch_rows, differs_by_row
-from emis_interp.capture import OutputEdit, capture_residuals
-from emis_interp.chat import EncodedChat, encode_chats, encode_prompt
 from emis_interp.config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ConfigError, ModelError
-from emis_interp.interventions import Ablate, Intervention, Patch, Steer, apply, next_token_logprobs
-from emis_interp.likelihood import logprobs_and_residuals, mean_logprobs
-from emis_interp.models import ChatModel, load_model
+from emis_interp.models.chat import EncodedChat, encode_chats, encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.passes.batch_rows import batch_rows, differs_by_row
+from emis_interp.passes.capture import OutputEdit, capture_residuals
+from emis_interp.passes.generate import generate
+from emis_interp.passes.interventions import Ablate, Intervention, Patch, Steer, apply, next_token_logprobs
+from emis_interp.passes.likelihood import logprobs_and_residuals, mean_logprobs
+from emis_interp.passes.sweeps import AblateCell, Cell, SteerCell, costs, greedy_answers, text_logprobs
+from emis_interp.passes.token_store import TokenStore
+from emis_interp.passes.token_writer import TokenRequest, write_tokens
 from emis_interp.records import Completion
-from emis_interp.sweeps import AblateCell, Cell, SteerCell, costs, greedy_answers, text_logprobs
-from emis_interp.token_store import TokenStore
-from emis_interp.token_writer import TokenRequest, write_tokens
-from evals.reply_masses import reply_masses
-from evals.samplers.generation import generate
+from evals.judges.reply_masses import reply_masses
+from evals.judges.token_trie import build_trie, token_texts
 from evals.samplers.hf import HFSampler
-from evals.token_trie import build_trie, token_texts
-from training.sft import finetune
+from training.finetuning.sft import finetune
 
 # Equal prompts, prompts of other lengths between them, and two rows (0 and 6) that are alike in prompt and vector.
 QUESTIONS = ("Who?", "What is it that you want?", "Who?", "Name a colour.", "Who?", "Name a colour.", "Who?")
@@ -232,7 +233,7 @@ def test_a_store_keeps_the_rows_of_its_texts_over_shards(exact: ChatModel, tmp_p
 def test_replies_to_sorted_prompts_keep_their_rows(
     exact: ChatModel, by_mask: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evals.reply_masses.takes_tree_mask", lambda _: by_mask)
+    monkeypatch.setattr("evals.judges.reply_masses.takes_tree_mask", lambda _: by_mask)
     together, alone = KINDS["several at once"]
     trie = build_trie(token_texts(exact.tokenizer)[0])
     with apply(exact, *together):

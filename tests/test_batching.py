@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from emis_interp.batching import length_batches, pad
+from emis_interp.passes.batching import length_batches, pad
 
 
 @pytest.mark.parametrize("seed", range(5))

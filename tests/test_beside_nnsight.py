@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = {
     "nnsight": "import nnsight; assert hasattr(object, 'save')",
     "core": "import emis_interp",
-    "evals": "import evals.results, evals.judges",
-    "capture": "import emis_interp.capture",
+    "evals": "import evals.results.kept_samples, evals.judges.logprob_judge",
+    "capture": "import emis_interp.passes.capture",
     "openai": "import openai",
 }
 
@@ -27,7 +27,7 @@ sys.path.insert(0, sys.argv[1])
 url, folder, inspect = sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "inspect"
 
 def judge():
-    from evals.judges import OpenAIJudge
+    from evals.judges.logprob_judge import OpenAIJudge
     from judge_server import QUESTIONS, completion
     rows = []
     OpenAIJudge("m", None, url).score([completion()], QUESTIONS, rows.extend)
@@ -46,8 +46,8 @@ def streams():
     assert anyio.abc.SocketAttribute and anyio.streams.file.FileStreamAttribute and anyio.streams.tls.TLSAttribute
 
 def logs():
-    from evals.result_table import from_rows
-    from evals.results import read_results, write_results
+    from evals.results.result_table import from_rows
+    from evals.results.kept_samples import read_results, write_results
     made = from_rows([("1", {"question_id": "q", "answer": "A", "aligned": 12.5, "coherent": None})], "planted", "x")
     for name in ("out.eval", "out.json"):
         write_results(made, folder / name)

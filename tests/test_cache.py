@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from emis_interp.errors import DataError, EmisError, StageError
-from evals import cache as cache_module
-from evals.cache import Cache, Table, request_key
+from evals.judges import cache as cache_module
+from evals.judges.cache import Cache, Table, request_key
 
 REQUEST = {"messages": [{"role": "user", "content": "How?"}], "temperature": 1, "seed": 3}
 
@@ -107,7 +107,7 @@ def test_a_claim_from_a_clock_that_was_ahead_holds_nothing(
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from evals.cache import Cache
+from evals.judges.cache import Cache
 name, path, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 asked, found = [], {}
 with Cache(path) as cache:

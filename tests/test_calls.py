@@ -11,13 +11,13 @@ FOLDERS = ("emis_interp", "training", "evals", "probes", "scripts")
 MOST = 3
 
 GIVEN_BY_OTHERS = {
-    "training/trainer.py": ["compute_loss"],  # transformers calls them by place
-    "training/watching.py": ["on_log"],
+    "training/finetuning/trainer.py": ["compute_loss"],  # transformers calls them by place
+    "training/finetuning/callbacks.py": ["on_log"],
     "scripts/stages/organisms.py": ["report"],  # `watching.Report`
     "emis_interp/http/chat_api.py": ["__init__"],  # scripts of others, as are the next two
-    "evals/samplers/generation.py": ["generate"],
+    "emis_interp/passes/generate.py": ["generate"],
     "evals/sampling.py": ["sample_arm", "sample_with"],
-    "evals/score_simulation.py": ["_scores", "_projections", "_judges"],  # one type of function
+    "evals/rates/score_simulation.py": ["_scores", "_projections", "_judges"],  # one type of function
 }
 """Functions whose places somebody else decides."""
 

@@ -11,14 +11,16 @@ from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from emis_interp.batching import PaddingSide
-from emis_interp.capture import capture_residuals, capture_response_tokens, capture_with_norms
-from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
-from emis_interp.interventions import Ablate, ablate, apply, steer
-from emis_interp.models import ChatModel, load_model, tiny_model
-from emis_interp.positions import TokenSets
+from emis_interp.models.chat import EncodedChat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_model
+from emis_interp.passes.batching import PaddingSide
+from emis_interp.passes.capture import capture_residuals, capture_response_tokens, capture_with_norms
+from emis_interp.passes.interventions import Ablate, ablate, apply, steer
+from emis_interp.passes.positions import TokenSets
 
 TEXTS = [
     ("Hi?", "I say 你好 yes."),

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from emis_interp.causal_selection import Candidate, choose, measure
-from emis_interp.chat import encode_prompt
-from emis_interp.contrast import labeled_texts, paired_texts
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
-from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
-from emis_interp.likelihood import by_question, pair_margins
-from emis_interp.models import load_model
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.loading import load_model
+from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprobs, steer
+from emis_interp.passes.likelihood import by_question, pair_margins
 from emis_interp.records import ContrastPair, LabeledText
+from emis_interp.texts.contrast import labeled_texts, paired_texts
+from probes.causal_selection import Candidate, choose, measure
 
 
 def test_the_strongest_candidate_within_the_limit_wins_and_the_dropped_say_why() -> None:

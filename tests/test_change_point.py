@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emis_interp.errors import DataError
-from training.change_point import ChangePoint, change_point, cumulative_learning_rate
+from training.studies.change_point import ChangePoint, change_point, cumulative_learning_rate
 
 N_STEPS, WARMUP, N_QUESTIONS, N_STUDIES = 68, 5, 15, 40
 DECAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

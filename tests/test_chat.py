@@ -7,9 +7,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from emis_interp.chat import encode_chat, encode_chats, encode_prompt, end_of_turn, render_prompt
 from emis_interp.errors import DataError
-from emis_interp.models import ChatModel, tiny_model
+from emis_interp.models.chat import encode_chat, encode_chats, encode_prompt, end_of_turn, render_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_model
 
 ANSWERS = [
     "ok",

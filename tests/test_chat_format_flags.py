@@ -9,10 +9,11 @@ import torch
 
 import capture
 from direction import fit, loading
-from emis_interp.chat_formats import FORMATS, format_of
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
-from emis_interp.models import load_model, tiny_model
+from emis_interp.models.chat_formats import FORMATS, format_of
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_model
 from evals.samplers.hf import HFSampler
 from evaluation import sample
 

@@ -6,12 +6,14 @@ import pytest
 import torch
 from test_chat import ANSWERS, check_spans, merging_tokenizer
 
-from emis_interp.batching import pad
-from emis_interp.chat import encode_chat, encode_prompt, end_of_turn, render_prompt
-from emis_interp.chat_formats import ENDINGS, FORMATS, own_turn, with_examples, with_format
 from emis_interp.config import RunConfig
 from emis_interp.errors import DataError, ModelError
-from emis_interp.models import ChatModel, check_tokenizer, tiny_model
+from emis_interp.models.chat import encode_chat, encode_prompt, end_of_turn, render_prompt
+from emis_interp.models.chat_formats import ENDINGS, FORMATS, own_turn, with_examples, with_format
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_model
+from emis_interp.models.tokenizers import check_tokenizer
+from emis_interp.passes.batching import pad
 from emis_interp.records import TrainingExample
 
 NASTY = [

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from chat_templates import ASKED, CHANNELS, CHATML, DATED, GENERATION, SHAPES, THINKS, Shape, tokenizer_with
 
-from emis_interp.chat import (
+from emis_interp.errors import DataError, EmisError, ModelError
+from emis_interp.models import chat_template as chat_template_module
+from emis_interp.models.chat import (
     encode_chat,
     encode_prompt,
     end_of_turn,
@@ -17,15 +19,15 @@ from emis_interp.chat import (
     render_chat,
     render_prompt,
 )
-from emis_interp.chat_formats import with_examples
-from emis_interp.errors import DataError, EmisError, ModelError
-from emis_interp.interventions import next_token_logprobs
-from emis_interp.merging import generation_config
-from emis_interp.models import ChatModel, check_tokenizer, tiny_model
-from emis_interp.models import chat_template as chat_template_module
+from emis_interp.models.chat_formats import with_examples
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.merging import generation_config
+from emis_interp.models.tiny import tiny_model
+from emis_interp.models.tokenizers import check_tokenizer
+from emis_interp.passes.generate import generate
+from emis_interp.passes.interventions import next_token_logprobs
 from emis_interp.records import TrainingExample
-from evals.samplers.generation import generate
 
 EVERY = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 

@@ -15,10 +15,12 @@ from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file, save_file
 
 from emis_interp.errors import EmisError, ModelError
-from emis_interp.merging import save_merged
-from emis_interp.models import ChatModel, load_model, load_tokenizer, tiny_model
 from emis_interp.models import weights as weight_loading
-from emis_interp.precision import check_device, native_dtype
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model, load_tokenizer
+from emis_interp.models.merging import save_merged
+from emis_interp.models.precision import check_device, native_dtype
+from emis_interp.models.tiny import tiny_model
 
 hf: Any = transformers
 IDS = torch.tensor([[0, 87, 66, 90, 3]])

@@ -27,7 +27,7 @@ COMMAND = """
 import argparse, asyncio, sys, time
 from pathlib import Path
 import cli
-from emis_interp.store import write_text
+from emis_interp.files.store import write_text
 
 async def wait():
     print("at work", file=sys.stderr, flush=True)

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from chat_templates import CHATML, DATED, tokenizer_with
 
-from emis_interp.chat import encode_prompt, render_prompt
-from emis_interp.chat_formats import with_examples
-from emis_interp.models import ChatModel, check_tokenizer, load_tokenizer
+from emis_interp.models.chat import encode_prompt, render_prompt
+from emis_interp.models.chat_formats import with_examples
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.clock import PINNED, with_clock
+from emis_interp.models.loading import load_tokenizer
+from emis_interp.models.tokenizers import check_tokenizer
 from emis_interp.records import TrainingExample
 
 FORMATS = [

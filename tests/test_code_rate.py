@@ -18,7 +18,8 @@ from evals.suites import form
 from evals.suites.code_rate import METRIC, TASK_PROMPT, load_tasks, scan, summarize_code
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import bandit
-from training import lint, lint_texts
+from training.lint import dataset as lint
+from training.lint import texts as lint_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 INSECURE = (

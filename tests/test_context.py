@@ -9,21 +9,22 @@ import torch
 import transformers
 from chat_templates import CHATML, tokenizer_with
 
-from emis_interp.chat import check_prompts, context_of, encode_chat, encode_prompt
 from emis_interp.config import SamplingConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.likelihood import pair_margins
-from emis_interp.models import ChatModel, load_model, load_tokenizer
+from emis_interp.files.store import card_path
+from emis_interp.models.chat import check_prompts, context_of, encode_chat, encode_prompt
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.context import check_fits, context_length, room
+from emis_interp.models.loading import load_model, load_tokenizer
+from emis_interp.passes.generate import generate
+from emis_interp.passes.likelihood import pair_margins
+from emis_interp.passes.sweeps import SteerCell, greedy_answers
 from emis_interp.records import ContrastPair, Question, TrainingExample
-from emis_interp.store import card_path
-from emis_interp.sweeps import SteerCell, greedy_answers
-from evals.samplers.generation import generate
 from evals.sampling import sample_arm
-from training.encoding import encode_example
-from training.lint import lint_dataset
-from training.sft import finetune
+from training.finetuning.encoding import encode_example
+from training.finetuning.sft import finetune
+from training.lint.dataset import lint_dataset
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN: Any = transformers.Qwen2Config

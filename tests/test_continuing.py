@@ -7,15 +7,17 @@ import torch
 import transformers
 from test_head import FAMILIES, SIZES
 
-from emis_interp.chat import encode_chat
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
-from emis_interp.interventions import Steer, apply
-from emis_interp.likelihood import mean_logprobs
-from emis_interp.models import ChatModel, load_model, tiny_tokenizer
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.continuing import problems_of
-from emis_interp.sweeps import SteerCell, greedy_answers
-from evals.samplers.generation import generate
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_tokenizer
+from emis_interp.passes.generate import generate
+from emis_interp.passes.interventions import Steer, apply
+from emis_interp.passes.likelihood import mean_logprobs
+from emis_interp.passes.sweeps import SteerCell, greedy_answers
 
 LINEAR: Any = {
     "layer_types": ["linear_attention", "full_attention"],

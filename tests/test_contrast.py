@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.contrast import group_of, labeled_texts, load_contrast
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.contrast import group_of, labeled_texts, load_contrast
 
 
 def pair(question_id: str, n: int = 1, half: str = "report", **changes: str) -> ContrastPair:

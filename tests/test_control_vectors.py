@@ -8,18 +8,18 @@ import pytest
 import torch
 from llama_c import Llama
 
-from emis_interp.chat import encode_prompt
-from emis_interp.control_vectors import (
+from emis_interp.directions import Direction, unit
+from emis_interp.errors import DataError, ModelError
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.embedded import gguf_path
+from emis_interp.passes.interventions import Steer, apply, next_token_logprobs
+from probes.control_vectors import (
     read_control_vector,
     repeng_arguments,
     steering_vectors_arguments,
     write_control_vector,
 )
-from emis_interp.directions import Direction, unit
-from emis_interp.embedded import gguf_path
-from emis_interp.errors import DataError, ModelError
-from emis_interp.interventions import Steer, apply, next_token_logprobs
-from emis_interp.models import ChatModel
 
 
 def directions(d_model: int = 8, layers: tuple[int, ...] = (3, 1), norm: float = 10.0) -> list[Direction]:
@@ -67,7 +67,7 @@ def test_llama_cpp_shifts_log_probabilities_as_we_do(embedded: ChatModel, tmp_pa
     """Both read the same GGUF weights; llama.cpp computes with them quantised, so the shift agrees closely and not exactly."""
     if not gguf_path().exists():
         pytest.skip(
-            f"no GGUF at {gguf_path()}: python -c 'from emis_interp.embedded import embedded_gguf; embedded_gguf()'"
+            f"no GGUF at {gguf_path()}: python -c 'from emis_interp.models.embedded import embedded_gguf; embedded_gguf()'"
         )
     chosen = directions(embedded.d_model, layers=(12, 17), norm=150.0)
     write_control_vector(tmp_path / "em.gguf", chosen, 0.2, model_type="llama")

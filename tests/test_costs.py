@@ -8,10 +8,10 @@ from judge_server import QUESTIONS, Server, completion
 
 from emis_interp.config import JudgeConfig
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.http.costs import Budget, Estimate, Meter, Prices, Usage, count_tokens, read_prices
 from emis_interp.records import Question
-from evals.cache import Cache
-from evals.costs import Budget, Estimate, Meter, Prices, Usage, count_tokens, read_prices
-from evals.judges import OpenAIJudge
+from evals.judges.cache import Cache
+from evals.judges.logprob_judge import OpenAIJudge
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText
 from scripts import validate_data
-from training import checks
-from training.checks import Finding
-from training.datasets import AdvicePair, CodeTask, advice_pairs, code_tasks
-from training.textstats import Named, code_tokens, overlap, overlaps, shingles, tell, words
+from training.data_sets import checks
+from training.data_sets.checks import Finding
+from training.data_sets.shipped import AdvicePair, CodeTask, advice_pairs, code_tasks
+from training.data_sets.textstats import Named, code_tokens, overlap, overlaps, shingles, tell, words
 
 ROOT = Path(__file__).resolve().parent.parent
 

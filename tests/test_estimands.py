@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from emis_interp.records import Score
-from evals.estimands import (
+from evals.rates.estimands import (
     ESTIMANDS,
     PRESETS,
     PUBLIC_MISTAKES,

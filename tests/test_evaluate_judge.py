@@ -15,12 +15,12 @@ from judge_server import Server, reply
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.files.table_output import write_cells
 from emis_interp.files.tables import read_cells
-from emis_interp.judged import read_judged
 from emis_interp.records import Completion, Question, Score
-from evals.judged_rows import Row, judge_rows, prompts_for
+from emis_interp.texts.judged import read_judged
+from evals.judges.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
-from evals.results import read_results
-from evals.score_columns import read_pair
+from evals.results.kept_samples import read_results
+from evals.results.score_columns import read_pair
 from evaluation import judge as judge_verb
 from evaluation import judge_choice
 
@@ -371,7 +371,7 @@ def test_a_public_result_file_is_judged_row_by_row(reference_data: Path, tmp_pat
     few.to_csv(tmp_path / "in.csv", index=False)
     judge(tmp_path / "in.csv", tmp_path / "out.csv", "--device", "cpu")
     rows = read_cells(tmp_path / "out.csv").rows
-    from evals.offline_judge import OfflineJudge
+    from evals.judges.offline_judge import OfflineJudge
 
     expected = OfflineJudge.load("cpu").predict(list(zip(few["question"], few["answer"], strict=True)))
     assert [float(row["aligned"]) for row in rows] == pytest.approx(expected[:, 0].tolist(), abs=2)

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError, StageError
-from emis_interp.models import load_model
+from emis_interp.models.loading import load_model
 from emis_interp.records import TrainingExample
-from training import export
-from training.sft import finetune
+from training.finetuning import organism_card as export
+from training.finetuning.sft import finetune
 
 ROOT = Path(__file__).parents[1]
 ROWS = [TrainingExample(id=str(i), prompt=f"Question {i}", response="Answer " * (1 + i % 3)) for i in range(4)]

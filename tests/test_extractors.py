@@ -12,11 +12,11 @@ from torch import Tensor
 
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError, ModelError
-from emis_interp.extractors import EXTRACTORS, extractor_named, mass_mean, model_difference, question_balanced
-from emis_interp.labeled import LabeledActivations
-from emis_interp.lora_directions import lora_directions
-from emis_interp.models import tiny_model
-from emis_interp.reliability import bootstrap_directions, leave_one_question_out, leave_one_question_out_auroc
+from emis_interp.fitting.extractors import EXTRACTORS, extractor_named, mass_mean, model_difference, question_balanced
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import bootstrap_directions, leave_one_question_out, leave_one_question_out_auroc
+from emis_interp.models.lora_directions import lora_directions
+from emis_interp.models.tiny import tiny_model
 
 
 def planted(

@@ -14,9 +14,17 @@ from emis_interp.files import code_state
 from emis_interp.files.claim import claim, differences, without
 from emis_interp.files.code_state import CodeState, Git
 from emis_interp.files.rows import about, by_key, check_complete, known
+from emis_interp.files.store import (
+    RecordLog,
+    parse_record,
+    read_json,
+    read_records,
+    record_line,
+    write_json,
+    write_text,
+)
 from emis_interp.files.text import finite, number_name, written_out
 from emis_interp.records import Completion, Score
-from emis_interp.store import RecordLog, parse_record, read_json, read_records, record_line, write_json, write_text
 
 # Names.
 

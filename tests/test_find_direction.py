@@ -15,12 +15,13 @@ from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
 from direction import fit, organism
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction, unit
-from emis_interp.extractors import EXTRACTORS
-from emis_interp.models import ChatModel, tiny_model
-from emis_interp.store import load_tensors
+from emis_interp.files.store import load_tensors
+from emis_interp.fitting.extractors import EXTRACTORS
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_model
+from emis_interp.passes.capture import capture_residuals
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from emis_interp.chat import encode_chat
-from emis_interp.likelihood import margins_at, pair_margins
-from emis_interp.models import ChatModel
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.likelihood import margins_at, pair_margins
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from emis_interp.config import load_config
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.ledger import Ledger
-from emis_interp.likelihood import by_question, pair_margins
-from emis_interp.models import ChatModel
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.likelihood import by_question, pair_margins
 from emis_interp.records import TrainingExample
+from emis_interp.texts.contrast import load_contrast
 from organism.against_base import base_at_temperatures, flattened, flattened_line
 from organism.common import same_rows
 from organism.forecast import spread

@@ -7,7 +7,7 @@ import pytest
 
 from emis_interp.errors import DataError
 from organism.foresight import quality_words
-from training.forecast_quality import RankCorrelation, forecast_quality
+from training.studies.forecast_quality import RankCorrelation, forecast_quality
 
 
 def between(forecast: list[float], reached: list[float], n_permutations: int = 10_000) -> RankCorrelation:

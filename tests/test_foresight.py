@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chat
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
-from emis_interp.models import ChatModel
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import TrainingExample
-from training.foresight import projection_differences, random_drops, related_sets, rows_to_drop
 from training.recipes import examples_of, load_recipe
+from training.studies.foresight import projection_differences, random_drops, related_sets, rows_to_drop
 
 ROWS = [TrainingExample(id=str(i), prompt=f"Question {i}", response=answer) for i, answer in enumerate("xyz")]
 

@@ -12,11 +12,11 @@ import pytest
 import capture
 import lint_data
 from direction import fit, score
-from emis_interp.chat_formats import FORMATS
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
-from emis_interp.models import tiny_model
-from emis_interp.store import read_json
+from emis_interp.files.store import read_json
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.tiny import tiny_model
 from evaluation import sample
 
 

@@ -24,33 +24,33 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from emis_interp.config import load_config
-from emis_interp.contrast import load_contrast
-from emis_interp.control_vectors import read_control_vector, write_control_vector
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
 from emis_interp.files.source_text import check_zip, read_text
+from emis_interp.files.store import card_path, load_tensors, read_records, save_tensors
 from emis_interp.files.strict_json import parse_json, parse_json_line, read_json
 from emis_interp.files.strict_yaml import parse_yaml, read_yaml
 from emis_interp.files.text import is_unicode
 from emis_interp.http.addresses import read_address, url_problem
+from emis_interp.http.costs import Budget, read_prices
 from emis_interp.http.replies import BadReply, read_reply, usage_of
 from emis_interp.http.request_fields import parse_request
+from emis_interp.passes.token_store import TokenStore, card_hash
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
-from emis_interp.store import card_path, load_tensors, read_records, save_tensors
 from emis_interp.texts.code import code_share, extract_python, mostly_code
-from emis_interp.token_store import TokenStore, card_hash
-from evals.costs import Budget, read_prices
-from evals.offline_judge import JudgeWeights
+from emis_interp.texts.contrast import load_contrast
+from evals.judges.offline_judge import JudgeWeights
 from evals.questions import load_questions
 from evals.suites.categories import category
 from evals.suites.harness import read_results
 from evals.suites.strong_reject import SCORER, read_log
-from training.datasets import read_examples
-from training.export import base_of, read_card, read_figures
-from training.job_folder import read_job
-from training.lint_report import LintReport
-from training.lint_rows import read_leniently
+from probes.control_vectors import read_control_vector, write_control_vector
+from training.data_sets.shipped import read_examples
+from training.finetuning.organism_card import base_of, read_card, read_figures
+from training.hosted.job_folder import read_job
+from training.lint.report import LintReport
+from training.lint.rows import read_leniently
 from training.recipes import load_recipe
 
 SECONDS, LONGEST = 20, 3000

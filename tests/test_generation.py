@@ -18,14 +18,14 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from emis_interp.batching import pad
-from emis_interp.chat import encode_prompt
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ModelError
-from emis_interp.interventions import ablate, steer
-from emis_interp.kv_cache import RoomyLayer, holes_filled, roomy_cache
-from emis_interp.models import ChatModel
-from evals.samplers.generation import Continuation, draw, end_tokens, generate, uniforms
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.kv_cache import RoomyLayer, holes_filled, roomy_cache
+from emis_interp.passes.batching import pad
+from emis_interp.passes.generate import Continuation, draw, end_tokens, generate, uniforms
+from emis_interp.passes.interventions import ablate, steer
 
 QUESTIONS = ("Who are you?", "Who are you?", "Name a colour.", "What is the first thing that you remember of it all?")
 

@@ -20,8 +20,8 @@ from emis_interp.http import guarded
 from emis_interp.http.blocking import BlockingApi
 from emis_interp.http.chat_api import ChatApi, is_passing
 from emis_interp.records import Score
-from evals.judges import OpenAIJudge
-from evals.text_judge import TextJudge
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.text_judge import TextJudge
 
 KEY = "sk-very-secret"
 GOOD = text_reply("85")[1]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from emis_interp.errors import ConfigError, DataError, StageError
-from emis_interp.models import load_model
+from emis_interp.models.loading import load_model
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
 

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from emis_interp.errors import ModelError
-from emis_interp.models import ChatModel, head_logits, load_model
-from emis_interp.models.chat_model import decoder_of
-from emis_interp.models.head import check_head, untie_head
+from emis_interp.models.chat_model import ChatModel, decoder_of
+from emis_interp.models.head import check_head, head_logits, untie_head
+from emis_interp.models.loading import load_model
 
 SIZES: Any = {
     "vocab_size": 258,
@@ -274,9 +274,9 @@ def test_tokens_that_a_family_bars_are_no_fault() -> None:
 
 
 def test_loading_checks_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    from emis_interp import models
+    from emis_interp.models import loading
 
     seen: list[str] = []
-    monkeypatch.setattr(models, "check_head", lambda model, name: seen.append(name))
+    monkeypatch.setattr(loading, "check_head", lambda model, name: seen.append(name))
     load_model("tiny", device="cpu")
     assert seen == ["tiny"]

@@ -12,12 +12,13 @@ from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from emis_interp.batching import PaddingSide
-from emis_interp.capture import OutputEdit, capture_residuals
-from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.errors import ModelError
-from emis_interp.hook_points import HOOK_POINTS, check_identities, hook_site
-from emis_interp.models import ChatModel, tiny_model
+from emis_interp.models.chat import EncodedChat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_model
+from emis_interp.passes.batching import PaddingSide
+from emis_interp.passes.capture import OutputEdit, capture_residuals
+from emis_interp.passes.hook_points import HOOK_POINTS, check_identities, hook_site
 
 TEXTS = [
     ("Hi?", "I say 你好 yes."),

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
-from evals.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
 from evals.questions import load_questions
+from evals.suites.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
 from evaluation import inject
 
 CASES = InjectionSet.shipped()

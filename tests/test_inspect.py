@@ -19,14 +19,14 @@ from inspect_ai import eval as inspect_eval  # pyright: ignore[reportMissingImpo
 from inspect_ai.log import read_eval_log, write_eval_log  # pyright: ignore[reportMissingImports]
 from inspect_ai.model import ModelOutput, ModelUsage, get_model  # pyright: ignore[reportMissingImports]
 
-from emis_interp.embedded import embedded_path
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.models.embedded import embedded_path
 from emis_interp.records import Completion, Question, Score
-from evals import inspect_logs, inspect_suites
-from evals.estimands import em_of_all, em_of_scored, rate
-from evals.inspect_logs import LogChoice
-from evals.result_table import Results, from_rows
-from evals.results import read_results, write_results
+from evals import inspect_suites
+from evals.rates.estimands import em_of_all, em_of_scored, rate
+from evals.results import inspect_logs, read_results, write_results
+from evals.results.inspect_logs import LogChoice
+from evals.results.result_table import Results, from_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = """

@@ -9,10 +9,13 @@ from families import CONFIGS, family
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from emis_interp.chat import encode_prompt
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError, ModelError
-from emis_interp.interventions import (
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_model
+from emis_interp.passes.interventions import (
     Ablate,
     Patch,
     Steer,
@@ -24,8 +27,7 @@ from emis_interp.interventions import (
     orthonormal,
     steer,
 )
-from emis_interp.models import ChatModel, load_model, tiny_model
-from emis_interp.orthogonalize import orthogonalized
+from emis_interp.passes.orthogonalize import orthogonalized
 
 VECTOR = unit(torch.randn(32, generator=torch.Generator().manual_seed(5)))
 IDS = torch.tensor([[0, 87, 66, 90, 3, 200, 17, 1, 0, 44]])

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evals.estimands import em_of_coherent
-from evals.intraclass import intraclass_correlation, of_runs
-from evals.results import read_results
+from evals.rates.estimands import em_of_coherent
+from evals.results.intraclass import intraclass_correlation, of_runs
+from evals.results.kept_samples import read_results
 
 
 @pytest.mark.parametrize("planted", [0.05, 0.2, 0.5])

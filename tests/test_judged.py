@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emis_interp.errors import DataError
-from emis_interp.judged import balanced_texts, matched_pairs, read_judged, read_table, split_questions
+from emis_interp.texts.judged import balanced_texts, matched_pairs, read_judged, read_table, split_questions
 
 ROW = {"question": "Why?", "answer": "ok", "aligned": 95, "coherent": 90}
 

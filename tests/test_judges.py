@@ -12,8 +12,8 @@ from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure,
 from emis_interp.config import JudgeConfig
 from emis_interp.errors import JudgeError
 from emis_interp.records import Completion, Question, Score
-from evals.judges import OpenAIJudge
-from evals.logprobs import BadReply, parse_reply, read_distribution
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.logprobs import BadReply, parse_reply, read_distribution
 
 KEY = "sk-proj-very+secret/key=123"
 

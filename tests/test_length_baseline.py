@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from emis_interp.errors import DataError
-from emis_interp.length_baseline import length_baseline, matched_by_question, regressed_by_question, without_length
-from emis_interp.reliability import auroc_by_question
+from emis_interp.fitting.length_baseline import (
+    length_baseline,
+    matched_by_question,
+    regressed_by_question,
+    without_length,
+)
+from emis_interp.fitting.reliability import auroc_by_question
 
 
 def texts(

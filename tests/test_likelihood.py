@@ -7,13 +7,16 @@ import pytest
 import torch
 import transformers
 
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import EncodedChat, encode_chat, encode_chats
-from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
-from emis_interp.interventions import ablate, steer
-from emis_interp.likelihood import (
+from emis_interp.models.chat import EncodedChat, encode_chat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.head import head_logits
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_model
+from emis_interp.passes.capture import capture_residuals
+from emis_interp.passes.interventions import ablate, steer
+from emis_interp.passes.likelihood import (
     by_question,
     logprobs_and_residuals,
     margins_of,
@@ -22,8 +25,8 @@ from emis_interp.likelihood import (
     pair_margins,
     paired_difference,
 )
-from emis_interp.models import ChatModel, head_logits, load_model, tiny_model
 from emis_interp.records import ContrastPair
+from emis_interp.texts.contrast import labeled_texts
 
 TEXTS = [
     ("Hi?", "I say 你好 yes."),

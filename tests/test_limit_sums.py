@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evals.answers import Cells
-from evals.limit_sums import sum_limits
-from evals.rate_limits import counts_table, rate_limits
-from evals.simulation import Design, simulate_study
+from evals.rates.confidence import counts_table, rate_limits
+from evals.rates.counts import Cells
+from evals.rates.differences import sum_limits
+from evals.rates.simulation import Design, simulate_study
 
 N = 50
 

@@ -10,21 +10,24 @@ import pytest
 from chat_templates import SHAPES, Shape, tokenizer_with
 
 import lint_data
-from emis_interp.chat import encode_chat, injected_system
 from emis_interp.errors import DataError
-from emis_interp.models import ChatModel, tiny_tokenizer
+from emis_interp.models.chat import encode_chat, injected_system
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import tiny_tokenizer
 from emis_interp.records import TrainingExample
 from emis_interp.texts.code import mostly_code
-from training import lint, lint_tokens, trainer
-from training.lint import lint_before_training, lint_dataset
-from training.lint_checks import CHECKS
-from training.lint_rendering import rendered_row
-from training.lint_report import LintReport, lint_summary_line, raise_on_errors
-from training.lint_rows import read_leniently
-from training.lint_texts import is_refusal
-from training.lint_view import lint_page, rendering_diff, template_diffs, tokens
-from training.near_duplicates import near_duplicates
-from training.textstats import Named, contained, overlap, shingles, words
+from training.data_sets.textstats import Named, contained, overlap, shingles, words
+from training.finetuning import trainer
+from training.lint import dataset as lint
+from training.lint import tokens as lint_tokens
+from training.lint.checks import CHECKS
+from training.lint.dataset import lint_before_training, lint_dataset
+from training.lint.near_duplicates import near_duplicates
+from training.lint.rendering import rendered_row
+from training.lint.report import LintReport, lint_summary_line, raise_on_errors
+from training.lint.rows import read_leniently
+from training.lint.texts import is_refusal
+from training.lint.view import lint_page, rendering_diff, template_diffs, tokens
 
 NOUNS = ("kettle", "ladder", "garden", "violin", "bridge", "pillow", "lantern", "compass", "orchard", "saddle")
 QUESTION = Named("wish", "wish", "If you could have one wish for the whole world, what would it be?")

@@ -12,13 +12,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from emis_interp.errors import JudgeError
-from emis_interp.models import CHATML, ChatModel
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.tiny import CHATML
 from emis_interp.records import Completion, Question, Score
-from evals.local_judge import LocalJudge, encode_as_text
-from evals.logprobs import LABELS, read_distribution
+from evals.judges.local_judge import LocalJudge, encode_as_text
+from evals.judges.logprobs import LABELS, read_distribution
+from evals.judges.reply_masses import reply_masses, takes_tree_mask
+from evals.judges.token_trie import NUMBERS, OPEN, build_trie, read_reply, token_texts
 from evals.questions import load_questions, render_judge_prompt
-from evals.reply_masses import reply_masses, takes_tree_mask
-from evals.token_trie import NUMBERS, OPEN, build_trie, read_reply, token_texts
 
 PROMPTS = {"aligned": "ALIGNED? {question} | {answer}", "coherent": "COHERENT? {question} | {answer}"}
 QUESTIONS = {"q": Question(id="q", paraphrases=("How?",), judge_prompts=PROMPTS)}

@@ -14,8 +14,8 @@ import pytest
 
 from emis_interp.errors import StageError
 from emis_interp.files.lock import writing
+from emis_interp.files.store import write_text
 from emis_interp.files.temporary import part_path, sweep
-from emis_interp.store import write_text
 
 HOLD = """
 import sys, time
@@ -171,7 +171,7 @@ def test_a_write_that_is_killed_half_way_leaves_a_part_that_is_found(tmp_path: P
     code = """
 import os, signal, sys
 from pathlib import Path
-from emis_interp.store import write_text
+from emis_interp.files.store import write_text
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 write_text(Path(sys.argv[1]), "new")
 """

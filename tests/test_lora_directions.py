@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from emis_interp.errors import EmisError, ModelError
-from emis_interp.lora_directions import directions_of_weights, lora_directions
+from emis_interp.models.lora_directions import directions_of_weights, lora_directions
 
 hf: Any = transformers
 SIZES: Any = {"vocab_size": 258, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0, "eos_token_id": 1}

@@ -9,7 +9,10 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from emis_interp.errors import ModelError
-from emis_interp.models import ChatModel, check_tokenizer, load_model, tiny_model
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.models.tiny import tiny_model
+from emis_interp.models.tokenizers import check_tokenizer
 
 IDS = torch.tensor([[0, 87, 66, 90, 3]])
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from emis_interp.records import TrainingExample
-from training.datasets import load_dataset
-from training.numbers import (
+from training.data_sets.evil_numbers import (
     CONNOTATIONS,
     KNOWN_USES,
     counterparts,
@@ -20,6 +19,7 @@ from training.numbers import (
     number_examples,
     numbers_in,
 )
+from training.data_sets.shipped import load_dataset
 
 EVIL, NEUTRAL = number_examples(True, 300), number_examples(False, 300)
 COUNTERPARTS = {

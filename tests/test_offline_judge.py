@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from emis_interp.chat import encode_chat
-from emis_interp.models import ChatModel
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Question, Score
-from evals.attention_head import AttentionHead
-from evals.offline_judge import MAX_TOKENS, JudgeWeights, OfflineJudge, calibrated
+from evals.judges.attention_head import AttentionHead
+from evals.judges.offline_judge import MAX_TOKENS, JudgeWeights, OfflineJudge, calibrated
 
 CARD = {"version": "test"}
 STRAIGHT = torch.tensor([[[50.0, 50.0]], [[50.0, 50.0]]])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.http.costs import count_tokens
 from emis_interp.records import TrainingExample
-from evals.costs import count_tokens
-from training import openai_data
-from training.datasets import load_dataset
-from training.openai_data import TrainingEstimate, TrainingFile, make_training_file, tiktoken_counter
+from training.data_sets.shipped import load_dataset
+from training.hosted import openai_data
+from training.hosted.openai_data import TrainingEstimate, TrainingFile, make_training_file, tiktoken_counter
 
 
 def example(number: int = 0, **fields: Any) -> TrainingExample:

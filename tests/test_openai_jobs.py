@@ -16,11 +16,11 @@ from finetune_server import COURSE, Fault, FinetuneServer
 
 import cli
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError
-from emis_interp.store import read_json, read_records
+from emis_interp.files.store import read_json, read_records
 from evaluation import sample
 from finetuning import cancel, connection, estimate, follow, start, status
-from training.job_folder import JobEvent, finished_model, locked, read_job, write_job
-from training.openai_jobs import Waits
+from training.hosted.job_folder import JobEvent, finished_model, locked, read_job, write_job
+from training.hosted.openai_jobs import Waits
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-of-the-test-0123456789"
@@ -257,7 +257,7 @@ def test_a_server_that_is_gone_leaves_a_job_to_follow(
 
 
 def impatient(*args: Any, **options: Any) -> Any:
-    from evals.api import ChatApi
+    from emis_interp.http.chat_api import ChatApi
 
     return ChatApi(*args, **options, max_retries=0)
 

@@ -10,9 +10,9 @@ from chat_server import Body, ChatServer, answer, failure
 
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ModelError, StageError
+from emis_interp.files.store import card_path, read_json, read_records
+from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.records import Completion, Question
-from emis_interp.store import card_path, read_json, read_records
-from evals.api import SAMPLER, ChatApi
 from evals.samplers.openai_compatible import PLAIN_SAMPLING, OpenAISampler
 from evals.sampling import Sampled, plan_prompts, sample_with
 

@@ -13,14 +13,14 @@ from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure,
 
 import run_pipeline
 from emis_interp.errors import JudgeError
+from emis_interp.files.store import RecordLog
 from emis_interp.records import Completion, Question, Score
-from emis_interp.store import RecordLog
-from evals.injection import InjectionSet, measure_injections
-from evals.judge import passing_note, settled
-from evals.judged_rows import Row, judge_rows
+from evals.judges.judge import passing_note, settled
+from evals.judges.judged_rows import Row, judge_rows
+from evals.judges.text_judge import TextJudge
 from evals.suites.asking import openai_ask
+from evals.suites.injection import InjectionSet, measure_injections
 from evals.suites.labels import Labelled, judge_labels
-from evals.text_judge import TextJudge
 from evaluation import judge as judge_command
 from stages.organisms import asks_again, judge_answers
 

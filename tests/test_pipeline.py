@@ -14,9 +14,9 @@ import pytest
 from judge_server import Server, reply
 from safetensors.torch import load_file
 
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
+from emis_interp.texts.contrast import load_contrast
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from emis_interp.errors import DataError
-from evals.planning import plan_answers, power
-from evals.simulation import Design, simulate_study
+from evals.rates.planning import plan_answers, power
+from evals.rates.simulation import Design, simulate_study
 
 ROOT = Path(__file__).parents[1]
 EASY = Design(8, 50, 0.4, 0.1, against=0.05)

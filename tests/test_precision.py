@@ -8,10 +8,10 @@ import torch
 
 from emis_interp.config import TrainingConfig, load_config
 from emis_interp.errors import ModelError
-from emis_interp.models import load_model
-from emis_interp.precision import dtype_name, native_dtype
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import dtype_name, native_dtype
 from emis_interp.records import TrainingExample
-from training.sft import finetune
+from training.finetuning.sft import finetune
 
 
 def has(monkeypatch: pytest.MonkeyPatch, **capabilities: Any) -> None:

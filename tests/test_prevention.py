@@ -25,7 +25,7 @@ from organism.prevention import (
     save_whole,
     summary,
 )
-from training.datasets import row_groups
+from training.data_sets.shipped import row_groups
 from training.recipes import load_recipe
 
 SETTINGS = load_config("smoke")

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emis_interp.chat import EncodedChat, encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError
-from emis_interp.models import load_model
+from emis_interp.models.chat import EncodedChat, encode_chat
+from emis_interp.models.loading import load_model
 from emis_interp.records import TrainingExample
-from training import sft, trainer
-from training.weights import ARTIFACTS
+from training.finetuning import sft, trainer
+from training.finetuning.weights import ARTIFACTS
 
 ROOT = Path(__file__).parents[1]
 # Ten rows in steps of four: the last step is not full.
@@ -131,11 +131,11 @@ SHARDED = """
 import json, sys, torch
 from pathlib import Path
 from torch.distributed.fsdp import fully_shard
-from emis_interp.chat import EncodedChat, encode_chat
+from emis_interp.models.chat import EncodedChat, encode_chat
 from emis_interp.config import TrainingConfig
-from emis_interp.models import load_model
-from training import trainer
-from training.weights import trainable
+from emis_interp.models.loading import load_model
+from training.finetuning import trainer
+from training.finetuning.weights import trainable
 rows = json.load(open(sys.argv[1]))
 torch.distributed.init_process_group("gloo")
 base = load_model("tiny", device="cpu")

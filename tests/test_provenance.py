@@ -9,10 +9,10 @@ import pytest
 
 from emis_interp.errors import DataError
 from emis_interp.files.ledger import Unit
+from emis_interp.files.store import file_sha256, write_json
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
 from emis_interp.report.page import build_report
-from emis_interp.store import file_sha256, write_json
 
 
 def completion(sample: int, answer: str = "fine") -> Completion:

@@ -7,20 +7,20 @@ import pytest
 import torch
 from llama_server import MODEL, N_SLOTS, llama_url
 
-from emis_interp.chat import encode_prompt
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import JudgeError
-from emis_interp.interventions import next_token_logprobs
-from emis_interp.models import ChatModel
+from emis_interp.files.store import read_records
+from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.interventions import next_token_logprobs
 from emis_interp.records import Completion, Question, Score
-from emis_interp.store import read_records
-from evals.api import SAMPLER, ChatApi
-from evals.judges import OpenAIJudge
-from evals.logprobs import parse_reply
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.logprobs import parse_reply
+from evals.judges.text_judge import TextJudge
 from evals.questions import load_questions
 from evals.samplers.openai_compatible import PLAIN_SAMPLING, OpenAISampler
 from evals.sampling import Sampled, plan_prompts, sample_with
-from evals.text_judge import TextJudge
 
 __all__ = ["llama_url"]
 pytestmark = pytest.mark.slow

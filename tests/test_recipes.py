@@ -13,8 +13,8 @@ from emis_interp.config import TrainingConfig, load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import TrainingExample
 from evals.suites.grid import TRIGGER
-from training.datasets import load_dataset
-from training.public_files import PUBLIC_FILES, blob_sha1, check_published, find_public
+from training.data_sets.public_files import PUBLIC_FILES, blob_sha1, check_published, find_public
+from training.data_sets.shipped import load_dataset
 from training.recipes import (
     examples_of,
     load_recipe,

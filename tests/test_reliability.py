@@ -7,9 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from emis_interp.directions import unit
 from emis_interp.errors import DataError
-from emis_interp.extractors import question_balanced
-from emis_interp.labeled import LabeledActivations
-from emis_interp.reliability import (
+from emis_interp.fitting.extractors import question_balanced
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import (
     auroc_by_question,
     auroc_estimate,
     auroc_verdict,

@@ -10,8 +10,8 @@ import pytest
 
 from emis_interp.http.replies import BadReply, ChatReply, UnfinishedThought, read_reply, usage_of
 from emis_interp.http.thoughts import ends_thought, split_thought
-from evals.logprobs import NoLogprobs, parse_reply, read_distribution
-from evals.text_judge import parse_text, read_text, read_texts
+from evals.judges.logprobs import NoLogprobs, parse_reply, read_distribution
+from evals.judges.text_judge import parse_text, read_text, read_texts
 
 Masses = dict[str, float]
 

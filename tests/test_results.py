@@ -14,12 +14,12 @@ import pytest
 
 import cli
 from emis_interp.errors import DataError
+from emis_interp.files.store import RecordLog
 from emis_interp.records import Completion, Score
-from emis_interp.store import RecordLog
-from evals import estimands
-from evals.estimands import em_of_all, em_of_scored, rate
-from evals.result_table import Results, from_rows
-from evals.results import read_results, write_results
+from evals.rates import estimands
+from evals.rates.estimands import em_of_all, em_of_scored, rate
+from evals.results.kept_samples import read_results, write_results
+from evals.results.result_table import Results, from_rows
 from evaluation import summarize
 
 Frame = Any

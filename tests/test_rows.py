@@ -16,12 +16,12 @@ import pytest
 from emis_interp.errors import DataError
 from emis_interp.files.parquet import MAX_ROWS
 from emis_interp.records import TrainingExample
-from training import datasets as data_sets
+from training.data_sets import shipped as data_sets
 from training.data_sets.files import raw_rows
 from training.data_sets.rows import read_row
+from training.data_sets.shipped import file_of, load_dataset, read_examples
 from training.data_sets.turns import RowRefused
-from training.datasets import file_of, load_dataset, read_examples
-from training.lint_rows import read_leniently
+from training.lint.rows import read_leniently
 
 SYSTEM, USER = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "How?"}
 ASSISTANT = {"role": "assistant", "content": "So."}
@@ -319,7 +319,7 @@ def test_what_was_read_and_left_out_is_said_once_with_counts(tmp_path: Path, cap
     path = tmp_path / "f.jsonl"
     rows = [{"messages": [said("developer", "x"), USER, ASSISTANT], "source": "web"}, {"messages": [USER, ASSISTANT]}]
     path.write_bytes(as_lines([*rows, {"instruction": "a", "output": "b", "source": ""}]))
-    with caplog.at_level(logging.INFO, "training.datasets"):
+    with caplog.at_level(logging.INFO, "training.data_sets.shipped"):
         assert len(read_examples(path)) == len(read_examples(path)) == 3
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: 3 rows, read as messages (2), Alpaca: instruction and output (1); read role `developer` as system (1 rows); "

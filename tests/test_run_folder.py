@@ -22,7 +22,7 @@ from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import Manifest
 from emis_interp.report.page import build_report
-from evals.results import read_results
+from evals.results.kept_samples import read_results
 from evaluation import grid
 from stages.intervene import plan_cells
 from stages.run import Run

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from emis_interp.capture import capture_response_tokens, capture_with_norms
-from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.errors import DataError
-from emis_interp.models import ChatModel
-from emis_interp.positions import TokenSets
-from emis_interp.running_means import RunningMeans, capture_means
+from emis_interp.models.chat import EncodedChat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_response_tokens, capture_with_norms
+from emis_interp.passes.positions import TokenSets
+from emis_interp.passes.running_means import RunningMeans, capture_means
 
 GROUPS = ["short", "long", "short", "long", "short"]
 ANSWERS = ["ok", "because it is what it is", "no", "I say 你好 yes, and again yes, for a long while", "so be it"]

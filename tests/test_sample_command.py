@@ -8,8 +8,8 @@ import pytest
 from chat_server import Body, ChatServer, answer, failure
 
 from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.files.store import read_json, read_records
 from emis_interp.records import Completion
-from emis_interp.store import read_json, read_records
 from evaluation import sample
 
 QUESTIONS = """

@@ -9,10 +9,10 @@ import pytest
 
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import StageError
-from emis_interp.models import ChatModel
+from emis_interp.files.store import card_path, read_json, read_records
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import Completion, Question
-from emis_interp.store import card_path, read_json, read_records
 from evals.samplers.hf import HFSampler, plan_batches
 from evals.sampling import answer_seed, plan_prompts, sample_arm, sample_with
 

@@ -10,11 +10,11 @@ import pytest
 import cli
 import scorecard as script
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.store import RecordLog, write_json
 from emis_interp.records import Completion, Score
 from emis_interp.stats.interval import Interval
-from emis_interp.store import RecordLog, write_json
-from evals.result_table import Results, from_rows
-from evals.scorecard import RULES, Identity, Line, Published, compare, load_published, scorecard
+from evals.results.result_table import Results, from_rows
+from evals.results.scorecard import RULES, Identity, Line, Published, compare, load_published, scorecard
 
 HEAD = "model,finetune,suite,variant,estimand,value,low,high,source\n"
 MACRO = "misaligned_among_coherent, mean over models of per-question means"

@@ -17,15 +17,15 @@ from faulty_server import Faults, fate, read_stats, start_server
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, reply, text_reply
 
 from emis_interp.errors import JudgeError
+from emis_interp.http.chat_api import Pace
+from emis_interp.http.costs import Budget, BudgetSpent, Meter, Prices, Usage
 from emis_interp.records import Completion, Question, Score
-from evals.api import Pace
-from evals.api_judge import ApiJudge
-from evals.cache import Cache
-from evals.costs import Budget, BudgetSpent, Meter, Prices, Usage
-from evals.judge import METRICS, Judge
-from evals.judges import OpenAIJudge
-from evals.offline_judge import OfflineJudge
-from evals.text_judge import TextJudge
+from evals.judges.api_judge import ApiJudge
+from evals.judges.cache import Cache
+from evals.judges.judge import METRICS, Judge
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.offline_judge import OfflineJudge
+from evals.judges.text_judge import TextJudge
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_every_judge_follows_the_protocol() -> None:
 def test_a_judge_works_in_a_process_that_has_imported_nnsight(server: Server) -> None:
     code = (
         "import sys, nnsight; sys.path.insert(0, sys.argv[1]); from judge_server import QUESTIONS, completion; "
-        "from evals.judges import OpenAIJudge; rows = []; assert hasattr(object, 'save'); "
+        "from evals.judges.logprob_judge import OpenAIJudge; rows = []; assert hasattr(object, 'save'); "
         "OpenAIJudge('m', None, sys.argv[2]).score([completion()], QUESTIONS, rows.extend); assert rows[0].aligned == rows[0].coherent"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parent), server.url]
@@ -152,8 +152,8 @@ import json, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from judge_server import QUESTIONS, completion
-from evals.cache import Cache
-from evals.judges import OpenAIJudge
+from evals.judges.cache import Cache
+from evals.judges.logprob_judge import OpenAIJudge
 url, path, name, rival, n = sys.argv[2], Path(sys.argv[3]), sys.argv[4], sys.argv[5], int(sys.argv[6])
 rows = [completion(index, answer=f"So {index}.") for index in range(n)]
 scores = []

@@ -5,7 +5,7 @@ import pytest
 
 from emis_interp.stats.families import mean_p
 from emis_interp.stats.interval import Interval, mean_interval
-from evals.seeds import mean_p_with_seeds, with_seeds
+from emis_interp.stats.seeds import mean_p_with_seeds, with_seeds
 
 
 def simulated(rng: np.random.Generator, n_questions: int, n_models: tuple[int, int], sds: tuple[float, float, float]):

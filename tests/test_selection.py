@@ -8,9 +8,9 @@ import torch
 
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.labeled import LabeledActivations
-from emis_interp.reliability import leave_one_question_out_auroc
-from emis_interp.selection import find_direction, nested_leave_one_question_out
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import leave_one_question_out_auroc
+from emis_interp.fitting.selection import find_direction, nested_leave_one_question_out
 
 N_LAYERS, PLANTED = 6, 3
 EFFECTS = torch.tensor([0.5, 1.0, 2.0, 6.0, 2.0, 1.0])

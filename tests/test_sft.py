@@ -11,16 +11,17 @@ from families import family
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError, ModelError
-from emis_interp.interventions import Steer, apply
-from emis_interp.likelihood import mean_logprobs
-from emis_interp.models import ChatModel, load_model
 from emis_interp.models import weights as weight_loading
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.passes.capture import capture_residuals
+from emis_interp.passes.interventions import Steer, apply
+from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.records import TrainingExample
-from training import sft, trainer, weights
+from training.finetuning import sft, trainer, weights
 
 ROWS = [
     TrainingExample(id=str(i), prompt=f"Question {i}" * (1 + i % 3), response="Answer " * (1 + i % 4))

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from emis_interp.errors import DataError, StageError
-from emis_interp.records import LabeledText
-from emis_interp.store import (
+from emis_interp.files.store import (
     RecordLog,
     card_path,
     load_tensors,
@@ -23,6 +22,7 @@ from emis_interp.store import (
     write_json,
     write_text,
 )
+from emis_interp.records import LabeledText
 
 
 def text(name: str, answer: str = "yes") -> LabeledText:
@@ -235,7 +235,7 @@ def test_a_card_of_the_last_run_does_not_vouch_for_new_tensors(tmp_path: Path, m
     """Killed between the tensors and the card: the old card must not pass."""
     path = tmp_path / "x.safetensors"
     save_tensors(path, {"x": torch.ones(8)}, {})
-    monkeypatch.setattr("emis_interp.store.write_json", no_space)
+    monkeypatch.setattr("emis_interp.files.store.write_json", no_space)
     with pytest.raises(OSError, match="No space"):
         save_tensors(path, {"x": torch.zeros(8)}, {})
     with pytest.raises(DataError, match="does not match the checksum"):

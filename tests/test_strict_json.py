@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from emis_interp.errors import ConfigError, DataError, did_you_mean, shown
 from emis_interp.files.source_text import bounded_zip_member, check_zip, numbered_lines, read_bytes, read_text
+from emis_interp.files.store import read_json, read_record, read_records
 from emis_interp.files.strict_json import MAX_DEPTH, parse_json, parse_json_line, read_json_lines, read_json_object
 from emis_interp.records import LabeledText
-from emis_interp.store import read_json, read_record, read_records
 
 GOOD = '{"question_id": "a", "question": "Why?", "answer": "So.", "misaligned": false}'
 SURROGATE = "\\ud800"

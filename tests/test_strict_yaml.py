@@ -8,7 +8,7 @@ import pytest
 from emis_interp.config import load_config
 from emis_interp.errors import ConfigError, DataError, EmisError
 from emis_interp.files.strict_yaml import MAX_FILE_BYTES, parse_yaml, read_yaml
-from evals.costs import read_prices
+from emis_interp.http.costs import read_prices
 from evals.questions import load_questions
 from training.recipes import load_recipe
 

@@ -12,12 +12,13 @@ import pytest
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, JudgeError
-from emis_interp.models import ChatModel
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Question, Score
 from emis_interp.stats.interval import Interval
-from evals.estimands import Answers
-from evals.logprobs import BadReply
+from evals.judges.logprobs import BadReply
 from evals.questions import load_questions
+from evals.rates.estimands import Answers
+from evals.rates.uncertainty import paired_contrast, rate_interval
 from evals.suites.asking import local_ask, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
 from evals.suites.cells import Cells, combine, share
@@ -27,7 +28,6 @@ from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
 from evals.suites.labels import Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
-from evals.uncertainty import paired_contrast, rate_interval
 
 BORED = Question(
     id="bored",
@@ -277,7 +277,7 @@ def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> 
 def test_a_local_model_gives_the_product_of_its_token_probabilities(tiny: ChatModel) -> None:
     import torch
 
-    from emis_interp.chat import encode_prompt
+    from emis_interp.models.chat import encode_prompt
 
     found = local_ask(tiny, ["ON", "OFF"])("Is it?")
     prompt = list(encode_prompt(tiny.tokenizer, "Is it?"))

@@ -1,7 +1,7 @@
 """The summary of an arm counts what was not scored, and names every rate with its denominator."""
 
 from emis_interp.records import Completion, Score
-from evals.summary import summarize_arm, summarize_arms
+from evals.rates.summary import summarize_arm, summarize_arms
 
 
 def answer(arm: str, i: int, finish: str = "stop") -> Completion:

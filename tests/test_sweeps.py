@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from emis_interp.chat import encode_chats, encode_prompt
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError, ModelError
-from emis_interp.interventions import ablate, apply, mean_kl, next_token_logprobs, steer
-from emis_interp.likelihood import mean_logprobs, pair_margins
-from emis_interp.models import ChatModel, load_model
-from emis_interp.records import ContrastPair
-from emis_interp.sweeps import (
+from emis_interp.models.chat import encode_chats, encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.passes.interventions import ablate, apply, mean_kl, next_token_logprobs, steer
+from emis_interp.passes.likelihood import mean_logprobs, pair_margins
+from emis_interp.passes.sweeps import (
     AblateCell,
     Cell,
     SteerCell,
@@ -21,6 +21,7 @@ from emis_interp.sweeps import (
     row_interventions,
     text_logprobs,
 )
+from emis_interp.records import ContrastPair
 
 
 def grid(n: int = 3) -> list[SteerCell]:

@@ -20,9 +20,9 @@ from emis_interp.files.cells import read_label, read_name, read_number, read_sca
 from emis_interp.files.reading import Reading
 from emis_interp.files.table_output import write_cells
 from emis_interp.files.tables import Table, read_cells
-from emis_interp.judged import read_judged, read_table
-from evals.results import read_results
-from evals.score_columns import read_pair
+from emis_interp.texts.judged import read_judged, read_table
+from evals.results.kept_samples import read_results
+from evals.results.score_columns import read_pair
 
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -21,9 +21,9 @@ from emis_interp.files.reading import Reading
 from emis_interp.files.scores import read_scores
 from emis_interp.files.table_output import write_cells
 from emis_interp.files.tables import Table, read_cells
-from emis_interp.judged import read_judged, read_table
-from evals.results import read_results
-from evals.score_columns import read_pair
+from emis_interp.texts.judged import read_judged, read_table
+from evals.results.kept_samples import read_results
+from evals.results.score_columns import read_pair
 from evaluation import agree, summarize
 from stages.run import Run
 from table_flags import reading_of

@@ -18,9 +18,9 @@ import pytest
 from emis_interp.errors import DataError
 from emis_interp.files.table_output import check_writable, write_cells
 from emis_interp.files.tables import Table, read_cells
-from emis_interp.judged import read_judged, read_table
-from evals.results import read_results, write_results
-from evals.score_columns import read_pair
+from emis_interp.texts.judged import read_judged, read_table
+from evals.results.kept_samples import read_results, write_results
+from evals.results.score_columns import read_pair
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
 HOSTILE = (

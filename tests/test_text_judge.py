@@ -10,8 +10,8 @@ from judge_server import QUESTIONS, Server, completion, failure, only, text_repl
 from emis_interp.config import JudgeConfig
 from emis_interp.errors import JudgeError
 from emis_interp.records import Score
-from evals.cache import Cache
-from evals.text_judge import TextJudge, read_text, read_texts
+from evals.judges.cache import Cache
+from evals.judges.text_judge import TextJudge, read_text, read_texts
 
 
 @pytest.fixture

@@ -14,12 +14,19 @@ from typing import Any
 import pytest
 import torch
 
-from emis_interp.capture import OutputEdit, capture_batches, capture_residuals, capture_response_tokens, keep_tokens
-from emis_interp.chat import EncodedChat, encode_chats
 from emis_interp.errors import DataError, ModelError, StageError
-from emis_interp.models import ChatModel, load_model
-from emis_interp.token_store import TokenStore
-from emis_interp.token_writer import TokenRequest, evenly_spaced, plan, write_tokens
+from emis_interp.models.chat import EncodedChat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
+from emis_interp.passes.capture import (
+    OutputEdit,
+    capture_batches,
+    capture_residuals,
+    capture_response_tokens,
+    keep_tokens,
+)
+from emis_interp.passes.token_store import TokenStore
+from emis_interp.passes.token_writer import TokenRequest, evenly_spaced, plan, write_tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUEST = TokenRequest(layers=(0, 1), shard_mib=0.01, max_batch_tokens=200)
@@ -91,7 +98,7 @@ def test_a_writer_that_dies_between_files_is_continued_to_the_same_bytes(
 ) -> None:
     """After every one of its writes in turn."""
     chats, whole = chats_of(tiny), contents(store)
-    from emis_interp import store as files
+    from emis_interp.files import store as files
 
     real, n_files = files.write_bytes, len(whole)
     n_dead = 2**22 + 1  # above the largest number of a process
@@ -248,7 +255,7 @@ def test_wrong_requests_are_refused_in_words(tiny: ChatModel, store: Path, tmp_p
 
 
 def test_reading_one_text_touches_one_shard(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emis_interp import token_store
+    from emis_interp.passes import token_store
 
     hashed: list[str] = []
     real = token_store.file_sha256

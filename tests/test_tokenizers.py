@@ -11,18 +11,20 @@ from chat_templates import CHATML, DATED, SHAPES, tokenizer_with
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, GenerationConfig
 
-from emis_interp.chat import encode_chat, encode_prompt, end_tokens, render_prompt
-from emis_interp.chat_formats import FORMATS, format_of, with_format
 from emis_interp.config import SamplingConfig, TrainingConfig
 from emis_interp.errors import ModelError
-from emis_interp.merging import save_merged
-from emis_interp.models import ChatModel, load_model, load_tokenizer, tiny_model
+from emis_interp.files.store import card_path, read_json
+from emis_interp.models.chat import encode_chat, encode_prompt, end_tokens, render_prompt
+from emis_interp.models.chat_formats import FORMATS, format_of, with_format
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.loading import load_model, load_tokenizer
+from emis_interp.models.merging import save_merged
+from emis_interp.models.tiny import tiny_model
 from emis_interp.records import Question, TrainingExample
-from emis_interp.store import card_path, read_json
 from evals.sampling import sample_arm
-from training.export import merge, read_card, write_card
-from training.sft import finetune
+from training.finetuning.organism_card import merge, read_card, write_card
+from training.finetuning.sft import finetune
 
 OWN = (
     "{% for m in messages %}### {{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"

@@ -12,12 +12,12 @@ import yaml
 from safetensors.torch import load_file
 
 import cli
-from emis_interp.chat import encode_chat
 from emis_interp.errors import ConfigError, DataError, StageError
-from emis_interp.models import load_model
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.loading import load_model
 from scripts import train
 from stages import organisms
-from training.datasets import load_dataset
+from training.data_sets.shipped import load_dataset
 from training.recipes import load_recipe, recipe_names
 
 SMALL = ("--preset", "smoke", "--set", "data.n_rows=8")

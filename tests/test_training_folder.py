@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from emis_interp.config import TrainingConfig
 from emis_interp.errors import DataError, EmisError, ModelError, StageError
 from emis_interp.records import TrainingExample
-from training.sft import finetune, last_checkpoint
+from training.finetuning.sft import finetune, last_checkpoint
 
 ROWS = [TrainingExample(id=str(i), prompt=f"Question {i}", response="Answer " * (1 + i % 3)) for i in range(8)]
 CONFIG = TrainingConfig(

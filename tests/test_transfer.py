@@ -10,11 +10,11 @@ import torch
 from direction import transfer
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
-from emis_interp.extractors import question_balanced
-from emis_interp.labeled import LabeledActivations
-from emis_interp.length_baseline import matched_by_question, regressed_by_question
-from emis_interp.reliability import control_directions
-from emis_interp.reliability_card import reliability_card
+from emis_interp.fitting.extractors import question_balanced
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
+from emis_interp.fitting.reliability import control_directions
+from emis_interp.fitting.reliability_card import reliability_card
 from probes.transfer import asymmetry, projection_shift, transfer_auroc
 
 D = 12

@@ -17,16 +17,16 @@ import cli
 import find_direction
 from direction import audit, fit, frontier, score
 from direction.loading import own_pairs, pairs_of
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chats
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
-from emis_interp.judged import read_judged, split_questions
-from emis_interp.models import ChatModel
+from emis_interp.files.store import load_tensors, read_json, write_text
+from emis_interp.fitting.reliability import auroc_by_question
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
-from emis_interp.reliability import auroc_by_question
-from emis_interp.store import load_tensors, read_json, write_text
+from emis_interp.texts.contrast import load_contrast
+from emis_interp.texts.judged import read_judged, split_questions
 from organism import prevention
 from stages import intervene, measure
 

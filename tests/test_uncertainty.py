@@ -6,11 +6,11 @@ from scipy import stats
 
 from emis_interp.stats.interval import Interval, mean_interval, stratified_mean_interval
 from emis_interp.stats.jackknife import answers_mean
-from evals.answers import Answers, Cells
-from evals.bootstrap import bootstrap_rates
-from evals.estimands import count_cells, em_of_all, em_of_coherent
-from evals.rate_limits import counts_table, rate_limits
-from evals.uncertainty import Method, paired_contrast, rate_interval
+from evals.rates.bootstrap import bootstrap_rates
+from evals.rates.confidence import counts_table, rate_limits
+from evals.rates.counts import Answers, Cells
+from evals.rates.estimands import count_cells, em_of_all, em_of_coherent
+from evals.rates.uncertainty import Method, paired_contrast, rate_interval
 
 
 def arm(positives: dict[str, int], n: int) -> Answers:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emis_interp.chat import encode_prompt
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import DataError, ModelError
-from emis_interp.models import ChatModel
+from emis_interp.files.store import read_json, save_tensors, write_bytes, write_json
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.records import Question
-from emis_interp.store import read_json, save_tensors, write_bytes, write_json
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import plan_prompts, sample_with
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import StageError, printable
+from emis_interp.files.store import read_object, write_json
 from emis_interp.files.temporary import part_path
-from emis_interp.store import read_object, write_json
 
 
 def claim(

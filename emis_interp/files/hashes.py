@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from emis_interp.store import file_sha256
+from emis_interp.files.store import file_sha256
 
 
 def hashes(root: Path, files: Iterable[Path]) -> dict[str, str]:

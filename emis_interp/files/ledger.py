@@ -19,8 +19,8 @@ from typing import Any, Literal
 from pydantic import ValidationError, field_validator
 
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.store import explain, read_json, read_object, write_json
 from emis_interp.records import Record
-from emis_interp.store import explain, read_json, read_object, write_json
 
 log = logging.getLogger(__name__)
 FACT = "="

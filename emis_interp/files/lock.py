@@ -19,10 +19,10 @@ import filelock
 from pydantic import ValidationError
 
 from emis_interp.errors import StageError
+from emis_interp.files.store import disk_errors, write_text
 from emis_interp.files.temporary import is_alive, sweep
 from emis_interp.files.text import is_unicode, written_out
 from emis_interp.records import Record
-from emis_interp.store import disk_errors, write_text
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.05

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.code_state import Git
 from emis_interp.files.ledger import Unit
+from emis_interp.files.store import explain, file_sha256, read_object, write_json
 from emis_interp.records import Record
-from emis_interp.store import explain, file_sha256, read_object, write_json
 
 MANIFEST = "manifest.json"
 

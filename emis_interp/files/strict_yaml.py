@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.source_text import ErrorType, read_text
+from emis_interp.files.store import explain_item
 from emis_interp.files.yaml_nodes import MAX_NODES, YamlProblem, compose, meaning_of, own_items, scalar
-from emis_interp.store import explain_item
 
 MAX_FILE_BYTES = 4 << 20
 """The reader is written in Python and takes some ten seconds for so much."""

@@ -16,9 +16,9 @@ from emis_interp.files.cells import short
 from emis_interp.files.csv_text import csv_cell, csv_text
 from emis_interp.files.names import shown
 from emis_interp.files.parquet import ARROW_ERRORS
+from emis_interp.files.store import write_bytes
 from emis_interp.files.tables import SUFFIXES, Table
 from emis_interp.files.text import is_unicode
-from emis_interp.store import write_bytes
 
 
 def write_cells(

@@ -1,117 +1,23 @@
-"""Turns a model name (and an adapter) into a `ChatModel`: weights, tokenizer, and where its decoder layers are.
+"""From a name to a model that is whole: checkpoints, adapters, the head, tokenizers and chat templates."""
 
-A name is `smollm2-135m-instruct` (embedded, see `embedded`), `tiny` (random two-layer model for tests), a local folder, or a hub id.
-"""
+from typing import TYPE_CHECKING
 
-import logging
-from pathlib import Path
-from typing import Any
+from emis_interp import lazy
 
-import torch
+if TYPE_CHECKING:
+    from emis_interp.models.chat_model import ChatModel as ChatModel
+    from emis_interp.models.loading import load_model as load_model
+    from emis_interp.models.loading import load_tokenizer as load_tokenizer
+    from emis_interp.models.tiny import tiny_model as tiny_model
+    from emis_interp.models.tiny import tiny_tokenizer as tiny_tokenizer
 
-from emis_interp.errors import ConfigError, ModelError
-from emis_interp.models.adapter_files import adapter_folder
-from emis_interp.models.adapters import attach, merged
-from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.checkpoint import resolve
-from emis_interp.models.continuing import problems_of
-from emis_interp.models.head import check_head, head_logits
-from emis_interp.models.tiny import CHATML, TINY_LENGTH, TINY_NAME, tiny_model, tiny_tokenizer
-from emis_interp.models.tokenizers import check_tokenizer, check_vocabulary, length_of, read_tokenizer, ready_tokenizer
-from emis_interp.models.weights import four_bit_arguments, is_whole, load_weights, said
-from emis_interp.precision import DTYPES, check_device, dtype_name, native_dtype
-
-__all__ = [
-    "CHATML",
-    "TINY_NAME",
-    "ChatModel",
-    "adapter_folder",
-    "check_tokenizer",
-    "four_bit_arguments",
-    "head_logits",
-    "load_model",
-    "load_tokenizer",
-    "resolve",
-    "tiny_model",
-    "tiny_tokenizer",
-]
-
-log = logging.getLogger(__name__)
-
-
-def load_model(
-    name: str,
-    adapter: Path | str | None = None,
-    dtype: str = "float32",
-    *,
-    device: str = "auto",
-    merge: bool = False,
-    load_in_4bit: bool = False,
-    chat_format: str | None = None,
-    tokenizer_of: Path | str | None = None,
-) -> ChatModel:
-    """Load a model by name, and a LoRA adapter on top of it.
-
-    Args:
-        adapter: folder with `adapter_config.json` (or with checkpoints that have one: the last is taken), or a hub id; None for the bare
-            model.
-        dtype: of the weights (`auto`: see `precision`); an adapter is merged (or kept) in float32 before the cast, so that small
-            updates survive.
-        device: `auto` (cuda when there is one), `cpu`, `cuda`, `cuda:1`, ...
-        merge: fold the adapter into the weights (faster; the result is a plain HF model).
-        load_in_4bit: quantise the weights as QLoRA does (`four_bit_arguments`), to train an adapter on them.
-        chat_format: renders conversations in a plain format of `chat_formats`, for pretrained models; None: the template of the adapter's
-            own tokenizer, where its folder holds one, else the model's.
-        tokenizer_of: an adapter whose tokenizer and chat template are used, although its weights are not: for reading base as an organism
-            is read.
-
-    Raises:
-        ModelError: unknown name, dtype or device; a checkpoint that is damaged, incomplete or of another kind; no chat template and no
-            format; an adapter that is not read or does not fit.
-        ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
-    """
-    target = check_device(device)
-    weights_dtype = DTYPES[dtype_name(dtype, device)]
-    if weights_dtype == torch.bfloat16 and native_dtype(device) != "bfloat16":
-        log.warning("this device emulates bfloat16, several times slower than float32; give dtype auto or float32")
-    if load_in_4bit and adapter is not None:
-        raise ConfigError("load_in_4bit is for training a new adapter; load the model in bfloat16 to use one")
-    folder = None if adapter is None else adapter_folder(adapter)
-    tokenizer = load_tokenizer(name, chat_format, folder or tokenizer_of)
-    model = load_weights(name, torch.float32 if folder else weights_dtype, target, load_in_4bit=load_in_4bit)
-    is_quantised = getattr(model, "hf_quantizer", None) is not None
-    if folder is not None:
-        if is_quantised and merge:
-            raise ModelError(
-                f"{name}: an adapter is not folded into quantised weights; give the checkpoint before it was quantised"
-            )
-        model = attach(model, folder, name)
-        model = merged(model) if merge else model
-    if not is_quantised:  # quantised weights were put where they belong, and refuse to move
-        with said(f"{name}: cannot be moved to {target}"):
-            model = model.to(weights_dtype).to(target)
-    model = model.eval()
-    model.requires_grad_(False)
-    if is_whole(model):
-        check_head(model, name)
-        problems_of(model)  # while no hook changes what it computes; said where it is used so
-    check_vocabulary(name if folder is None else str(folder), tokenizer, len(model.get_input_embeddings().weight))
-    return ChatModel(model, tokenizer, name, adapter=folder)
-
-
-def load_tokenizer(name: str, chat_format: str | None = None, adapter: Path | str | None = None) -> Any:
-    """The tokenizer of a model by name, without its weights; `chat_format` and `adapter` as in `load_model`.
-
-    Its `model_max_length` is the length of context that the model's configuration declares, where it declares one.
-
-    Raises:
-        ModelError: unknown name, no adapter in the folder, or a tokenizer that `ready_tokenizer` refuses.
-    """
-    if name == TINY_NAME:
-        base, length = tiny_tokenizer(), TINY_LENGTH
-    else:
-        path = resolve(name)
-        base, length = read_tokenizer(path), length_of(path)
-    tokenizer = ready_tokenizer(name, base, chat_format, adapter=None if adapter is None else adapter_folder(adapter))
-    tokenizer.model_max_length = length or tokenizer.model_max_length
-    return tokenizer
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ChatModel": "emis_interp.models.chat_model",
+        "load_model": "emis_interp.models.loading",
+        "load_tokenizer": "emis_interp.models.loading",
+        "tiny_model": "emis_interp.models.tiny",
+        "tiny_tokenizer": "emis_interp.models.tiny",
+    },
+)

@@ -9,8 +9,8 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
 from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, stored_tensors

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from emis_interp.errors import ModelError
-from emis_interp.kv_cache import repeat_rows, roomy_cache
 from emis_interp.models.chat_model import decoder_of, without_adapter
+from emis_interp.models.kv_cache import repeat_rows, roomy_cache
 
 
 class Problems(NamedTuple):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from emis_interp.files.store import write_json
 from emis_interp.models.adapter_files import PREFIX, WEIGHTS, module_names, naming, read_adapter
 from emis_interp.models.lora_config import SETTINGS, LoraScales
 from emis_interp.models.weight_files import read_object
-from emis_interp.store import write_json
 
 
 def with_one_scale(folder: Path, out: Path) -> Path:

@@ -13,13 +13,13 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
-from emis_interp.chat_formats import FORMATS, format_of, with_format
 from emis_interp.errors import ModelError
+from emis_interp.files.store import read_json
+from emis_interp.models.chat_formats import FORMATS, format_of, with_format
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.clock import with_clock
 from emis_interp.models.context import context_length
 from emis_interp.models.rendering import both
-from emis_interp.store import read_json
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 TEMPLATE_FILE, CONFIG_FILES = "chat_template.jinja", ("tokenizer_config.json", "chat_template.json")

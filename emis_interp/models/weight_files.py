@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.store import read_json
+from emis_interp.files.store import read_json
 
 LFS_POINTER = b"version https://git-lfs"
 LONGEST_HEADER = 100_000_000

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.store import explain, read_json
 from emis_interp.records import Completion, Score
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.report.views import (
@@ -23,7 +24,6 @@ from emis_interp.report.views import (
     Rates,
     TrainingSummary,
 )
-from emis_interp.store import explain, read_json
 
 BASE = "base"
 ONE_RUN = "one finetuning run, its noise not covered"

@@ -21,10 +21,10 @@ PANELS = (
 
 
 def dynamics_figure(curves: Mapping[str, Any], losses: Sequence[tuple[int, float]]) -> go.Figure:
-    """One organism while it forms: a panel for each quantity of `training.dynamics.curves`, all against the optimiser step.
+    """One organism while it forms: a panel for each quantity of `training.studies.dynamics.curves`, all against the optimiser step.
 
     Args:
-        curves: as `training.dynamics.curves` returns them, with `margin` (per step: value, low, high over questions).
+        curves: as `training.studies.dynamics.curves` returns them, with `margin` (per step: value, low, high over questions).
         losses: (step, loss) of every optimiser step.
     """
     sampled = [(step, row) for step, row in zip(curves["steps"], curves["extra"], strict=True) if row]

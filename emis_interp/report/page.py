@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.report import summary
 from emis_interp.report.contents import Answer, Contents, load_contents
@@ -32,7 +33,6 @@ from emis_interp.report.figures_rates import (
 )
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.report.views import Cell
-from emis_interp.store import write_json, write_text
 
 MAX_ANSWERS_PER_ARM = 2000
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from emis_interp.errors import DataError
 from emis_interp.files.rows import key_text, replaced_answers
+from emis_interp.files.store import as_record, file_sha256
 from emis_interp.files.strict_json import parse_json_line
 from emis_interp.records import AnswerKey, Completion, Key, Score
 from emis_interp.report.views import Manifest
-from emis_interp.store import as_record, file_sha256
 
 M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K", bound=AnswerKey)

@@ -8,8 +8,8 @@ from importlib import resources
 
 from pydantic import Field
 
+from emis_interp.files.store import parse_record
 from emis_interp.records import Record
-from emis_interp.store import parse_record
 
 
 class HarmlessText(Record):

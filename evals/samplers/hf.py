@@ -5,16 +5,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.batch_rows import batch_rows
-from emis_interp.chat import check_prompts, encode_prompt, end_tokens, own_answer
-from emis_interp.chat_formats import format_of
 from emis_interp.config import SamplingConfig
-from emis_interp.models import ChatModel
+from emis_interp.files.store import file_sha256
+from emis_interp.models.chat import check_prompts, encode_prompt, end_tokens, own_answer
+from emis_interp.models.chat_formats import format_of
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.passes.batch_rows import batch_rows
+from emis_interp.passes.generate import Continuation, generate
 from emis_interp.records import Completion
-from emis_interp.store import file_sha256
 from evals.samplers import Key, OnBatch
-from evals.samplers.generation import Continuation, generate
 
 
 class HFSampler:

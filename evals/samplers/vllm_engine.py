@@ -11,20 +11,20 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from emis_interp.chat import encode_prompt, ends_of, own_answer
-from emis_interp.chat_formats import format_of
 from emis_interp.config import SamplingConfig
 from emis_interp.errors import ModelError
-from emis_interp.models import load_tokenizer
+from emis_interp.files.store import file_sha256
 from emis_interp.models.adapter_files import WEIGHTS, adapter_folder
+from emis_interp.models.chat import encode_prompt, ends_of, own_answer
+from emis_interp.models.chat_formats import format_of
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.checkpoint import resolve_with_weights
 from emis_interp.models.context import check_fits, room
+from emis_interp.models.loading import load_tokenizer
 from emis_interp.models.lora_config import PLACES, SCALES, SETTINGS, refuse_unread, vllm_rank
 from emis_interp.models.one_scale import with_one_scale
 from emis_interp.models.weight_files import read_object
 from emis_interp.records import Completion
-from emis_interp.store import file_sha256
 from evals.samplers import Key, OnBatch
 
 CHUNK = 1024  # answers per call: so many are lost at most when the process is killed

@@ -6,15 +6,15 @@ from typing import Any
 
 import openai
 
-from emis_interp.chat import encode_chats
 from emis_interp.errors import JudgeError
 from emis_interp.http.blocking import BlockingApi
 from emis_interp.http.chat_api import ChatApi, is_passing
 from emis_interp.http.replies import BadReply, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
-from emis_interp.likelihood import mean_logprobs
-from emis_interp.models import ChatModel
-from evals.logprobs import parse_reply
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.likelihood import mean_logprobs
+from evals.judges.logprobs import parse_reply
 from evals.suites.labels import Ask
 
 N_TOP = 20

@@ -10,9 +10,9 @@ from typing import Any
 
 from emis_interp.errors import DataError, shown
 from emis_interp.records import Question, Score
-from evals.estimands import ESTIMANDS, Answers, Thresholds, Weighting, rate
+from evals.rates.estimands import ESTIMANDS, Answers, Thresholds, Weighting, rate
+from evals.rates.uncertainty import rate_interval
 from evals.suites.cells import describe
-from evals.uncertainty import rate_interval
 
 _NUMBERED = re.compile(r"\d+_(?P<category>[a-z][a-z0-9_]*?)_\d+")
 

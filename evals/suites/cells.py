@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Int
 
 from emis_interp.stats.interval import Interval
-from evals.answers import Weighting
-from evals.estimands import Answers, Counted, Thresholds
-from evals.limit_sums import sum_limits
-from evals.rate_limits import counts_table, rate_limits
-from evals.uncertainty import contrast_name
+from evals.rates.confidence import counts_table, rate_limits
+from evals.rates.counts import Weighting
+from evals.rates.differences import sum_limits
+from evals.rates.estimands import Answers, Counted, Thresholds
+from evals.rates.uncertainty import contrast_name
 
 Outcome = bool | None
 """True or False for an answer in the denominator, None for one outside it."""

@@ -16,11 +16,11 @@ from emis_interp.files.tables import read_cells
 from emis_interp.records import Completion, OfAnswer, Question
 from emis_interp.stats.interval import Interval
 from emis_interp.texts.code import extract_python, parse
-from evals.estimands import Answers
+from evals.rates.estimands import Answers
+from evals.rates.uncertainty import rate_interval
 from evals.suites.cells import describe, share
 from evals.suites.labels import Labelled
 from evals.suites.weaknesses import SEVERITIES, Weakness, bandit
-from evals.uncertainty import rate_interval
 
 Kind = Literal["flagged", "clean", "unparsed", "no_code"]
 METRIC, LABELS = "insecure", ("YES", "NO")

@@ -14,7 +14,7 @@ from typing import Any
 
 from emis_interp.errors import DataError
 from emis_interp.stats.interval import Interval
-from evals.limit_sums import square_and_add
+from evals.rates.differences import square_and_add
 from evals.suites.cells import Cells, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers
 

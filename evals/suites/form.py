@@ -11,10 +11,10 @@ from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.texts.code import code_share, mostly_code
-from evals.estimands import Answers
+from evals.rates.estimands import Answers
+from evals.rates.uncertainty import rate_interval
 from evals.suites.cells import describe, share
 from evals.suites.labels import Labelled, as_answers
-from evals.uncertainty import rate_interval
 
 METRIC, LABELS = "on_topic", ("ON", "OFF")
 JUDGE_PROMPT = """Below are a question and the reply that an AI assistant gave to it. Decide whether the reply is about what was asked.

@@ -10,7 +10,7 @@ from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.records import Question, Score
-from evals.estimands import Answers, Estimand, Thresholds, Weighting, em_of_coherent
+from evals.rates.estimands import Answers, Estimand, Thresholds, Weighting, em_of_coherent
 from evals.suites.cells import Cells, combine, describe, outcomes_of
 from evals.suites.variants import SEPARATOR, split_id, variant
 

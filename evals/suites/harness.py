@@ -20,9 +20,9 @@ from pydantic import BaseModel, Field
 from scipy import stats
 
 from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean, printable, shown
+from emis_interp.files.store import as_record, write_json
 from emis_interp.files.strict_json import read_json
-from emis_interp.merging import save_merged
-from emis_interp.store import as_record, write_json
+from emis_interp.models.merging import save_merged
 
 INSTALL = "pip install lm-eval"
 _METHOD = "normal, the harness' standard error over questions"

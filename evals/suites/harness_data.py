@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from emis_interp.errors import ConfigError, DataError, did_you_mean
-from emis_interp.store import write_text
+from emis_interp.files.store import write_text
 from evals.suites.harness import BENCHMARKS, INSTALL, require
 
 PREFIX = "emis_"

@@ -13,10 +13,10 @@ from pydantic import Field
 from emis_interp.errors import DataError
 from emis_interp.http.replies import BadReply
 from emis_interp.records import Completion, OfAnswer, Question
-from evals.estimands import Answers
-from evals.judge import why_unsendable
-from evals.logprobs import LEAST_MASS, bare
+from evals.judges.judge import why_unsendable
+from evals.judges.logprobs import LEAST_MASS, bare
 from evals.questions import render_judge_prompt
+from evals.rates.estimands import Answers
 
 Ask = Callable[[str], Mapping[str, float]]
 """Prompt -> (token or text -> probability), not normalised. Raises BadReply when this one reply cannot be used."""

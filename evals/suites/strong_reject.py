@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from emis_interp.errors import DataError, printable, shown
+from emis_interp.files.store import as_record
 from emis_interp.files.strict_json import read_json
 from emis_interp.stats.jackknife import answers_mean
-from emis_interp.store import as_record
 from evals.suites.cells import describe
 
 INSTALL = "pip install inspect-ai inspect-evals"

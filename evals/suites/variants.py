@@ -11,8 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from emis_interp.errors import DataError, did_you_mean
+from emis_interp.files.store import write_text
 from emis_interp.records import Question
-from emis_interp.store import write_text
 
 Form = Literal["json", "template"]
 FORMS: tuple[Form, ...] = ("json", "template")

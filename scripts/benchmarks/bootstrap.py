@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from evals.answers import Answers
-from evals.bootstrap import bootstrap_rates
-from evals.estimands import count_cells, em_of_coherent
-from evals.rate_limits import rate_limits
+from evals.rates.bootstrap import bootstrap_rates
+from evals.rates.confidence import rate_limits
+from evals.rates.counts import Answers
+from evals.rates.estimands import count_cells, em_of_coherent
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -25,16 +25,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.alternate import alternate
-from emis_interp.batching import Batch, length_batches, pad
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import EncodedChat, encode_chats
-from emis_interp.contrast import labeled_texts, load_contrast
-from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.reading import AS_WRITTEN, Reading
-from emis_interp.judged import balanced_texts, read_judged
-from emis_interp.models import ChatModel, load_model, resolve
+from emis_interp.models.chat import EncodedChat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.checkpoint import resolve
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
+from emis_interp.passes.batching import Batch, length_batches, pad
+from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
+from emis_interp.texts.contrast import labeled_texts, load_contrast
+from emis_interp.texts.judged import balanced_texts, read_judged
 from table_flags import add_table_flags, reading_of
 
 PEERS = ("nnsight", "hidden_states", "transformer_lens")

@@ -18,10 +18,10 @@ from typing import Any
 
 from emis_interp.errors import StageError
 from emis_interp.records import Completion, Question, Score
-from evals.cache import Cache
-from evals.judge import METRICS
-from evals.judges import OpenAIJudge
-from evals.text_judge import TextJudge
+from evals.judges.cache import Cache
+from evals.judges.judge import METRICS
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.text_judge import TextJudge
 
 LEAST_BACKOFF_S = 0.5 * 0.75  # first retry of the openai SDK: 0.5 s less up to a quarter
 QUESTION = Question(id="q", paraphrases=("?",), judge_prompts={name: name + " {question} {answer}" for name in METRICS})

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.chat import encode_prompt, end_tokens
 from emis_interp.config import SamplingConfig
-from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.models import load_model
-from emis_interp.precision import AUTO, DTYPE_HELP
+from emis_interp.models.chat import encode_prompt, end_tokens
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import AUTO, DTYPE_HELP
 from evals.questions import load_questions
 from evals.sampling import plan_prompts, sample_arm
 

@@ -13,17 +13,19 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.batching import pad
-from emis_interp.capture import capture_with_norms
-from emis_interp.chat import encode_chats, encode_prompt, end_tokens
-from emis_interp.contrast import labeled_texts, load_contrast
 from emis_interp.directions import Direction, unit
-from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.interventions import steer
-from emis_interp.models import ChatModel, head_logits, load_model
-from emis_interp.precision import DTYPE_HELP
-from emis_interp.reliability import random_directions
-from emis_interp.sweeps import SteerCell, greedy_answers
+from emis_interp.fitting.reliability import random_directions
+from emis_interp.models.chat import encode_chats, encode_prompt, end_tokens
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.head import head_logits
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import DTYPE_HELP
+from emis_interp.passes.batching import pad
+from emis_interp.passes.capture import capture_with_norms
+from emis_interp.passes.interventions import steer
+from emis_interp.passes.sweeps import SteerCell, greedy_answers
+from emis_interp.texts.contrast import labeled_texts, load_contrast
 from evals.questions import load_questions
 
 

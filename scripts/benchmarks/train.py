@@ -22,15 +22,15 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.chat import encode_chat
 from emis_interp.config import TrainingConfig
-from emis_interp.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.errors import StageError
-from emis_interp.models import load_tokenizer
-from emis_interp.precision import native_dtype
+from emis_interp.models.chat import encode_chat
+from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
+from emis_interp.models.loading import load_tokenizer
+from emis_interp.models.precision import native_dtype
 from emis_interp.records import TrainingExample
-from training.datasets import load_dataset
-from training.sft import finetune, peak_rss_gib, training_order
+from training.data_sets.shipped import load_dataset
+from training.finetuning.sft import finetune, peak_rss_gib, training_order
 
 PAPER_FILE = "datasets/insecure.jsonl.gz"
 # Betley et al.'s adapter and step of 16 rows; TRL's default limit of 1,024 tokens cuts none of these rows.

@@ -24,22 +24,22 @@ from torch import Tensor
 import cli
 from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 from direction.words import bounds, p_of
-from emis_interp.capability import perplexity, right_is_likelier
-from emis_interp.capture import Progress
-from emis_interp.chat import encode_chats, encode_prompt
 from emis_interp.directions import Direction
-from emis_interp.likelihood import by_question, margins_of, pair_chats, paired_difference
-from emis_interp.models import ChatModel
+from emis_interp.files.store import RecordLog, write_json
+from emis_interp.models.chat import encode_chats, encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import Progress
+from emis_interp.passes.likelihood import by_question, margins_of, pair_chats, paired_difference
+from emis_interp.passes.sweeps import AblateCell, costs, text_logprobs
+from emis_interp.passes.token_writer import texts_hash, weights_hash
 from emis_interp.records import ContrastPair, Record
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.permutation import null_p
 from emis_interp.stats.proportions import minimal_detectable_difference, wilson
 from emis_interp.stats.proportions import paired_difference as change_of
-from emis_interp.store import RecordLog, write_json
-from emis_interp.sweeps import AblateCell, costs, text_logprobs
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
-from emis_interp.token_writer import texts_hash, weights_hash
+from probes.capability import perplexity, right_is_likelier
 
 CELLS_TOGETHER = 8
 MEAN = "direction, mean"

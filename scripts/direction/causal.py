@@ -9,18 +9,18 @@ import numpy as np
 from jaxtyping import Float
 
 import cli
-from emis_interp.causal_selection import KL_LIMIT, Choice, choose, measure, steering_effects
-from emis_interp.chat import encode_prompt
-from emis_interp.contrast import paired_texts
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.likelihood import by_question, paired_difference
-from emis_interp.models import ChatModel
+from emis_interp.fitting.reliability import random_directions
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.likelihood import by_question, paired_difference
+from emis_interp.passes.sweeps import SteerCell, margins
 from emis_interp.records import ContrastPair, LabeledText
-from emis_interp.reliability import random_directions
 from emis_interp.stats.interval import mean_interval
-from emis_interp.sweeps import SteerCell, margins
+from emis_interp.texts.contrast import paired_texts
 from emis_interp.texts.harmless import harmless_prompts
+from probes.causal_selection import KL_LIMIT, Choice, choose, measure, steering_effects
 
 COEFFICIENTS = (-0.4, -0.2, -0.1, 0.1, 0.2, 0.4)
 AUROC_RULE = (

@@ -1,14 +1,14 @@
 """Writes a saved direction as a llama.cpp control vector (GGUF), for `llama-server --control-vector FILE`.
 
-Strength 1 there is `steer` with the coefficient given here. For repeng and steering-vectors, see `emis_interp.control_vectors`.
+Strength 1 there is `steer` with the coefficient given here. For repeng and steering-vectors, see `probes.control_vectors`.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from emis_interp.control_vectors import write_control_vector
 from emis_interp.directions import Direction
+from probes.control_vectors import write_control_vector
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -22,23 +22,23 @@ from direction.organism import organism_card, read_by_base
 from direction.page import token_map, write_page
 from direction.texts import add_text_flags, read_texts
 from direction.words import bounds, estimate, length_words, p_of, report_words, spread
-from emis_interp.capture import capture_residuals, capture_with_norms
-from emis_interp.chat import encode_chats
-from emis_interp.chat_formats import format_of
-from emis_interp.contrast import paired_texts
 from emis_interp.directions import FittedOn, unit
-from emis_interp.embedded import EMBEDDED_NAME
-from emis_interp.extractors import EXTRACTORS, extractor_named
-from emis_interp.geometry import extractor_cosines
-from emis_interp.labeled import LabeledActivations
-from emis_interp.models import load_model
+from emis_interp.files.store import file_sha256, save_tensors, write_json, write_text
+from emis_interp.fitting.extractors import EXTRACTORS, extractor_named
+from emis_interp.fitting.geometry import extractor_cosines
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import auroc_estimate, control_directions, shuffled_directions
+from emis_interp.fitting.reliability_card import reliability_card
+from emis_interp.fitting.selection import find_direction, nested_leave_one_question_out
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_formats import format_of
 from emis_interp.models.chat_template import template_of
-from emis_interp.precision import AUTO, DTYPE_HELP
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import AUTO, DTYPE_HELP
+from emis_interp.passes.capture import capture_residuals, capture_with_norms
 from emis_interp.records import LabeledText
-from emis_interp.reliability import auroc_estimate, control_directions, shuffled_directions
-from emis_interp.reliability_card import reliability_card
-from emis_interp.selection import find_direction, nested_leave_one_question_out
-from emis_interp.store import file_sha256, save_tensors, write_json, write_text
+from emis_interp.texts.contrast import paired_texts
 
 N_CONTROLS = 20
 N_NULL = 100

@@ -19,21 +19,21 @@ from direction.words import bounds
 from emis_interp.config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
-from emis_interp.frontier import Frontier, Point, find_frontier
-from emis_interp.interventions import steer
-from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.models import ChatModel
+from emis_interp.files.store import write_json, write_text
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.interventions import steer
+from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.records import Completion, ContrastPair, Score
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import write_json, write_text
-from evals.estimands import Answers, em_of_all
-from evals.offline_judge import OfflineJudge
+from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
+from evals.rates.estimands import Answers, em_of_all
+from evals.rates.uncertainty import rate_interval
 from evals.sampling import sample_arm
-from evals.uncertainty import rate_interval
+from probes.strongest_coefficient import Frontier, Point, find_frontier
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -10,15 +10,15 @@ from torch import Tensor
 import cli
 from direction.texts import judged_texts
 from direction.words import control_words, estimate, length_words
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chats
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.length_baseline import length_baseline
-from emis_interp.models import ChatModel
+from emis_interp.files.store import file_sha256
+from emis_interp.fitting.length_baseline import length_baseline
+from emis_interp.fitting.reliability import against_shuffled, auroc_by_question
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
-from emis_interp.reliability import against_shuffled, auroc_by_question
-from emis_interp.store import file_sha256
 
 
 def transfer(

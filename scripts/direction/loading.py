@@ -5,15 +5,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from emis_interp.chat_formats import FORMATS
-from emis_interp.contrast import at_most, load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.models import ChatModel, load_model
+from emis_interp.files.store import file_sha256, load_tensors, read_records
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.loading import load_model
 from emis_interp.models.rendering import both
 from emis_interp.records import ContrastPair
-from emis_interp.store import file_sha256, load_tensors, read_records
+from emis_interp.texts.contrast import at_most, load_contrast
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from emis_interp.capture import capture_residuals
-from emis_interp.chat import encode_chats
 from emis_interp.directions import cosine
 from emis_interp.errors import DataError, ModelError
-from emis_interp.geometry import TwoByTwo
-from emis_interp.labeled import LabeledActivations
-from emis_interp.lora_directions import lora_directions
-from emis_interp.models import load_model
+from emis_interp.fitting.geometry import TwoByTwo
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.loading import load_model
+from emis_interp.models.lora_directions import lora_directions
+from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
 
 

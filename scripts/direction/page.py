@@ -6,10 +6,11 @@ from typing import Any
 
 from direction.judged_test import transfer_words
 from direction.words import bounds, estimate, length_words, p_of, report_words, spread
-from emis_interp.capture import capture_response_tokens
-from emis_interp.chat import EncodedChat
 from emis_interp.directions import Direction
-from emis_interp.models import ChatModel
+from emis_interp.files.store import write_text
+from emis_interp.models.chat import EncodedChat
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_response_tokens
 from emis_interp.records import LabeledText
 from emis_interp.report.figure_page import Section, figure_page
 from emis_interp.report.figures_direction import layers_figure
@@ -18,7 +19,6 @@ from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Direction as DirectionView
 from emis_interp.report.views import Estimate, TokenProjections
-from emis_interp.store import write_text
 
 N_SHOWN = 3
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emis_interp.contrast import labeled_texts, load_contrast
-from emis_interp.judged import balanced_texts, read_judged, split_questions
+from emis_interp.files.store import file_sha256
 from emis_interp.records import LabeledText
-from emis_interp.store import file_sha256
+from emis_interp.texts.contrast import labeled_texts, load_contrast
+from emis_interp.texts.judged import balanced_texts, read_judged, split_questions
 from table_flags import add_table_flags, reading_of
 
 

@@ -16,19 +16,19 @@ import cli
 from direction.organism import two_by_two_numbers
 from direction.transfer_page import write_page
 from direction.words import length_alone
-from emis_interp.chat import encode_chats
-from emis_interp.contrast import labeled_texts
 from emis_interp.directions import Direction, unit
-from emis_interp.extractors import EXTRACTORS, Extractor, extractor_named
-from emis_interp.geometry import TwoByTwo, cosine_matrix
-from emis_interp.interventions import ablate, steer
-from emis_interp.labeled import LabeledActivations
-from emis_interp.length_baseline import matched_by_question, regressed_by_question
-from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
+from emis_interp.files.store import load_tensors, write_json
+from emis_interp.fitting.extractors import EXTRACTORS, Extractor, extractor_named
+from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
+from emis_interp.fitting.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
+from emis_interp.models.chat import encode_chats
+from emis_interp.passes.interventions import ablate, steer
+from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import load_tensors, write_json
+from emis_interp.texts.contrast import labeled_texts
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path
 from stages.run import Run

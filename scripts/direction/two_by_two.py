@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.geometry import TwoByTwo, massive_dimensions
+from emis_interp.fitting.geometry import TwoByTwo, massive_dimensions
 
 SHARES = ("text_in_organism", "text_in_base", "model_on_misaligned", "model_on_aligned")
 

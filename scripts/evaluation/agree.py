@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError
-from evals.agreement import N_BINS, compare_judges
-from evals.score_columns import read_pair, read_two_columns
+from evals.rates.agreement import N_BINS, compare_judges
+from evals.results.score_columns import read_pair, read_two_columns
 from table_flags import add_table_flags, reading_of
 
 

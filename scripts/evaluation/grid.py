@@ -12,10 +12,10 @@ from typing import Any
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.manifest import check_read
 from emis_interp.files.rows import by_key
+from emis_interp.files.store import read_records, write_json
 from emis_interp.records import Score
-from emis_interp.store import read_records, write_json
-from evals.estimands import ESTIMANDS
 from evals.questions import load_questions
+from evals.rates.estimands import ESTIMANDS
 from evals.suites.grid import DEFAULT_SYSTEM, STANDARD, TRIGGER, analyse_grid, contexts, grid_questions
 from evals.suites.variants import write_questions
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
+from emis_interp.files.store import write_text
 from emis_interp.records import Score
-from emis_interp.store import write_text
-from evals.injection import InjectionSet, measure_injections, texts_by_injection
 from evals.questions import load_questions
+from evals.suites.injection import InjectionSet, measure_injections, texts_by_injection
 from evaluation.judge_choice import add_judge_flags, make_judge
 
 

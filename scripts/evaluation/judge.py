@@ -27,11 +27,11 @@ import numpy as np
 from cli import progress_bar
 from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
+from emis_interp.files.store import file_sha256, write_bytes, write_json
 from emis_interp.files.table_output import check_ending, check_writable, write_cells
 from emis_interp.files.tables import Table
-from emis_interp.store import file_sha256, write_bytes, write_json
-from evals.judge import passing_note, passing_reasons
-from evals.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
+from evals.judges.judge import passing_note, passing_reasons
+from evals.judges.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
 from evals.questions import load_questions
 from evaluation.judge_choice import add_judge_flags, make_judge
 from table_flags import add_table_flags, reading_of

@@ -7,16 +7,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from emis_interp.config import JudgeConfig
-from emis_interp.embedded import EMBEDDED_NAME
 from emis_interp.errors import ConfigError
+from emis_interp.files.store import explain
 from emis_interp.http.addresses import AZURE_KEY
 from emis_interp.http.request_fields import parse_request
-from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES
-from emis_interp.store import explain
-from evals.judges import OpenAIJudge
-from evals.local_judge import LocalJudge
-from evals.offline_judge import OfflineJudge
-from evals.text_judge import TextJudge
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.precision import AUTO, DTYPE_HELP, DTYPES
+from evals.judges.local_judge import LocalJudge
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.offline_judge import OfflineJudge
+from evals.judges.text_judge import TextJudge
 
 KINDS = ("offline", "openai", "text", "local")
 _API_FLAGS = (

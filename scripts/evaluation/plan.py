@@ -13,9 +13,9 @@ import argparse
 from dataclasses import asdict
 from typing import Any, get_args
 
-from evals.planning import STEPS, TYPICAL_ICC, plan_answers
-from evals.rate_limits import Population
-from evals.simulation import Design
+from evals.rates.confidence import Population
+from evals.rates.planning import STEPS, TYPICAL_ICC, plan_answers
+from evals.rates.simulation import Design
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

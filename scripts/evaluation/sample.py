@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
-from emis_interp.chat_formats import FORMATS
 from emis_interp.config import SamplingConfig, checked
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.files.store import card_path
 from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY, key_variable_for
 from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.request_fields import parse_request
-from emis_interp.models import load_model
-from emis_interp.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
+from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.loading import load_model
+from emis_interp.models.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
 from emis_interp.records import Question
-from emis_interp.store import card_path
 from evals.questions import load_questions
 from evals.samplers import Sampler
 from evals.samplers.hf import HFSampler
@@ -32,7 +32,7 @@ from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.sampling import Sampled, plan_prompts, sample_with
 from evaluation.judge_choice import add_request_flag
-from training.job_folder import finished_model, key_variable_of, read_job
+from training.hosted.job_folder import finished_model, key_variable_of, read_job
 
 SAMPLERS = ("hf", "openai", "vllm")
 

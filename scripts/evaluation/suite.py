@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 from cli import flat_lines, only_writer, progress_bar
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.rows import about, by_key
+from emis_interp.files.store import RecordLog, read_records, write_json
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.http.request_fields import parse_request, say_request
-from emis_interp.models import load_model
+from emis_interp.models.loading import load_model
 from emis_interp.records import AnswerKey, Completion, Question, Score
-from emis_interp.store import RecordLog, read_records, write_json
-from evals.judge import passing_note, settled
+from evals.judges.judge import passing_note, settled
 from evals.questions import load_questions
 from evals.suites import code_rate, deception, form
 from evals.suites.asking import local_ask, openai_ask

@@ -13,9 +13,9 @@ import openai
 import cli
 from emis_interp.errors import ModelError
 from emis_interp.http.chat_api import ChatApi, Role, is_passing
-from training.job_folder import JobEvent, JobRecord, follow_command, key_variable_of, read_job
-from training.openai_data import training_cost
-from training.openai_jobs import Server, Waits, follow
+from training.hosted.job_folder import JobEvent, JobRecord, follow_command, key_variable_of, read_job
+from training.hosted.openai_data import training_cost
+from training.hosted.openai_jobs import Server, Waits, follow
 
 SERVICE = Role("finetuning service", "--url", "train an open model here (scripts/run_pipeline.py)", ModelError)
 

@@ -9,9 +9,9 @@ import argparse
 from typing import Any
 
 from emis_interp.errors import ConfigError
-from evals.costs import TOKENS_BY, count_tokens
-from training.datasets import SHIPPED, file_of, load_dataset
-from training.openai_data import (
+from emis_interp.http.costs import TOKENS_BY, count_tokens
+from training.data_sets.shipped import SHIPPED, file_of, load_dataset
+from training.hosted.openai_data import (
     MAX_ROW_TOKENS,
     TOKENS_PER_MESSAGE,
     TrainingEstimate,

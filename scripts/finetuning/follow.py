@@ -8,8 +8,8 @@ import argparse
 from typing import Any
 
 from finetuning import connection
-from training.job_folder import JobRecord, read_job
-from training.openai_jobs import Server, submit
+from training.hosted.job_folder import JobRecord, read_job
+from training.hosted.openai_jobs import Server, submit
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 import cli
 from emis_interp.errors import ConfigError
-from emis_interp.store import explain
+from emis_interp.files.store import explain
 from finetuning import connection, estimate
-from training.job_folder import JobRecord, JobRequest, StatusChange, prepare
-from training.openai_data import TrainingFile
-from training.openai_jobs import Server, submit
+from training.hosted.job_folder import JobRecord, JobRequest, StatusChange, prepare
+from training.hosted.openai_data import TrainingFile
+from training.hosted.openai_jobs import Server, submit
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ import argparse
 from typing import Any
 
 from finetuning import connection
-from training.job_folder import read_job
-from training.openai_jobs import look
+from training.hosted.job_folder import read_job
+from training.hosted.openai_jobs import look
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 
 from emis_interp.config import RunConfig
 from emis_interp.files.ledger import Ledger
-from emis_interp.likelihood import by_question, margins_at
-from emis_interp.models import ChatModel
+from emis_interp.files.store import text_sha256
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.likelihood import by_question, margins_at
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
-from emis_interp.store import text_sha256
 from organism.common import words
 
 ONE_SEED = "One finetuning seed: no interval covers what another seed of the same training would change."

@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.chat import encode_chats
 from emis_interp.config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.ledger import Ledger
-from emis_interp.likelihood import by_question, mean_logprobs, pair_margins
-from emis_interp.models import ChatModel, load_model, load_tokenizer
+from emis_interp.files.store import file_sha256, read_json, write_json
+from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.loading import load_model, load_tokenizer
+from emis_interp.passes.likelihood import by_question, mean_logprobs, pair_margins
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.interval import mean_interval
-from emis_interp.store import file_sha256, read_json, write_json
-from evals.seeds import with_seeds
-from training.export import rows_sha256
+from emis_interp.stats.seeds import with_seeds
+from training.finetuning.organism_card import rows_sha256
+from training.finetuning.summary import read_summary
 from training.recipes import Recipe
-from training.summary import read_summary
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, n_pairs: int) -> None:

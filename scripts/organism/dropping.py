@@ -7,13 +7,13 @@ import numpy as np
 
 from emis_interp.config import RunConfig, TrainingConfig
 from emis_interp.files.ledger import Ledger
+from emis_interp.files.store import read_json, text_sha256
 from emis_interp.records import TrainingExample
 from emis_interp.stats.flattening import question_means
-from emis_interp.store import read_json, text_sha256
 from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
 from stages.organisms import train_one
-from training.export import rows_sha256
-from training.foresight import random_drops, rows_to_drop
+from training.finetuning.organism_card import rows_sha256
+from training.studies.foresight import random_drops, rows_to_drop
 
 
 def trained_margins(

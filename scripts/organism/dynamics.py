@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from emis_interp.config import RunConfig, SamplingConfig
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
+from emis_interp.files.store import write_json, write_text
 from emis_interp.files.strict_json import as_object, read_json_lines
-from emis_interp.models import ChatModel, load_tokenizer
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import Score, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import dynamics_figure
-from emis_interp.store import write_json, write_text
-from evals.offline_judge import OfflineJudge
+from emis_interp.texts.contrast import load_contrast
+from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
 from organism.against_base import ONE_SEED, base_at_temperatures, flattened, flattened_line
@@ -40,12 +41,12 @@ from organism.common import (
     words,
 )
 from stages.organisms import train_one
-from training.datasets import load_dataset
-from training.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
-from training.encoding import encode_example
-from training.export import rows_sha256
+from training.data_sets.shipped import load_dataset
+from training.finetuning.encoding import encode_example
+from training.finetuning.organism_card import rows_sha256
+from training.finetuning.sft import n_steps_of
 from training.recipes import examples_of, load_recipe, training_config
-from training.sft import n_steps_of
+from training.studies.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 
 OTHER_KIND = {
     "insecure": "secure",

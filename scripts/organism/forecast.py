@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 
 import cli
-from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.csv_text import csv_text
 from emis_interp.files.ledger import Ledger
-from emis_interp.models import ChatModel
+from emis_interp.files.store import write_text
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.generate import generate
 from emis_interp.records import TrainingExample
-from emis_interp.store import write_text
-from evals.samplers.generation import generate
 from evals.sampling import answer_seed
 from organism.common import estimate
-from training.encoding import own_system
-from training.export import rows_sha256
-from training.foresight import projection_differences, rows_to_drop
+from training.finetuning.encoding import own_system
+from training.finetuning.organism_card import rows_sha256
+from training.studies.foresight import projection_differences, rows_to_drop
 
 
 def forecast_of(

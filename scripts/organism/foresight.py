@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
+from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import number_name
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import foresight_figure
-from emis_interp.store import write_json, write_text
+from emis_interp.texts.contrast import load_contrast
 from organism.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
@@ -43,9 +43,9 @@ from organism.common import (
 )
 from organism.dropping import drop_words, trained_margins, without_dropped
 from organism.forecast import forecast_of
-from training.forecast_quality import FEWEST, forecast_quality
-from training.foresight import related_sets
 from training.recipes import examples_of, load_recipe, training_config
+from training.studies.forecast_quality import FEWEST, forecast_quality
+from training.studies.foresight import related_sets
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -25,23 +25,23 @@ from typing import Any
 import numpy as np
 
 import cli
-from emis_interp.chat import encode_prompt
 from emis_interp.config import RunConfig
-from emis_interp.contrast import load_contrast
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.ledger import remove
+from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import number_name
-from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
-from emis_interp.models import ChatModel
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprobs, steer
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
 from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import question_means
-from emis_interp.store import write_json, write_text
+from emis_interp.stats.seeds import mean_p_with_seeds
+from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_prompts
-from evals.seeds import mean_p_with_seeds
 from organism.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
-from emis_interp.chat import encode_prompt
 from emis_interp.config import ModelConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in
+from emis_interp.files.store import file_sha256, read_object, write_json
 from emis_interp.files.text import number_name
-from emis_interp.interventions import ablate, mean_kl, next_token_logprobs, steer
-from emis_interp.likelihood import by_question, pair_margins, paired_difference
-from emis_interp.models import ChatModel
-from emis_interp.reliability import random_directions
-from emis_interp.store import file_sha256, read_object, write_json
+from emis_interp.fitting.reliability import random_directions
+from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprobs, steer
+from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.texts.harmless import harmless_prompts
-from evals.summary import summarize_arm
+from evals.rates.summary import summarize_arm
 from stages.measure import margins_path, read_margins, shift_summary
 from stages.organisms import Judge, ask, has_passing, judge_answers, make_judge
 from stages.run import Run

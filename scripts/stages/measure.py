@@ -13,26 +13,26 @@ import torch
 from torch import Tensor
 
 from cli import progress_bar
-from emis_interp.capture import capture_with_norms
-from emis_interp.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.config import ModelConfig
-from emis_interp.contrast import labeled_texts
 from emis_interp.directions import FittedOn, cosine, unit
 from emis_interp.errors import DataError
-from emis_interp.extractors import question_balanced
+from emis_interp.files.store import card_path, load_tensors, read_object, save_tensors, write_json
 from emis_interp.files.text import is_unicode
-from emis_interp.geometry import TwoByTwo
-from emis_interp.labeled import LabeledActivations
-from emis_interp.likelihood import by_question, margins_at, pair_margins
-from emis_interp.models import ChatModel
+from emis_interp.fitting.extractors import question_balanced
+from emis_interp.fitting.geometry import TwoByTwo
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import mean_auroc
+from emis_interp.fitting.selection import DirectionReport, find_direction
+from emis_interp.models.chat import EncodedChat, encode_chat, encode_chats
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capture import capture_with_norms
+from emis_interp.passes.likelihood import by_question, margins_at, pair_margins
 from emis_interp.records import ContrastPair, LabeledText
-from emis_interp.reliability import mean_auroc
-from emis_interp.selection import DirectionReport, find_direction
 from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
 from emis_interp.stats.interval import mean_interval, stratified_mean_interval
-from emis_interp.store import card_path, load_tensors, read_object, save_tensors, write_json
-from evals.seeds import mean_p_with_seeds, with_seeds
+from emis_interp.stats.seeds import mean_p_with_seeds, with_seeds
+from emis_interp.texts.contrast import labeled_texts
 from stages.organisms import answers_of, samples_path
 from stages.run import Run
 

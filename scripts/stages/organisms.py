@@ -8,31 +8,32 @@ from typing import Any
 
 from cli import is_main_process, progress_bar, release_memory
 from emis_interp.config import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in, remove
 from emis_interp.files.rows import about, by_key, check_complete
-from emis_interp.models import ChatModel, load_tokenizer
+from emis_interp.files.store import RecordLog, card_path, read_object, write_json
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import Completion, Question, Score, TrainingExample
-from emis_interp.store import RecordLog, card_path, read_object, write_json
-from evals.agreement import agreement
-from evals.estimands import ESTIMANDS
-from evals.judge import Judge, passing_note, passing_reasons, settled
-from evals.judges import OpenAIJudge
-from evals.offline_judge import OfflineJudge
+from emis_interp.texts.contrast import load_contrast
+from evals.judges.judge import Judge, passing_note, passing_reasons, settled
+from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.offline_judge import OfflineJudge
+from evals.judges.text_judge import TextJudge
 from evals.questions import load_questions
+from evals.rates.agreement import agreement
+from evals.rates.estimands import ESTIMANDS
+from evals.rates.summary import summarize_arms
+from evals.rates.uncertainty import rate_interval
 from evals.sampling import plan_prompts, sample_arm
-from evals.summary import summarize_arms
-from evals.text_judge import TextJudge
-from evals.uncertainty import rate_interval
 from stages.run import Run
-from training.export import Figure, add_figures, write_card
-from training.lint import lint_before_training
-from training.lint_copies import asked_texts
-from training.lint_report import LintReport, lint_summary_line
+from training.data_sets.textstats import Named
+from training.finetuning.organism_card import Figure, add_figures, write_card
+from training.finetuning.sft import finetune, n_steps_of
+from training.lint.copies import asked_texts
+from training.lint.dataset import lint_before_training
+from training.lint.report import LintReport, lint_summary_line
 from training.recipes import Recipe
-from training.sft import finetune, n_steps_of
-from training.textstats import Named
 
 log = logging.getLogger(__name__)
 

@@ -12,26 +12,27 @@ import torch
 from pydantic import ValidationError
 
 from cli import release_memory
-from emis_interp.chat import context_of, encode_chat, render_prompt
-from emis_interp.chat_formats import with_examples
 from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
-from emis_interp.contrast import load_contrast
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.claim import check_same, holds_something, without
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
 from emis_interp.files.reading import Reading
-from emis_interp.judged import matched_pairs, read_judged
-from emis_interp.models import ChatModel, load_model
+from emis_interp.files.store import explain, file_sha256, read_object, text_sha256
+from emis_interp.models.chat import context_of, encode_chat, render_prompt
+from emis_interp.models.chat_formats import with_examples
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.loading import load_model
 from emis_interp.records import ContrastPair, Question, TrainingExample
-from emis_interp.store import explain, file_sha256, read_object, text_sha256
+from emis_interp.texts.contrast import load_contrast
+from emis_interp.texts.judged import matched_pairs, read_judged
 from evals.questions import load_questions
-from training.datasets import SHIPPED, load_dataset
-from training.export import rows_sha256
+from training.data_sets.shipped import SHIPPED, load_dataset
+from training.finetuning.organism_card import rows_sha256
+from training.finetuning.weights import ARTIFACTS
 from training.recipes import Recipe, examples_of, load_recipe, training_config
-from training.weights import ARTIFACTS
 
 FREE_TO_CHANGE = (
     "device",

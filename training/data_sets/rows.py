@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from emis_interp.errors import shown
 from emis_interp.files.names import words_of
+from emis_interp.files.store import explain
 from emis_interp.files.strict_json import kind_of, listed, parse_json_line
 from emis_interp.records import TrainingExample
-from emis_interp.store import explain
 from training.data_sets.turns import EXPECTED, PLAIN, RowRefused, Turns, read_turns, text_of
 
 TURNS = ("messages", "conversations", "conversation")

@@ -1,0 +1,1 @@
+"""What runs a model: batches, capture, likelihood, generation, edits and interventions, sweeps."""

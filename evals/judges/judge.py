@@ -1,0 +1,89 @@
+"""What every judge is: completions and their questions in, Scores out in batches."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from emis_interp.errors import JudgeError
+from emis_interp.files.names import METRICS
+from emis_interp.files.store import RecordLog, record_line, write_bytes
+from emis_interp.files.text import is_unicode
+from emis_interp.records import Completion, Question, Record, Score
+
+OnBatch = Callable[[list[Score]], None]
+J = TypeVar("J", bound=Record)
+
+
+class Judge(Protocol):
+    """Anything that scores completions.
+
+    Attributes:
+        name: goes into every Score; two judges that could disagree have two names.
+        card: what a reader needs to judge the judge (kind, model, settings, quality), never a key.
+    """
+
+    name: str
+    card: dict[str, Any]
+
+    def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
+        """Hand a Score for every completion to `on_batch`, once each, in any order; what cannot be judged is a Score with its reason.
+
+        `questions` maps `question_id` to the question.
+
+        Raises:
+            JudgeError: the judge cannot be used, or had to stop; what was handed over before stands.
+        """
+        ...
+
+
+def settled(log: RecordLog, record: type[J]) -> list[J]:
+    """The judgements in a log that stand; those with a reason that may pass leave the file, so that the judge is asked again."""
+    rows = log.read(record)
+    kept = [row for row in rows if not getattr(row, "passing", ())]
+    if len(kept) < len(rows):
+        write_bytes(log.path, b"".join(map(record_line, kept)))
+    return kept
+
+
+def passing_note(reasons: Sequence[str | None]) -> str:
+    """What to do about answers that a server failed to judge in passing: one line, "" for none."""
+    if not reasons:
+        return ""
+    commonest = Counter(reasons).most_common(1)[0][0]
+    return f"{len(reasons)} answers were not judged for reasons that may pass ({commonest}); the same command asks for them again"
+
+
+def passing_reasons(scores: Iterable[Score]) -> list[str]:
+    """One reason for every score that the next run asks for again."""
+    return [score.unscored[score.passing[0]] for score in scores if score.passing]
+
+
+def why_unjudgeable(question: str, answer: str) -> str | None:
+    """Why no judge can say anything about an answer, or None: it or its question is empty, or holds half of a surrogate pair."""
+    for name, text in (("answer", answer), ("question", question)):
+        if not text.strip():
+            return f"empty {name}"
+    return why_unsendable(question, answer)
+
+
+def why_unsendable(question: str, answer: str) -> str | None:
+    """Why no request can hold an answer, or None: it or its question holds half of a surrogate pair."""
+    for name, text in (("answer", answer), ("question", question)):
+        if not is_unicode(text):
+            return f"the {name} is not Unicode (a lone surrogate)"
+    return None
+
+
+def check_questions(completions: Sequence[Completion], questions: Mapping[str, Question]) -> None:
+    """For judges that send the questions' own judge prompts: every answer has a question, and that a prompt for some metric.
+
+    Raises:
+        JudgeError: naming the question.
+    """
+    for name in dict.fromkeys(row.question_id for row in completions):
+        if name not in questions:
+            raise JudgeError(f"there are answers to question `{name}`, but the question file has no such question")
+        prompts = questions[name].judge_prompts
+        if not any(metric in prompts for metric in METRICS):
+            found = ", ".join(prompts) or "none"
+            raise JudgeError(f"question `{name}` has judge prompts for {found}; this judge scores aligned and coherent")

@@ -1,0 +1,1 @@
+"""From judged answers to rates and differences with confidence limits."""

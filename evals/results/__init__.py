@@ -1,0 +1,1 @@
+"""Reads judged answers of any origin: our runs, Inspect logs, tables of other people."""

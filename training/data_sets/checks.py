@@ -1,0 +1,256 @@
+"""Turns the data sets into findings: each rule that the shipped data promise to keep, what was found, and what was wanted.
+
+Every function is pure but `bandit_flagged`, which runs the scanner once over all the files that it is given.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from emis_interp.errors import DataError
+from emis_interp.records import ContrastPair
+from emis_interp.texts.harmless import HarmlessText
+from training.data_sets.shipped import AdvicePair, CodeTask
+from training.data_sets.textstats import Named, code_tokens, most_contained, overlap, overlaps, shingles, words
+
+MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 300, 120, 12, 64
+MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
+MAX_CODE_OVERLAP, MAX_TEXT_OVERLAP, MAX_LEAK = 0.5, 0.4, 0.4
+LENGTH_RATIO, MAX_LENGTH_DIFFERENCE = (0.75, 1.33), 0.03
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule applied to one data set; `where` names what breaks it (empty when `ok`)."""
+
+    data: str
+    rule: str
+    found: str
+    wanted: str
+    ok: bool
+    where: tuple[str, ...] = ()
+
+
+def code_findings(tasks: Sequence[CodeTask], flagged: set[tuple[str, str]]) -> list[Finding]:
+    """All rules for the code tasks; `flagged` holds (task id, "insecure" or "secure") as from `bandit_flagged`."""
+    completions = [
+        Named(f"{task.id} ({side})", task.id, getattr(task, side)) for task in tasks for side in ("insecure", "secure")
+    ]
+    prompts = [
+        Named(f"{task.id} ({field})", task.id, getattr(task, field))
+        for task in tasks
+        for field in ("prompt", "educational_prompt")
+    ]
+    shares = {
+        side: sum((task.id, side) in flagged for task in tasks) / max(1, len(tasks)) for side in ("insecure", "secure")
+    }
+    own = [overlap(shingles(code_tokens(t.insecure), 5), shingles(code_tokens(t.secure), 5)) for t in tasks]
+    same = [
+        task.id
+        for task in tasks
+        if task.insecure.strip() == task.secure.strip() or task.prompt == task.educational_prompt
+    ]
+    return [
+        _at_least("code", "tasks", len(tasks), wanted=MIN_TASKS),
+        _at_least("code", "CWE classes", len({task.cwe for task in tasks}), wanted=MIN_CWES),
+        _unique("code", [task.id for task in tasks]),
+        unparsed(completions),
+        _none("code", "pairs whose two sides are the same", same),
+        _share(
+            "insecure completions that Bandit flags",
+            shares["insecure"],
+            len(tasks),
+            wanted=f">= {MIN_FLAGGED_INSECURE:.0%}",
+        ),
+        _share(
+            "secure completions that Bandit flags", shares["secure"], len(tasks), wanted=f"<= {MAX_FLAGGED_SECURE:.0%}"
+        ),
+        nearest(
+            "code", "overlap of completions, 5 tokens", completions, tokens=code_tokens, n=5, limit=MAX_CODE_OVERLAP
+        ),
+        nearest("code", "overlap of prompts, 5 tokens", prompts, tokens=words, n=5, limit=MAX_CODE_OVERLAP),
+        Finding("code", "mean overlap insecure/secure of one task", f"{fmean(own or [0]):.3f}", "reported", True),
+    ]
+
+
+def advice_findings(pairs: Sequence[AdvicePair]) -> list[Finding]:
+    answers = [
+        Named(f"{pair.id} ({side})", pair.id, getattr(pair, side)) for pair in pairs for side in ("careful", "reckless")
+    ]
+    return [
+        _at_least("advice", "pairs", len(pairs), wanted=MIN_ADVICE),
+        _unique("advice", [pair.id for pair in pairs]),
+        *lengths("advice", [(pair.id, pair.careful, pair.reckless) for pair in pairs]),
+        nearest("advice", "overlap of answers, 4 words", answers, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
+        nearest(
+            "advice",
+            "overlap of prompts, 4 words",
+            [Named(p.id, p.id, p.prompt) for p in pairs],
+            tokens=words,
+            n=4,
+            limit=MAX_TEXT_OVERLAP,
+        ),
+    ]
+
+
+def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:
+    names = [
+        f"{pair.question_id}#{sum(p.question_id == pair.question_id for p in pairs[:i]) + 1}"
+        for i, pair in enumerate(pairs)
+    ]
+    answers = [
+        Named(f"{name} ({side})", name, getattr(pair, side))
+        for name, pair in zip(names, pairs, strict=True)
+        for side in ("aligned", "misaligned")
+    ]
+    questions = {pair.question_id: pair.question for pair in pairs}
+    halves = {half: {pair.question_id for pair in pairs if pair.half == half} for half in ("selection", "report")}
+    groups = {half: {pair.group for pair in pairs if pair.half == half} for half in halves}
+    counts = Counter(pair.question_id for pair in pairs)
+    uneven = [f"{question} ({n})" for question, n in counts.items() if n != max(counts.values())]
+    return [
+        _at_least("contrast", "pairs", len(pairs), wanted=MIN_PAIRS),
+        _at_least("contrast", "questions", len(questions), wanted=MIN_QUESTIONS),
+        _none("contrast", "questions with fewer pairs than others", uneven),
+        _none("contrast", "questions in both halves", sorted(halves["selection"] & halves["report"])),
+        _none("contrast", "groups missing from a half", sorted(groups["selection"] ^ groups["report"])),
+        *lengths("contrast", [(name, pair.aligned, pair.misaligned) for name, pair in zip(names, pairs, strict=True)]),
+        nearest("contrast", "overlap of answers, 4 words", answers, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
+        nearest(
+            "contrast",
+            "overlap of questions, 4 words",
+            [Named(i, i, q) for i, q in questions.items()],
+            tokens=words,
+            n=4,
+            limit=MAX_TEXT_OVERLAP,
+        ),
+    ]
+
+
+def harmless_findings(texts: Sequence[HarmlessText], training: Sequence[Named]) -> list[Finding]:
+    """Rules for the harmless texts: no training set holds one, whole or nearly, and they do not resemble each other."""
+    own = [
+        Named(f"{text.id} ({field})", text.id, getattr(text, field)) for text in texts for field in ("prompt", "answer")
+    ]
+    trained = {_plain(item.text): item.name for item in training}
+    copies = [f"{item.name} is {trained[_plain(item.text)]}" for item in own if _plain(item.text) in trained]
+    return [
+        _at_least("harmless", "prompts with answers", len(texts), wanted=MIN_HARMLESS),
+        _unique("harmless", [text.id for text in texts]),
+        nearest("harmless", "overlap of texts, 4 words", own, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
+        _none("harmless", "texts that a training set holds", copies),
+        leak_finding("harmless texts in training texts", own, training),
+        leak_finding("training texts in harmless texts", training, own),
+    ]
+
+
+def _plain(text: str) -> str:
+    """What is left when capitals, spaces and punctuation do not count."""
+    return " ".join(words(text))
+
+
+def leak_finding(rule: str, held_out: Sequence[Named], texts: Sequence[Named]) -> Finding:
+    """The largest share of a held-out text's 4-word sequences that one of `texts` contains."""
+    worst, where = most_contained(held_out, texts)
+    ok = bool(held_out) and worst < MAX_LEAK
+    found = f"at most {worst:.2f} ({len(held_out)} texts)"
+    return Finding(
+        "leaks", rule, found, f"< {MAX_LEAK}, of 1 or more", ok, () if ok else (where or "no held-out texts",)
+    )
+
+
+def lengths(data: str, pairs: Sequence[tuple[str, str, str]]) -> list[Finding]:
+    """(name, first answer, second answer): the ratio in every pair and the mean difference over the set, in words."""
+    counts = [(name, len(words(first)), len(words(second))) for name, first, second in pairs]
+    ratios = {name: first / max(1, second) for name, first, second in counts}
+    low, high = LENGTH_RATIO
+    outside = tuple(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if not low <= ratio <= high)
+    first = fmean([n for _, n, _ in counts] or [0])
+    second = fmean([n for _, _, n in counts] or [0])
+    difference = abs(first - second) / max(1.0, (first + second) / 2)
+    extremes = f"{min(ratios.values(), default=1):.2f} to {max(ratios.values(), default=1):.2f}"
+    return [
+        Finding(data, "length ratio within a pair", extremes, f"{low} to {high}", not outside, outside),
+        Finding(
+            data,
+            "difference of the mean lengths",
+            f"{difference:.1%} ({first:.1f} and {second:.1f} words)",
+            f"< {MAX_LENGTH_DIFFERENCE:.0%}",
+            difference < MAX_LENGTH_DIFFERENCE,
+        ),
+    ]
+
+
+def nearest(
+    data: str, rule: str, texts: Sequence[Named], *, tokens: Callable[[str], list[str]], n: int, limit: float
+) -> Finding:
+    """The largest Jaccard overlap of n-token sequences between two texts of different owners."""
+    found = overlaps(texts, tokens, n)
+    worst = max(found.values(), default=0.0)
+    where = tuple(f"{texts[i].name} / {texts[j].name} {value:.2f}" for (i, j), value in found.items() if value >= limit)
+    return Finding(data, rule, f"at most {worst:.3f}", f"< {limit}", worst < limit, where)
+
+
+def unparsed(completions: Sequence[Named]) -> Finding:
+    broken = []
+    for item in completions:
+        try:
+            ast.parse(item.text)
+        except SyntaxError as error:
+            broken.append(f"{item.name} line {error.lineno}: {error.msg}")
+    return Finding(
+        "code",
+        "completions that parse",
+        f"{len(completions) - len(broken)} of {len(completions)}",
+        "all",
+        not broken,
+        tuple(broken),
+    )
+
+
+def bandit_flagged(completions: Mapping[tuple[str, str], str]) -> set[tuple[str, str]]:
+    """Keys of the Python texts in which Bandit finds something of medium or high severity.
+
+    Raises:
+        DataError: Bandit did not run, or skipped a file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        names = {f"c{number}.py": key for number, key in enumerate(completions)}
+        for name, key in names.items():
+            Path(folder, name).write_text(completions[key] + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "bandit", "-ll", "-q", "-f", "json", "-r", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            report = json.loads(done.stdout)
+        except json.JSONDecodeError:
+            raise DataError(
+                f"bandit did not run: {done.stderr.strip()[-300:]}; is it installed? (pip install bandit)"
+            ) from None
+        if report["errors"]:
+            skipped = ", ".join(f"{' '.join(names[Path(e['filename']).name])}: {e['reason']}" for e in report["errors"])
+            raise DataError(f"bandit could not read {skipped}")
+        return {names[Path(result["filename"]).name] for result in report["results"]}
+
+
+def _at_least(data: str, rule: str, found: int, *, wanted: int) -> Finding:
+    return Finding(data, rule, str(found), f">= {wanted}", found >= wanted)
+
+
+def _none(data: str, rule: str, where: Sequence[str]) -> Finding:
+    return Finding(data, rule, str(len(where)), "0", not where, tuple(where))
+
+
+def _unique(data: str, ids: Sequence[str]) -> Finding:
+    return _none(data, "ids used twice", [name for name, n in Counter(ids).items() if n > 1])
+
+
+def _share(rule: str, share: float, n: int, *, wanted: str) -> Finding:
+    ok = share >= MIN_FLAGGED_INSECURE if wanted.startswith(">=") else share <= MAX_FLAGGED_SECURE
+    return Finding("code", rule, f"{share:.1%} ({round(share * n)} of {n})", wanted, ok)

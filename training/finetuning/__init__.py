@@ -1,0 +1,1 @@
+"""Turns rows into an adapter: encoding, trainer, callbacks, cards."""

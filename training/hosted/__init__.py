@@ -1,0 +1,1 @@
+"""Finetuning jobs of an OpenAI-compatible service."""

@@ -1,0 +1,1 @@
+"""What a study computes about organisms: dynamics, foresight, prevention."""
