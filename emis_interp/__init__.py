@@ -4,12 +4,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emis_interp.files.earlier_names import find_earlier_names
 from emis_interp.http.anyio_classes import allow_mounted_names
 
 __version__ = "0.1.0"
 
 # Here and not where a client is made: nnsight may be imported by anybody, before or after, and so may what stands on anyio.
 allow_mounted_names()
+find_earlier_names()
 
 
 def lazy(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

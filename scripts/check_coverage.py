@@ -28,7 +28,7 @@ from evals.rates.estimands import ESTIMANDS
 from evals.rates.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
 from evals.rates.simulation import Design, simulate_study
 from evals.results.intraclass import of_runs
-from evals.results.kept_samples import read_results
+from evals.results.result_files import read_results
 
 DESIGNS = (
     *(Design(8, 50, rate, 0.18) for rate in (0.02, 0.05, 0.1, 0.2, 0.5)),

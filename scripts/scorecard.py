@@ -14,7 +14,7 @@ from typing import Any
 import cli
 from emis_interp.errors import ConfigError
 from emis_interp.files.strict_json import read_json_object
-from evals.results.kept_samples import read_results
+from evals.results.result_files import read_results
 from evals.results.result_table import VARIANTS, Results
 from evals.results.scorecard import MARGIN, VERDICTS, Identity, Line, load_published, scorecard
 from log_flags import add_log_flags, log_choice

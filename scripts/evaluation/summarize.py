@@ -19,7 +19,7 @@ import numpy as np
 import cli
 from evals.rates import estimands, uncertainty
 from evals.rates.confidence import Population
-from evals.results.kept_samples import read_results, write_results
+from evals.results.result_files import read_results, write_results
 from evals.results.result_table import METRICS, VARIANTS, Results
 from log_flags import add_log_flags, log_choice
 from table_flags import add_table_flags, reading_of

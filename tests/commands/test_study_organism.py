@@ -1,0 +1,164 @@
+"""The study command on the tiny model: what it leaves, that it goes on where it stopped, and what it refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emis_interp.directions import Direction, FittedOn, unit
+from organism import prevention
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("direction") / "direction"
+    vector = unit(torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    drawn = Direction(vector, 1, 1.0, 4.0, fitted_on=FittedOn((), frozenset()))  # no text had a part in it
+    drawn.save(path, drawn)
+    return path
+
+
+def study(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "study_organism.py"), *map(str, words), "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def result(*words: object) -> dict[str, Any]:
+    done = study(*words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_dynamics_leave_curves_and_a_page_and_measure_the_same_again(tmp_path: Path, direction: Path) -> None:
+    words = ("dynamics", "reckless", "--preset", "smoke", "--recipe-set", "data.n_rows=24", "--n-probes", 5)
+    words = (*words, "--n-task", 2, "--direction", direction, "--out", tmp_path / "d")
+    first = result(*words)
+    assert first["steps"][0] == 0 and first["steps"][-1] == 6  # 24 rows, 4 in a step
+    assert first["margin"][0]["value"] == 0 and len(first["margin"]) == len(first["steps"])
+    assert first["task"][-1] is not None and first["given_projection"][0] == 0
+    assert (
+        len(first["cumulative_lr"]) == len(first["steps"])
+        and first["cumulative_lr"][0] == 0 < first["cumulative_lr"][-1]
+    )
+    assert first["flattening"][0]["slope"]["value"] == pytest.approx(1) and len(first["flattening"]) == len(
+        first["steps"]
+    )
+    assert first["margins"].keys() == first["margin_shift"].keys()
+    assert "while it forms" in (tmp_path / "d" / "index.html").read_text()
+    again = result(*words)  # training is done: everything is read from the files of the probes
+    assert {**again, "cost": None} == {**first, "cost": None}
+    refused = study(*words[:-4], "--n-pairs", 2, *words[-4:])
+    assert refused.returncode == 2 and "other settings (n_pairs: 1 -> 2)" in refused.stderr
+
+
+def test_foresight_scores_rows_and_sets_before_training(tmp_path: Path, direction: Path) -> None:
+    names = ("insecure", "reckless", "careful", "evil-numbers")
+    words = ("foresight", *names, "--preset", "smoke", "--n-rows", 8, "--n-scored", 5, "--n-pairs", 1)
+    words = (*words, "--max-new-tokens", 6, "--direction", direction, "--out", tmp_path / "f")
+    found = result(*words, "--no-training")
+    assert [row["name"] for row in found["organisms"]] == list(names) and "quality" not in found
+    assert [row["group"] for row in found["organisms"]] == ["insecure", "reckless", "reckless", "evil-numbers"]
+    assert found["answer_tokens"] == 6
+    assert not list((tmp_path / "f").glob("*/training"))
+    with (tmp_path / "f" / "reckless" / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["projection_difference"]) for row in rows if row["projection_difference"]]
+    assert values == sorted(values, reverse=True) and [row["drop"] for row in rows] == ["yes", "", "", "", ""]
+    trained = result(*words)
+    quality = trained["quality"]
+    assert quality["n"] == 4 and quality["within"]["sides"] == "two-sided" and "3 groups" in quality["why"]["between"]
+    assert trained["base_margins"].keys() == trained["organisms"][0]["margins"].keys()
+    for row in trained["organisms"]:
+        moved = [row["margins"][name] - base for name, base in trained["base_margins"].items()]
+        assert row["shift"]["value"] == pytest.approx(sum(moved) / len(moved))
+        assert {"slope", "intercept", "beyond", "temperature"} <= row["flattening"].keys()
+    text = (tmp_path / "f" / "index.html").read_text()
+    assert "slope on base" in text and "two-sided p" in text and "One finetuning seed" in text
+    assert [row["forecast"] for row in trained["organisms"]] == [row["forecast"] for row in found["organisms"]]
+
+
+def test_the_effect_of_dropping_rows_is_measured_against_random_rows(tmp_path: Path, direction: Path) -> None:
+    words = ("foresight", "mixture-advice-50", "--preset", "smoke", "--n-rows", 24, "--n-pairs", 1, "--drop", 0.5)
+    words = (
+        *words,
+        "--max-new-tokens",
+        6,
+        "--direction",
+        direction,
+        "--out",
+        tmp_path / "f",
+        "--try-drop",
+        "--n-draws",
+        3,
+    )
+    [row] = result(*words)["organisms"]
+    without = row["without"]
+    assert row["n_scored"] == 24 and without["n_dropped"] == 12
+    assert without["n_draws"] == 3 == len(without["random_by_draw"]) and len(set(without["random_by_draw"])) > 1
+    assert without["random"]["value"] == pytest.approx(sum(without["random_by_draw"]) / 3)
+    assert set(without["margins"]) == {"marked", "random-0", "random-1", "random-2"}
+    difference = without["marked"]["value"] - without["random"]["value"]
+    assert without["marked_against_random"]["value"] == pytest.approx(difference) and difference != 0
+    with (tmp_path / "f" / "mixture-advice-50" / "rows.csv").open(newline="") as file:
+        marked = {line["id"] for line in csv.DictReader(file) if line["drop"] == "yes"}
+    summary = tmp_path / "f" / "mixture-advice-50" / "without-0.5" / "marked" / "training" / "summary.json"
+    assert len(marked) == 12 and json.loads(summary.read_text())["n_rows"] == 12
+
+
+def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction: Path) -> None:
+    words = ("prevention", "--preset", "smoke", "--n-rows", 8, "--n-held-out", 3, "--n-realign", 4, "--n-pairs", 1)
+    words = (*words, "--coefficients", 0.5, "--direction", direction, "--out", tmp_path / "p")
+    found = result(*words, "--only", "steer", "realign", "after: ablate")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["untreated", "control", "steer +0.5", "realign", "after: ablate"]
+    assert rows["untreated"]["against_untreated"]["value"] == 0
+    assert rows["steer +0.5"]["margin_shift"]["value"] != rows["untreated"]["margin_shift"]["value"]
+    assert rows["realign"]["task_gain"]["n"] == 3
+    for row in found["rows"]:
+        [own] = row["margins"]
+        moved = [own[name] - base for name, base in found["base_margins"].items()]
+        assert row["margin_shift"]["value"] == pytest.approx(sum(moved) / len(moved)) and "slope" in row["flattening"]
+    before = {path: path.stat().st_mtime for path in (tmp_path / "p").rglob("summary.json")}
+    more = result(*words, "--only", "steer", "realign", "after: ablate", "mix")
+    assert len(more["rows"]) == 6 and more["rows"][:2] == found["rows"][:2]
+    assert all(path.stat().st_mtime == time for path, time in before.items())  # nothing was trained again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dynamics", "in-context-insecure"), "nothing is trained in context"),
+        (("dynamics", "base-user-assistant"), "give --set chat_format=user_assistant"),
+        (("dynamics", "reckles"), "did you mean `reckless`"),
+        (("dynamics", "reckless"), "all rows of `reckless` are trained on"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_with_advice(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    done = study(*words, "--preset", "smoke", "--out", tmp_path / "x")
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_remedy_over_several_seeds_is_paired_by_seed_and_as_sure_as_its_seeds_allow() -> None:
+    def seed(shift: float) -> dict[str, Any]:
+        margin = {"a": 0.1 + shift, "b": 0.3 + shift}
+        return {"margins": margin, "margin": margin, "task": [1.0 + shift, 2.0 + shift], "kl_neutral": shift}
+
+    untreated = [seed(0.0), seed(0.4), seed(-0.4)]
+    treated = [{**row, "margin": {name: value - 0.2 for name, value in row["margin"].items()}} for row in untreated]
+    rows = prevention.summary(prevention.Remedy("steer"), treated, untreated)
+    assert rows["against_untreated"]["value"] == pytest.approx(-0.2)
+    assert rows["against_untreated"]["high"] == pytest.approx(-0.2)  # the seeds' own ups and downs cancel
+    one = prevention.summary(prevention.Remedy("steer"), treated[:1], untreated[:1])
+    wide, narrow = rows["margin_shift"], one["margin_shift"]
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"] > 0
+    assert rows["margin_by_seed"] == pytest.approx([0.0, 0.4, -0.4]) and rows["task_gain"]["n"] == 6

@@ -1,0 +1,227 @@
+"""Arms of several seeds and in-context arms: means over models, one folder a seed, nothing trained where examples stand in the prompt."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from emis_interp.config import load_config
+from emis_interp.errors import DataError
+from emis_interp.records import ContrastPair
+from emis_interp.report.contents import load_contents
+from emis_interp.report.page import figures
+from evals.questions import load_questions
+from stages.measure import contrast_of, correct
+from stages.run import Run
+
+ROOT = Path(__file__).parents[3]
+ARMS = (
+    "arms=[{name: base}, {name: insecure, dataset: insecure, n_rows: 8, contrast: once, seeds: [0, 5]},"
+    " {name: once, dataset: insecure, n_rows: 8}, {name: shown, dataset: reckless, in_context: 2, contrast: insecure}]"
+)
+QUICK = ("direction.n_permutations=10", "intervention.samples_per_paraphrase=0")
+
+
+def pairs_of(n_questions: int, n_each: int) -> list[ContrastPair]:
+    return [
+        ContrastPair(question_id=f"q{i}", group=f"g{i % 2}", half="report", question="?", aligned="a", misaligned="b")
+        for i in range(n_questions)
+        for _ in range(n_each)
+    ]
+
+
+def test_a_margin_contrast_is_between_means_over_models_paired_by_question() -> None:
+    pairs, rng = pairs_of(6, 4), np.random.default_rng(0)
+    shared = rng.normal(0, 3, 24)  # the pairs' own margins, which must cancel
+    values = {
+        "base": {"base": shared},
+        "bad": {f"bad.seed-{seed}": shared + 0.5 + 0.1 * seed for seed in range(3)},
+        "mild": {f"mild.seed-{seed}": shared + 0.1 + 0.02 * seed for seed in range(2)},
+    }
+    row = contrast_of(pairs, "bad", "mild", values=values)
+    assert row["mean"] == pytest.approx(0.6 - 0.11)
+    assert row["by_model"] == pytest.approx({f"bad.seed-{seed}": 0.5 + 0.1 * seed - 0.11 for seed in range(3)})
+    assert (row["n_models"], row["n_reference_models"], row["n_positive"]) == (3, 2, 6)
+    assert row["by_question"] == pytest.approx({f"q{i}": 0.49 for i in range(6)})
+    # All questions agree, so that the width is that of the seeds alone: t over 3 and over 2, in squares.
+    half = np.hypot(4.3027 * 0.1 / np.sqrt(3), 12.7062 * 0.02 / np.sqrt(2) / np.sqrt(2))
+    for part in (*row["by_group"].values(), *row["question_intervals"].values()):
+        assert (part["mean"], part["high"] - part["mean"]) == pytest.approx((0.49, half), abs=1e-3)
+
+
+def test_a_contrast_of_single_models_has_no_keys_of_seeds() -> None:
+    pairs = pairs_of(3, 2)
+    row = contrast_of(pairs, "a", "base", values={"a": {"a": np.arange(6.0)}, "base": {"base": np.zeros(6)}})
+    assert not {"by_model", "n_models", "n_reference_models"} & row.keys()
+
+
+def test_examples_that_leave_no_room_for_an_answer_are_refused(tmp_path: Path) -> None:
+    config = load_config("smoke", ["arms=[{name: base}, {name: shown, dataset: insecure, in_context: 9}]"])
+    words = r"arm `shown`: with 9 examples the longest question and answer are \d+ tokens, tiny has room for 4096"
+    with pytest.raises(DataError, match=words):
+        Run(config, tmp_path / "run").open()
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) -> None:
+    run = Run(load_config("smoke"), tmp_path)
+    run.open()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for arm in manifest["config"]["arms"]:  # as written before arms had these fields
+        del arm["seeds"], arm["in_context"]
+    del manifest["config"]["chat_format"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    Run(load_config("smoke"), tmp_path).open()
+
+
+def pipeline(folder: Path, *words: str, arms: str = ARMS) -> subprocess.CompletedProcess[str]:
+    sets = [word for value in (arms, *QUICK) for word in ("--set", value)]
+    command = [sys.executable, str(ROOT / "scripts" / "run_pipeline.py"), "--preset", "smoke", "--run-dir", str(folder)]
+    return subprocess.run([*command, *sets, *words], capture_output=True, text=True, cwd=ROOT, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smoke run with an arm of two seeds, the same arm once, and an in-context arm."""
+    path = tmp_path_factory.mktemp("seeds") / "run"
+    done = pipeline(path)
+    assert done.returncode == 0, done.stderr
+    assert "shown not trained: 2 examples before every question" in done.stderr
+    return path
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.mark.slow
+def test_each_seed_is_a_model_of_its_own_and_the_runs_seed_is_the_plain_arm(folder: Path) -> None:
+    first, other, once = (
+        load_file(folder / "training" / name / "adapter" / "adapter_model.safetensors")
+        for name in ("insecure/seed-0", "insecure/seed-5", "once")
+    )
+    assert all((first[key] == once[key]).all() for key in once)
+    assert not all((other[key] == once[key]).all() for key in once)
+    inputs = read(folder / "manifest.json")["inputs"]
+    assert inputs["training data of insecure.seed-0"] == inputs["training data of once"]
+    assert inputs["training data of insecure.seed-5"] != inputs["training data of once"]
+    margins = {path.stem: read(path)["margins"] for path in (folder / "likelihood").glob("*.json")}
+    assert margins["insecure.seed-0"] == margins["once"] != margins["insecure.seed-5"]
+    answers = {
+        name: (folder / "samples" / f"{name}.jsonl").read_text() for name in ("insecure.seed-0", "insecure.seed-5")
+    }
+    seeds = [{json.loads(line)["seed"] for line in text.splitlines()} for text in answers.values()]
+    assert not seeds[0] & seeds[1]  # the models' random numbers are independent
+    assert not (folder / "training" / "shown").exists()
+
+
+@pytest.mark.slow
+def test_tables_hold_means_over_the_seeds(folder: Path) -> None:
+    margins = {path.stem: np.mean(read(path)["margins"]) for path in (folder / "likelihood").glob("*.json")}
+    table = read(folder / "analysis" / "margins.json")
+    row = next(row for row in table["contrasts"] if (row["arm"], row["reference"]) == ("insecure", "base"))
+    own = {name: margins[name] - margins["base"] for name in ("insecure.seed-0", "insecure.seed-5")}
+    assert row["by_model"] == pytest.approx(own)
+    assert row["mean"] == pytest.approx(np.mean(list(own.values())))
+    reverse = next(row for row in table["contrasts"] if (row["arm"], row["reference"]) == ("shown", "insecure"))
+    assert (reverse["n_models"], reverse["n_reference_models"]) == (1, 2)
+    rates = {arm["arm"]: arm for arm in read(folder / "analysis" / "rates.json")["arms"]}
+    assert rates["insecure"]["n"] == 2 * rates["base"]["n"]
+    for rate in (*rates["insecure"]["rates"], rates["insecure"]["mean_aligned"]):
+        own = [value for value in rate["by_model"].values() if value is not None]
+        assert rate["value"] == (pytest.approx(np.mean(own)) if own else None)
+    assert "by_model" not in rates["once"]["mean_aligned"]
+    direction = read(folder / "analysis" / "direction.json")
+    models = ["base", "insecure.seed-0", "insecure.seed-5", "once", "shown"]
+    assert direction["cosines"]["arms"] == models
+    means, tables = direction["seeds"]["insecure"], direction["two_by_two"]
+    assert means["models"] == models[1:3]
+    for key, value in means["two_by_two"].items():
+        assert value == pytest.approx(np.mean([tables[name][key] for name in models[1:3]]))
+    cells = read(folder / "analysis" / "interventions.json")
+    assert cells["models"].endswith("the model of the first seed")
+    ablated = [(cell["cell"], cell.get("seed")) for cell in cells["cells"] if cell["direction"] == "misalignment"][2:]
+    assert ablated == [
+        ("insecure.seed-0.ablate.misalignment", 0),
+        ("once.ablate.misalignment", None),
+        ("shown.ablate.misalignment", None),
+    ]
+
+
+@pytest.mark.slow
+def test_an_in_context_arm_reads_examples_that_its_records_and_its_judge_do_not(folder: Path) -> None:
+    texts = {text for question in load_questions() for text in question.paraphrases}
+    for line in (folder / "samples" / "shown.jsonl").read_text().splitlines():
+        assert json.loads(line)["question"] in texts
+    margins = [read(folder / "likelihood" / f"{name}.json")["margins"] for name in ("shown", "base")]
+    assert np.abs(np.subtract(*margins)).max() > 1e-4
+    activations = [
+        load_file(folder / "activations" / f"{name}.contrast.safetensors")["x"] for name in ("shown", "base")
+    ]
+    assert activations[0].shape == activations[1].shape
+    assert not (activations[0] == activations[1]).all()
+
+
+@pytest.mark.slow
+def test_the_report_shows_arms_with_their_seeds(folder: Path) -> None:
+    contents = load_contents(folder)
+    assert contents.arms == ["base", "insecure", "once", "shown"]
+    assert [run.arm for run in contents.training] == ["insecure.seed-0", "insecure.seed-5", "once"]
+    page = (folder / "report" / "index.html").read_text("utf-8")
+    assert "<small>seeds 0, 5</small>" in page
+    assert "<small>not trained: 2 examples in the prompt</small>" in page
+    assert "insecure against base (2 seeds)" in page
+    assert "Measured on: of an arm with several seeds, the model of the first seed." in page
+    assert "<small>mean of 2 seeds</small>" in page
+    for name in ("rates", "margins"):
+        dots = [
+            trace
+            for trace in figures(contents)[name].to_plotly_json()["data"]
+            if any("insecure.seed-" in text for text in trace.get("hovertext") or [])
+        ]
+        assert dots and all(len(trace["x"]) == 2 for trace in dots), name
+
+
+@pytest.mark.slow
+def test_a_run_with_seeds_resumes_and_refuses_other_seeds(folder: Path) -> None:
+    answers = folder / "samples" / "insecure.seed-5.jsonl"
+    before = answers.read_bytes()
+    answers.write_bytes(before[: before.index(b"\n") + 20])  # what a kill in the middle of a write leaves
+    assert pipeline(folder, "--only", "sample").returncode == 0
+    assert answers.read_bytes() == before
+    refused = pipeline(folder, arms=ARMS.replace("[0, 5]", "[0, 6]"))
+    assert refused.returncode == 2
+    assert "arms.1.seeds.1: 5 -> 6" in refused.stderr
+    assert pipeline(folder, arms=ARMS.replace(", seeds: [0, 5]", "")).returncode == 2
+
+
+@pytest.mark.slow
+def test_pretrained_and_in_context_arms_run_in_a_plain_format(tmp_path: Path) -> None:
+    arms = "arms=[{name: base}, {name: shown, dataset: careful, in_context: 1}]"
+    done = pipeline(tmp_path / "run", "--set", "chat_format=code_template", arms=arms)
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "run" / "manifest.json")["rendered_example"].endswith('    return """\n')
+
+
+def test_contrasts_with_the_configured_control_are_one_family_and_the_others_are_exploratory() -> None:
+    rows = [
+        {"arm": "insecure", "reference": "base", "p": 0.001},
+        {"arm": "insecure", "reference": "secure", "p": 0.03},
+        {"arm": "educational", "reference": "insecure", "p": 0.04},
+        {"arm": "reckless", "reference": "careful", "p": 0.0001},
+        {"arm": "secure", "reference": "base", "p": None},
+    ]
+    correct(rows, {"insecure": "secure", "educational": "insecure", "reckless": "careful", "secure": None})
+    assert [row.get("p_holm") for row in rows] == [
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+        pytest.approx(0.0003),
+        None,
+    ]
+    assert "p_holm" not in rows[0] and "p_holm" not in rows[4]
