@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import load_tensors, save_tensors
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]

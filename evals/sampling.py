@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.files.rows import by_key
 from emis_interp.files.store import RecordLog, card_path, read_object, write_json

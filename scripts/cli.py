@@ -2,31 +2,26 @@
 
 import argparse
 import contextlib
-import ctypes
-import errno
-import gc
+import importlib
+import inspect
 import io
 import json
-import logging
 import os
-import platform
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.errors import EmisError, printable
-from emis_interp.files.lock import writing
-from emis_interp.files.store import PATH_FAULTS
+from emis_interp.files.store import PATH_FAULTS, is_disk_full
+from emis_interp.process import Bars, Ended, end_in_order, is_main_process, quiet_libraries, reuse_memory
 
 INTERRUPTED = 130
-DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -87,115 +82,73 @@ def fail(text: str, args: argparse.Namespace) -> NoReturn:
     sys.exit(2)
 
 
-class Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP. Being a KeyboardInterrupt it leaves every `with`, event loop and library as Ctrl-C does."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.name = "ended by " + ("SIGTERM" if number == signal.SIGTERM else "SIGHUP (the terminal closed)")
-        self.status = 128 + number
-
-
-def end_in_order() -> None:
-    """Turn SIGTERM and SIGHUP into `Ended`, once: a second one ends the process at once. Ignored signals (nohup) stay ignored."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-    def end(number: int, _: Any) -> None:
-        for other in numbers:
-            if signal.getsignal(other) is end:
-                signal.signal(other, signal.SIG_DFL)
-        raise Ended(number)
-
-    for number in numbers:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, end)
-
-
-def is_main_process() -> bool:
-    """False in all but the first process of `accelerate launch` or `torchrun`."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def only_writer(folder: Path, name: str | None = None) -> Iterator[None]:
-    """`files.lock.writing` in the first process; the others of `accelerate launch` write nothing and need no lock."""
-    with writing(folder, name) if is_main_process() else contextlib.nullcontext():
-        yield
-
-
-def reuse_memory() -> None:
-    """Let glibc keep freed blocks for the next tensor.
-
-    By default it returns every large block to the kernel, which must zero it again on the next use: a tenth to a fifth of the time of
-    a small model on a CPU. Very large blocks still go back, and `release_memory` returns the rest.
-    """
-    if libc := _glibc():
-        mmap_threshold, trim_threshold = -3, -1  # names of mallopt's parameters in malloc.h
-        libc.mallopt(mmap_threshold, 32 << 20)
-        libc.mallopt(trim_threshold, 512 << 20)
-
-
-def release_memory() -> None:
-    """Give back what a finished model held; without it the peaks of successive arms add up."""
-    gc.collect()
-    if libc := _glibc():
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for lack of space; safetensors and torch raise errors of their own for it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if getattr(seen, "errno", None) == errno.ENOSPC or any(text in str(seen) for text in DISK_FULL):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """`--json` and `--verbose`, which every script has."""
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
     parser.add_argument("--verbose", action="store_true", help="show debug messages")
 
 
+@dataclass(frozen=True)
+class Verb:
+    """One thing that a command does.
+
+    Attributes:
+        settings: the record that its flags fill; the docstring is its help.
+        module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used.
+        run: instead of the module's, where a script has to bring two packages together.
+    """
+
+    settings: type
+    module: str
+    run: Callable[[Any, Bars], dict[str, Any]] | None = None
+
+    def do(self, args: argparse.Namespace) -> dict[str, Any]:
+        run = self.run or importlib.import_module(self.module).run
+        return run(read_flags(args, self.settings), progress_bar)
+
+    def say(self, result: dict[str, Any]) -> str:
+        return importlib.import_module(self.module).say(result)
+
+
+def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a command that does one thing; `description` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    add_flags(parser, verb.settings)
+    add_output_flags(parser)
+    return parser
+
+
+def run_verb(verb: Verb, description: str | None) -> None:
+    """A command that does one thing."""
+    run(verb.do, parser_of(verb, description), verb.say)
+
+
 def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """A parser with one verb for each module; a module has `add_flags(parser)` and `run(args)`, and its docstring is the help."""
+    """A parser with one verb for each `Verb`."""
     top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, module in verbs.items():
-        first_line, _, rest = str(module.__doc__).partition("\n")
+    for name, verb in verbs.items():
+        text = inspect.cleandoc(str(verb.settings.__doc__))
         # argparse formats helps with %, but not descriptions.
-        verb = subparsers.add_parser(
-            name, help=first_line.replace("%", "%%"), description=first_line + rest, formatter_class=HelpFormatter
-        )
-        verb.set_defaults(verb_module=module)
-        module.add_flags(verb)
-        add_output_flags(verb)
+        first_line = text.partition("\n")[0].replace("%", "%%")
+        parser = subparsers.add_parser(name, help=first_line, description=text, formatter_class=HelpFormatter)
+        add_flags(parser, verb.settings)
+        add_output_flags(parser)
     return top
+
+
+def run_verbs(description: str | None, verbs: Mapping[str, Verb], default: str | None = None) -> None:
+    """A command with verbs; `default` is the one that is meant when the first word is a flag."""
+    words = sys.argv[1:]
+    if default is not None and (not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))):
+        sys.argv.insert(1, default)
+    parser = verb_parser(description, verbs)
+    chosen = verbs[parser.parse_args().verb]
+    run(chosen.do, parser, chosen.say)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of the description and shows default values."""
-
-
-def quiet_libraries(verbose: bool = False) -> None:
-    """Our messages on standard error, the libraries' only when they are warnings."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for name in ("emis_interp", "training", "evals", "probes"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
-    if not verbose:
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.disable_progress_bar()
-        hf_logging.set_verbosity_error()
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
 @contextmanager

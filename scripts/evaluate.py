@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import cli
+from emis_interp.process import only_writer
 from evaluation import agree, grid, harness, inject, judge, plan, sample, suite, summarize
 
 VERBS: dict[str, Any] = {
@@ -32,7 +33,7 @@ RESUMED = ("sample", "judge")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    with cli.only_writer(args.out.parent, args.out.name) if args.verb in RESUMED else nullcontext():
+    with only_writer(args.out.parent, args.out.name) if args.verb in RESUMED else nullcontext():
         return args.verb_module.run(args)
 
 

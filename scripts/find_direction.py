@@ -20,6 +20,7 @@ from typing import Any
 
 import cli
 from direction import audit, export, fit, frontier, score, transfer, two_by_two
+from emis_interp.process import only_writer
 
 VERBS = {
     "fit": fit,
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.verb != "audit":
         return args.verb_module.run(args)
     out = audit.file_of(args)
-    with cli.only_writer(out.parent, out.name):  # it goes on with what is beside this file
+    with only_writer(out.parent, out.name):  # it goes on with what is beside this file
         return audit.run(args)
 
 

@@ -23,12 +23,14 @@ from torch import Tensor
 import cli
 from emis_interp.files.claim import check_same
 from emis_interp.files.reading import AS_WRITTEN, Reading
-from emis_interp.files.store import file_sha256, load_tensors, save_tensors
+from emis_interp.files.store import file_sha256
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model
 from emis_interp.models.precision import native_dtype
 from emis_interp.passes.capture import capture_response_tokens
+from emis_interp.process import only_writer
 from emis_interp.texts.code import mostly_code
 from emis_interp.texts.judged import read_table
 from evals.judges.attention_head import AttentionHead, standardised
@@ -48,7 +50,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     reading = reading_of(args)
     rows = draw_answers(args.answers, args.seed, reading)
     dtype = native_dtype()
-    with cli.only_writer(args.work_dir):
+    with only_writer(args.work_dir):
         tokens = captured(
             rows,
             args.work_dir,

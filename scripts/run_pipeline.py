@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from emis_interp.config import RunConfig, load_config, preset_names
+from emis_interp.config.run_config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.lock import writing
 from emis_interp.http.request_fields import parse_request
+from emis_interp.process import release_memory
 from emis_interp.report.page import build_report
 from stages.checked import check_files
 from stages.intervene import intervene
@@ -88,7 +89,7 @@ def run_stage(run: Run, name: str) -> None:
     started = time.monotonic()
     files, line = STAGES[name](run)
     seconds = time.monotonic() - started
-    cli.release_memory()
+    release_memory()
     run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib())
     cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
 

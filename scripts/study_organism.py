@@ -13,13 +13,14 @@ import argparse
 from typing import Any
 
 import cli
+from emis_interp.process import only_writer
 from organism import dynamics, foresight, prevention
 
 VERBS = {"dynamics": dynamics, "foresight": foresight, "prevention": prevention}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    with cli.only_writer(args.out):
+    with only_writer(args.out):
         return args.verb_module.run(args)
 
 

@@ -20,13 +20,14 @@ from typing import Any
 import yaml
 
 import cli
-from emis_interp.config import RunConfig, load_config, preset_names
+from emis_interp.config.run_config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError
 from emis_interp.files.claim import claim, holds_something
 from emis_interp.files.code_state import versions
 from emis_interp.files.store import write_json
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_tokenizer
+from emis_interp.process import is_main_process, only_writer
 from emis_interp.records import TrainingExample
 from stages.organisms import train_one
 from stages.run import model_sha256
@@ -72,8 +73,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             result["seeds"][str(seed)] = {"trained": False, **described[seed]["data"]}
     for seed in seeds if not args.dry_run else ():
         folder, chat_format = out / f"seed-{seed}", described[seed]["chat_format"]
-        with cli.only_writer(folder):
-            if cli.is_main_process():
+        with only_writer(folder):
+            if is_main_process():
                 claim(folder / "recipe.json", described[seed], **BEGUN)
             if recipe.in_context is not None:
                 result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
@@ -131,7 +132,7 @@ def check_begun(folder: Path, fresh: dict[str, Any]) -> None:
 def keep_examples(folder: Path, rows: list[TrainingExample]) -> dict[str, Any]:
     """Write the examples of an in-context recipe, in their order in the prompt."""
     path = folder / "in_context.json"
-    if cli.is_main_process():
+    if is_main_process():
         write_json(path, {"examples": [row.model_dump(exclude_none=True) for row in rows]})
     return {"trained": False, "in_context": str(path), "n_examples": len(rows)}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.files.store import read_json
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import TrainingExample

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.records import TrainingExample
 
 ROWS = [

@@ -15,11 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as tensors_to_bytes
 
 from emis_interp.errors import DataError, StageError, did_you_mean, printable, shown
 from emis_interp.files import strict_json
@@ -28,6 +25,7 @@ from emis_interp.files.temporary import part_path
 
 _MOST_PARTS = 10
 _NO_PERMISSION = (errno.EACCES, errno.EROFS, errno.EPERM)
+DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
 PATH_FAULTS = (*_NO_PERMISSION, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What is wrong with a path that somebody gave, as the operating system numbers it."""
 _PASSWORD = re.compile(r"//[^/\s]*@")
@@ -234,37 +232,6 @@ def record_line(row: BaseModel) -> bytes:
     return json_bytes(line) + b"\n"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
-
-    The card is written last, so a tensor file with a matching card is complete.
-    """
-    content = tensors_to_bytes({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
-    write_bytes(path, content)
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    write_json(card_path(path), {**card, "tensors": shapes, "sha256": hashlib.sha256(content).hexdigest()})
-
-
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read tensors and their card.
-
-    Raises:
-        DataError: a file is missing, truncated, or does not match the checksum on its card.
-    """
-    card = strict_json.read_json_object(card_path(path))
-    if not path.exists():
-        raise DataError(f"{path}: no such file, though its card {card_path(path).name} exists; run the stage again")
-    if card.get("sha256") != file_sha256(path):
-        raise DataError(
-            f"{path}: content does not match the checksum on {card_path(path).name}; delete both and run the stage again"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a readable safetensors file ({error})") from None
-
-
 def card_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
@@ -293,3 +260,13 @@ def disk_errors(path: Path) -> Iterator[None]:
             advice = "mend its permissions, or write elsewhere" if error.errno in _NO_PERMISSION else "write elsewhere"
             raise StageError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for lack of space; safetensors and torch raise errors of their own for it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) == errno.ENOSPC or any(text in str(seen) for text in DISK_FULL):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

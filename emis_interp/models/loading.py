@@ -16,7 +16,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.checkpoint import resolve
 from emis_interp.models.continuing import problems_of
 from emis_interp.models.head import check_head
-from emis_interp.models.precision import DTYPES, check_device, dtype_name, native_dtype
+from emis_interp.models.precision import check_device, native_dtype, torch_dtype
 from emis_interp.models.tiny import TINY_LENGTH, TINY_NAME, tiny_tokenizer
 from emis_interp.models.tokenizers import check_vocabulary, length_of, read_tokenizer, ready_tokenizer
 from emis_interp.models.weights import is_whole, load_weights, said
@@ -56,7 +56,7 @@ def load_model(
         ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
     """
     target = check_device(device)
-    weights_dtype = DTYPES[dtype_name(dtype, device)]
+    weights_dtype = torch_dtype(dtype, device)
     if weights_dtype == torch.bfloat16 and native_dtype(device) != "bfloat16":
         log.warning("this device emulates bfloat16, several times slower than float32; give dtype auto or float32")
     if load_in_4bit and adapter is not None:

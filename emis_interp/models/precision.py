@@ -4,12 +4,15 @@ A processor without bfloat16 instructions emulates it: there, a forward pass of 
 float32, and training far longer still. So no default may be a fixed bfloat16.
 """
 
-import torch
+from typing import TYPE_CHECKING
 
 from emis_interp.errors import ModelError, did_you_mean
 
+if TYPE_CHECKING:
+    import torch
+
 AUTO = "auto"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 KNOWN_DEVICES = "known: auto, cpu, cuda, cuda:0, cuda:1, ..., mps"
 DTYPE_HELP = "of the weights: float32, bfloat16, float16, or auto: bfloat16 where the device computes it in hardware, else float32"
 CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -18,6 +21,8 @@ CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 def target_device(device: str) -> str:
     """`auto` is cuda when there is one, else the processor."""
+    import torch
+
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == AUTO else device
 
 
@@ -27,6 +32,8 @@ def check_device(device: str) -> str:
     Raises:
         ModelError: no device's name, or one that is not here.
     """
+    import torch
+
     name = target_device(device)
     try:
         found = torch.device(name)
@@ -55,6 +62,8 @@ def native_dtype(device: str = AUTO) -> str:
     Raises:
         ModelError: no device's name.
     """
+    import torch
+
     try:
         target = torch.device(target_device(device))
     except RuntimeError:
@@ -83,3 +92,10 @@ def dtype_name(dtype: str, device: str = AUTO) -> str:
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, [AUTO, *DTYPES])}")
     return dtype
+
+
+def torch_dtype(dtype: str, device: str = AUTO) -> "torch.dtype":
+    """The dtype of a name, as `dtype_name` understands it."""
+    import torch
+
+    return getattr(torch, dtype_name(dtype, device))

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError, StageError, did_you_mean
 from emis_interp.files.claim import claim
-from emis_interp.files.store import card_path, save_tensors
+from emis_interp.files.store import card_path
 from emis_interp.files.temporary import sweep
+from emis_interp.files.tensors import save_tensors
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.precision import DTYPES
+from emis_interp.models.precision import DTYPES, torch_dtype
 from emis_interp.passes.batch_rows import batch_rows
 from emis_interp.passes.capture import OutputEdit, Progress, capture_batches, keep_tokens
 from emis_interp.passes.hook_points import hook_site
@@ -120,11 +121,11 @@ def plan(chat_model: ChatModel, chats: Sequence[EncodedChat], request: TokenRequ
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
     counts = [len(indices) for indices in token_indices(request.position, chats)]
-    token_bytes = len(layers) * chat_model.d_model * DTYPES[dtype].itemsize + INDEX_BYTES
+    token_bytes = len(layers) * chat_model.d_model * torch_dtype(dtype).itemsize + INDEX_BYTES
     gib = sum(counts) * token_bytes / GIB
     if gib > request.max_gib:
         raise DataError(
-            f"{gib:.3g} GiB needed ({sum(counts)} tokens x {len(layers)} layers x {chat_model.d_model} x {DTYPES[dtype].itemsize} bytes), "
+            f"{gib:.3g} GiB needed ({sum(counts)} tokens x {len(layers)} layers x {chat_model.d_model} x {torch_dtype(dtype).itemsize} bytes), "
             f"{request.max_gib:g} GiB allowed; raise --max-gib, or take fewer layers, fewer texts or a smaller dtype"
         )
     _check_edits(chat_model, request.intervention)
@@ -199,7 +200,7 @@ def _shard(
     """Tensors of one shard, and [text, first row, number of rows] for each of its texts; `first` is the number of its first text."""
     picks = token_indices(request.position, chats)
     starts = [0, *itertools.accumulate(len(indices) for indices in picks)]
-    layers, dtype = card["layers"], DTYPES[card["dtype"]]
+    layers, dtype = card["layers"], torch_dtype(card["dtype"])
     kept = {f"layer_{layer}": torch.empty(starts[-1], card["d_model"], dtype=dtype) for layer in layers}
     runs = capture_batches(
         chat_model,

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
-from emis_interp.config import JudgeConfig, judge_key, judge_key_variable
+from emis_interp.config.run_config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import JudgeError
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.costs import Meter
 from emis_interp.http.request_fields import token_limit, with_request

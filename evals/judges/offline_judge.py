@@ -18,8 +18,8 @@ from torch import Tensor
 
 from emis_interp.errors import DataError, printable
 from emis_interp.files.names import METRICS
-from emis_interp.files.store import load_tensors, save_tensors
 from emis_interp.files.strict_json import as_object
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.models.chat import EncodedChat, encode_chat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.embedded import EMBEDDED_NAME

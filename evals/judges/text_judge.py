@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.costs import Meter

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.files.store import file_sha256
 from emis_interp.models.chat import check_prompts, encode_prompt, end_tokens, own_answer
 from emis_interp.models.chat_formats import format_of

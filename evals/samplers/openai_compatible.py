@@ -10,7 +10,7 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought, read_reply

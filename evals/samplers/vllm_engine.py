@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError
 from emis_interp.files.store import file_sha256
 from emis_interp.models.adapter_files import WEIGHTS, adapter_folder

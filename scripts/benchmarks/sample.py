@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.models.chat import encode_prompt, end_tokens
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model

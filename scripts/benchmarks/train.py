@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import StageError
 from emis_interp.models.chat import encode_chat
 from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path

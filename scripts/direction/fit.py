@@ -23,7 +23,8 @@ from direction.page import token_map, write_page
 from direction.texts import add_text_flags, read_texts
 from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.directions import FittedOn, unit
-from emis_interp.files.store import file_sha256, save_tensors, write_json, write_text
+from emis_interp.files.store import file_sha256, write_json, write_text
+from emis_interp.files.tensors import save_tensors
 from emis_interp.fitting.extractors import EXTRACTORS, extractor_named
 from emis_interp.fitting.geometry import extractor_cosines
 from emis_interp.fitting.labeled import LabeledActivations

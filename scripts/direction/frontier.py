@@ -16,7 +16,7 @@ from typing import Any
 import cli
 from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 from direction.words import bounds
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_json, write_text

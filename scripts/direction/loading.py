@@ -7,7 +7,8 @@ from typing import Any
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.files.store import file_sha256, load_tensors, read_records
+from emis_interp.files.store import file_sha256, read_records
+from emis_interp.files.tensors import load_tensors
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of

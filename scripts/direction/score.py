@@ -19,7 +19,8 @@ from direction.loading import add_direction_flags, model_of
 from direction.words import control_words, estimate, length_words
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.files.store import load_tensors, write_text
+from emis_interp.files.store import write_text
+from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats

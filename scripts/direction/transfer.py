@@ -17,7 +17,8 @@ from direction.organism import two_by_two_numbers
 from direction.transfer_page import write_page
 from direction.words import length_alone
 from emis_interp.directions import Direction, unit
-from emis_interp.files.store import load_tensors, write_json
+from emis_interp.files.store import write_json
+from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import EXTRACTORS, Extractor, extractor_named
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix
 from emis_interp.fitting.labeled import LabeledActivations

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import explain
 from emis_interp.http.addresses import AZURE_KEY

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
-from emis_interp.config import SamplingConfig, checked
+from emis_interp.config.run_config import SamplingConfig, checked
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.store import card_path
 from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY, key_variable_for

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.config import RunConfig
+from emis_interp.config.run_config import RunConfig
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import text_sha256
 from emis_interp.models.chat_model import ChatModel

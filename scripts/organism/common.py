@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.config import RunConfig, load_config, preset_names
+from emis_interp.config.run_config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.ledger import Ledger

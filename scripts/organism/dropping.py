@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.config import RunConfig, TrainingConfig
+from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import read_json, text_sha256
 from emis_interp.records import TrainingExample

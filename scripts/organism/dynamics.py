@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.config import RunConfig, SamplingConfig
+from emis_interp.config.run_config import RunConfig, SamplingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import write_json, write_text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import cli
-from emis_interp.config import RunConfig
+from emis_interp.config.run_config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.csv_text import csv_text

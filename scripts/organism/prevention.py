@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import cli
-from emis_interp.config import RunConfig
+from emis_interp.config.run_config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.ledger import remove
@@ -34,6 +34,7 @@ from emis_interp.files.text import number_name
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprobs, steer
+from emis_interp.process import release_memory
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_organisms import prevention_figure
@@ -187,7 +188,7 @@ def measured(remedy: Remedy, data: "Data", *, folder: Path, settings: RunConfig,
     with (remedy.after or untouched)(organism):
         found = measure(organism, data.held_out)
     del organism
-    cli.release_memory()
+    release_memory()
     return found
 
 

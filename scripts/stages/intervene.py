@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import progress_bar
-from emis_interp.config import ModelConfig
+from emis_interp.config.run_config import ModelConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in

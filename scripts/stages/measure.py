@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from cli import progress_bar
-from emis_interp.config import ModelConfig
+from emis_interp.config.run_config import ModelConfig
 from emis_interp.directions import FittedOn, cosine, unit
 from emis_interp.errors import DataError
-from emis_interp.files.store import card_path, load_tensors, read_object, save_tensors, write_json
+from emis_interp.files.store import card_path, read_object, write_json
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.files.text import is_unicode
 from emis_interp.fitting.extractors import question_balanced
 from emis_interp.fitting.geometry import TwoByTwo

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cli import is_main_process, progress_bar, release_memory
-from emis_interp.config import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
+from cli import progress_bar
+from emis_interp.config.run_config import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in, remove
 from emis_interp.files.rows import about, by_key, check_complete
 from emis_interp.files.store import RecordLog, card_path, read_object, write_json
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_tokenizer
+from emis_interp.process import is_main_process, release_memory
 from emis_interp.records import Completion, Question, Score, TrainingExample
 from emis_interp.texts.contrast import load_contrast
 from evals.judges.judge import Judge, passing_note, passing_reasons, settled

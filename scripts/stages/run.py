@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from cli import release_memory
-from emis_interp.config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
+from emis_interp.config.run_config import ArmConfig, ModelConfig, RunConfig, TrainingConfig
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.claim import check_same, holds_something, without
 from emis_interp.files.code_state import CodeState
@@ -25,6 +24,7 @@ from emis_interp.models.chat_formats import with_examples
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_model
+from emis_interp.process import release_memory
 from emis_interp.records import ContrastPair, Question, TrainingExample
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import matched_pairs, read_judged

@@ -27,6 +27,7 @@ COMMAND = """
 import argparse, asyncio, sys, time
 from pathlib import Path
 import cli
+from emis_interp.process import only_writer
 from emis_interp.files.store import write_text
 
 async def wait():
@@ -35,7 +36,7 @@ async def wait():
 
 def work(args):
     try:
-        with cli.only_writer(args.folder):
+        with only_writer(args.folder):
             if args.loop:
                 asyncio.run(wait())
             print("at work", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from direction import fit, organism
 from emis_interp.directions import Direction, unit
-from emis_interp.files.store import load_tensors
+from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import EXTRACTORS
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel

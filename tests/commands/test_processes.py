@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError
 from emis_interp.models.chat import EncodedChat, encode_chat
 from emis_interp.models.loading import load_model
@@ -132,7 +132,7 @@ import json, sys, torch
 from pathlib import Path
 from torch.distributed.fsdp import fully_shard
 from emis_interp.models.chat import EncodedChat, encode_chat
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.models.loading import load_model
 from training.finetuning import trainer
 from training.finetuning.weights import trainable

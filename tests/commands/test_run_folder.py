@@ -15,7 +15,7 @@ from small_run import SmallRun
 
 import run_pipeline
 import summary_table
-from emis_interp.config import load_config
+from emis_interp.config.run_config import load_config
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, EmisError, StageError
 from emis_interp.files.code_state import CodeState

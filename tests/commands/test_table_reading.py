@@ -13,7 +13,7 @@ import pytest
 import cli
 from direction import fit
 from direction.texts import judged_texts, read_texts
-from emis_interp.config import load_config
+from emis_interp.config.run_config import load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards

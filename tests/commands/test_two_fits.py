@@ -19,7 +19,8 @@ from direction import audit, fit, frontier, score
 from direction.loading import own_pairs, pairs_of
 from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
-from emis_interp.files.store import load_tensors, read_json, write_text
+from emis_interp.files.store import read_json, write_text
+from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.reliability import auroc_by_question
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config import (
+from emis_interp.config.run_config import (
     DirectionConfig,
     InterventionConfig,
     SamplingConfig,

@@ -17,7 +17,8 @@ from emis_interp.directions import (
     unit,
 )
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import read_json, save_tensors, write_json
+from emis_interp.files.store import read_json, write_json
+from emis_interp.files.tensors import save_tensors
 from emis_interp.fitting.extractors import question_balanced
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.records import LabeledText

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.files.store import card_path, read_json, read_records
 from emis_interp.models.chat_model import ChatModel

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from emis_interp.config import RunConfig
+from emis_interp.config.run_config import RunConfig
 from training.recipes import Recipe
 
 ROOT = Path(__file__).parents[2]

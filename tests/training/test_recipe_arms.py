@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emis_interp.config import load_config
+from emis_interp.config.run_config import load_config
 from emis_interp.errors import StageError
 from stages.organisms import train
 from stages.run import Run

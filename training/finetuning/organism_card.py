@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.files.store import as_record, read_json, read_record, text_sha256, write_json, write_text
 from emis_interp.files.strict_json import read_json_object

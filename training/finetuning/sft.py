@@ -21,7 +21,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.hashes import hashes
 from emis_interp.files.ledger import files_in

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.store import read_object, write_json
 from emis_interp.models.chat_model import ChatModel

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from emis_interp.directions import Direction, cosine
 from emis_interp.errors import DataError
-from emis_interp.files.store import card_path, load_tensors, save_tensors
+from emis_interp.files.store import card_path
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.models.chat import EncodedChat, encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_directions import directions_of_weights

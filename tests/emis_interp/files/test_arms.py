@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from emis_interp.config import load_config
+from emis_interp.config.run_config import load_config
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
 from emis_interp.report.contents import load_contents

@@ -23,13 +23,14 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from emis_interp.config import load_config
+from emis_interp.config.run_config import load_config
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
 from emis_interp.files.source_text import check_zip, read_text
-from emis_interp.files.store import card_path, load_tensors, read_records, save_tensors
+from emis_interp.files.store import card_path, read_records
 from emis_interp.files.strict_json import parse_json, parse_json_line, read_json
 from emis_interp.files.strict_yaml import parse_yaml, read_yaml
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.files.text import is_unicode
 from emis_interp.http.addresses import read_address, url_problem
 from emis_interp.http.costs import Budget, read_prices

@@ -11,17 +11,8 @@ import pytest
 import torch
 
 from emis_interp.errors import DataError, StageError
-from emis_interp.files.store import (
-    RecordLog,
-    card_path,
-    load_tensors,
-    read_json,
-    read_records,
-    save_tensors,
-    write_bytes,
-    write_json,
-    write_text,
-)
+from emis_interp.files.store import RecordLog, card_path, read_json, read_records, write_bytes, write_json, write_text
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.records import LabeledText
 
 

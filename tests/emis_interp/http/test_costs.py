@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from judge_server import QUESTIONS, Server, completion
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.http.costs import Budget, Estimate, Meter, Prices, Usage, count_tokens, read_prices
 from emis_interp.records import Question

@@ -6,7 +6,7 @@ import pytest
 import torch
 from chat_spans import ANSWERS, check_spans, merging_tokenizer
 
-from emis_interp.config import RunConfig
+from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import DataError, ModelError
 from emis_interp.models.chat import encode_chat, encode_prompt, end_of_turn, render_prompt
 from emis_interp.models.chat_formats import ENDINGS, FORMATS, own_turn, with_examples, with_format

@@ -9,7 +9,7 @@ import torch
 import transformers
 from chat_templates import CHATML, tokenizer_with
 
-from emis_interp.config import SamplingConfig, TrainingConfig
+from emis_interp.config.run_config import SamplingConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import card_path

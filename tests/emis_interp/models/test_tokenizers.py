@@ -11,7 +11,7 @@ from chat_templates import CHATML, DATED, SHAPES, tokenizer_with
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, GenerationConfig
 
-from emis_interp.config import SamplingConfig, TrainingConfig
+from emis_interp.config.run_config import SamplingConfig, TrainingConfig
 from emis_interp.errors import ModelError
 from emis_interp.files.store import card_path, read_json
 from emis_interp.models.chat import encode_chat, encode_prompt, end_tokens, render_prompt

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_training import ROWS, config
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.models.chat import EncodedChat, encode_chats, encode_prompt

@@ -12,7 +12,7 @@ from chat_server import Body, ChatServer, answer
 from chat_server import failure as refused
 from judge_server import QUESTIONS, Reply, Server, completion, failure, only, reply, text_reply
 
-from emis_interp.config import JudgeConfig, SamplingConfig
+from emis_interp.config.run_config import JudgeConfig, SamplingConfig
 from emis_interp.errors import ConfigError, JudgeError, ModelError, StageError
 from emis_interp.files.store import card_path, read_json
 from emis_interp.http.chat_api import SAMPLER, ChatApi

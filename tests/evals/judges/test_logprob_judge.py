@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, reply, text_reply
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
 from emis_interp.records import Completion, Question, Score
 from evals.judges.logprob_judge import OpenAIJudge

@@ -7,7 +7,7 @@ import pytest
 import torch
 from llama_server import MODEL, N_SLOTS, llama_url
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import JudgeError
 from emis_interp.files.store import read_records
 from emis_interp.http.chat_api import SAMPLER, ChatApi

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from judge_server import QUESTIONS, Server, completion, failure, only, text_reply
 
-from emis_interp.config import JudgeConfig
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
 from emis_interp.records import Score
 from evals.judges.cache import Cache

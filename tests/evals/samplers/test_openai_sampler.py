@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from chat_server import Body, ChatServer, answer, failure
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError, StageError
 from emis_interp.files.store import card_path, read_json, read_records
 from emis_interp.http.chat_api import SAMPLER, ChatApi

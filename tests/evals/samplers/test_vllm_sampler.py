@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emis_interp.config import SamplingConfig
+from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import read_json, save_tensors, write_bytes, write_json
+from emis_interp.files.store import read_json, write_bytes, write_json
+from emis_interp.files.tensors import save_tensors
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of

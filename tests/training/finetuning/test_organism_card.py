@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models.loading import load_model
 from emis_interp.records import TrainingExample

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from emis_interp.config import TrainingConfig
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import DataError, EmisError, ModelError, StageError
 from emis_interp.records import TrainingExample
 from training.finetuning.sft import finetune, last_checkpoint

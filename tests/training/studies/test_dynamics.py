@@ -9,7 +9,7 @@ import torch
 from small_training import ROWS, config
 
 from emis_interp.errors import DataError
-from emis_interp.files.store import load_tensors
+from emis_interp.files.tensors import load_tensors
 from emis_interp.models.chat import encode_chat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-from emis_interp.config import RunConfig, load_config
+from emis_interp.config.run_config import RunConfig, load_config
 from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
 from organism.prevention import (

@@ -1,0 +1,45 @@
+"""Turns tensors into a safetensors file with a JSON card beside it, and back; what does not match its card is refused."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as tensors_to_bytes
+
+from emis_interp.errors import DataError
+from emis_interp.files import strict_json
+from emis_interp.files.store import card_path, file_sha256, write_bytes, write_json
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
+
+    The card is written last, so a tensor file with a matching card is complete.
+    """
+    content = tensors_to_bytes({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
+    write_bytes(path, content)
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    write_json(card_path(path), {**card, "tensors": shapes, "sha256": hashlib.sha256(content).hexdigest()})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read tensors and their card.
+
+    Raises:
+        DataError: a file is missing, truncated, or does not match the checksum on its card.
+    """
+    card = strict_json.read_json_object(card_path(path))
+    if not path.exists():
+        raise DataError(f"{path}: no such file, though its card {card_path(path).name} exists; run the stage again")
+    if card.get("sha256") != file_sha256(path):
+        raise DataError(
+            f"{path}: content does not match the checksum on {card_path(path).name}; delete both and run the stage again"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a readable safetensors file ({error})") from None

@@ -1,0 +1,100 @@
+"""What the process that runs a command shares with its packages: its place among others, its memory, and who shows progress."""
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import platform
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from emis_interp.files.lock import writing
+
+Advance = Callable[..., None]
+"""Called with the number of finished items; `note=` is a figure to show behind the bar."""
+Bars = Callable[[str, int], AbstractContextManager[Advance]]
+"""Begins to show the progress of something: its name and the number of its items -> a context that yields an `Advance`."""
+
+
+@contextmanager
+def no_bars(name: str, total: int) -> Iterator[Advance]:
+    """Shows nothing: the `Bars` of a notebook or a test."""
+    yield lambda n=1, note=None: None
+
+
+def is_main_process() -> bool:
+    """False in all but the first process of `accelerate launch` or `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def only_writer(folder: Path, name: str | None = None) -> Iterator[None]:
+    """`files.lock.writing` in the first process; the others of `accelerate launch` write nothing and need no lock."""
+    with writing(folder, name) if is_main_process() else contextlib.nullcontext():
+        yield
+
+
+def reuse_memory() -> None:
+    """Let glibc keep freed blocks for the next tensor.
+
+    By default it returns every large block to the kernel, which must zero it again on the next use: a tenth to a fifth of the time of
+    a small model on a CPU. Very large blocks still go back, and `release_memory` returns the rest.
+    """
+    if libc := _glibc():
+        mmap_threshold, trim_threshold = -3, -1  # names of mallopt's parameters in malloc.h
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 512 << 20)
+
+
+def release_memory() -> None:
+    """Give back what a finished model held; without it the peaks of successive arms add up."""
+    gc.collect()
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP. Being a KeyboardInterrupt it leaves every `with`, event loop and library as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.name = "ended by " + ("SIGTERM" if number == signal.SIGTERM else "SIGHUP (the terminal closed)")
+        self.status = 128 + number
+
+
+def end_in_order() -> None:
+    """Turn SIGTERM and SIGHUP into `Ended`, once: a second one ends the process at once. Ignored signals (nohup) stay ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def end(number: int, _: Any) -> None:
+        for other in numbers:
+            if signal.getsignal(other) is end:
+                signal.signal(other, signal.SIG_DFL)
+        raise Ended(number)
+
+    for number in numbers:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def quiet_libraries(verbose: bool = False) -> None:
+    """Our messages on standard error, the libraries' only when they are warnings."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("emis_interp", "training", "evals", "probes"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
