@@ -156,7 +156,10 @@ def run_verbs(description: str | None, verbs: Mapping[str, Verb], default: str |
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description and shows default values."""
+    """Keeps the lines of the description, and shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 @contextmanager

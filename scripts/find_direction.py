@@ -19,8 +19,9 @@ import sys
 from typing import Any
 
 import cli
-from direction import audit, export, fit, frontier, score, transfer, two_by_two
+from direction import audit, fit, frontier, score, transfer, two_by_two
 from emis_interp.process import only_writer
+from probes.settings import ExportSettings
 
 VERBS = {
     "fit": fit,
@@ -29,11 +30,13 @@ VERBS = {
     "audit": audit,
     "frontier": frontier,
     "two-by-two": two_by_two,
-    "export": export,
+    "export": cli.Verb(ExportSettings, "probes.export"),
 }
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
+    if isinstance(verb := VERBS[args.verb], cli.Verb):
+        return verb.do(args)
     if args.verb != "audit":
         return args.verb_module.run(args)
     out = audit.file_of(args)

@@ -28,6 +28,7 @@ class Flag:
         repeated: may be given several times, one value each. A tuple without it takes several words after one flag.
         group: heading under which the help lists it.
         one_of: exactly one flag of this name must be given.
+        at_most_one_of: flags of this name exclude each other.
     """
 
     help: str
@@ -39,6 +40,7 @@ class Flag:
     repeated: bool = False
     group: str | None = None
     one_of: str | None = None
+    at_most_one_of: str | None = None
 
 
 def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
@@ -64,9 +66,10 @@ def add_flags(parser: argparse.ArgumentParser, record: type) -> None:
         if one.group is not None:
             target = groups.get(one.group) or parser.add_argument_group(one.group)
             groups[one.group] = target
-        if one.one_of is not None:
-            target = groups.get(one.one_of) or target.add_mutually_exclusive_group(required=True)
-            groups[one.one_of] = target
+        if (exclusive := one.one_of or one.at_most_one_of) is not None:
+            needed = one.one_of is not None
+            target = groups.get(exclusive) or target.add_mutually_exclusive_group(required=needed)
+            groups[exclusive] = target
         names = (field.name,) if one.positional else one.names or ("--" + field.name.replace("_", "-"),)
         words = _words(one, kinds[field.name], field)
         target.add_argument(*names, **words, **({} if one.positional else {"dest": field.name}))
