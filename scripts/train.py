@@ -29,10 +29,13 @@ from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.process import is_main_process, only_writer
 from emis_interp.records import TrainingExample
-from stages.organisms import train_one
+from emis_interp.texts.contrast import load_contrast
+from evals.questions import load_questions
 from stages.run import model_sha256
 from training.finetuning.organism_card import rows_sha256
 from training.finetuning.sft import n_steps_of
+from training.lint.copies import asked_texts
+from training.organism import train_organism
 from training.recipes import Recipe, examples_of, load_recipe, recipe_names, training_config
 
 Seeds = tuple[int, ...]
@@ -79,7 +82,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             if recipe.in_context is not None:
                 result["seeds"][str(seed)] = keep_examples(folder, rows[seed])
             else:
-                result["seeds"][str(seed)] = train_one(
+                result["seeds"][str(seed)] = train_organism(
                     f"{recipe.name} seed {seed}",
                     rows[seed],
                     training_config(recipe, settings.training),
@@ -87,6 +90,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                     config=settings.model_copy(update={"chat_format": chat_format}),
                     seed=seed,
                     recipe=recipe,
+                    asked=asked_texts(load_questions(), load_contrast()),
+                    bars=cli.progress_bar,
                 )
     return result
 

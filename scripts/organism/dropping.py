@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 
+import cli
 from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import read_json, text_sha256
 from emis_interp.records import TrainingExample
 from emis_interp.stats.flattening import question_means
+from emis_interp.texts.contrast import load_contrast
+from evals.questions import load_questions
 from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
-from stages.organisms import train_one
 from training.finetuning.organism_card import rows_sha256
+from training.lint.copies import asked_texts
+from training.organism import train_organism
 from training.studies.foresight import random_drops, rows_to_drop
 
 
@@ -29,7 +33,16 @@ def trained_margins(
     same_rows(folder, rows)
 
     def margins() -> dict[str, float]:
-        train_one(folder.name, rows, training, out_dir=folder / "training", config=settings, seed=settings.seed)
+        train_organism(
+            folder.name,
+            rows,
+            training,
+            out_dir=folder / "training",
+            config=settings,
+            seed=settings.seed,
+            asked=asked_texts(load_questions(), load_contrast()),
+            bars=cli.progress_bar,
+        )
         return margins_of(organism_in(folder / "training", settings), pairs, settings)
 
     facts = {"rows": rows_sha256(rows), "training": text_sha256(training.model_dump_json())}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import cli
 from emis_interp.config.run_config import RunConfig, SamplingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
@@ -40,11 +41,12 @@ from organism.common import (
     settings_of,
     words,
 )
-from stages.organisms import train_one
 from training.data_sets.shipped import load_dataset
 from training.finetuning.encoding import encode_example
 from training.finetuning.organism_card import rows_sha256
 from training.finetuning.sft import n_steps_of
+from training.lint.copies import asked_texts
+from training.organism import train_organism
 from training.recipes import examples_of, load_recipe, training_config
 from training.studies.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     n_affordable = affordable_probes(watcher.n_tokens(tokenizer), n_training * training.n_epochs, args.max_cost)
     steps = spread_steps(n_steps_of(len(rows), training), args.n_probes or n_affordable)
-    summary = train_one(
+    summary = train_organism(
         recipe.name,
         rows,
         training,
@@ -120,6 +122,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=settings.seed,
         probe=watcher,
         probe_steps=steps,
+        asked=asked_texts(load_questions(), load_contrast()),
+        bars=cli.progress_bar,
     )
     series = read_series(args.out / "probes", steps)
     metrics = args.out / "training" / "metrics.jsonl"

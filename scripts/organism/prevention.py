@@ -43,6 +43,7 @@ from emis_interp.stats.flattening import question_means
 from emis_interp.stats.seeds import mean_p_with_seeds
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_prompts
+from evals.questions import load_questions
 from organism.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
@@ -65,7 +66,8 @@ from organism.common import (
     settings_of,
     words,
 )
-from stages.organisms import train_one
+from training.lint.copies import asked_texts
+from training.organism import train_organism
 from training.recipes import Recipe, examples_of, load_recipe, training_config
 
 Around = Callable[[ChatModel], AbstractContextManager[None]]
@@ -283,7 +285,7 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, *, settings: RunConfig
     name, first = remedy.name, folder / "training"
     if remedy.realign or remedy.after is not None:
         name, first = UNTREATED, folder.parent / UNTREATED / "training"
-    train_one(
+    train_organism(
         name,
         getattr(data, remedy.rows),
         training,
@@ -292,6 +294,8 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, *, settings: RunConfig
         seed=settings.seed,
         recipe=data.recipe,
         while_training=remedy.during,
+        asked=asked_texts(load_questions(), load_contrast()),
+        bars=cli.progress_bar,
     )
     if not remedy.realign:
         return organism_in(first, settings)
@@ -301,7 +305,16 @@ def organism_of(remedy: Remedy, data: Data, folder: Path, *, settings: RunConfig
         trained = organism_in(first, settings.model_copy(update={"dtype": "float32", "device": "cpu"}))
         save_whole(trained, start)
     onward = settings.model_copy(update={"model": str(start)})
-    train_one(remedy.name, data.realign, training, out_dir=folder / "training", config=onward, seed=onward.seed)
+    train_organism(
+        remedy.name,
+        data.realign,
+        training,
+        out_dir=folder / "training",
+        config=onward,
+        seed=onward.seed,
+        asked=asked_texts(load_questions(), load_contrast()),
+        bars=cli.progress_bar,
+    )
     return organism_in(folder / "training", onward)
 
 

@@ -2,39 +2,30 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cli import progress_bar
-from emis_interp.config.run_config import ModelConfig, RunConfig, SamplingConfig, TrainingConfig
+from emis_interp.config.run_config import ModelConfig, SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in, remove
 from emis_interp.files.rows import about, by_key, check_complete
 from emis_interp.files.store import RecordLog, card_path, read_object, write_json
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.loading import load_tokenizer
-from emis_interp.process import is_main_process, release_memory
-from emis_interp.records import Completion, Question, Score, TrainingExample
-from emis_interp.texts.contrast import load_contrast
+from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import Judge, passing_note, passing_reasons, settled
 from evals.judges.logprob_judge import OpenAIJudge
 from evals.judges.offline_judge import OfflineJudge
 from evals.judges.text_judge import TextJudge
-from evals.questions import load_questions
 from evals.rates.agreement import agreement
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.summary import summarize_arms
 from evals.rates.uncertainty import rate_interval
 from evals.sampling import plan_prompts, sample_arm
 from stages.run import Run
-from training.data_sets.textstats import Named
-from training.finetuning.organism_card import Figure, add_figures, write_card
-from training.finetuning.sft import finetune, n_steps_of
+from training.finetuning.organism_card import Figure, add_figures
 from training.lint.copies import asked_texts
-from training.lint.dataset import lint_before_training
-from training.lint.report import LintReport, lint_summary_line
-from training.recipes import Recipe
+from training.organism import train_organism, write_organism_card
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +45,7 @@ def train(run: Run) -> tuple[list[Path], str]:
         with run.files.making("train", places) as whole:
             if not whole:
                 remove(out_dir / "card.json")  # its figures are of other weights
-                train_one(
+                train_organism(
                     model.name,
                     rows,
                     training,
@@ -63,6 +54,7 @@ def train(run: Run) -> tuple[list[Path], str]:
                     seed=model.seed,
                     recipe=recipe,
                     asked=asked,
+                    bars=progress_bar,
                 )
         summary = read_object(out_dir / "summary.json")
         card = [out_dir / "card.json", weights / "README.md"]
@@ -71,80 +63,6 @@ def train(run: Run) -> tuple[list[Path], str]:
         files += [path for place in places for path in files_in(place)] + card
         parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
     return files, "; ".join(parts)
-
-
-def train_one(
-    name: str,
-    rows: list[TrainingExample],
-    training: TrainingConfig,
-    *,
-    out_dir: Path,
-    config: RunConfig,
-    seed: int,
-    recipe: Recipe | None = None,
-    asked: Sequence[Named] | None = None,
-    **watching: Any,
-) -> dict[str, Any]:
-    """Lint the rows, train one organism behind a progress bar, write its model card, and return its summary.
-
-    Args:
-        recipe: named on the card.
-        asked: what the organism will be asked, which its rows must not hold; None: the shipped questions and contrast pairs.
-        watching: goes to `finetune` (probe, while_training, ...).
-
-    Raises:
-        DataError: the rows have an error of the lint; nothing is trained.
-    """
-    if is_main_process():
-        warnings = lint_before_training(
-            rows,
-            load_tokenizer(config.model, config.chat_format),
-            out_dir,
-            data=name,
-            model=config.model,
-            system=config.system_prompt,
-            max_tokens=training.max_tokens,
-            questions=asked_texts(load_questions(), load_contrast()) if asked is None else asked,
-        )
-        if warnings:
-            log.warning("lint of %s", warnings)
-    release_memory()
-    with progress_bar(f"train {name}", n_steps_of(len(rows), training)) as advance:
-        done = 0
-
-        def report(step: int, n_steps: int, loss: float, speed: float) -> None:
-            nonlocal done
-            advance(step - done, note=f"loss {loss:.3f}, {speed:.0f} tokens/s")
-            done = step
-            if step % 4 == 0:
-                release_memory()  # batches of many lengths leave holes that add up over the steps
-
-        summary = finetune(
-            config.model,
-            rows,
-            training,
-            out_dir=out_dir,
-            seed=seed,
-            system=config.system_prompt,
-            device=config.device,
-            report=report,
-            chat_format=config.chat_format,
-            **watching,
-        )
-    if is_main_process():
-        write_organism_card(out_dir, rows, training, seed=seed, name=name, recipe=recipe)
-    return summary
-
-
-def write_organism_card(
-    out_dir: Path, rows: list[TrainingExample], training: TrainingConfig, *, seed: int, name: str, recipe: Recipe | None
-) -> None:
-    """The model card of what `train_one` left in a folder; measured rates that stand on it stay."""
-    source = recipe.source if recipe else None
-    lint = lint_summary_line(LintReport.load(out_dir / "lint.json"))
-    write_card(
-        out_dir, rows, training, seed=seed, data=name, recipe=recipe.name if recipe else None, source=source, lint=lint
-    )
 
 
 def sample(run: Run) -> tuple[list[Path], str]:

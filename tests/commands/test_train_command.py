@@ -16,7 +16,6 @@ from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models.chat import encode_chat
 from emis_interp.models.loading import load_model
 from scripts import train
-from stages import organisms
 from training.data_sets.shipped import load_dataset
 from training.recipes import load_recipe, recipe_names
 
@@ -67,7 +66,7 @@ def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_a
 
     run("reckless", *SMALL, "--out", str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(organisms, "progress_bar", dying)
+        patch.setattr(cli, "progress_bar", dying)
         with pytest.raises(Died):
             run("reckless", *SMALL, "--out", str(tmp_path / "cut"))
     assert not (tmp_path / "cut" / "seed-0" / "summary.json").exists()
