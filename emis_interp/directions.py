@@ -20,6 +20,7 @@ from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]
+_COUNTS = {"n_misaligned": "misaligned texts", "n_aligned": "aligned", "n_questions": "questions"}
 _NO_FITS = (
     "{path}: holds one vector and does not say which questions it was fitted on, so nothing may be reported on questions that it may "
     "have seen; fit it again (find_direction.py fit, or run_pipeline.py --from direction), which keeps a fit on the selection questions too"
@@ -55,7 +56,7 @@ def wording_key(question: str) -> str:
     return hashlib.sha256(" ".join(question.casefold().split()).encode("utf-8")).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Direction:
     """A direction in the residual stream.
 
@@ -76,6 +77,28 @@ class Direction:
     position: str = "response_mean"
     card: dict[str, Any] = field(default_factory=dict)
     fitted_on: FittedOn | None = None
+
+    def __repr__(self) -> str:
+        """The card in at most five lines."""
+        card, lines = (
+            self.card,
+            [f"{type(self).__name__}: layer {self.layer}, {len(self.vector)} dimensions, {self.position}"],
+        )
+        if (model := card.get("model")) is not None:
+            adapter = f" with {card['adapter']}" if card.get("adapter") else ""
+            counts = [f"{card[key]} {name}" for key, name in _COUNTS.items() if key in card]
+            lines.append(f"  read from {model}{adapter}" + (f": {', '.join(counts)}" if counts else ""))
+        if isinstance(report := card.get("report"), dict) and "auroc" in report:
+            limits = f" [{report['low']:.3f}, {report['high']:.3f}]" if report.get("low") is not None else ""
+            lines.append(
+                f"  AUROC on questions that had no part in it {report['auroc']:.3f}{limits}: {report['verdict']}"
+            )
+            lines.append(
+                f"  random directions {report['random_auroc']:.3f}, shuffled labels {report['shuffled_auroc']:.3f}"
+                + (f", split-half cosine {card['split_half_cosine']:.3f}" if "split_half_cosine" in card else "")
+            )
+        lines.append(f"  norm {self.raw_norm:.3g}, that of a token's residual {self.residual_norm:.3g}")
+        return "\n".join(lines)
 
     def project(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
         """Coordinates along the direction, in residual-stream units; larger is more misaligned."""

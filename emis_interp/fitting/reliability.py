@@ -162,9 +162,18 @@ def leave_one_question_out_auroc(
 def split_half_cosine(
     data: LabeledActivations, n_splits: int = 50, seed: int = 0, *, extractor: Extractor = question_balanced
 ) -> Float[np.ndarray, "n_splits n_layers"]:
-    """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes)."""
+    """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes).
+
+    Raises:
+        DataError: fewer than four questions, none of which has two texts of each class.
+    """
     generator = np.random.default_rng(seed)
     units = np.array(list(data.cells))
+    if len(units) < 4 and not any(len(a) > 1 and len(b) > 1 for a, b in data.cells.values()):
+        raise DataError(
+            f"{len(units)} question{'s' * (len(units) > 1)} with one misaligned and one aligned answer cannot be split into two halves; "
+            "give at least four questions in each of the selection and report halves, or two pairs of answers to a question"
+        )
     cosines = []
     for _ in range(n_splits):
         if len(units) >= 4:
