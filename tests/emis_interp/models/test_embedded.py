@@ -49,7 +49,7 @@ def pip_that_fails(stderr: str) -> Pip:
     return run
 
 
-def stand_in_conversion(gguf: Path, folder: Path, source: dict[str, str]) -> None:
+def stand_in_conversion(gguf: Path, folder: Path, _: Any = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(gguf.read_bytes())
     (folder / "config.json").write_text("{}")
