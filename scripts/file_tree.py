@@ -46,7 +46,10 @@ def run(settings: TreeSettings, bars: Bars = no_bars) -> dict[str, Any]:
         raise DataError(f"{settings.readme}: its file tree is not that of the files; run python scripts/file_tree.py")
     if fresh != text:
         write_text(settings.readme, fresh)
-    return {"readme": str(settings.readme), "n_files": sum(line.endswith(".py") or ".py " in line for line in tree(ROOT))}
+    return {
+        "readme": str(settings.readme),
+        "n_files": sum(line.endswith(".py") or ".py " in line for line in tree(ROOT)),
+    }
 
 
 def tree(root: Path) -> list[str]:
