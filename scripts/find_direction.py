@@ -19,8 +19,9 @@ import sys
 from typing import Any
 
 import cli
-from direction import audit, fit, frontier, score, transfer, two_by_two
 from emis_interp.process import only_writer
+from probes import audit, fit, frontier, score, two_by_two
+from probes import transfer_matrix as transfer
 from probes.settings import ExportSettings
 
 VERBS = {

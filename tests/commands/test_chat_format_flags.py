@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import capture
-from direction import fit, loading
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
 from emis_interp.models.chat_formats import FORMATS, format_of
@@ -16,6 +15,7 @@ from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
 from evals.samplers.hf import HFSampler
 from evaluation import sample
+from probes import fit, loading
 
 
 @pytest.fixture(scope="module")

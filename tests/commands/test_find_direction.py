@@ -14,7 +14,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
-from direction import fit, organism
 from emis_interp.directions import Direction, unit
 from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import EXTRACTORS
@@ -22,6 +21,8 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.capture import capture_residuals
+from probes import against_base as organism
+from probes import fit
 
 ROOT = Path(__file__).parents[2]
 

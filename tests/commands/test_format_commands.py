@@ -11,13 +11,13 @@ import pytest
 
 import capture
 import lint_data
-from direction import fit, score
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.tiny import tiny_model
 from evaluation import sample
+from probes import fit, score
 
 
 @pytest.fixture(scope="module")

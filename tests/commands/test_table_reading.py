@@ -11,8 +11,6 @@ import pandas as pd
 import pytest
 
 import cli
-from direction import fit
-from direction.texts import judged_texts, read_texts
 from emis_interp.config.run_config import load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
@@ -25,6 +23,8 @@ from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
 from evaluation import agree, summarize
+from probes import fit
+from probes.texts import judged_texts, read_texts
 from stages.run import Run
 from table_flags import reading_of
 

@@ -15,8 +15,6 @@ import torch
 
 import cli
 import find_direction
-from direction import audit, fit, frontier, score
-from direction.loading import own_pairs, pairs_of
 from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_json, write_text
@@ -29,6 +27,8 @@ from emis_interp.records import LabeledText
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
 from organism import prevention
+from probes import audit, fit, frontier, score
+from probes.loading import own_pairs, pairs_of
 from stages import intervene, measure
 
 N_TOPICS, N_EACH = 12, 3

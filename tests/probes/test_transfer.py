@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from direction import transfer
 from emis_interp.directions import cosine, unit
 from emis_interp.errors import DataError
 from emis_interp.fitting.extractors import question_balanced
@@ -15,6 +14,7 @@ from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.fitting.reliability import control_directions
 from emis_interp.fitting.reliability_card import reliability_card
+from probes import transfer_matrix as transfer
 from probes.transfer import asymmetry, projection_shift, transfer_auroc
 
 D = 12

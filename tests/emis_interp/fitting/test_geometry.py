@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from direction import two_by_two
 from emis_interp.directions import Direction, cosine
 from emis_interp.errors import DataError, EmisError
 from emis_interp.fitting.extractors import paired_pca, question_balanced
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.fitting.labeled import LabeledActivations
+from probes import two_by_two
 from stages import measure
 
 

@@ -15,12 +15,6 @@ import numpy as np
 import torch
 
 import cli
-from direction.causal import CausalStage, add_causal_flags
-from direction.judged_test import transfer, transfer_words
-from direction.loading import PAIRS_FILE, add_model_flags
-from direction.organism import organism_card, read_by_base
-from direction.page import token_map, write_page
-from direction.texts import add_text_flags, read_texts
 from emis_interp.directions import FittedOn, unit
 from emis_interp.files.store import file_sha256, write_json, write_text
 from emis_interp.files.tensors import save_tensors
@@ -40,6 +34,12 @@ from emis_interp.passes.capture import capture_residuals, capture_with_norms
 from emis_interp.records import LabeledText
 from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.texts.contrast import paired_texts
+from probes.against_base import organism_card, read_by_base
+from probes.dose import CausalStage, add_causal_flags
+from probes.fit_page import token_map, write_page
+from probes.judged_transfer import transfer, transfer_words
+from probes.loading import PAIRS_FILE, add_model_flags
+from probes.texts import add_text_flags, read_texts
 
 N_CONTROLS = 20
 N_NULL = 100

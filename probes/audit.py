@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 from emis_interp.directions import Direction
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -40,6 +39,7 @@ from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
 from probes.capability import perplexity, right_is_likelier
+from probes.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 
 CELLS_TOGETHER = 8
 MEAN = "direction, mean"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
@@ -33,6 +32,7 @@ from evals.questions import load_questions
 from evals.rates.estimands import Answers, em_of_all
 from evals.rates.uncertainty import rate_interval
 from evals.sampling import sample_arm
+from probes.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
 from probes.strongest_coefficient import Frontier, Point, find_frontier
 
 

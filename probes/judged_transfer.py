@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from direction.texts import judged_texts
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import file_sha256
@@ -19,6 +18,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
 from emis_interp.stats.words import control_words, estimate, length_words
+from probes.texts import judged_texts
 
 
 def transfer(

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 import cli
-from direction.loading import add_direction_flags, model_of
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
@@ -26,6 +25,7 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
+from probes.loading import add_direction_flags, model_of
 from table_flags import add_table_flags, reading_of
 
 JUDGED = ("aligned", "coherent")

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 import cli
-from direction.organism import two_by_two_numbers
-from direction.transfer_page import write_page
 from emis_interp.directions import Direction, unit
 from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
@@ -30,7 +28,9 @@ from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.words import length_alone
 from emis_interp.texts.contrast import labeled_texts
+from probes.against_base import two_by_two_numbers
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
+from probes.transfer_page import write_page
 from stages.measure import activation_path
 from stages.run import Run
 
