@@ -1,4 +1,4 @@
-"""The page of a fitted direction: curves over layers, held-out questions, and answers with the projection of every token."""
+"""Turns a fitted direction into a page: curves over layers, held-out questions, and answers with the projection of every token."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +51,9 @@ def token_map(
     return result
 
 
-def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]) -> Path:
+def write_fit_page(
+    folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]
+) -> Path:
     """Write `index.html` beside the direction; it opens without a network."""
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
     reliability, nested = card["reliability"], card["nested"]
