@@ -43,7 +43,7 @@ def run(settings: FrontierSettings, bars: Bars = no_bars, *, ask: Ask, rate: Rat
     stored = tensors_beside(settings.direction, LAYERS_FILE)
     pairs = pairs_of(direction, settings, "selection", "report")
     chat_model = model_of(direction, settings)
-    layers = settings.layers or (direction.layer,)
+    layers = list(settings.layers or [direction.layer])
     chat_model.check_layers(layers)
     scorer = SteeringScorer(chat_model, settings, pairs, system=direction.card.get("system_prompt"), ask=ask, rate=rate)
     results = []

@@ -22,16 +22,18 @@ class TextSettings(ScoreTableSettings, ArmSettings):
     """Which texts a direction is fitted on, and how they are drawn and rendered."""
 
     pairs: Path | None = flag(
-        "JSONL of contrast pairs; without it and --judged the shipped pairs are used", None, at_most_one_of="texts"
+        "JSONL of contrast pairs; without it and --judged the shipped pairs are used",
+        default=None,
+        at_most_one_of="texts",
     )
     judged: Path | None = flag(
-        "CSV, JSONL or Parquet with question, answer, aligned, coherent", None, at_most_one_of="texts"
+        "CSV, JSONL or Parquet with question, answer, aligned, coherent", default=None, at_most_one_of="texts"
     )
-    system_prompt: str | None = flag("system prompt of every text; left to the chat template when absent", None)
-    max_tokens: int = flag("cut longer conversations", 512)
-    max_per_class: int = flag("judged texts per question and class", 150)
-    variant: str = flag("judged rows of this `variant` when there is such a column, or `all`", "plain")
-    seed: int = flag("of the draw and of the controls", 0)
+    system_prompt: str | None = flag("system prompt of every text; left to the chat template when absent", default=None)
+    max_tokens: int = flag("cut longer conversations", default=512)
+    max_per_class: int = flag("judged texts per question and class", default=150)
+    variant: str = flag("judged rows of this `variant` when there is such a column, or `all`", default="plain")
+    seed: int = flag("of the draw and of the controls", default=0)
 
 
 @settings
@@ -45,19 +47,22 @@ class FitSettings(ModelSettings, TextSettings):
     """
 
     out: Path = flag("folder for the direction, its card, tables and page")
-    extractor: str = flag(_EXTRACTOR_HELP, "question_balanced")
-    position: str = flag("response_mean or last_prompt", "response_mean")
-    layer_range: tuple[float, float] = flag("depth fractions to choose from", (0.2, 0.8))
-    transfer: Path | None = flag("judged answers (columns as --judged) to test the direction on", None, metavar="FILE")
-    select: Literal["causal", "auroc"] = flag(
-        "choose the layer by AUROC (the model is not run again), or by what steering does and ablating costs", "auroc"
+    extractor: str = flag(_EXTRACTOR_HELP, default="question_balanced")
+    position: str = flag("response_mean or last_prompt", default="response_mean")
+    layer_range: tuple[float, float] = flag("depth fractions to choose from", default=(0.2, 0.8))
+    transfer: Path | None = flag(
+        "judged answers (columns as --judged) to test the direction on", default=None, metavar="FILE"
     )
-    coefficient: float = flag("of the steering that ranks layers; positive", 0.2)
-    kl_limit: float = flag("nats; candidates that cost more are dropped", KL_LIMIT)
-    n_pairs: int = flag("pairs of answers per question that steering is measured on", 2)
+    select: Literal["causal", "auroc"] = flag(
+        "choose the layer by AUROC (the model is not run again), or by what steering does and ablating costs",
+        default="auroc",
+    )
+    coefficient: float = flag("of the steering that ranks layers; positive", default=0.2)
+    kl_limit: float = flag("nats; candidates that cost more are dropped", default=KL_LIMIT)
+    n_pairs: int = flag("pairs of answers per question that steering is measured on", default=2)
     coefficients: tuple[float, ...] | None = flag(
         f"of the dose-response; default: {' '.join(map(str, COEFFICIENTS))}; the flag alone leaves it out",
-        None,
+        default=None,
         may_be_empty=True,
     )
 
@@ -67,16 +72,16 @@ class DirectionSettings(AdapterSettings):
     """A saved direction, and the model where it is not the card's."""
 
     direction: Path = flag("what fit saved: the folder, the stem or the file")
-    model: str | None = flag("default: the model on the direction's card", None)
-    dtype: str | None = flag("as of fit; default: the dtype on the direction's card", None)
+    model: str | None = flag("default: the model on the direction's card", default=None)
+    dtype: str | None = flag("as of fit; default: the dtype on the direction's card", default=None)
 
 
 @settings
 class PairSettings(DirectionSettings):
     """Which pairs a saved direction is tested on, where they are not its own."""
 
-    pairs: Path | None = flag("JSONL of contrast pairs; default: those of the direction's texts", None)
-    n_pairs: int | None = flag(_N_PAIRS_HELP, None)
+    pairs: Path | None = flag("JSONL of contrast pairs; default: those of the direction's texts", default=None)
+    n_pairs: int | None = flag(_N_PAIRS_HELP, default=None)
 
 
 @settings
@@ -103,12 +108,12 @@ class TransferSettings:
     """
 
     run_dir: Path = flag("folder of a run whose capture stage is done", positional=True)
-    layer: int | None = flag("default: the layer that the run chose", None)
-    extractor: str = flag(_EXTRACTOR_HELP, "question_balanced")
-    interventions: bool = flag("steer and ablate too", False)
-    coefficient: float = flag("of steering, in mean residual norms of base", 0.2)
-    n_pairs: int | None = flag("contrast pairs per report question in interventions; default: all", None)
-    out: Path | None = flag("JSON file; default: RUN/analysis/transfer.json", None)
+    layer: int | None = flag("default: the layer that the run chose", default=None)
+    extractor: str = flag(_EXTRACTOR_HELP, default="question_balanced")
+    interventions: bool = flag("steer and ablate too", default=False)
+    coefficient: float = flag("of steering, in mean residual norms of base", default=0.2)
+    n_pairs: int | None = flag("contrast pairs per report question in interventions; default: all", default=None)
+    out: Path | None = flag("JSON file; default: RUN/analysis/transfer.json", default=None)
 
 
 @settings
@@ -124,8 +129,8 @@ class AuditSettings(PairSettings):
     same command goes on from there.
     """
 
-    n_controls: int = flag("of each kind; at least 20 for a p-value below 0.05", 20)
-    out: Path | None = flag("JSON file; default: audit.json beside the direction", None)
+    n_controls: int = flag("of each kind; at least 20 for a p-value below 0.05", default=20)
+    out: Path | None = flag("JSON file; default: audit.json beside the direction", default=None)
 
 
 @settings
@@ -140,16 +145,16 @@ class FrontierSettings(PairSettings):
     norm of the layer.
     """
 
-    n_pairs: int | None = flag(_N_PAIRS_HELP, 2)
-    layers: tuple[int, ...] | None = flag("default: the direction's own layer", None)
-    floor: float = flag("share of the unsteered model's coherent answers to keep", 0.9)
-    first: float = flag("first coefficient; negative searches the aligned side", 0.1)
-    largest: float = flag("largest |coefficient|", 1.6)
-    n_bisections: int = flag("steps after bracketing", 3)
-    n_samples: int = flag("answers per paraphrase at each step; doubled at the end", 4)
-    max_new_tokens: int = flag("limit of an answer", 60)
-    seed: int = flag("of the answers", 0)
-    out: Path | None = flag("JSON file; default: frontier.json beside the direction", None)
+    n_pairs: int | None = flag(_N_PAIRS_HELP, default=2)
+    layers: tuple[int, ...] | None = flag("default: the direction's own layer", default=None)
+    floor: float = flag("share of the unsteered model's coherent answers to keep", default=0.9)
+    first: float = flag("first coefficient; negative searches the aligned side", default=0.1)
+    largest: float = flag("largest |coefficient|", default=1.6)
+    n_bisections: int = flag("steps after bracketing", default=3)
+    n_samples: int = flag("answers per paraphrase at each step; doubled at the end", default=4)
+    max_new_tokens: int = flag("limit of an answer", default=60)
+    seed: int = flag("of the answers", default=0)
+    out: Path | None = flag("JSON file; default: frontier.json beside the direction", default=None)
 
 
 @settings
@@ -163,8 +168,8 @@ class TwoByTwoSettings:
     """
 
     files: tuple[Path, ...] = flag("safetensors with the eight (or four) means", positional=True, metavar="FILE")
-    layers: tuple[int, ...] | None = flag("default: a quarter, half and three quarters of depth", None)
-    text: Literal["answer", "question"] = flag("tokens that the means are of", "answer")
+    layers: tuple[int, ...] | None = flag("default: a quarter, half and three quarters of depth", default=None)
+    text: Literal["answer", "question"] = flag("tokens that the means are of", default="answer")
 
 
 @settings
@@ -175,6 +180,6 @@ class ExportSettings:
     """
 
     direction: Path = flag("what fit saved: the folder, the stem or the file")
-    coefficient: float = flag("multiples of the mean residual norm; positive: misaligned", 0.2)
-    model_type: str = flag("llama.cpp's name of the architecture, a hint in the file", "llama")
+    coefficient: float = flag("multiples of the mean residual norm; positive: misaligned", default=0.2)
+    model_type: str = flag("llama.cpp's name of the architecture, a hint in the file", default="llama")
     out: Path = flag("GGUF file")

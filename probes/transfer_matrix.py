@@ -1,6 +1,7 @@
 """Turns a run's activations into the matrices of a transfer: the direction of arm i in arm j, beside length and shuffled labels."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +51,10 @@ class RunOfArms(Protocol):
 
     config: RunConfig
 
-    @property
+    @cached_property
     def pairs(self) -> Sequence[ContrastPair]: ...
 
-    @property
+    @cached_property
     def base(self) -> ChatModel: ...
 
     def half(self, name: str, /) -> Sequence[ContrastPair]: ...

@@ -47,7 +47,10 @@ class Flag:
 
 
 def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
-    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`."""
+    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`.
+
+    Write `default=`: type checkers see a default by its name alone, and ask for the field otherwise.
+    """
     kept: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
     return dataclasses.field(**kept, metadata={"flag": Flag(help, **how)})
 
