@@ -21,6 +21,8 @@ from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]
 _COUNTS = {"n_misaligned": "misaligned texts", "n_aligned": "aligned", "n_questions": "questions"}
+STEM = "direction"
+"""Name of a direction in the folder that is its own."""
 _NO_FITS = (
     "{path}: holds one vector and does not say which questions it was fitted on, so nothing may be reported on questions that it may "
     "have seen; fit it again (find_direction.py fit, or run_pipeline.py --from direction), which keeps a fit on the selection questions too"
@@ -151,19 +153,26 @@ class Direction:
             "sign": "from aligned to misaligned",
             **fits,
         }
-        save_tensors(_tensor_path(path), tensors, card)
+        save_tensors(_file_of(path), tensors, card)
 
     @classmethod
     def load(cls, path: Path, fit: FitName = "all") -> "Direction":
         """Read what `save` wrote.
 
         Args:
+            path: the stem that `save` was given, one of the two files, or the folder that find_direction.py fit wrote.
             fit: `all`, the vector to use on texts that had no part in it; `selection`, the one to report on the report questions.
 
         Raises:
             DataError: a file is missing, damaged, is no direction, or holds no selection fit.
         """
-        tensors, card = load_tensors(_tensor_path(path))
+        file = direction_file(path)
+        if not file.exists():
+            places = " or ".join(map(str, _places(path)))
+            raise DataError(
+                f"{path}: no saved direction; looked for {places}. Give what find_direction.py fit saved: the folder, the stem or the file"
+            )
+        tensors, card = load_tensors(file)
         needed = {"layer", "raw_norm", "residual_norm", "position"}
         if "vector" not in tensors or not needed <= card.keys():
             raise DataError(f"{path}: not a direction (expected a tensor `vector` and {sorted(needed)} on its card)")
@@ -192,9 +201,27 @@ def _fit_card(direction: Direction) -> dict[str, Any]:
     }
 
 
-def _tensor_path(path: Path) -> Path:
-    """`path`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
-    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+def direction_file(path: Path) -> Path:
+    """The tensors of a saved direction that is named by its folder, its stem or a file; what else `fit` wrote lies beside them.
+
+    Where there is none: the place where they would most likely be.
+    """
+    places = _places(path)
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _places(path: Path) -> list[Path]:
+    """Where the tensors may lie, the likeliest first."""
+    if path.suffix == ".safetensors":
+        return [path]
+    if path.suffix == ".json":
+        return [path.with_suffix(".safetensors"), _file_of(path)]
+    return [_file_of(path), path / f"{STEM}.safetensors"]
+
+
+def _file_of(stem: Path) -> Path:
+    """`stem`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
+    return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
 
 
 def mean_difference(

@@ -25,7 +25,9 @@ class Flag:
         positional: stands without a name, by its place.
         parse: one word -> the value.
         choices: the words that are allowed.
-        repeated: may be given several times, one value each. A tuple without it takes several words after one flag.
+        repeated: may be given several times, one value each. A tuple without it takes several words after one flag; `tuple[int, int]`
+            takes two.
+        may_be_empty: a tuple's flag may stand alone, which is not the same as no flag.
         group: heading under which the help lists it.
         one_of: exactly one flag of this name must be given.
         at_most_one_of: flags of this name exclude each other.
@@ -38,13 +40,17 @@ class Flag:
     choices: Sequence[str] | None = None
     metavar: str | None = None
     repeated: bool = False
+    may_be_empty: bool = False
     group: str | None = None
     one_of: str | None = None
     at_most_one_of: str | None = None
 
 
 def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
-    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`."""
+    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`.
+
+    Write `default=`: type checkers see a default by its name alone, and ask for the field otherwise.
+    """
     kept: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
     return dataclasses.field(**kept, metadata={"flag": Flag(help, **how)})
 
@@ -91,13 +97,15 @@ def _words(one: Flag, kind: Any, field: Any) -> dict[str, Any]:
         return {**given, "action": "store_true"}
     many = typing.get_origin(kind) is tuple
     if many:
-        kind = typing.get_args(kind)[0]
+        kind, *others = typing.get_args(kind)
         # A list that holds a default would keep it in front of what is given.
         given |= (
             {"action": "append"}
             if one.repeated
-            else {"nargs": "+", "action": "extend" if not field.default else "store"}
+            else {"nargs": "*" if one.may_be_empty else "+", "action": "extend" if not field.default else "store"}
         )
+        if Ellipsis not in others:
+            given |= {"nargs": 1 + len(others), "action": "store"}
         if one.positional and field.default is not dataclasses.MISSING:
             given["nargs"] = "*"
     if typing.get_origin(kind) is typing.Literal:

@@ -1,12 +1,14 @@
 """The flags that describe somebody else's table, and the `Reading` that they mean; every command that reads a table has them."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.errors import ConfigError
 from emis_interp.files.names import ARM_KEYS, METRICS
-from emis_interp.files.reading import Reading
+
+if TYPE_CHECKING:
+    from emis_interp.files.reading import Reading
 
 GROUP = "a table with other names, scales or arms"
 ESCAPES = {"auto": None, "yes": True, "no": False}
@@ -18,12 +20,14 @@ _SCORE_NAMES = f"{_NAMES}aligned=100-evil (100-NAME: high is bad there)"
 class AnswerTableSettings:
     """A table of answers without scores, all of one arm."""
 
-    columns: tuple[str, ...] = flag(f"{_NAMES}question=prompt", (), metavar="OURS=THEIRS", group=GROUP)
+    columns: tuple[str, ...] = flag(f"{_NAMES}question=prompt", default=(), metavar="OURS=THEIRS", group=GROUP)
     csv_escape: Literal["auto", "yes", "no"] = flag(
-        "whether a backslash in CSV escapes the next character; auto: where the file shows it", "auto", group=GROUP
+        "whether a backslash in CSV escapes the next character; auto: where the file shows it",
+        default="auto",
+        group=GROUP,
     )
 
-    def reading(self, columns: Sequence[str] | None = None) -> Reading:
+    def reading(self, columns: Sequence[str] | None = None) -> "Reading":
         """What the flags say.
 
         Args:
@@ -32,6 +36,8 @@ class AnswerTableSettings:
         Raises:
             ConfigError: a malformed flag, or a score's name for a command that reads no scores.
         """
+        from emis_interp.files.reading import Reading  # it needs numpy and pyarrow, which `--help` does not
+
         words = self.columns if columns is None else columns
         scored = isinstance(self, ScoreTableSettings)
         if not scored and (metric := next((word for word in words if word.partition("=")[0] in METRICS), None)):
@@ -50,14 +56,14 @@ class AnswerTableSettings:
 class ScoreTableSettings(AnswerTableSettings):
     """A table of judged answers, all of one arm."""
 
-    columns: tuple[str, ...] = flag(_SCORE_NAMES, (), metavar="OURS=THEIRS", group=GROUP)
+    columns: tuple[str, ...] = flag(_SCORE_NAMES, default=(), metavar="OURS=THEIRS", group=GROUP)
     scale: tuple[str, ...] = flag(
         "scale of aligned or coherent where it is not 0-100, such as aligned=0-1",
-        (),
+        default=(),
         metavar="METRIC=WORST-BEST",
         group=GROUP,
     )
-    invert: tuple[str, ...] = flag("metrics of which high is bad there", (), choices=METRICS, group=GROUP)
+    invert: tuple[str, ...] = flag("metrics of which high is bad there", default=(), choices=METRICS, group=GROUP)
 
 
 @settings
@@ -67,8 +73,8 @@ class ArmSettings:
     by: str | None = flag(
         "column that tells arms apart, or several with commas; `none` pools all rows; looked for: "
         + ", ".join(ARM_KEYS),
-        None,
+        default=None,
         metavar="COLUMN",
         group=GROUP,
     )
-    runs: str = flag("only arms that match this pattern", "*", metavar="PATTERN", group=GROUP)
+    runs: str = flag("only arms that match this pattern", default="*", metavar="PATTERN", group=GROUP)

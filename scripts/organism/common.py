@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.config.run_config import RunConfig, load_config, preset_names
+from emis_interp.directions import direction_file
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.ledger import Ledger
@@ -94,7 +95,7 @@ def organism_in(folder: Path, settings: RunConfig) -> ChatModel:
 
 def direction_sha256(path: Path) -> str:
     """Hash of a saved direction's vector, which decides a study's result."""
-    return file_sha256(path.with_name(f"{path.name}.safetensors"))
+    return file_sha256(direction_file(path))
 
 
 def margins_of(chat_model: ChatModel, pairs: Sequence[ContrastPair], settings: RunConfig) -> dict[str, float]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import capture
-from direction import fit, loading
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
 from emis_interp.models.chat_formats import FORMATS, format_of
@@ -16,6 +15,8 @@ from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
 from evals.samplers.hf import HFSampler
 from evaluation import sample
+from probes import fit, loading
+from probes.settings import DirectionSettings, FitSettings
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +84,24 @@ def test_capture_reads_it(pretrained: Path, texts: Path, tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_fit_reads_it(pretrained: Path, texts: Path, tmp_path: Path, name: str) -> None:
-    words = ["--judged", texts, "--model", pretrained, "--dtype", "float32", "--device", "cpu", "--chat-format", name]
-    args = flags(
-        fit.add_flags, *words, "--layer-range", 0, 1, "--select", "auroc", "--coefficients", "--out", tmp_path / "d"
+    settings = FitSettings(
+        judged=texts,
+        model=str(pretrained),
+        dtype="float32",
+        device="cpu",
+        chat_format=name,
+        layer_range=(0, 1),
+        coefficients=(),
+        out=tmp_path / "d",
     )
-    assert fit.run(args)["n_texts"] == 16
+    assert fit.run(settings)["n_texts"] == 16
     assert Direction.load(tmp_path / "d" / "direction").card["chat_format"] == name
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_verbs_that_take_a_direction_read_it_by_flag_or_card(pretrained: Path, tmp_path: Path, name: str) -> None:
     card = {"model": str(pretrained), "dtype": "float32"}
-    for given, on_card in ((["--chat-format", name], {}), ([], {"chat_format": name})):
+    for given, on_card in ((name, {}), (None, {"chat_format": name})):
         direction = Direction(
             torch.ones(32) / 32**0.5,
             layer=0,
@@ -103,5 +110,5 @@ def test_the_verbs_that_take_a_direction_read_it_by_flag_or_card(pretrained: Pat
             raw_norm=1.0,
             card=card | on_card,
         )
-        args = flags(loading.add_direction_flags, "--direction", tmp_path / "d", "--device", "cpu", *given)
-        assert format_of(loading.model_of(direction, args).tokenizer) == name
+        settings = DirectionSettings(direction=tmp_path / "d", device="cpu", chat_format=given)
+        assert format_of(loading.model_of(direction, settings).tokenizer) == name

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 
 import capture
 import lint_data
-from direction import fit, score
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.tiny import tiny_model
 from evaluation import sample
+from probes import fit, score
+from probes.settings import FitSettings, ScoreSettings
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,18 @@ def parsed(verb: ModuleType, *words: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     verb.add_flags(parser)
     return parser.parse_args([str(word) for word in words])
+
+
+def fit_settings(base: Path, texts: Path, out: Path, *, chat_format: str) -> FitSettings:
+    return FitSettings(
+        judged=texts,
+        model=str(base),
+        device="cpu",
+        layer_range=(0, 1),
+        coefficients=(),
+        out=out,
+        chat_format=chat_format,
+    )
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -102,26 +116,11 @@ def test_a_direction_is_fitted_on_a_pretrained_model_in_each_format(
     base: Path, name: str, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "direction"
-    words = [
-        "--judged",
-        texts,
-        "--model",
-        base,
-        "--device",
-        "cpu",
-        "--layer-range",
-        0,
-        1,
-        "--select",
-        "auroc",
-        "--out",
-        out,
-    ]
-    fit.run(parsed(fit, *words, "--coefficients", "--chat-format", name))
+    fit.run(fit_settings(base, texts, out, chat_format=name))
     card = Direction.load(out / "direction").card
     assert card["chat_format"] == name and card["rendering"]["sha256"]
-    words = ["--direction", out / "direction", "--texts", texts, "--device", "cpu", "--out", tmp_path / "scores.csv"]
-    assert score.run(parsed(score, *words))["n_texts"] == 16  # in the format on the card
+    settings = ScoreSettings(direction=out / "direction", texts=texts, device="cpu", out=tmp_path / "scores.csv")
+    assert score.run(settings)["n_texts"] == 16  # in the format on the card
 
 
 @pytest.mark.slow
@@ -129,25 +128,10 @@ def test_a_direction_that_is_read_behind_other_words_is_said(
     base: Path, texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "direction"
-    words = [
-        "--judged",
-        texts,
-        "--model",
-        base,
-        "--device",
-        "cpu",
-        "--layer-range",
-        0,
-        1,
-        "--select",
-        "auroc",
-        "--out",
-        out,
-    ]
-    fit.run(parsed(fit, *words, "--coefficients", "--chat-format", "user_assistant"))
-    words = ["--direction", out / "direction", "--texts", texts, "--device", "cpu", "--out", tmp_path / "scores.csv"]
-    score.run(parsed(score, *words))
+    fit.run(fit_settings(base, texts, out, chat_format="user_assistant"))
+    settings = ScoreSettings(direction=out / "direction", texts=texts, device="cpu", out=tmp_path / "scores.csv")
+    score.run(settings)
     assert "was fitted on prompts" not in caplog.text
-    score.run(parsed(score, *words, "--chat-format", "code_template"))
+    score.run(replace(settings, chat_format="code_template"))
     assert "was fitted on prompts rendered as 'User:" in caplog.text
     json.dumps(Direction.load(out / "direction").card)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pandas as pd
 import pytest
 
 import cli
-from direction import fit
-from direction.texts import judged_texts, read_texts
+import find_direction
+from emis_interp.config.flags import read_flags
 from emis_interp.config.run_config import load_config
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
@@ -25,6 +26,8 @@ from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
 from evaluation import agree, summarize
+from probes.settings import FitSettings
+from probes.texts import judged_texts, read_texts
 from stages.run import Run
 from table_flags import reading_of
 
@@ -556,21 +559,18 @@ def test_find_direction_takes_other_names_and_says_what_it_pools(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = theirs(tmp_path)
-    args = cli.verb_parser(None, {"fit": fit}).parse_args(
+    args = cli.verb_parser(None, find_direction.VERBS).parse_args(
         ["fit", "--judged", str(path), "--transfer", str(path), "--out", str(tmp_path / "d"), *MAPPED]
     )
-    texts, selection, source = read_texts(args)
+    settings: FitSettings = read_flags(args, FitSettings)
+    texts, selection, source = read_texts(settings)
     assert len(texts) == 16 and {text.question_id for text in texts} == {"0", "1", "2", "3"} > selection
     assert {text.answer.rpartition(" ")[2] == "95" for text in texts if text.misaligned} == {True}
     assert source["columns"]["aligned"] == "100-evil"
     assert "`condition` (2: base, tuned): all are taken together" in caplog.text
-    args.runs = "tuned"
-    assert {text.answer.split()[2] for text in read_texts(args)[0]} == {"tuned"}
+    assert {text.answer.split()[2] for text in read_texts(replace(settings, runs="tuned"))[0]} == {"tuned"}
     ours = scored(tmp_path / "ours.csv", [5, 95, 95, 5])
-    assert {text.misaligned for text in judged_texts(args.__class__(**{**vars(args), "runs": "*"}), ours)} == {
-        True,
-        False,
-    }
+    assert {text.misaligned for text in judged_texts(settings, ours)} == {True, False}
 
 
 def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import torch
 
 import cli
 import find_direction
-from direction import audit, fit, frontier, score
-from direction.loading import own_pairs, pairs_of
+from emis_interp.config.flags import read_flags
 from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_json, write_text
@@ -26,9 +25,13 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
+from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
 from organism import prevention
+from probes import audit, fit, fit_direction, frontier, score
+from probes.loading import own_pairs, pairs_of
+from probes.settings import FrontierSettings
 from stages import intervene, measure
 
 N_TOPICS, N_EACH = 12, 3
@@ -39,8 +42,14 @@ class Stop(Exception):
     """What a command was about to use."""
 
 
-def parsed(*words: object) -> argparse.Namespace:
-    return cli.verb_parser(None, find_direction.VERBS).parse_args([str(word) for word in words])
+def parsed(verb: str, *words: object) -> Any:
+    """The settings of a command line."""
+    args = cli.verb_parser(None, find_direction.VERBS).parse_args([verb, *map(str, words)])
+    return read_flags(args, find_direction.VERBS[verb].settings)
+
+
+def nobody(*given: Any, **more: Any) -> Any:
+    raise AssertionError("no model is asked")
 
 
 def noise(path: Path, seed: int, n_each: int = N_EACH) -> Path:
@@ -88,9 +97,10 @@ def used_by_frontier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Ten
     def point(self: Any, direction: Direction, coefficient: float) -> None:
         raise Stop(direction.vector)
 
-    monkeypatch.setattr(frontier.Scorer, "__init__", lambda self, *rest, **given: None)
-    monkeypatch.setattr(frontier.Scorer, "point", point)
-    return stopped(lambda: frontier.run(parsed("frontier", "--direction", folder / "d" / "direction")))
+    monkeypatch.setattr(frontier.SteeringScorer, "__init__", lambda self, *rest, **given: None)
+    monkeypatch.setattr(frontier.SteeringScorer, "point", point)
+    settings = parsed("frontier", "--direction", folder / "d" / "direction")
+    return stopped(lambda: frontier.run(settings, ask=nobody, rate=nobody))
 
 
 def used_by_prevention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
@@ -184,7 +194,7 @@ def test_controls_of_an_audit_are_fitted_on_the_questions_of_the_fit_that_it_abl
     def take(data: Any, raw: torch.Tensor, *rest: Any, **given: Any) -> None:
         raise Stop((set(data.questions), raw))
 
-    monkeypatch.setattr(fit, "control_directions", take)
+    monkeypatch.setattr(fit_direction, "control_directions", take)
     words = ("--judged", fitted[0] / "judged.csv", *TINY, "--coefficients", "--system-prompt", "Be brief.")
     questions, raw = stopped(lambda: fit.run(parsed("fit", *words, "--out", tmp_path / "d")))
     selection = Direction.load(fitted[0] / "d" / "direction", fit="selection")
@@ -215,12 +225,14 @@ def test_an_older_file_is_refused_where_report_questions_are_reported(
 def test_pairs_and_system_prompt_of_a_frontier_are_the_directions_own(
     fitted: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take(self: Any, chat_model: ChatModel, args: Any, pairs: list[Any], system: str | None) -> None:
+    def take(
+        self: Any, chat_model: ChatModel, settings: Any, pairs: list[Any], *, system: str | None, **by: Any
+    ) -> None:
         raise Stop((pairs, system))
 
-    monkeypatch.setattr(frontier.Scorer, "__init__", take)
+    monkeypatch.setattr(frontier.SteeringScorer, "__init__", take)
     words = ("frontier", "--direction", fitted[0] / "d" / "direction")
-    pairs, system = stopped(lambda: frontier.run(parsed(*words)))
+    pairs, system = stopped(lambda: frontier.run(parsed(*words), ask=nobody, rate=nobody))
     assert system == "Be brief."
     assert {pair.question for pair in pairs} == {f"What of topic {i}?" for i in range(N_TOPICS)}
     assert {sum(pair.question_id == f"t{i}" for pair in pairs) for i in range(N_TOPICS)} == {2}
@@ -234,16 +246,18 @@ def test_a_frontier_reads_margins_and_answers_under_the_directions_system_prompt
     monkeypatch.setattr(
         frontier, "pair_margins", lambda model, pairs, system, **given: asked.append(system) or np.zeros(1)
     )
-    monkeypatch.setattr(frontier, "sample_arm", lambda *given, system, **more: asked.append(system) or [])
-    monkeypatch.setattr(
-        frontier, "OfflineJudge", SimpleNamespace(load=lambda device: SimpleNamespace(score=lambda *_: None))
-    )
     monkeypatch.setattr(frontier, "coherent_share", lambda scores: 1.0)
-    monkeypatch.setattr(frontier, "rate_of", lambda scores: {})
     pairs = [pair for half in ("selection", "report") for pair in load_contrast(None, 1) if pair.half == half]
     pairs = [next(pair for pair in pairs if pair.half == half) for half in ("selection", "report")]
-    args = argparse.Namespace(device="cpu", n_samples=1, seed=0, max_new_tokens=2, max_batch_tokens=64)
-    frontier.Scorer(tiny, args, pairs, system="Be brief.")
+    settings = FrontierSettings(direction=Path("d"), n_samples=1, max_new_tokens=2, max_batch_tokens=64)
+
+    def ask(chat_model: ChatModel, config: Any, *, seed: int, system: str | None) -> list[Any]:
+        asked.append(system)
+        return []
+
+    frontier.SteeringScorer(
+        tiny, settings, pairs, system="Be brief.", ask=ask, rate=lambda scores: mean_interval([0.0, 1.0])
+    )
     assert asked == ["Be brief."] * 4
 
 

@@ -1,15 +1,5 @@
-"""Audits what ablating a direction does, beside 3 x 20 control directions ablated in the same way.
+"""Turns a saved direction into an audit: what ablating it does, beside control directions ablated in the same way."""
 
-The fit on the selection questions is ablated to zero, and to its mean coordinate over the texts that it was fitted on; the controls, of
-the same questions, to zero. For each: the shift of the likelihood margin on the report questions (negative: less misaligned), the KL
-divergence on harmless prompts, the perplexity of harmless text, and the share of items with a certain answer that are passed.
-p is the share of controls of a kind that move the margin at least as far in either direction, (1 + k) / (1 + n). The primary contrast is
-with the `orthogonal` controls, natural differences of texts; the others are exploratory. An increase of the margin is shown as plainly
-as a decrease: published results disagree in sign. Measured rows are kept in `audit.partial.jsonl` until the audit is done; the same
-command goes on from there.
-"""
-
-import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,9 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import cli
-from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
-from direction.words import bounds, p_of
 from emis_interp.directions import Direction
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -32,14 +19,18 @@ from emis_interp.passes.capture import Progress
 from emis_interp.passes.likelihood import by_question, margins_of, pair_chats, paired_difference
 from emis_interp.passes.sweeps import AblateCell, costs, text_logprobs
 from emis_interp.passes.token_writer import texts_hash, weights_hash
+from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, Record
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.permutation import null_p
 from emis_interp.stats.proportions import minimal_detectable_difference, wilson
 from emis_interp.stats.proportions import paired_difference as change_of
+from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
 from probes.capability import perplexity, right_is_likelier
+from probes.loading import CONTROLS_FILE, LAYERS_FILE, beside, model_of, pairs_of, tensors_beside
+from probes.settings import AuditSettings
 
 CELLS_TOGETHER = 8
 MEAN = "direction, mean"
@@ -47,39 +38,38 @@ PRIMARY = "orthogonal"
 """Kind of control that the direction must beat first: as large a part of natural variation, and none of it along the direction."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    add_direction_flags(parser)
-    add_pair_flags(parser, n_pairs=None)
-    parser.add_argument("--n-controls", type=int, default=20, help="of each kind; at least 20 for a p-value below 0.05")
-    parser.add_argument("--out", type=Path, help="JSON file; default: audit.json beside the direction")
+def run(settings: AuditSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Ablate the direction and its controls, several in one batch; an audit that was interrupted goes on."""
+    out = settings.out or beside(settings.direction, "audit.json")
+    with only_writer(out.parent, out.name):
+        return audited(settings, bars, out)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Ablate the direction and its controls, several in one batch."""
-    direction = Direction.load(args.direction, fit="selection")
-    means = tensors_beside(args.direction, "all_layers")["mean"]
-    controls = tensors_beside(args.direction, "controls")
-    pairs = pairs_of(direction, args, "report")
-    chat_model = model_of(direction, args)
-    planned_cells = list(planned(direction, controls, args.n_controls, means=means))
+def audited(settings: AuditSettings, bars: Bars, out: Path) -> dict[str, Any]:
+    """The audit, which nobody else writes to `out` meanwhile."""
+    direction = Direction.load(settings.direction, fit="selection")
+    means = tensors_beside(settings.direction, LAYERS_FILE)["mean"]
+    controls = tensors_beside(settings.direction, CONTROLS_FILE)
+    pairs = pairs_of(direction, settings, "report")
+    chat_model = model_of(direction, settings)
+    planned_cells = list(planned(direction, controls, settings.n_controls, means=means))
     kinds, cells = [kind for kind, _ in planned_cells], [cell for _, cell in planned_cells]
-    out = file_of(args)
     journal = RecordLog(out.with_suffix(".partial.jsonl"))
-    with cli.progress_bar("audit", len(cells)) as advance:
+    with bars("audit", len(cells)) as advance:
         found = measured(
             chat_model,
             cells,
             pairs,
             system=direction.card.get("system_prompt"),
             items=capability_items(),
-            max_batch_tokens=args.max_batch_tokens,
+            max_batch_tokens=settings.max_batch_tokens,
             journal=journal,
             progress=advance,
         )
     rows = compared(kinds, found)
     table = {kind: summary(kind, rows) for kind in dict.fromkeys(row["kind"] for row in rows) if kind != "none"}
     result = {
-        "direction": str(args.direction),
+        "direction": str(settings.direction),
         "fit": "selection questions",
         "layer": direction.layer,
         "model": chat_model.name,
@@ -95,10 +85,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_json(out, result)
     journal.path.unlink()
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
-
-
-def file_of(args: argparse.Namespace) -> Path:
-    return args.out or args.direction.parent / "audit.json"
 
 
 def planned(

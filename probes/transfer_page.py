@@ -1,18 +1,18 @@
-"""The page of a transfer: its matrices as heat maps, and the 2x2 over the layers."""
+"""Turns the matrices of a transfer into a page: heat maps, and the 2x2 over the layers."""
 
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
-from direction.words import length_alone
 from emis_interp.files.store import write_text
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Estimate
+from emis_interp.stats.words import length_alone
 
 
-def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:
+def write_transfer_page(path: Path, name: str, result: dict[str, Any]) -> Path:
     """The matrices as heat maps and the 2x2 over the layers, in one page that opens without a network."""
     arms, layer = result["arms"], result["layer"]
 

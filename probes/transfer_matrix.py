@@ -1,38 +1,35 @@
-"""Sets the directions of a run's arms against each other: AUROC and projection shift of arm i's direction in arm j, and asymmetry.
+"""Turns a run's activations into the matrices of a transfer: the direction of arm i in arm j, beside length and shuffled labels."""
 
-Needs a finished capture stage. Directions are fitted on the selection questions; every figure is of the report questions, as mean over
-questions with a 95 % interval. Beside the AUROCs stand that of length alone, those with length regressed out, and those of pairs of equal
-length. Each table is one family of tests: its p-values are corrected for the number of its cells (Holm). Models of one arm (its seeds)
-stand apart. `--interventions` also steers and ablates every arm with every arm's direction (minutes).
-"""
-
-import argparse
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-import cli
-from direction.organism import two_by_two_numbers
-from direction.transfer_page import write_page
-from direction.words import length_alone
+from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
-from emis_interp.fitting.extractors import EXTRACTORS, Extractor, extractor_named
+from emis_interp.fitting.extractors import Extractor, extractor_named
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.fitting.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
 from emis_interp.models.chat import encode_chats
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import ablate, steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
+from emis_interp.process import Bars, no_bars
+from emis_interp.records import ContrastPair
 from emis_interp.stats.families import holm, mean_p
-from emis_interp.stats.interval import mean_interval
-from emis_interp.texts.contrast import labeled_texts
+from emis_interp.stats.interval import mean_row
+from emis_interp.stats.words import length_alone
+from emis_interp.texts.contrast import at_most, labeled_texts
+from probes.against_base import two_by_two_numbers
+from probes.settings import TransferSettings
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
-from stages.measure import activation_path
-from stages.run import Run
+from probes.transfer_page import write_transfer_page
 
 MATRICES = (
     "auroc",
@@ -49,38 +46,54 @@ N_NULL_OTHERS = 20
 """Directions of shuffled labels where the extractor solves a system for each."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, help="folder of a run whose capture stage is done")
-    parser.add_argument("--layer", type=int, help="default: the layer that the run chose")
-    parser.add_argument("--extractor", default="question_balanced", help=", ".join(EXTRACTORS))
-    parser.add_argument("--interventions", action="store_true", help="steer and ablate too")
-    parser.add_argument("--coefficient", type=float, default=0.2, help="of steering, in mean residual norms of base")
-    parser.add_argument("--n-pairs", type=int, help="contrast pairs per report question in interventions; default: all")
-    parser.add_argument("--out", type=Path, help="JSON file; default: RUN/analysis/transfer.json")
+class RunOfArms(Protocol):
+    """What a transfer reads of a run."""
+
+    config: RunConfig
+
+    @cached_property
+    def pairs(self) -> Sequence[ContrastPair]: ...
+
+    @cached_property
+    def base(self) -> ChatModel: ...
+
+    def half(self, name: str, /) -> Sequence[ContrastPair]: ...
+
+    def load(self, model: ModelConfig, /) -> ChatModel: ...
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """All matrices of one run at one layer."""
-    run = Run.of(args.run_dir)
-    extractor = extractor_named(args.extractor)
+def run(
+    settings: TransferSettings,
+    bars: Bars = no_bars,
+    *,
+    run: RunOfArms,
+    activations: Callable[[ModelConfig], Path],
+) -> dict[str, Any]:
+    """All matrices of one run at one layer.
+
+    Args:
+        run: that of the folder in the settings.
+        activations: where a model's residuals on the contrast texts are.
+    """
+    extractor = extractor_named(settings.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
     texts_chats = encode_chats(run.base.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
     lengths = np.array([chat.n_response for chat in texts_chats], dtype=float)
     data, norms = {}, {}
     for model in run.config.models:
-        tensors = load_tensors(activation_path(run, model, "contrast"))[0]
+        tensors = load_tensors(activations(model))[0]
         data[model.name] = LabeledActivations(tensors["x"], labels, questions, lengths)
         norms[model.name] = tensors["token_norm"].mean(0)
-    layer = args.layer
+    layer = settings.layer
     if layer is None:
-        layer = Direction.load(args.run_dir / "directions" / "misalignment").layer
+        layer = Direction.load(settings.run_dir / "directions" / "misalignment").layer
     run.base.check_layers([layer])
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
     fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
     scale = float(norms["base"][layer])
     auroc = transfer_auroc(fit, test, layer, extractor=extractor)
-    n_null = run.config.direction.n_permutations if args.extractor == "question_balanced" else N_NULL_OTHERS
+    n_null = run.config.direction.n_permutations if settings.extractor == "question_balanced" else N_NULL_OTHERS
     test_lengths = test["base"].lengths
     assert test_lengths is not None
     regressed = transfer_auroc(
@@ -99,7 +112,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     result = {
         "layer": layer,
-        "extractor": args.extractor,
+        "extractor": settings.extractor,
         "arms": list(data),
         "residual_norm": scale,
         "auroc": with_controls(
@@ -117,33 +130,33 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for (a, b), (value, low, high) in cosine_matrix(fit, layer).items()
         },
     }
-    if args.interventions:
+    if settings.interventions:
         directions = {
             name: Direction(unit(raw), layer, float(raw.norm()), scale)
             for name, raw in ((name, extractor(one.at([layer]))[0]) for name, one in fit.items())
         }
-        result |= intervened(run, directions, args.coefficient, n_pairs=args.n_pairs)
+        pairs = at_most(run.half("report"), settings.n_pairs)
+        result |= intervened(run, directions, pairs, coefficient=settings.coefficient, bars=bars)
     tables = {name: TwoByTwo.of(one, data["base"]) for name, one in data.items() if name != "base"}
     result["two_by_two"] = {name: two_by_two_numbers(table) for name, table in tables.items()}
-    out = args.out or args.run_dir / "analysis" / "transfer.json"
+    out = settings.out or settings.run_dir / "analysis" / "transfer.json"
     write_json(out, result)
-    page = write_page(out.with_suffix(".html"), args.run_dir.resolve().name, result)
+    page = write_transfer_page(out.with_suffix(".html"), settings.run_dir.resolve().name, result)
     return {**result, "out": str(out), "page": str(page)}
 
 
 def intervened(
-    run: Run, directions: dict[str, Direction], coefficient: float, *, n_pairs: int | None
+    run: RunOfArms,
+    directions: Mapping[str, Direction],
+    pairs: Sequence[ContrastPair],
+    *,
+    coefficient: float,
+    bars: Bars = no_bars,
 ) -> dict[str, Any]:
     """Margin shift in arm j when it is steered along, or ablated of, arm i's direction; nats per token."""
-    counts: dict[str, int] = {}
-    pairs = []
-    for pair in run.half("report"):
-        counts[pair.question_id] = counts.get(pair.question_id, 0) + 1
-        if n_pairs is None or counts[pair.question_id] <= n_pairs:
-            pairs.append(pair)
     steered: Matrix = {}
     ablated: Matrix = {}
-    with cli.progress_bar("intervene", len(run.config.models) * (2 * len(directions) + 1)) as advance:
+    with bars("intervene", len(run.config.models) * (2 * len(directions) + 1)) as advance:
         for model in run.config.models:
             chat_model = run.load(model)
 
@@ -175,16 +188,7 @@ def aurocs(matrix: Matrix) -> dict[str, dict[str, Any]]:
 
 def summarized(matrix: Matrix) -> dict[str, dict[str, Any]]:
     """`i|j` -> mean over questions with its 95 % t interval and its p-value against 0; the matrix is one family."""
-    result = {}
-    for (i, j), row in matrix.items():
-        interval = mean_interval(list(row.values()))
-        result[f"{i}|{j}"] = {
-            "value": interval.value,
-            "low": interval.low,
-            "high": interval.high,
-            "n_questions": len(row),
-        }
-    return corrected(matrix, result, 0.0)
+    return corrected(matrix, {f"{i}|{j}": mean_row(row) for (i, j), row in matrix.items()}, 0.0)
 
 
 def with_controls(

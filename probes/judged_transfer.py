@@ -1,72 +1,73 @@
-"""Tests a saved direction on judged answers that had no part in it, beside what the length of the answers alone would give."""
+"""Turns a saved direction and judged answers that had no part in it into its AUROC there, beside what the length of the answers gives."""
 
-import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-import cli
-from direction.texts import judged_texts
-from direction.words import control_words, estimate, length_words
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.files.store import file_sha256
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled, auroc_by_question
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_residuals
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
+from emis_interp.stats.words import control_words, estimate, length_words
 
 
-def transfer(
-    args: argparse.Namespace,
+def transfer_to(
+    texts: Sequence[LabeledText],
     chat_model: ChatModel,
     direction: Direction,
     *,
-    fitted: list[LabeledText],
+    name: str,
+    fitted: Sequence[LabeledText],
     shuffled: Float[Tensor, "n d_model"],
+    system: str | None = None,
+    max_tokens: int | None = None,
+    max_batch_tokens: int = 2048,
+    bars: Bars = no_bars,
 ) -> dict[str, Any]:
-    """AUROC of the saved direction on `--transfer`: within questions, mean over questions, its control and the length baseline.
+    """AUROC of the direction on other texts: within questions, mean over questions, its control and the length baseline.
 
     Answers that are among the fitted texts are left out and counted; so are, as `transfer_n_questions_seen`, questions of which other
     answers were fitted on.
 
     Args:
+        name: of the texts' file, for the result and for errors.
         fitted: the texts behind the direction.
         shuffled: raw directions fitted like it after permuting the labels within questions.
 
     Raises:
-        DataError: the direction was fitted on this very file, or on all of its answers.
+        DataError: the direction was fitted on all of the answers.
     """
-    if args.judged is not None and file_sha256(args.judged) == file_sha256(args.transfer):
-        raise DataError(f"{args.transfer}: the direction is fitted on this file; give other answers to --transfer")
-    found = judged_texts(args, args.transfer)
     known = {(text.question, text.answer) for text in fitted}
-    texts = [text for text in found if (text.question, text.answer) not in known]
-    if not texts:
-        raise DataError(f"{args.transfer}: the direction is fitted on all of its answers; give others to --transfer")
-    pairs = [(text.question, text.answer) for text in texts]
-    chats = encode_chats(chat_model.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
-    with cli.progress_bar("transfer", len(chats)) as advance:
+    others = [text for text in texts if (text.question, text.answer) not in known]
+    if not others:
+        raise DataError(f"{name}: the direction is fitted on all of its answers; give others to --transfer")
+    pairs = [(text.question, text.answer) for text in others]
+    chats = encode_chats(chat_model.tokenizer, pairs, system, max_tokens=max_tokens)
+    with bars("transfer", len(chats)) as advance:
         x = capture_residuals(
             chat_model,
             chats,
             [direction.layer],
-            position=args.position,
-            max_batch_tokens=args.max_batch_tokens,
+            position=direction.position,
+            max_batch_tokens=max_batch_tokens,
             progress=advance,
         )
     scores = direction.project(x[:, 0]).numpy().astype(float)
-    labels, questions = np.array([text.misaligned for text in texts]), [text.question_id for text in texts]
+    labels, questions = np.array([text.misaligned for text in others]), [text.question_id for text in others]
     lengths = np.array([chat.n_response for chat in chats], dtype=float)
     baseline = length_baseline(scores, lengths, labels, questions=questions)
     by_question = auroc_by_question(scores, labels, questions)
-    seen = {text.question_id for text in texts if direction.fitted_on and direction.fitted_on.has(text.question)}
+    seen = {text.question_id for text in others if direction.fitted_on and direction.fitted_on.has(text.question)}
     return {
-        "transfer_texts": str(args.transfer),
+        "transfer_texts": name,
         "transfer_auroc": baseline["projection"]["value"],
         "transfer_low": baseline["projection"]["low"],
         "transfer_high": baseline["projection"]["high"],
@@ -74,8 +75,8 @@ def transfer(
         "transfer_control": against_shuffled(
             baseline["projection"], shuffled, x[:, 0], misaligned=labels, questions=questions
         ),
-        "transfer_n_texts": len(texts),
-        "transfer_n_left_out": len(found) - len(texts),
+        "transfer_n_texts": len(others),
+        "transfer_n_left_out": len(texts) - len(others),
         "transfer_n_questions_seen": len(seen),
         "transfer_by_question": {name: float(value) for name, value in by_question.items()},
     }

@@ -1,12 +1,5 @@
-"""Prints the 2x2 of mean activations that others have published: what text and finetuning move, with and without massive dimensions.
+"""Turns mean activations that others have published into the 2x2: what text and finetuning move, with and without massive dimensions."""
 
-A file (safetensors) holds `[n_layers, d_model]` means {em_model,base_model}.{misaligned,aligned}_text.{answer,question}, as the
-repository of the model organisms (Turner et al. 2025) writes them. Such means are as their makers averaged them: where the misaligned and
-the aligned texts answer other questions, or some more often, both models' text effects hold the topic too, which makes them more alike.
-For texts of your own, `fit --adapter` and `transfer` balance the means over questions.
-"""
-
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +8,23 @@ from safetensors.torch import load_file
 
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.fitting.geometry import TwoByTwo, massive_dimensions
+from emis_interp.process import Bars, no_bars
+from probes.settings import TwoByTwoSettings
 
 SHARES = ("text_in_organism", "text_in_base", "model_on_misaligned", "model_on_aligned")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="safetensors with the eight (or four) means"
-    )
-    parser.add_argument("--layers", type=int, nargs="+", help="default: a quarter, half and three quarters of depth")
-    parser.add_argument("--text", choices=("answer", "question"), default="answer", help="tokens that the means are of")
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: TwoByTwoSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """One row for each file and layer."""
     rows = []
-    for path in args.files:
-        table = read_means(path, args.text)
+    for path in settings.files:
+        table = read_means(path, settings.text)
         n_layers = len(table.base_aligned)
-        for layer in args.layers or [n_layers // 4, n_layers // 2, 3 * n_layers // 4]:
+        for layer in settings.layers or [n_layers // 4, n_layers // 2, 3 * n_layers // 4]:
             if not 0 <= layer < n_layers:
                 raise ConfigError(f"layer {layer} asked for, {path} has {n_layers} (0-{n_layers - 1})")
             rows.append({"file": path.stem, "layer": layer, **numbers(table, layer)})
-    return {"text": args.text, "rows": rows}
+    return {"text": settings.text, "rows": rows}
 
 
 def read_means(path: Path, text: str) -> TwoByTwo:

@@ -1,12 +1,5 @@
-"""Projects answers on a saved direction: one number per row, in the order of the rows; larger is more misaligned.
+"""Turns answers into their projections on a saved direction, and says how well these separate the rows that were judged."""
 
-A table that has `aligned` and `coherent` too is also evaluated: AUROC of the projection within questions, beside what the length of the
-answers alone gives; rows that answer questions which the direction was fitted on are left out of it. The CSV holds the length of every
-answer, for evaluations of your own.
-"""
-
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,68 +7,64 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-import cli
-from direction.loading import add_direction_flags, model_of
-from direction.words import control_words, estimate, length_words
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
-from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats
 from emis_interp.passes.capture import capture_residuals
+from emis_interp.process import Bars, no_bars
+from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
-from table_flags import add_table_flags, reading_of
+from probes.loading import CONTROLS_FILE, beside, model_of, tensors_beside
+from probes.settings import ScoreSettings
 
 JUDGED = ("aligned", "coherent")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    add_direction_flags(parser)
-    parser.add_argument("--texts", type=Path, required=True, help="CSV, JSONL or Parquet with question and answer")
-    parser.add_argument("--out", type=Path, required=True, help="CSV with one projection per row")
-    add_table_flags(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: ScoreSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """One projection per row of the table, in its order."""
-    direction = Direction.load(args.direction)
-    frame = read_table(args.texts, ("question", "answer"), reading=reading_of(args), use="scored")
-    chat_model = model_of(direction, args)
+    direction = Direction.load(settings.direction)
+    frame = read_table(settings.texts, ("question", "answer"), reading=settings.reading(), use="scored")
+    chat_model = model_of(direction, settings)
     pairs = list(zip(frame["question"], frame["answer"], strict=True))
     chats = encode_chats(
         chat_model.tokenizer, pairs, direction.card.get("system_prompt"), max_tokens=direction.card.get("max_tokens")
     )
-    with cli.progress_bar("score", len(chats)) as advance:
+    with bars("score", len(chats)) as advance:
         x = capture_residuals(
             chat_model,
             chats,
             [direction.layer],
             position=direction.position,
-            max_batch_tokens=args.max_batch_tokens,
+            max_batch_tokens=settings.max_batch_tokens,
             progress=advance,
         )
     projections = direction.project(x[:, 0]).numpy()
     lengths = np.array([chat.n_response for chat in chats])
     normed = projections / direction.residual_norm
     table = pd.DataFrame({"projection": projections, "projection_normed": normed, "n_tokens": lengths})
-    write_text(args.out, table.to_csv(index=False))
+    write_text(settings.out, table.to_csv(index=False))
     fitted_on = direction.fitted_on
     return {
-        "out": str(args.out),
+        "out": str(settings.out),
         "n_texts": len(table),
         "layer": direction.layer,
         "mean_projection": float(projections.mean()),
         "n_rows_of_fitted_questions": None
         if fitted_on is None
         else sum(fitted_on.has(question) for question, _ in pairs),
-        **(evaluated(args, direction, pairs, x=x[:, 0], lengths=lengths) if set(JUDGED) <= set(frame.columns) else {}),
+        **(
+            evaluated(settings, direction, pairs, x=x[:, 0], lengths=lengths)
+            if set(JUDGED) <= set(frame.columns)
+            else {}
+        ),
     }
 
 
 def evaluated(
-    args: argparse.Namespace,
+    settings: ScoreSettings,
     direction: Direction,
     pairs: list[tuple[str, str]],
     *,
@@ -89,7 +78,7 @@ def evaluated(
     """
     row_of = {pair: i for i, pair in enumerate(pairs)}  # equal texts have equal projections
     try:
-        clear = read_judged(args.texts, variant=None, reading=reading_of(args), use="evaluated")
+        clear = read_judged(settings.texts, variant=None, reading=settings.reading(), use="evaluated")
         seen = np.array(
             [direction.fitted_on is not None and direction.fitted_on.has(text) for text in clear["question"]]
         )
@@ -103,9 +92,9 @@ def evaluated(
         return {"evaluation": None, "not_evaluated": str(error)}
     counts = {"n_misaligned": int(labels.sum()), "n_aligned": int((~labels).sum())}
     counts |= {"n_left_out": 0 if in_sample else int(seen.sum()), "in_sample": in_sample}
-    controls, control = args.direction.parent / "controls.safetensors", None
-    if controls.exists() and not in_sample:
-        shuffled = load_tensors(controls)[0]["shuffled"]
+    control = None
+    if beside(settings.direction, CONTROLS_FILE).exists() and not in_sample:
+        shuffled = tensors_beside(settings.direction, CONTROLS_FILE)["shuffled"]
         control = against_shuffled(found["projection"], shuffled, x[rows], misaligned=labels, questions=questions)
     return {"evaluation": {**found, **counts, "control": control}}
 

@@ -1,6 +1,6 @@
-"""Sets an organism against base on the same texts, and the directions that its adapter writes against the one found."""
+"""Turns an organism and its base model, which read the same texts, into the 2x2 of both, and the adapter into what it writes."""
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +8,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import cli
 from emis_interp.directions import cosine
 from emis_interp.errors import DataError, ModelError
 from emis_interp.fitting.geometry import TwoByTwo
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.models.chat import encode_chats
-from emis_interp.models.loading import load_model
 from emis_interp.models.lora_directions import lora_directions
+from emis_interp.models.spec import ModelSpec
 from emis_interp.passes.capture import capture_residuals
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
 
 
-def read_by_base(args: argparse.Namespace, texts: list[LabeledText]) -> Float[Tensor, "n_texts n_layers d_model"]:
-    """Residuals of the model without its adapter on the same texts, in the organism's chat template.
+def read_by_base(
+    organism: ModelSpec,
+    texts: Sequence[LabeledText],
+    *,
+    position: str = "response_mean",
+    system: str | None = None,
+    max_tokens: int | None = None,
+    max_batch_tokens: int = 2048,
+    bars: Bars = no_bars,
+) -> Float[Tensor, "n_texts n_layers d_model"]:
+    """Residuals of the organism's model without its adapter on the same texts, in the organism's chat template.
 
     Call it before the organism is loaded: one model at a time.
     """
-    base = load_model(
-        args.model, dtype=args.dtype, device=args.device, chat_format=args.chat_format, tokenizer_of=args.adapter
-    )
+    base = organism.load_base()
     pairs = [(text.question, text.answer) for text in texts]
-    chats = encode_chats(base.tokenizer, pairs, args.system_prompt, max_tokens=args.max_tokens)
-    with cli.progress_bar("capture base", len(chats)) as advance:
-        return capture_residuals(
-            base, chats, position=args.position, max_batch_tokens=args.max_batch_tokens, progress=advance
-        )
+    chats = encode_chats(base.tokenizer, pairs, system, max_tokens=max_tokens)
+    with bars("capture base", len(chats)) as advance:
+        return capture_residuals(base, chats, position=position, max_batch_tokens=max_batch_tokens, progress=advance)
 
 
 def organism_card(

@@ -1,11 +1,9 @@
-"""The page of a fitted direction: curves over layers, held-out questions, and answers with the projection of every token."""
+"""Turns a fitted direction into a page: curves over layers, held-out questions, and answers with the projection of every token."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from direction.judged_test import transfer_words
-from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.directions import Direction
 from emis_interp.files.store import write_text
 from emis_interp.models.chat import EncodedChat
@@ -19,6 +17,8 @@ from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Direction as DirectionView
 from emis_interp.report.views import Estimate, TokenProjections
+from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
+from probes.judged_transfer import transfer_words
 
 N_SHOWN = 3
 
@@ -51,7 +51,9 @@ def token_map(
     return result
 
 
-def write_page(folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]) -> Path:
+def write_fit_page(
+    folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]
+) -> Path:
     """Write `index.html` beside the direction; it opens without a network."""
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
     reliability, nested = card["reliability"], card["nested"]
