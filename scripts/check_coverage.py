@@ -22,7 +22,7 @@ from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.seeds import with_seeds
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import rate_limits
-from evals.rates.counts import Cells
+from evals.rates.counts import AnswerCounts
 from evals.rates.differences import square_and_add, sum_limits
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
@@ -138,7 +138,7 @@ def _run_seeds(design: dict[str, Any], n_studies: int, rng: np.random.Generator)
     return {**design, "coverage": hits / n_studies}
 
 
-def _intervals(arms: list[Cells], n_bootstrap: int, seed: int) -> dict[str, tuple[float, float]]:
+def _intervals(arms: list[AnswerCounts], n_bootstrap: int, seed: int) -> dict[str, tuple[float, float]]:
     parts = [rate_limits(cells.only_eligible(), "macro") for cells in arms]
     factors = (1.0, -1.0)[: len(parts)]
     _, low, high = sum_limits(parts, factors)

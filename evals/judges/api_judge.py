@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from emis_interp.config.run_config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import JudgeError
 from emis_interp.http.chat_api import ChatApi
-from emis_interp.http.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage
+from emis_interp.http.costs import Budget, BudgetSpent, CostEstimate, Meter, Prices, Usage, count_tokens, read_usage
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought
 from emis_interp.http.request_fields import say_request, token_limit
 from emis_interp.records import Completion, Question, Score
@@ -93,7 +93,7 @@ class ApiJudge:
         self.meter = meter or Meter()
         self._tested = False
 
-    def estimate(self, completions: Sequence[Completion], questions: Mapping[str, Question]) -> Estimate:
+    def estimate(self, completions: Sequence[Completion], questions: Mapping[str, Question]) -> CostEstimate:
         """Calls, tokens and price of `score` with the same arguments; sends nothing.
 
         Raises:
@@ -116,7 +116,7 @@ class ApiJudge:
                     seen.add(request.key)
         if usage.calls and not self._tested:
             usage += self._test_request().usage
-        return Estimate(len(completions), n_cached, usage, self.meter.prices.cost(usage))
+        return CostEstimate(len(completions), n_cached, usage, self.meter.prices.cost(usage))
 
     def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         """Judge every completion; finished Scores go to `on_batch` as they come in, in no particular order. A text that is not Unicode is

@@ -9,28 +9,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.names import METRICS
 from emis_interp.files.store import RecordLog, write_text
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import why_unjudgeable
+from evals.judges.judge import Judge, why_unjudgeable
 
 ARM = "rows"
 NOTE = "judge_note"
-
-
-class Judge(Protocol):
-    name: str
-
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class AnswerCounts:
     """Answers counted for each model and question, both in sorted order; `asked` counts all of them."""
 
     questions: list[str]
@@ -70,14 +70,14 @@ class Cells:
     eligible: Int[np.ndarray, "model question"]
     asked: Int[np.ndarray, "model question"]
 
-    def only_eligible(self) -> "Cells":
+    def only_eligible(self) -> "AnswerCounts":
         """Without the models and questions that have no eligible answer; these carry no weight."""
         rows, columns = np.flatnonzero(self.eligible.any(axis=1)), np.flatnonzero(self.eligible.any(axis=0))
         positive, eligible, asked = (
             table[np.ix_(rows, columns)] for table in (self.positive, self.eligible, self.asked)
         )
         questions, models = [self.questions[place] for place in columns], [self.models[place] for place in rows]
-        return Cells(questions, models, positive, eligible, asked)
+        return AnswerCounts(questions, models, positive, eligible, asked)
 
 
 class CellIndex(NamedTuple):

@@ -16,7 +16,7 @@ from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import Limits, Population, rate_limits
-from evals.rates.counts import Answers, Cells, Weighting
+from evals.rates.counts import AnswerCounts, Answers, Weighting
 from evals.rates.differences import sum_limits
 from evals.rates.estimands import Estimand, Thresholds, count_cells, rate
 
@@ -99,10 +99,10 @@ def contrast_name(parts: Sequence[Limits]) -> str:
     return f"{way}, of: {'; '.join(dict.fromkeys(part.method for part in parts))}"
 
 
-def _of_questions(cells: Cells, names: Sequence[str]) -> Cells:
+def _of_questions(cells: AnswerCounts, names: Sequence[str]) -> AnswerCounts:
     columns = [cells.questions.index(name) for name in names]
     tables = (table[:, columns] for table in (cells.positive, cells.eligible, cells.asked))
-    return Cells(list(names), cells.models, *tables).only_eligible()
+    return AnswerCounts(list(names), cells.models, *tables).only_eligible()
 
 
 def _percentiles(replicates: Float[np.ndarray, " replicate"], level: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.records import Question, Score
 from evals.rates.estimands import Answers, Estimand, Thresholds, Weighting, em_of_coherent
-from evals.suites.cells import Cells, combine, describe, outcomes_of
+from evals.suites.cells import OutcomeCounts, combine, describe, outcomes_of
 from evals.suites.variants import SEPARATOR, split_id, variant
 
 REFERENCE = "none"
@@ -129,7 +129,7 @@ def analyse_grid(
         raise DataError("no scores given; sample and judge the grid's questions first")
     places = [split_id(score.question_id) for score in scores]
     answers = Answers.from_scores(scores)
-    cells = Cells.from_rows(
+    cells = OutcomeCounts.from_rows(
         ((score.arm, context), base, outcome)
         for score, (base, context), outcome in zip(
             scores, places, outcomes_of(estimand(answers, thresholds)), strict=True
@@ -203,7 +203,7 @@ def _labels(scores: Sequence[Score], places: Sequence[tuple[str, str]]) -> list[
     return list(counts.values())
 
 
-def _question_rows(cells: Cells) -> list[dict[str, Any]]:
+def _question_rows(cells: OutcomeCounts) -> list[dict[str, Any]]:
     return [
         {
             "arm": arm,

@@ -26,7 +26,7 @@ from emis_interp.models.loading import load_model
 from emis_interp.models.precision import AUTO, DTYPE_HELP, DTYPES, dtype_name
 from emis_interp.records import Question
 from evals.questions import load_questions
-from evals.samplers import Sampler
+from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
@@ -144,7 +144,7 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def make_sampler(args: argparse.Namespace) -> Sampler:
+def make_sampler(args: argparse.Namespace) -> AnswerSampler:
     """The sampler that the flags ask for, its model loaded."""
     if args.checkpoint is not None and not args.job:
         raise ConfigError("--checkpoint is one of a --job")

@@ -21,7 +21,7 @@ from evals.rates.estimands import Answers
 from evals.rates.uncertainty import paired_contrast, rate_interval
 from evals.suites.asking import local_ask, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
-from evals.suites.cells import Cells, combine, share
+from evals.suites.cells import OutcomeCounts, combine, share
 from evals.suites.deception import AGGREGATED, FACTUAL_LABELS, aggregate, factual, identity
 from evals.suites.form import LABELS as TOPIC_LABELS
 from evals.suites.form import METRIC as TOPIC
@@ -433,7 +433,7 @@ def test_the_topic_prompt_joins_the_other_judge_prompts() -> None:
 def test_one_cell_agrees_with_the_interval_of_the_estimands() -> None:
     counts = {"a": 3, "b": 12, "c": 7, "d": 15}
     rows = [("x", q, i < k) for q, k in counts.items() for i in range(20)]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0})
+    ours = combine(OutcomeCounts.from_rows(rows), {"x": 1.0})
     labels = ["yes" if outcome else "no" for _, _, outcome in rows]
     empty = [None] * len(rows)
     theirs = rate_interval(
@@ -448,7 +448,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
     rows = [
         (arm, q, i < k) for arm, counts in (("x", first), ("y", second)) for q, k in counts.items() for i in range(60)
     ]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    ours = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     arms = []
     for arm in "xy":
         own = [row for row in rows if row[0] == arm]
@@ -464,7 +464,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
 def test_a_question_that_is_hard_everywhere_cancels_in_a_difference() -> None:
     hard = {"a": 2, "b": 18, "c": 10, "d": 5, "e": 15}
     rows = [(arm, q, i < k + shift) for arm, shift in (("x", 2), ("y", 0)) for q, k in hard.items() for i in range(40)]
-    cells = Cells.from_rows(rows)
+    cells = OutcomeCounts.from_rows(rows)
     rate, difference = combine(cells, {"x": 1.0}), combine(cells, {"x": 1.0, "y": -1.0})
     assert difference.value == pytest.approx(0.05)
     assert width(difference) < 0.75 * width(rate)
@@ -477,14 +477,14 @@ def width(interval: Interval) -> float:
 
 def test_cells_without_a_positive_answer_get_an_interval_of_some_width() -> None:
     rows = [(cell, q, False) for cell in "xy" for q in "abcd" for _ in range(25)]
-    found = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    found = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     assert found.value == 0 and found.low is not None and found.high is not None
     assert found.low < -0.01 and found.high > 0.01 and found.method.startswith("MOVER")
 
 
 def test_two_equal_cells_combine_to_the_closed_form_of_mover() -> None:
     rows = [(cell, "a", i < 1) for cell in "xy" for i in range(50)]
-    cells = Cells.from_rows(rows)
+    cells = OutcomeCounts.from_rows(rows)
     one, both = combine(cells, {"x": 1.0}), combine(cells, {"x": 1.0, "y": 1.0})
     assert one.method.startswith("Korn-Graubard") and both.value == pytest.approx(2 / 50)
     assert both.high - both.value == pytest.approx(np.sqrt(2) * (one.high - one.value))  # pyright: ignore
@@ -494,9 +494,9 @@ def test_two_equal_cells_combine_to_the_closed_form_of_mover() -> None:
 def test_questions_missing_from_a_cell_are_left_out_and_counted() -> None:
     rows = [("x", q, i < 8) for q in "abc" for i in range(16)] + [("y", q, i < 6) for q in "ab" for i in range(16)]
     rows += [("y", "c", None)] * 5
-    found = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    found = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     assert found.value == pytest.approx(2 / 16) and (found.n_questions, found.n_questions_left_out) == (2, 1)
-    none = combine(Cells.from_rows([("x", "a", True), ("y", "b", True)]), {"x": 1.0, "y": -1.0})
+    none = combine(OutcomeCounts.from_rows([("x", "a", True), ("y", "b", True)]), {"x": 1.0, "y": -1.0})
     assert none.value is None and none.low is None
 
 
@@ -514,7 +514,7 @@ def test_a_difference_of_differences_is_covered_as_often_as_said() -> None:
             for _ in range(15)
         ]
         weights = {("arm", "t"): 1.0, ("ref", "t"): -1.0, ("arm", "none"): -1.0, ("ref", "none"): 1.0}
-        found = combine(Cells.from_rows(rows), weights)
+        found = combine(OutcomeCounts.from_rows(rows), weights)
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high
     assert 0.90 <= hits / n <= 0.99
