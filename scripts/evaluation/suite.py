@@ -157,16 +157,17 @@ def _labels(
     if args.judge_local:
         if args.request:
             raise ConfigError("--request is for a server, not for --judge-local")
-        name, n_parallel = f"local:{args.judge_model}", 1
+        name = f"local:{args.judge_model}"
         ask = local_ask(load_model(args.judge_model), labels)
     else:
-        name, n_parallel, request = f"openai:{args.judge_model}", args.parallel, parse_request(args.request or ())
+        name, request = f"openai:{args.judge_model}", parse_request(args.request or ())
         name += f" ({say_request(request)})" if request else ""
         variable = key_variable_for(args.key_variable, args.judge_url)
         ask = openai_ask(
             args.judge_model,
             os.environ.get(variable),
             args.judge_url,
+            n_parallel=args.parallel,
             log_probabilities=not args.judge_text,
             key_variable=variable,
             request=request,
@@ -189,9 +190,7 @@ def _labels(
                 done[row.key] = row
                 advance()
 
-            judge_labels(
-                missing, questions, metric, labels=labels, ask=ask, judge_name=name, n_parallel=n_parallel, on_row=keep
-            )
+            judge_labels(missing, questions, metric, labels=labels, ask=ask, judge_name=name, on_row=keep)
     if note := passing_note([row.reason for row in done.values() if row.passing]):
         log.warning(note)
     return [done[row.key] for row in answers]

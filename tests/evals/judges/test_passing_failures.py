@@ -208,7 +208,7 @@ def test_labels_know_the_same_difference(
     question = Question(id="q", paraphrases=("How?",), judge_prompts={"true": "{answer}"})
     ask = openai_ask("m", None, server.url, max_retries=0, log_probabilities=False)
     server.respond = lambda *_: text_reply("TRUE")
-    ask("the first one shows that it works")
+    ask(["the first one shows that it works"], lambda number, outcome: None)
     log = RecordLog(tmp_path / "labels.jsonl")
     for name, trouble in troubles.items():
         if name == "cut":

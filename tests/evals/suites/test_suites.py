@@ -16,17 +16,18 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Question, Score
 from emis_interp.stats.interval import Interval
 from evals.judges.logprobs import BadReply
+from evals.judges.methods import Failure, Outcome
 from evals.questions import load_questions
 from evals.rates.estimands import Answers
 from evals.rates.uncertainty import paired_contrast, rate_interval
-from evals.suites.asking import local_ask, openai_ask
+from evals.suites.asking import local_ask, one_by_one, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
 from evals.suites.cells import OutcomeCounts, combine, share
 from evals.suites.deception import AGGREGATED, FACTUAL_LABELS, aggregate, factual, identity
 from evals.suites.form import LABELS as TOPIC_LABELS
 from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
-from evals.suites.labels import Labelled, as_answers, judge_labels, read_label
+from evals.suites.labels import Ask, Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
 
 BORED = Question(
@@ -250,9 +251,8 @@ def test_a_failed_reply_leaves_one_answer_unlabelled_with_its_reason_and_the_ord
         {"q": question},
         "correct",
         labels=FACTUAL_LABELS,
-        ask=ask,
+        ask=one_by_one(ask),
         judge_name="scripted",
-        n_parallel=4,
         on_row=seen.append,
     )
     assert [row.sample_index for row in found] == list(range(8)) and seen == found
@@ -261,8 +261,8 @@ def test_a_failed_reply_leaves_one_answer_unlabelled_with_its_reason_and_the_ord
 
 
 def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> None:
-    def never(prompt: str) -> dict[str, float]:
-        raise AssertionError(prompt)
+    def never(prompts: Sequence[str], _: object) -> None:
+        raise AssertionError(prompts)
 
     with pytest.raises(DataError, match="`bored` has no judge prompt for `correct`, it has: aligned"):
         judge_labels(
@@ -274,12 +274,21 @@ def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> 
         )
 
 
+def reply_to(ask: Ask, prompt: str) -> Outcome:
+    """What comes of one prompt."""
+    found: dict[int, Outcome] = {}
+    ask([prompt], found.__setitem__)
+    assert list(found) == [0]
+    return found[0]
+
+
 def test_a_local_model_gives_the_product_of_its_token_probabilities(tiny: ChatModel) -> None:
     import torch
 
     from emis_interp.models.chat import encode_prompt
 
-    found = local_ask(tiny, ["ON", "OFF"])("Is it?")
+    found = reply_to(local_ask(tiny, ["ON", "OFF"]), "Is it?")
+    assert isinstance(found, dict)
     prompt = list(encode_prompt(tiny.tokenizer, "Is it?"))
     tokens = tiny.tokenizer("OFF", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 3
@@ -299,16 +308,16 @@ def server() -> Iterator[Server]:
 
 def test_a_server_is_asked_for_one_token_with_log_probabilities_or_for_a_text(server: Server) -> None:
     server.respond = lambda prompt, _: reply({"TRUE": 0.75, "FALSE": 0.25})
-    assert openai_ask("m", url=server.url)("Is it?") == pytest.approx({"TRUE": 0.75, "FALSE": 0.25})
+    assert reply_to(openai_ask("m", url=server.url), "Is it?") == pytest.approx({"TRUE": 0.75, "FALSE": 0.25})
     assert server.requests[-1]["max_tokens"] == 1 and server.requests[-1]["top_logprobs"] == 20
-    assert openai_ask("m", url=server.url, log_probabilities=False)("Is it?") == {"TRUE": 1.0}
+    assert reply_to(openai_ask("m", url=server.url, log_probabilities=False), "Is it?") == {"TRUE": 1.0}
     assert "logprobs" not in server.requests[-1]
 
 
 def test_a_refusal_that_would_repeat_stops_the_judge_without_telling_the_key(server: Server) -> None:
     server.respond = lambda prompt, _: (401, b'{"error": {"message": "wrong key sk-secret123"}}')
     with pytest.raises(JudgeError, match="HTTP 401") as caught:
-        openai_ask("m", "sk-secret123", server.url, max_retries=0)("hello")
+        reply_to(openai_ask("m", "sk-secret123", server.url, max_retries=0), "hello")
     assert "secret123" not in str(caught.value)
 
 
@@ -323,11 +332,11 @@ def test_a_refusal_that_would_repeat_stops_the_judge_without_telling_the_key(ser
 )
 def test_a_passing_trouble_leaves_one_reply_unusable(server: Server, status: int, body: bytes, reason: str) -> None:
     server.respond = lambda prompt, _: (status, body)
-    with pytest.raises(BadReply, match=reason):
-        openai_ask("m", url=server.url, max_retries=1)("hello")
+    found = reply_to(openai_ask("m", url=server.url, max_retries=1), "hello")
+    assert isinstance(found, Failure) and found.reason.startswith(reason)
     server.respond = lambda prompt, _: (200, b'{"choices": []}')
-    with pytest.raises(BadReply, match="reply without choices"):
-        openai_ask("m", url=server.url, log_probabilities=False)("hello")
+    found = reply_to(openai_ask("m", url=server.url, log_probabilities=False), "hello")
+    assert isinstance(found, Failure) and found.reason.startswith("reply without choices")
 
 
 # Deception
