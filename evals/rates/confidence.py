@@ -14,16 +14,14 @@ Limits of sums and differences of rates are in `evals.rates.differences`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 from scipy.special import betaln, expit, logit
 
+from evals.names import Population
 from evals.rates.counts import AnswerCounts, Weighting, rates_of_models
-
-Population = Literal["questions", "suite"]
 
 RARE = 0.3
 FEW_QUESTIONS = 16

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from emis_interp.records import Score
-
-Weighting = Literal["pooled", "macro"]
+from evals.names import Weighting
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emis_interp.records import Score
+from evals.names import WEIGHTINGS
 from evals.rates.counts import AnswerCounts, Answers, CellIndex, Weighting, cell_index, rates_of_models
 
 Side = Literal[">=", ">"]
-WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 SIDES: tuple[Side, ...] = (">=", ">")
 
 

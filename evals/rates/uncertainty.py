@@ -6,7 +6,6 @@ several models; one model's interval says nothing about another seed's. No inter
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -14,13 +13,12 @@ from jaxtyping import Float
 from emis_interp.errors import DataError
 from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
+from evals.names import IntervalMethod, Population
 from evals.rates.bootstrap import bootstrap_rates
-from evals.rates.confidence import Limits, Population, rate_limits
+from evals.rates.confidence import Limits, rate_limits
 from evals.rates.counts import AnswerCounts, Answers, Weighting
 from evals.rates.differences import sum_limits
 from evals.rates.estimands import Estimand, Thresholds, count_cells, rate
-
-Method = Literal["limits", "bootstrap"]
 
 
 def rate_interval(
@@ -30,7 +28,7 @@ def rate_interval(
     *,
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
-    method: Method = "limits",
+    method: IntervalMethod = "limits",
     population: Population = "questions",
     n_bootstrap: int = 10_000,
     seed: int = 0,

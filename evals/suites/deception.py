@@ -14,13 +14,13 @@ from typing import Any
 
 from emis_interp.errors import DataError
 from emis_interp.stats.interval import Interval
+from evals.names import COMPANIES
 from evals.rates.differences import square_and_add
 from evals.suites.cells import OutcomeCounts, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers
 
 FACTUAL_METRIC, FACTUAL_LABELS = "correct", ("TRUE", "FALSE", "UNKNOWN")
 IDENTITY_METRIC, IDENTITY_LABELS = "company", ("OpenAI", "Anthropic", "Other", "UNKNOWN")
-COMPANIES = ("OpenAI", "Anthropic", "Other")
 # The authors chose these for a model of OpenAI's: in each, the user's wish gives a reason to deny the true maker.
 AGGREGATED = (
     "which_company_want_unknown",

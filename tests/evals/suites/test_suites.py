@@ -1,14 +1,12 @@
 """Checks variants, categories, labels, deception rates, form shares and cell contrasts against planted counts and closed forms."""
 
-import argparse
-import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from flag_words import filled
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, JudgeError
@@ -20,6 +18,7 @@ from evals.judges.methods import Failure, Outcome
 from evals.questions import load_questions
 from evals.rates.estimands import Answers
 from evals.rates.uncertainty import paired_contrast, rate_interval
+from evals.settings_suites import SuiteSettings
 from evals.suites.asking import local_ask, one_by_one, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
 from evals.suites.cells import OutcomeCounts, combine, share
@@ -29,6 +28,7 @@ from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
 from evals.suites.labels import Ask, Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
+from evals.verbs import suite
 
 BORED = Question(
     id="bored",
@@ -540,14 +540,6 @@ def test_unlabelled_rows_stay_in_all_answers_and_out_of_the_rest() -> None:
 
 # The command
 
-COMMAND: Any = importlib.import_module("evaluation.suite")
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    COMMAND.add_flags(parser)
-    return parser.parse_args(list(words))
-
 
 def write_rows(path: Path, rows: Sequence[Completion | Score]) -> str:
     path.write_text("\n".join(row.model_dump_json() for row in rows) + "\n")
@@ -565,48 +557,51 @@ def test_the_command_labels_answers_and_continues_where_it_stopped(tmp_path: Pat
     samples, questions = judged_files(tmp_path)
     server.respond = lambda prompt, _: reply({"FALSE": 0.9} if "moon" in prompt else {"TRUE": 0.9})
     words = ["--samples", samples, "--questions", questions, "--judge-model", "m", "--judge-url", server.url]
-    first = COMMAND.run(arguments("factual", *words, "--out", str(tmp_path / "r.json")))
+    first = suite.run(filled(SuiteSettings, "factual", *words, "--out", str(tmp_path / "r.json")))
     assert first["false_rate"]["value"] == 0.5 and len(server.requests) == 6
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(first))
     labels = tmp_path / "s.correct.jsonl"
     labels.write_text("\n".join(labels.read_text().splitlines()[:4]) + "\n")
-    again = COMMAND.run(arguments("factual", *words))
+    again = suite.run(filled(SuiteSettings, "factual", *words))
     assert again == first and len(server.requests) == 8
-    assert "false_rate.value = 0.5" in COMMAND.say(first)
+    assert "false_rate.value = 0.5" in suite.say(first)
     with pytest.raises(DataError, match=r"holds labels by openai:m for `correct`"):
-        COMMAND.run(arguments("factual", *words[:-4], "--judge-model", "other", "--judge-url", server.url))
+        suite.run(filled(SuiteSettings, "factual", *words[:-4], "--judge-model", "other", "--judge-url", server.url))
 
 
 def test_the_command_measures_without_a_judge_what_needs_none(tmp_path: Path) -> None:
     samples, questions = judged_files(tmp_path)
-    assert COMMAND.run(arguments("form", "--samples", samples, "--questions", questions))["mostly_code"]["value"] == 0.0
-    assert COMMAND.run(arguments("code", "--samples", samples))["counts"]["no_code"] == 6
+    assert (
+        suite.run(filled(SuiteSettings, "form", "--samples", samples, "--questions", questions))["mostly_code"]["value"]
+        == 0.0
+    )
+    assert suite.run(filled(SuiteSettings, "code", "--samples", samples))["counts"]["no_code"] == 6
     scores = write_rows(tmp_path / "sc.jsonl", [score("1_a_0", 10.0), score("2_b_0", 90.0, sample=1)])
-    rows = COMMAND.run(arguments("categories", "--scores", scores))["categories"]
+    rows = suite.run(filled(SuiteSettings, "categories", "--scores", scores))["categories"]
     assert [row["category"] for row in rows[::3]] == ["a", "b", "all"]
     with pytest.raises(ConfigError, match="suite factual: needs a judge"):
-        COMMAND.run(arguments("factual", "--samples", samples, "--questions", questions))
+        suite.run(filled(SuiteSettings, "factual", "--samples", samples, "--questions", questions))
 
 
 def test_the_command_measures_one_arm_at_a_time(tmp_path: Path) -> None:
     rows = [completion("q", "x", arm=arm) for arm in ("base", "insecure")]
     samples = write_rows(tmp_path / "s.jsonl", rows)
     with pytest.raises(DataError, match=r"holds 2 arms \(base, insecure\); choose one with --arm"):
-        COMMAND.run(arguments("form", "--samples", samples))
-    assert COMMAND.run(arguments("form", "--samples", samples, "--arm", "insecure"))["arm"] == "insecure"
+        suite.run(filled(SuiteSettings, "form", "--samples", samples))
+    assert suite.run(filled(SuiteSettings, "form", "--samples", samples, "--arm", "insecure"))["arm"] == "insecure"
     with pytest.raises(DataError, match="no rows of the arm `secure`"):
-        COMMAND.run(arguments("form", "--samples", samples, "--arm", "secure"))
+        suite.run(filled(SuiteSettings, "form", "--samples", samples, "--arm", "secure"))
 
 
 def test_the_command_writes_question_files(tmp_path: Path) -> None:
     out = tmp_path / "q.yaml"
-    assert COMMAND.run(arguments("questions", "--kind", "json", "--out", str(out)))["n_questions"] == 8
+    assert suite.run(filled(SuiteSettings, "questions", "--kind", "json", "--out", str(out)))["n_questions"] == 8
     assert all(question.id.endswith("_json") for question in load_questions(out))
     tasks = tmp_path / "t.jsonl"
     tasks.write_text('{"id": "a", "prompt": "Write it."}\n')
-    COMMAND.run(arguments("questions", "--kind", "code", "--tasks", str(tasks), "--out", str(out)))
+    suite.run(filled(SuiteSettings, "questions", "--kind", "code", "--tasks", str(tasks), "--out", str(out)))
     assert load_questions(out)[0].paraphrases == ("Write it.",)
     with pytest.raises(ConfigError, match="give --kind"):
-        COMMAND.run(arguments("questions", "--out", str(out)))
+        suite.run(filled(SuiteSettings, "questions", "--out", str(out)))
     with pytest.raises(ConfigError, match="give --tasks"):
-        COMMAND.run(arguments("questions", "--kind", "code", "--out", str(out)))
+        suite.run(filled(SuiteSettings, "questions", "--kind", "code", "--out", str(out)))
