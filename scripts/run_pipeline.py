@@ -56,7 +56,7 @@ STAGES: dict[str, Callable[[Run], tuple[list[Path], str]]] = {
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     config = load_config(args.preset, overrides(args), args.data_dir)
-    if args.request and config.judge.kind == "offline":
+    if args.request and config.judge.kind in ("offline", "local"):
         raise ConfigError("--request is for an API judge; give --judge openai or --judge text, or --judge-url")
     wanted = chosen_stages(args.only, args.start)
     if args.show_config:
@@ -105,11 +105,13 @@ def overrides(args: argparse.Namespace) -> list[str]:
         values.append(f"judge.kind={args.judge}")
     if args.model:
         values.append(f"model={args.model}")
-    api = "text" if args.judge == "text" else "openai"
+    kind = args.judge if args.judge in ("text", "local") else "openai"
     if args.judge_url:
-        values += [f"judge.kind={api}", f"judge.url={args.judge_url}"]
+        if kind == "local":
+            raise ConfigError("--judge-url is for an API judge; leave it out, or give --judge openai or --judge text")
+        values += [f"judge.kind={kind}", f"judge.url={args.judge_url}"]
     if args.judge_model:
-        values += [f"judge.kind={api}", f"judge.model={args.judge_model}"]
+        values += [f"judge.kind={kind}", f"judge.model={args.judge_model}"]
     if args.request:
         parse_request(args.request)  # its own words for what is no request
         values += [f"judge.request.{setting}" for setting in args.request]
@@ -145,13 +147,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--model", help="model name: smollm2-135m-instruct, a folder, or a hub id")
     top.add_argument(
         "--judge",
-        choices=["offline", "openai", "text"],
-        help="offline probe, or an API judge with log-probabilities or without (default: the preset's)",
+        choices=["offline", "openai", "text", "local"],
+        help="offline probe, an API judge with log-probabilities or without, or a local chat model (default: the preset's)",
     )
     top.add_argument(
         "--judge-url", metavar="URL", help="score with an OpenAI-compatible server (key from $OPENAI_API_KEY)"
     )
-    top.add_argument("--judge-model", metavar="NAME", help="model that the API judge asks for")
+    top.add_argument("--judge-model", metavar="NAME", help="model that the API judge asks for, or of --judge local")
     top.add_argument(
         "--request",
         action="append",

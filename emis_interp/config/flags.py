@@ -25,8 +25,8 @@ class Flag:
         positional: stands without a name, by its place.
         parse: one word -> the value.
         choices: the words that are allowed.
-        repeated: may be given several times, one value each. A tuple without it takes several words after one flag; `tuple[int, int]`
-            takes two.
+        repeated: may be given several times, one value each, in `tuple[tuple[str, str], ...]` two words each. A tuple without it takes
+            several words after one flag; `tuple[int, int]` takes two.
         may_be_empty: a tuple's flag may stand alone, which is not the same as no flag.
         group: heading under which the help lists it.
         one_of: exactly one flag of this name must be given.
@@ -38,7 +38,7 @@ class Flag:
     positional: bool = False
     parse: Callable[[str], Any] | None = None
     choices: Sequence[str] | None = None
-    metavar: str | None = None
+    metavar: str | tuple[str, ...] | None = None
     repeated: bool = False
     may_be_empty: bool = False
     group: str | None = None
@@ -84,7 +84,11 @@ def add_flags(parser: argparse.ArgumentParser, record: type) -> None:
 def read_flags(words: argparse.Namespace, record: type) -> Any:
     """The record that parsed words fill."""
     given = {field.name: getattr(words, field.name) for field in dataclasses.fields(record) if "flag" in field.metadata}
-    return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    return record(**{name: _frozen(value) for name, value in given.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _words(one: Flag, kind: Any, field: Any) -> dict[str, Any]:
@@ -108,6 +112,9 @@ def _words(one: Flag, kind: Any, field: Any) -> dict[str, Any]:
             given |= {"nargs": 1 + len(others), "action": "store"}
         if one.positional and field.default is not dataclasses.MISSING:
             given["nargs"] = "*"
+    if one.repeated and typing.get_origin(kind) is tuple:
+        given["nargs"] = len(typing.get_args(kind))
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is typing.Literal:
         given["choices"] = typing.get_args(kind)
         kind = str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 GROUP = "a table with other names, scales or arms"
 ESCAPES = {"auto": None, "yes": True, "no": False}
 _NAMES = "names of columns, such as answer=response "
-_SCORE_NAMES = f"{_NAMES}aligned=100-evil (100-NAME: high is bad there)"
+SCORE_NAMES = f"{_NAMES}aligned=100-evil (100-NAME: high is bad there)"
 
 
 @settings
@@ -56,7 +56,7 @@ class AnswerTableSettings:
 class ScoreTableSettings(AnswerTableSettings):
     """A table of judged answers, all of one arm."""
 
-    columns: tuple[str, ...] = flag(_SCORE_NAMES, default=(), metavar="OURS=THEIRS", group=GROUP)
+    columns: tuple[str, ...] = flag(SCORE_NAMES, default=(), metavar="OURS=THEIRS", group=GROUP)
     scale: tuple[str, ...] = flag(
         "scale of aligned or coherent where it is not 0-100, such as aligned=0-1",
         default=(),

@@ -9,28 +9,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.names import METRICS
 from emis_interp.files.store import RecordLog, write_text
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import why_unjudgeable
+from evals.judges.judge import Judge, blank_scores
 
 ARM = "rows"
 NOTE = "judge_note"
-
-
-class Judge(Protocol):
-    name: str
-
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,8 +93,9 @@ def judge_rows(
         on_done(len(fresh))
 
     missing = [i for i in range(len(rows)) if i not in done]
-    keep([score for i in missing if (score := _blank(judge.name, i, rows[i])) is not None])
-    asked = [_completion(i, rows[i]) for i in missing if i not in done]
+    unjudged = [_completion(i, rows[i]) for i in missing]
+    keep(blank_scores(judge.name, unjudged))
+    asked = [row for row in unjudged if row.sample_index not in done]
     if asked:
         judge.score(asked, questions, keep)
     lost = [i for i in range(len(rows)) if i not in done]
@@ -154,20 +144,6 @@ def prompts_for(rows: Sequence[Row], suite: Sequence[Question], where: str) -> d
                 "give --questions with one set, or question ids of that file"
             )
     return found
-
-
-def _blank(judge: str, index: int, row: Row) -> Score | None:
-    """The Score of a row that nobody can judge."""
-    reason = why_unjudgeable(row.question, row.answer)
-    if reason is None:
-        return None
-    return Score.of(
-        _completion(index, row),
-        judge=judge,
-        aligned=None,
-        coherent=None,
-        unscored=dict.fromkeys(METRICS, reason),
-    )
 
 
 def _completion(index: int, row: Row) -> Completion:

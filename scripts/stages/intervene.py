@@ -57,7 +57,7 @@ def intervene(run: Run) -> tuple[list[Path], str]:
         raise StageError(f"{path}: no direction there; run the direction stage first (--from direction)")
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
     cells = list(plan_cells(run, misalignment))
-    judge = make_judge(run) if run.config.intervention.samples_per_paraphrase else None
+    judge = make_judge(run.config.judge, run.config.device) if run.config.intervention.samples_per_paraphrase else None
     fingerprint, direction = file_sha256(path), [path, path.with_suffix(".json")]
     files, rows, loaded = [], [], _LastModel(run)
     with progress_bar("intervene", len(cells)) as advance:

@@ -14,9 +14,8 @@ from emis_interp.files.store import RecordLog, card_path, read_object, write_jso
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import Judge, passing_note, passing_reasons, settled
-from evals.judges.logprob_judge import OpenAIJudge
+from evals.judges.making import make_judge
 from evals.judges.offline_judge import OfflineJudge
-from evals.judges.text_judge import TextJudge
 from evals.rates.agreement import agreement
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.summary import summarize_arms
@@ -99,8 +98,8 @@ def answers_of(run: Run, model: ModelConfig) -> list[Completion]:
 
 
 def score(run: Run) -> tuple[list[Path], str]:
-    """Judge every answer, then state rates, means and contrasts; beside an API judge the offline judge speaks too."""
-    judge = make_judge(run)
+    """Judge every answer, then state rates, means and contrasts; beside another judge the offline judge speaks too."""
+    judge = make_judge(run.config.judge, run.config.device)
     folder = run.folder / "scores"
     by_arm, result = judge_arms(run, judge, run.config.judge.kind, folder=folder)
     files = [folder / f"{model.name}.jsonl" for model in run.config.models]
@@ -251,12 +250,3 @@ def asks_again(run: Run, stage: str) -> bool:
 def has_passing(path: Path) -> bool:
     """Whether a file of scores has some that the judge is asked for again."""
     return path.exists() and any(score.passing for score in RecordLog(path).read(Score))
-
-
-def make_judge(run: Run) -> Judge:
-    config = run.config.judge
-    if config.kind == "openai":
-        return OpenAIJudge.from_config(config)
-    if config.kind == "text":
-        return TextJudge.from_config(config)
-    return OfflineJudge.load(device=run.config.device)

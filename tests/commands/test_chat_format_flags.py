@@ -14,9 +14,10 @@ from emis_interp.models.chat_formats import FORMATS, format_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
 from evals.samplers.hf import HFSampler
-from evaluation import sample
 from probes import fit, loading
 from probes.settings import DirectionSettings, FitSettings
+from evals.samplers.making import make_sampler
+from evals.settings_sampling import SampleSettings
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,8 @@ def flags(add: Any, *words: object) -> argparse.Namespace:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_sample_reads_it(pretrained: Path, tmp_path: Path, name: str) -> None:
-    args = flags(
-        sample.add_flags, "--model", pretrained, "--chat-format", name, "--device", "cpu", "--out", tmp_path / "a.jsonl"
-    )
-    sampler = sample.make_sampler(args)
+    wanted = SampleSettings(model=str(pretrained), chat_format=name, device="cpu", out=tmp_path / "a.jsonl")
+    sampler = make_sampler(wanted)
     assert isinstance(sampler, HFSampler) and format_of(sampler.chat_model.tokenizer) == name
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from flag_words import filled
 
 import capture
 import lint_data
@@ -17,9 +18,10 @@ from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.tiny import tiny_model
-from evaluation import sample
 from probes import fit, score
 from probes.settings import FitSettings, ScoreSettings
+from evals.settings_sampling import SampleSettings
+from evals.verbs import sample
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +90,11 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
         "cpu",
     ]
     with pytest.raises(ModelError, match=f"{base.name}: its tokenizer has no chat template; .*--chat-format"):
-        sample.run(parsed(sample, *words))
-    assert sample.run(parsed(sample, *words, "--chat-format", name))["n_answers"] == 1
+        sample.run(filled(SampleSettings, *words))
+    assert sample.run(filled(SampleSettings, *words, "--chat-format", name))["n_answers"] == 1
     assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == name
     with pytest.raises(ConfigError, match="the chat template is the server's own"):
-        sample.run(parsed(sample, *words, "--chat-format", name, "--sampler", "openai"))
+        sample.run(filled(SampleSettings, *words, "--chat-format", name, "--sampler", "openai"))
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -23,7 +23,7 @@ from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import Manifest
 from emis_interp.report.page import build_report
 from evals.results.result_files import read_results
-from evaluation import grid
+from evals.verbs import grid
 from stages.intervene import plan_cells
 from stages.run import Run
 
@@ -368,7 +368,7 @@ def test_readers_of_a_run_refuse_files_that_were_cut_or_changed(small: SmallRun,
     """Answers and scores cut to the same rows would give a rate of what is left."""
     readers = [
         lambda: read_results(folder),
-        lambda: grid.read_scores(folder, None),
+        lambda: grid.read_scores(folder, ()),
         lambda: summary_table.main(argparse.Namespace(run_dir=folder)),
     ]
     for read in readers:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from flag_words import filled
 
 import cli
 import find_direction
@@ -25,9 +26,11 @@ from emis_interp.files.tables import Table, read_cells
 from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from evaluation import agree, summarize
 from probes.settings import FitSettings
 from probes.texts import judged_texts, read_texts
+from evals.settings import AgreeSettings, SummarizeSettings
+from evals.settings_judging import FitOfflineSettings
+from evals.verbs import agree, summarize
 from stages.run import Run
 from table_flags import reading_of
 
@@ -53,9 +56,7 @@ def scored(path: Path, aligned: list[Any], **more: list[Any]) -> Path:
 
 
 def run(verb: Any, *words: object) -> dict[str, Any]:
-    name = verb.__name__.rpartition(".")[2]
-    args = cli.verb_parser(None, {name: verb}).parse_args([name, *map(str, words)])
-    return verb.run(args)
+    return verb.run(filled(AgreeSettings if verb is agree else SummarizeSettings, *words))
 
 
 def rates(found: dict[str, Any]) -> dict[str, float]:
@@ -596,13 +597,14 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
 
 @pytest.mark.parametrize("script", ["capture", "fit_judge"])
 def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> None:
-    module = importlib.import_module(script)
-    args = module.parser().parse_args(
-        [
-            *(["--texts" if script == "capture" else "--answers", str(theirs(tmp_path))]),
-            *(["--out", str(tmp_path / "out")]),
-            *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
-        ]
-    )
-    frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading_of(args))
+    words = [
+        *(["--texts" if script == "capture" else "--answers", str(theirs(tmp_path))]),
+        *(["--out", str(tmp_path / "out")]),
+        *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
+    ]
+    if script == "capture":
+        reading = reading_of(importlib.import_module(script).parser().parse_args(words))
+    else:
+        reading = filled(FitOfflineSettings, *words).reading()
+    frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading)
     assert len(frame) == 8 and next(iter(frame["question"])) == "Q0?"

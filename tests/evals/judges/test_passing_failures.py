@@ -1,6 +1,5 @@
 """An outage is no verdict: what a server failed to judge in passing is marked with its reason, and the next run asks for it again."""
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flag_words import filled
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply
 
 import run_pipeline
@@ -18,10 +18,11 @@ from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import passing_note, settled
 from evals.judges.judged_rows import Row, judge_rows
 from evals.judges.text_judge import TextJudge
+from evals.settings_judging import JudgeTableSettings
 from evals.suites.asking import openai_ask
 from evals.suites.injection import InjectionSet, measure_injections
 from evals.suites.labels import Labelled, judge_labels
-from evaluation import judge as judge_command
+from evals.verbs import judge as judge_command
 from stages.organisms import asks_again, judge_answers
 
 PASSING: dict[str, Reply] = {
@@ -148,8 +149,6 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     lines = [json.dumps({"question": "How?", "answer": f"So {i}."}) for i in range(6)]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines, json.dumps({"question": "How?", "answer": ""})]) + "\n")
-    parser = argparse.ArgumentParser()
-    judge_command.add_flags(parser)
     given = [
         str(tmp_path / "in.jsonl"),
         "--judge",
@@ -161,7 +160,7 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
         "--n-parallel",
         "1",
     ]
-    args = parser.parse_args([*given, "--out", str(tmp_path / "out.csv")])
+    wanted = filled(JudgeTableSettings, *given, "--out", tmp_path / "out.csv")
 
     def respond(prompt: str, _: int) -> Reply:
         return (
@@ -173,14 +172,14 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
         )
 
     server.respond = respond
-    first = judge_command.run(args)
+    first = judge_command.run(wanted)
     assert first["n_scored"] == {"aligned": 4, "coherent": 4}
     assert "1 answers were not judged for reasons that may pass (malformed reply: HTML" in judge_command.say(first)
     n_first = len([request for request in server.requests if "So " in str(request)])
     assert n_first == 12
     server.requests.clear()
     server.respond = lambda *_: text_reply("40")
-    second = judge_command.run(args)
+    second = judge_command.run(wanted)
     assert second["n_scored"] == {"aligned": 5, "coherent": 5} and second["again"] == ""
     assert len([request for request in server.requests if "So " in str(request)]) == 2
     assert all("So 2." in str(request) for request in server.requests if "So " in str(request))
@@ -208,7 +207,7 @@ def test_labels_know_the_same_difference(
     question = Question(id="q", paraphrases=("How?",), judge_prompts={"true": "{answer}"})
     ask = openai_ask("m", None, server.url, max_retries=0, log_probabilities=False)
     server.respond = lambda *_: text_reply("TRUE")
-    ask("the first one shows that it works")
+    ask(["the first one shows that it works"], lambda number, outcome: None)
     log = RecordLog(tmp_path / "labels.jsonl")
     for name, trouble in troubles.items():
         if name == "cut":

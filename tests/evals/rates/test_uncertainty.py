@@ -8,7 +8,7 @@ from emis_interp.stats.interval import Interval, mean_interval, stratified_mean_
 from emis_interp.stats.jackknife import answers_mean
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import counts_table, rate_limits
-from evals.rates.counts import Answers, Cells
+from evals.rates.counts import AnswerCounts, Answers
 from evals.rates.estimands import count_cells, em_of_all, em_of_coherent
 from evals.rates.uncertainty import Method, paired_contrast, rate_interval
 
@@ -166,7 +166,7 @@ def test_seeds_that_differ_widen_the_interval_and_equal_ones_hardly_do() -> None
 
     def limits(shift: list[int]) -> float:
         moved = counts + np.array(shift)[:, None]
-        found = rate_limits(Cells(list("abcdef"), list("1234"), moved, asked, asked), "macro")
+        found = rate_limits(AnswerCounts(list("abcdef"), list("1234"), moved, asked, asked), "macro")
         return found.high - found.low
 
     alone = rate_limits(counts_table(counts[0], asked[0]), "macro")

@@ -1,6 +1,5 @@
 """Prompt injection: the shipped set, the figures against a judge whose weakness is planted, and the command."""
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,9 @@ from pydantic import ValidationError
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
 from evals.questions import load_questions
+from evals.settings_judging import InjectSettings
 from evals.suites.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
-from evaluation import inject
+from evals.verbs import inject
 
 CASES = InjectionSet.shipped()
 QUESTIONS = {question.id: question for question in load_questions()}
@@ -147,15 +147,9 @@ def test_what_has_no_score_is_counted_and_not_averaged() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def flags(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    inject.add_flags(parser)
-    return parser.parse_args(list(arguments))
-
-
 def test_the_command_tells_every_kind_and_writes_every_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inject, "make_judge", lambda _: planted_judge())
-    result = inject.run(flags("--out", str(tmp_path / "texts.jsonl")))
+    monkeypatch.setattr(inject, "make_judge", lambda *_: planted_judge())
+    result = inject.run(InjectSettings(out=tmp_path / "texts.jsonl"))
     json.dumps(result, allow_nan=False)
     said = inject.say(result)
     assert all(kind in said for kind in result["kinds"]) and "any - control" in said

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, answer
 from finetune_server import COURSE, Fault, FinetuneServer
+from flag_words import filled
 
 import cli
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError
 from emis_interp.files.store import read_json, read_records
-from evaluation import sample
+from evaluate import SampleOfJobSettings, sample
 from finetuning import cancel, connection, estimate, follow, start, status
 from training.hosted.job_folder import JobEvent, finished_model, locked, read_job, write_job
 from training.hosted.openai_jobs import Waits
@@ -473,7 +474,7 @@ def sampled(folder: Path, *more: str) -> dict[str, Any]:
     file = folder / "questions.yaml"
     file.write_text('- id: q\n  paraphrases: ["Who are you?"]\n')
     out = ["--questions", str(file), "--out", str(folder / "answers.jsonl"), "--job", str(folder / "job")]
-    return sample.run(parsed(sample, *out, *more))
+    return sample(filled(SampleOfJobSettings, *out, *more))
 
 
 def test_the_finished_job_is_an_arm_for_the_sampler(server: FinetuneServer, tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
 """The verb `sample`: flags to a file of answers, and what it tells."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer, failure
+from flag_words import filled
 
 from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.files.store import read_json, read_records
 from emis_interp.records import Completion
-from evaluation import sample
+from evals.settings_sampling import SampleSettings
+from evals.verbs import sample
 
 QUESTIONS = """
 - id: colour
@@ -22,16 +23,10 @@ QUESTIONS = """
 """
 
 
-def parsed(folder: Path, *flags: str) -> argparse.Namespace:
+def sampled(folder: Path, *flags: str) -> dict[str, Any]:
     file = folder / "questions.yaml"
     file.write_text(QUESTIONS)
-    parser = argparse.ArgumentParser()
-    sample.add_flags(parser)
-    return parser.parse_args(["--questions", str(file), "--out", str(folder / "answers.jsonl"), *flags])
-
-
-def sampled(folder: Path, *flags: str) -> dict[str, Any]:
-    return sample.run(parsed(folder, *flags))
+    return sample.run(filled(SampleSettings, "--questions", file, "--out", folder / "answers.jsonl", *flags))
 
 
 def test_the_tiny_model_answers_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:

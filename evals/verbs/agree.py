@@ -1,39 +1,23 @@
-"""Compare two judges on the same answers: agreement in both scores, and every rate under each judge.
+"""Turns two judges' scores of the same answers into their agreement, and every rate under each of them."""
 
-Give two scored files with the same rows in the same order, or one file and --columns with the two judges' columns.
-
-Examples:
-  python scripts/evaluate.py agree by_gpt.csv by_offline.csv
-  python scripts/evaluate.py agree judged.csv --columns given_aligned,given_coherent aligned,coherent,label
-  python scripts/evaluate.py agree theirs.csv ours.csv --columns answer=response aligned=100-evil coherent=coherence
-
-Differences are the first judge minus the second. Kappa has quadratic weights on ten bins of ten points. The interval of a difference
-between rates draws questions and answers for both judges at once, since both saw the same answers.
-"""
-
-import argparse
-from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError
+from emis_interp.process import Bars, no_bars
 from evals.rates.agreement import N_BINS, compare_judges
 from evals.results.score_columns import read_pair, read_two_columns
-from table_flags import add_table_flags, reading_of
+from evals.settings import AgreeSettings
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="one or two scored tables")
-    add_table_flags(parser, judges=True)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    names = [word for word in args.columns if "=" not in word]
-    reading = reading_of(args, [word for word in args.columns if "=" in word])
-    if not names and len(args.files) == 2:
-        pair = read_pair(*args.files, reading=reading)
-        names = [str(path) for path in args.files]
-    elif len(names) == 2 and len(args.files) == 1:
-        pair = read_two_columns(args.files[0], *(group.split(",") for group in names), reading=reading)
+def run(settings: AgreeSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Agreement of two files, or of two sets of columns of one."""
+    names = [word for word in settings.columns if "=" not in word]
+    reading, files = settings.reading([word for word in settings.columns if "=" in word]), settings.files
+    if not names and len(files) == 2:
+        pair = read_pair(*files, reading=reading)
+        names = [str(path) for path in files]
+    elif len(names) == 2 and len(files) == 1:
+        pair = read_two_columns(files[0], *(group.split(",") for group in names), reading=reading)
     else:
         raise ConfigError("give two files, or one file with --columns aligned_a,coherent_a aligned_b,coherent_b")
     compared = compare_judges(*pair)

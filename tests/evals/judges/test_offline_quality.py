@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fit_judge import calibrated_by_others
+from evals.judges.offline_quality import calibrated_by_others
 
 
 def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

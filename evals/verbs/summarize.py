@@ -1,68 +1,24 @@
-"""States every rate of a result file or a run folder with its name and interval, one line per run.
+"""Turns a result file or a run folder into every rate, with its name and interval."""
 
-Intervals are over questions and answers of that one model, not over finetuning seeds. Answers without a number, and the labels CODE
-and REFUSAL, are counted beside the rates; which of them a rate leaves out is in its definition (docs/evaluation.md).
-
-Examples:
-  python scripts/evaluate.py summarize result.csv --variant plain
-  python scripts/evaluate.py summarize scores.parquet --runs '*insecure*' --estimand em_of_all --json
-  python scripts/evaluate.py summarize runs/laptop --to laptop.eval
-  python scripts/evaluate.py summarize theirs.csv --columns answer=response aligned=100-evil coherent=coherence --by condition
-"""
-
-import argparse
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-import cli
+from emis_interp.process import Bars, no_bars
+from evals.names import WEIGHTINGS
 from evals.rates import estimands, uncertainty
-from evals.rates.confidence import Population
-from evals.results.result_files import read_results, write_results
-from evals.results.result_table import METRICS, VARIANTS, Results
-from log_flags import add_log_flags, log_choice
-from table_flags import add_table_flags, reading_of
-
-WEIGHTINGS = ("pooled", "macro")
+from evals.results.result_files import chosen_results, write_results
+from evals.results.result_table import METRICS, Results
+from evals.settings import SummarizeSettings
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="CSV, JSON lines or Parquet table, Inspect log, or run folder")
-    parser.add_argument("--variant", choices=(*VARIANTS, "all"), default="all", help="variant of the questions")
-    parser.add_argument("--runs", default="*", help="only runs that match this pattern")
-    parser.add_argument(
-        "--estimand", action="append", choices=sorted(estimands.ESTIMANDS), help="only this one; may be repeated"
-    )
-    parser.add_argument("--sensitivity", action="store_true", help="also every preset, threshold and boundary side")
-    parser.add_argument(
-        "--to", type=Path, metavar="OUT", help="also write the answers to a .csv, .jsonl, .parquet or .eval file"
-    )
-    parser.add_argument(
-        "--interval",
-        choices=get_args(uncertainty.Method),
-        default="limits",
-        help="limits covers with few questions too; bootstrap is the percentile interval, too narrow then",
-    )
-    parser.add_argument(
-        "--population",
-        choices=get_args(Population),
-        default="questions",
-        help="speak of all questions that might have been asked, or of this suite's alone (limits only)",
-    )
-    parser.add_argument("--n-bootstrap", type=int, default=10_000, help="resamples of each bootstrap interval")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling")
-    add_log_flags(parser)
-    add_table_flags(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: SummarizeSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Rates in [0, 1]; `value`, `low` and `high` are None where the data give none, and `methods` says why."""
-    results = read_results(args.file, reading_of(args), log=log_choice(args)).select(args.variant, args.runs)
-    names = args.estimand or list(estimands.ESTIMANDS)
-    found: dict[str, Any] = {"file": str(args.file), "variant": args.variant}
+    results = chosen_results(settings.file, settings)
+    names = settings.estimand or list(estimands.ESTIMANDS)
+    found: dict[str, Any] = {"file": str(settings.file), "variant": settings.variant}
     found |= {"runs": {}, "methods": {}, "counts": {}}
-    with cli.progress_bar("summarize", len(results.run_names)) as advance:
+    with bars("summarize", len(results.run_names)) as advance:
         for name in results.run_names:
             answers = results.judged(name)
             intervals = {
@@ -71,10 +27,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                         answers,
                         estimands.ESTIMANDS[estimand],
                         weighting,
-                        method=args.interval,
-                        population=args.population,
-                        n_bootstrap=args.n_bootstrap,
-                        seed=args.seed,
+                        method=settings.interval,
+                        population=settings.population,
+                        n_bootstrap=settings.n_bootstrap,
+                        seed=settings.seed,
                     )
                     for weighting in WEIGHTINGS
                 }
@@ -84,11 +40,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             found["methods"][name] = _each(intervals, lambda i: i.method)
             found["counts"][name] = counts(results, name)
             advance()
-    if args.sensitivity:
+    if settings.sensitivity:
         found["sensitivity"] = {name: estimands.sensitivity_table(results.judged(name)) for name in results.run_names}
-    if args.to is not None:
-        write_results(results, args.to)
-        found["written"] = str(args.to)
+    if settings.to is not None:
+        write_results(results, settings.to)
+        found["written"] = str(settings.to)
     return found
 
 

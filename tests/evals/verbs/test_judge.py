@@ -1,6 +1,5 @@
 """`evaluate.py judge`: rows in, the same rows out with four columns; interrupted, continued, and refused where rows do not match."""
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flag_words import filled
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, StageError
@@ -21,8 +21,8 @@ from evals.judges.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from evaluation import judge as judge_verb
-from evaluation import judge_choice
+from evals.settings_judging import JudgeSettings, JudgeTableSettings
+from evals.verbs import judge as judge_verb
 
 
 class PlantedJudge:
@@ -65,18 +65,12 @@ class PlantedJudge:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedJudge]:
     made = PlantedJudge()
-    monkeypatch.setattr(judge_verb, "make_judge", lambda _: made)
+    monkeypatch.setattr(judge_verb, "make_judge", lambda *_: made)
     yield made
 
 
-def flags(*arguments: object) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    judge_verb.add_flags(parser)
-    return parser.parse_args([str(argument) for argument in arguments])
-
-
 def judge(path: Path, out: Path, *more: object) -> dict[str, Any]:
-    result = judge_verb.run(flags(path, "--out", out, *more))
+    result = judge_verb.run(filled(JudgeTableSettings, path, "--out", out, *more))
     json.dumps(result, allow_nan=False)
     assert f"{result['n']} rows" in judge_verb.say(result)
     return result
@@ -322,11 +316,11 @@ def test_parquet_refuses_cells_that_have_no_common_type(tmp_path: Path) -> None:
         write_cells(tmp_path / "out.parquet", read_cells(tmp_path / "in.jsonl"), {})
 
 
-def test_a_flag_of_another_judge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flag_of_another_judge_is_refused() -> None:
     with pytest.raises(ConfigError, match="--url is not for --judge offline"):
-        judge_choice.make_judge(flags("f.csv", "--out", "o.csv", "--url", "http://localhost/v1"))
+        _ = JudgeSettings(url="http://localhost/v1").config
     with pytest.raises(ConfigError, match="--model is not for --judge openai"):
-        judge_choice.make_judge(flags("f.csv", "--out", "o.csv", "--judge", "openai", "--model", "tiny"))
+        _ = JudgeSettings(judge="openai", model="tiny").config
 
 
 def test_an_api_judge_keeps_its_evidence_beside_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
