@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from direction.words import length_words, report_words
 from emis_interp.files.manifest import check_read
 from emis_interp.files.store import read_object
+from emis_interp.stats.words import length_words, report_words
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 import cli
 from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
-from direction.words import bounds, p_of
 from emis_interp.directions import Direction
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -37,6 +36,7 @@ from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.permutation import null_p
 from emis_interp.stats.proportions import minimal_detectable_difference, wilson
 from emis_interp.stats.proportions import paired_difference as change_of
+from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
 from probes.capability import perplexity, right_is_likelier

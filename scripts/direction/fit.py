@@ -21,7 +21,6 @@ from direction.loading import PAIRS_FILE, add_model_flags
 from direction.organism import organism_card, read_by_base
 from direction.page import token_map, write_page
 from direction.texts import add_text_flags, read_texts
-from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.directions import FittedOn, unit
 from emis_interp.files.store import file_sha256, write_json, write_text
 from emis_interp.files.tensors import save_tensors
@@ -39,6 +38,7 @@ from emis_interp.models.loading import load_model
 from emis_interp.models.precision import AUTO, DTYPE_HELP
 from emis_interp.passes.capture import capture_residuals, capture_with_norms
 from emis_interp.records import LabeledText
+from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.texts.contrast import paired_texts
 
 N_CONTROLS = 20

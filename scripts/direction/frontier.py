@@ -15,7 +15,6 @@ from typing import Any
 
 import cli
 from direction.loading import add_direction_flags, add_pair_flags, model_of, pairs_of, tensors_beside
-from direction.words import bounds
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
@@ -28,6 +27,7 @@ from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
+from emis_interp.stats.words import bounds
 from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.rates.estimands import Answers, em_of_all

@@ -9,7 +9,6 @@ from torch import Tensor
 
 import cli
 from direction.texts import judged_texts
-from direction.words import control_words, estimate, length_words
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import file_sha256
@@ -19,6 +18,7 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
+from emis_interp.stats.words import control_words, estimate, length_words
 
 
 def transfer(

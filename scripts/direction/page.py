@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from direction.judged_test import transfer_words
-from direction.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.directions import Direction
 from emis_interp.files.store import write_text
 from emis_interp.models.chat import EncodedChat
@@ -19,6 +18,7 @@ from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Direction as DirectionView
 from emis_interp.report.views import Estimate, TokenProjections
+from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 
 N_SHOWN = 3
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import cli
 from direction.loading import add_direction_flags, model_of
-from direction.words import control_words, estimate, length_words
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
@@ -25,6 +24,7 @@ from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats
 from emis_interp.passes.capture import capture_residuals
+from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
 from table_flags import add_table_flags, reading_of
 

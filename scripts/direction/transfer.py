@@ -15,7 +15,6 @@ import numpy as np
 import cli
 from direction.organism import two_by_two_numbers
 from direction.transfer_page import write_page
-from direction.words import length_alone
 from emis_interp.directions import Direction, unit
 from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
@@ -29,6 +28,7 @@ from emis_interp.passes.interventions import ablate, steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
+from emis_interp.stats.words import length_alone
 from emis_interp.texts.contrast import labeled_texts
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
 from stages.measure import activation_path

@@ -5,11 +5,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from direction.words import length_alone
 from emis_interp.files.store import write_text
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.report.views import Estimate
+from emis_interp.stats.words import length_alone
 
 
 def write_page(path: Path, name: str, result: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""How the verbs say numbers: estimates with their intervals, AUROCs beside what length alone gives, p-values that know their floor."""
+"""How commands say numbers: estimates with their intervals, AUROCs beside what length alone gives, p-values that know their floor."""
 
 from collections.abc import Mapping
 from typing import Any
