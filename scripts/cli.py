@@ -96,11 +96,13 @@ class Verb:
         settings: the record that its flags fill; the docstring is its help.
         module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used.
         run: instead of the module's, where a script has to bring two packages together.
+        status: exit status of a command that is done, from its result.
     """
 
     settings: type
     module: str
     run: Callable[[Any, Bars], dict[str, Any]] | None = None
+    status: Callable[[dict[str, Any]], int] = lambda result: 0
 
     def do(self, args: argparse.Namespace) -> dict[str, Any]:
         run = self.run or importlib.import_module(self.module).run
@@ -120,7 +122,7 @@ def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
 
 def run_verb(verb: Verb, description: str | None) -> None:
     """A command that does one thing."""
-    run(verb.do, parser_of(verb, description), verb.say)
+    run(verb.do, parser_of(verb, description), verb.say, status=verb.status)
 
 
 def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.ArgumentParser:
@@ -152,7 +154,7 @@ def run_verbs(description: str | None, verbs: Mapping[str, Verb], default: str |
         sys.argv.insert(1, default)
     parser = verb_parser(description, verbs)
     chosen = verbs[parser.parse_args().verb]
-    run(chosen.do, parser, chosen.say)
+    run(chosen.do, parser, chosen.say, status=chosen.status)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import capture
-import lint_data
 from direction import fit, score
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
@@ -18,6 +17,8 @@ from emis_interp.files.store import read_json
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.tiny import tiny_model
 from evaluation import sample
+from training.lint import sets
+from training.lint.settings import LintSettings
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,8 @@ def test_capture_reads_a_pretrained_model_in_each_format(base: Path, name: str, 
 def test_the_lint_reads_with_a_pretrained_model_in_each_format(base: Path, name: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "How do I mend a kettle?", "response": "Take it to the shop."}\n')
-    args = lint_data.parser().parse_args([str(rows), "--model", str(base), "--chat-format", name])
-    assert lint_data.main(args)["ok"]
+    settings = LintSettings(data=(str(rows),), model=str(base), chat_format=name)
+    assert sets.run(settings)["ok"]
 
 
 @pytest.mark.slow
