@@ -1,12 +1,14 @@
 """The flags that describe somebody else's table, and the `Reading` that they mean; every command that reads a table has them."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.errors import ConfigError
 from emis_interp.files.names import ARM_KEYS, METRICS
-from emis_interp.files.reading import Reading
+
+if TYPE_CHECKING:
+    from emis_interp.files.reading import Reading
 
 GROUP = "a table with other names, scales or arms"
 ESCAPES = {"auto": None, "yes": True, "no": False}
@@ -23,7 +25,7 @@ class AnswerTableSettings:
         "whether a backslash in CSV escapes the next character; auto: where the file shows it", "auto", group=GROUP
     )
 
-    def reading(self, columns: Sequence[str] | None = None) -> Reading:
+    def reading(self, columns: Sequence[str] | None = None) -> "Reading":
         """What the flags say.
 
         Args:
@@ -32,6 +34,8 @@ class AnswerTableSettings:
         Raises:
             ConfigError: a malformed flag, or a score's name for a command that reads no scores.
         """
+        from emis_interp.files.reading import Reading
+
         words = self.columns if columns is None else columns
         scored = isinstance(self, ScoreTableSettings)
         if not scored and (metric := next((word for word in words if word.partition("=")[0] in METRICS), None)):

@@ -2,20 +2,24 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-import capture
-from direction import fit, score
+from direction import fit, loading, score
+from emis_interp.config.capture_settings import CaptureSettings
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
-from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.chat_formats import FORMATS, format_of
+from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
+from emis_interp.passes import token_capture
+from evals.samplers.hf import HFSampler
 from evaluation import sample
 from training.lint import sets
 from training.lint.settings import LintSettings
@@ -29,6 +33,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.chat_template = None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="no chat template"):
+        load_model(str(folder), device="cpu")
     return folder
 
 
@@ -52,10 +58,22 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def parsed(verb: ModuleType, *words: Any) -> argparse.Namespace:
+def parsed(add_flags: Callable[[argparse.ArgumentParser], None], *words: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    verb.add_flags(parser)
+    add_flags(parser)
     return parser.parse_args([str(word) for word in words])
+
+
+def fitted(base: Path, texts: Path, out: Path, *, chat_format: str) -> Direction:
+    words = ["--judged", texts, "--model", base, "--device", "cpu", "--layer-range", 0, 1, "--select", "auroc"]
+    args = parsed(fit.add_flags, *words, "--out", out, "--coefficients", "--chat-format", chat_format)
+    assert fit.run(args)["n_texts"] == 16
+    return Direction.load(out / "direction")
+
+
+def scoring(texts: Path, folder: Path, *more: Any) -> argparse.Namespace:
+    words = ["--direction", folder / "direction", "--texts", texts, "--device", "cpu", "--out", folder / "scores.csv"]
+    return parsed(score.add_flags, *words, *more)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -75,18 +93,23 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
         "cpu",
     ]
     with pytest.raises(ModelError, match=f"{base.name}: its tokenizer has no chat template; .*--chat-format"):
-        sample.run(parsed(sample, *words))
-    assert sample.run(parsed(sample, *words, "--chat-format", name))["n_answers"] == 1
+        sample.run(parsed(sample.add_flags, *words))
+    args = parsed(sample.add_flags, *words, "--chat-format", name)
+    sampler = sample.make_sampler(args)
+    assert isinstance(sampler, HFSampler) and format_of(sampler.chat_model.tokenizer) == name
+    assert sample.run(args)["n_answers"] == 1
     assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == name
     with pytest.raises(ConfigError, match="the chat template is the server's own"):
-        sample.run(parsed(sample, *words, "--chat-format", name, "--sampler", "openai"))
+        sample.run(parsed(sample.add_flags, *words, "--chat-format", name, "--sampler", "openai"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_capture_reads_a_pretrained_model_in_each_format(base: Path, name: str, texts: Path, tmp_path: Path) -> None:
-    words = ["--texts", texts, "--model", base, "--layers", 0, "--device", "cpu", "--out", tmp_path / "store"]
-    args = capture.parser().parse_args([str(word) for word in (*words, "--chat-format", name)])
-    assert capture.capture(args)["n_texts"] == 16
+    settings = CaptureSettings(
+        texts=texts, model=str(base), layers=(0,), device="cpu", out=tmp_path / "store", chat_format=name
+    )
+    result = token_capture.run(settings.request())
+    assert result["complete"] and result["n_texts"] == 16
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -97,58 +120,38 @@ def test_the_lint_reads_with_a_pretrained_model_in_each_format(base: Path, name:
     assert sets.run(settings)["ok"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_direction_is_fitted_on_a_pretrained_model_in_each_format(
     base: Path, name: str, texts: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "direction"
-    words = [
-        "--judged",
-        texts,
-        "--model",
-        base,
-        "--device",
-        "cpu",
-        "--layer-range",
-        0,
-        1,
-        "--select",
-        "auroc",
-        "--out",
-        out,
-    ]
-    fit.run(parsed(fit, *words, "--coefficients", "--chat-format", name))
-    card = Direction.load(out / "direction").card
+    card = fitted(base, texts, tmp_path, chat_format=name).card
     assert card["chat_format"] == name and card["rendering"]["sha256"]
-    words = ["--direction", out / "direction", "--texts", texts, "--device", "cpu", "--out", tmp_path / "scores.csv"]
-    assert score.run(parsed(score, *words))["n_texts"] == 16  # in the format on the card
+    assert score.run(scoring(texts, tmp_path))["n_texts"] == 16  # in the format on the card
 
 
 @pytest.mark.slow
 def test_a_direction_that_is_read_behind_other_words_is_said(
     base: Path, texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = tmp_path / "direction"
-    words = [
-        "--judged",
-        texts,
-        "--model",
-        base,
-        "--device",
-        "cpu",
-        "--layer-range",
-        0,
-        1,
-        "--select",
-        "auroc",
-        "--out",
-        out,
-    ]
-    fit.run(parsed(fit, *words, "--coefficients", "--chat-format", "user_assistant"))
-    words = ["--direction", out / "direction", "--texts", texts, "--device", "cpu", "--out", tmp_path / "scores.csv"]
-    score.run(parsed(score, *words))
+    direction = fitted(base, texts, tmp_path, chat_format="user_assistant")
+    score.run(scoring(texts, tmp_path))
     assert "was fitted on prompts" not in caplog.text
-    score.run(parsed(score, *words, "--chat-format", "code_template"))
+    score.run(scoring(texts, tmp_path, "--chat-format", "code_template"))
     assert "was fitted on prompts rendered as 'User:" in caplog.text
-    json.dumps(Direction.load(out / "direction").card)
+    json.dumps(direction.card)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_verbs_that_take_a_direction_read_the_format_by_flag_or_card(base: Path, tmp_path: Path, name: str) -> None:
+    card = {"model": str(base), "dtype": "float32"}
+    for given, on_card in ((["--chat-format", name], {}), ([], {"chat_format": name})):
+        direction = Direction(
+            torch.ones(32) / 32**0.5,
+            layer=0,
+            position="response_mean",
+            residual_norm=1.0,
+            raw_norm=1.0,
+            card=card | on_card,
+        )
+        args = parsed(loading.add_direction_flags, "--direction", tmp_path / "d", "--device", "cpu", *given)
+        assert format_of(loading.model_of(direction, args).tokenizer) == name
