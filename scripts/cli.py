@@ -186,12 +186,3 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
             progress.update(task, advance=n)
 
         yield advance
-
-
-def flat_lines(value: Any, where: str = "") -> list[str]:
-    """Nested values as `a.b = c` lines, for reading."""
-    if isinstance(value, dict):
-        return [
-            line for key, inner in value.items() for line in flat_lines(inner, f"{where}.{key}" if where else str(key))
-        ]
-    return [f"{where} = {value}"]

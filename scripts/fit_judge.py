@@ -25,6 +25,7 @@ from emis_interp.files.claim import check_same
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.store import file_sha256
 from emis_interp.files.tensors import load_tensors, save_tensors
+from emis_interp.files.text import flat_lines
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model
@@ -272,7 +273,7 @@ def topic_weights(topics: np.ndarray) -> np.ndarray:
 
 
 def say(result: dict[str, Any]) -> str:
-    return "\n".join(cli.flat_lines(result))
+    return "\n".join(flat_lines(result))
 
 
 def parser() -> argparse.ArgumentParser:

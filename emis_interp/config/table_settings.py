@@ -34,7 +34,7 @@ class AnswerTableSettings:
         Raises:
             ConfigError: a malformed flag, or a score's name for a command that reads no scores.
         """
-        from emis_interp.files.reading import Reading
+        from emis_interp.files.reading import Reading  # it needs numpy and pyarrow, which `--help` does not
 
         words = self.columns if columns is None else columns
         scored = isinstance(self, ScoreTableSettings)

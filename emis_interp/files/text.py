@@ -1,4 +1,4 @@
-"""Turns text that is no Unicode into text that can be written_out, and numbers into names that differ when the numbers do."""
+"""Turns values into text: what is no Unicode written out, numbers as names that differ when the numbers do, nested values as lines."""
 
 import math
 from typing import Any
@@ -46,3 +46,12 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def flat_lines(value: Any, where: str = "") -> list[str]:
+    """Nested values as `a.b = c` lines, for reading."""
+    if isinstance(value, dict):
+        return [
+            line for key, inner in value.items() for line in flat_lines(inner, f"{where}.{key}" if where else str(key))
+        ]
+    return [f"{where} = {value}"]

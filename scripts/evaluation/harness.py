@@ -12,9 +12,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from cli import flat_lines
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.strict_json import read_json
+from emis_interp.files.text import flat_lines
 from emis_interp.models.precision import AUTO, DTYPE_HELP, dtype_name
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli

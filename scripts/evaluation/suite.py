@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cli import flat_lines, progress_bar
+from cli import progress_bar
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.rows import about, by_key
 from emis_interp.files.store import RecordLog, read_records, write_json
+from emis_interp.files.text import flat_lines
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.http.request_fields import parse_request, say_request
 from emis_interp.models.loading import load_model
