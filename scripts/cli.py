@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
+from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars, Ended, end_in_order, is_main_process, quiet_libraries, reuse_memory
 
 INTERRUPTED = 130
@@ -94,7 +95,8 @@ class Verb:
 
     Attributes:
         settings: the record that its flags fill; the docstring is its help.
-        module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used.
+        module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used. Without `say` the result
+            is shown as lines.
         run: instead of the module's, where a script has to bring two packages together.
         status: exit status of a command that is done, from its result.
     """
@@ -109,7 +111,8 @@ class Verb:
         return run(read_flags(args, self.settings), progress_bar)
 
     def say(self, result: dict[str, Any]) -> str:
-        return importlib.import_module(self.module).say(result)
+        say = getattr(importlib.import_module(self.module), "say", None)
+        return "\n".join(flat_lines(result)) if say is None else say(result)
 
 
 def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
