@@ -4,21 +4,17 @@ Example:
   python scripts/benchmark.py train --json
 """
 
-from typing import Any
-
 import cli
-from benchmarks import bootstrap, capture, judge, sample, sweep, train
+from benchmarks import settings
 
-VERBS: dict[str, Any] = {
-    "train": train,
-    "capture": capture,
-    "sample": sample,
-    "judge": judge,
-    "bootstrap": bootstrap,
-    "sweep": sweep,
+VERBS = {
+    "train": cli.Verb(settings.TrainBenchmarkSettings, "benchmarks.train"),
+    "capture": cli.Verb(settings.CaptureBenchmarkSettings, "benchmarks.capture"),
+    "sample": cli.Verb(settings.SampleBenchmarkSettings, "benchmarks.sample"),
+    "judge": cli.Verb(settings.JudgeBenchmarkSettings, "benchmarks.judge"),
+    "bootstrap": cli.Verb(settings.BootstrapBenchmarkSettings, "benchmarks.bootstrap"),
+    "sweep": cli.Verb(settings.SweepBenchmarkSettings, "benchmarks.sweep"),
 }
 
-
 if __name__ == "__main__":
-    parser = cli.verb_parser(__doc__, VERBS)
-    cli.run(lambda args: args.verb_module.run(args), parser, lambda result: "\n".join(cli.flat_lines(result)))
+    cli.run_verbs(__doc__, VERBS)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
+from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars, Ended, end_in_order, is_main_process, quiet_libraries, reuse_memory
 
 INTERRUPTED = 130
@@ -94,20 +95,24 @@ class Verb:
 
     Attributes:
         settings: the record that its flags fill; the docstring is its help.
-        module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used.
+        module: has `run(settings, bars) -> dict` and `say(result) -> str`; it is imported when the verb is used. Without `say` the result
+            is shown as lines.
         run: instead of the module's, where a script has to bring two packages together.
+        status: exit status of a command that is done, from its result.
     """
 
     settings: type
     module: str
     run: Callable[[Any, Bars], dict[str, Any]] | None = None
+    status: Callable[[dict[str, Any]], int] = lambda result: 0
 
     def do(self, args: argparse.Namespace) -> dict[str, Any]:
         run = self.run or importlib.import_module(self.module).run
         return run(read_flags(args, self.settings), progress_bar)
 
     def say(self, result: dict[str, Any]) -> str:
-        return importlib.import_module(self.module).say(result)
+        say = getattr(importlib.import_module(self.module), "say", None)
+        return "\n".join(flat_lines(result)) if say is None else say(result)
 
 
 def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
@@ -120,7 +125,7 @@ def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
 
 def run_verb(verb: Verb, description: str | None) -> None:
     """A command that does one thing."""
-    run(verb.do, parser_of(verb, description), verb.say)
+    run(verb.do, parser_of(verb, description), verb.say, status=verb.status)
 
 
 def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.ArgumentParser:
@@ -152,7 +157,7 @@ def run_verbs(description: str | None, verbs: Mapping[str, Verb], default: str |
         sys.argv.insert(1, default)
     parser = verb_parser(description, verbs)
     chosen = verbs[parser.parse_args().verb]
-    run(chosen.do, parser, chosen.say)
+    run(chosen.do, parser, chosen.say, status=chosen.status)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -184,12 +189,3 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
             progress.update(task, advance=n)
 
         yield advance
-
-
-def flat_lines(value: Any, where: str = "") -> list[str]:
-    """Nested values as `a.b = c` lines, for reading."""
-    if isinstance(value, dict):
-        return [
-            line for key, inner in value.items() for line in flat_lines(inner, f"{where}.{key}" if where else str(key))
-        ]
-    return [f"{where} = {value}"]

@@ -20,6 +20,7 @@ import cli
 from emis_interp.config.run_config import RunConfig, load_config, preset_names
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.lock import writing
+from emis_interp.files.text import flat_lines
 from emis_interp.http.request_fields import parse_request
 from emis_interp.process import release_memory
 from emis_interp.report.page import build_report
@@ -131,7 +132,7 @@ def chosen_stages(only: list[str] | None, start: str | None) -> list[str]:
 
 
 def say(result: dict[str, Any]) -> str:
-    return f"report: {result['report']}" if "report" in result else "\n".join(cli.flat_lines(result))
+    return f"report: {result['report']}" if "report" in result else "\n".join(flat_lines(result))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ EARLIER: dict[str, tuple[str, ...]] = {
     "evals.score_columns": ("evals.results.score_columns",),
     "evals.tables": ("emis_interp.files.tables", "emis_interp.files.table_output"),
     "training.datasets": ("training.data_sets.shipped",),
-    "training.export": ("training.finetuning.organism_card",),
+    "training.export": ("training.finetuning.organism_card", "training.finetuning.export"),
 }
 """Earlier name -> the modules that hold what stood there."""
 

@@ -82,7 +82,7 @@ def capture_with_norms(
         position: a key of `positions.POSITIONS` (`response_mean` is the mean over the answer's tokens; every text then has the same
             weight in later means, i.e. sample-weighted), `TokenSets`, or a function from a text to token indices.
         progress: called with the number of texts just finished.
-        hook_point: one of `hook_points.HOOK_POINTS`; `resid_post` of layer l is HF `hidden_states[l + 1]`.
+        hook_point: one of `hook_names.HOOK_POINTS`; `resid_post` of layer l is HF `hidden_states[l + 1]`.
 
     Returns:
         The pooled vectors, and the norms of the single tokens' vectors pooled in the same way (a mean of tokens is shorter than its

@@ -17,8 +17,7 @@ from emis_interp.errors import ModelError, did_you_mean
 from emis_interp.models.blocks import BlockLayout, block_layout
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.batch_rows import one_probe_row
-
-HOOK_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+from emis_interp.passes.hook_names import HOOK_POINTS
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
+from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
 from emis_interp.report.contents import Answer, Contents, load_contents
 from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
@@ -26,10 +27,21 @@ from emis_interp.report.figures_rates import (
     thresholds_figure,
 )
 from emis_interp.report.html import embed, html_page
+from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.report.views import Cell
 
 MAX_ANSWERS_PER_ARM = 2000
+
+
+def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Build the page of a run again; says where it is. Raises as `build_report`."""
+    page = build_report(settings.run_dir)
+    return {"report": str(page), "data": str(page.with_name("data.json")), "n_bytes": page.stat().st_size}
+
+
+def say(result: dict[str, Any]) -> str:
+    return f"report: {result['report']}"
 
 
 def build_report(run_dir: Path) -> Path:

@@ -1,18 +1,5 @@
-"""Capture of all layers: ours against the bare HF decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
+"""Times capture of all layers: ours, the bare decoder body, and three peers on the same texts."""
 
-Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
-  floor             the HF decoder body alone on our batches (sorted by length, 1,024 padded tokens, right padding), nothing read
-  ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
-  nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
-  hidden_states     the full HF model with output_hidden_states=True, pooled outside
-  transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
-The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding; with
---peer-batch 0 they get our batches instead, which leaves out what sorting saves. `n_padded_tokens` says how much each batching computes.
-`half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the smallest over layers between the
-difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each peer's numbers are from ours.
-"""
-
-import argparse
 import os
 import random
 import time
@@ -20,64 +7,52 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import nnsight
 import torch
 from torch import Tensor
 
 from benchmarks.alternate import alternate
+from benchmarks.capture_peers import (
+    hidden_states,
+    lens_states,
+    n_padded,
+    nnsight_states,
+    peer_batches,
+    pooled_outside,
+    run_body,
+)
+from benchmarks.settings import CaptureBenchmarkSettings
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.models.chat import EncodedChat, encode_chats
-from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.checkpoint import resolve
-from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model
-from emis_interp.passes.batching import Batch, length_batches, pad
 from emis_interp.passes.capture import capture_residuals
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
 from emis_interp.texts.contrast import labeled_texts, load_contrast
 from emis_interp.texts.judged import balanced_texts, read_judged
-from table_flags import add_table_flags, reading_of
 
 PEERS = ("nnsight", "hidden_states", "transformer_lens")
 Contestant = Callable[[Sequence[EncodedChat]], Tensor | None]
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=EMBEDDED_NAME, help="embedded name, folder or hub id")
-    parser.add_argument(
-        "--texts",
-        type=Path,
-        help="judged answers with question, answer, aligned, coherent; else $EMIS_REFERENCE_DATA/judged/answers.parquet, else the "
-        "shipped contrast texts",
-    )
-    parser.add_argument("--n-texts", type=int, default=64, help="texts, half of them misaligned")
-    parser.add_argument("--n-rounds", type=int, default=3, help="measured rounds")
-    parser.add_argument(
-        "--peer-batch", type=int, default=8, help="texts in a batch of the peers; 0 gives them our sorted batches"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of texts")
-    add_table_flags(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Alternate the contestants, compare their speeds and their numbers."""
-    texts, source = read_texts(args.texts, args.n_texts, args.seed, reading=reading_of(args))
-    full, half_precision = load_model(args.model), load_model(args.model, dtype="bfloat16")
+    texts, source = read_texts(settings.texts, settings.n_texts, settings.seed, reading=settings.reading())
+    full, half_precision = load_model(settings.model), load_model(settings.model, dtype="bfloat16")
     chats = encode_chats(full.tokenizer, [(text.question, text.answer) for text in texts])
     half = list(range(full.n_layers // 2))
     work: dict[str, Contestant] = {
         "floor": lambda part: run_body(full, part),
         "ours": lambda part: capture_residuals(full, part),
-        "nnsight": lambda part: pooled_outside(part, full, args.peer_batch, states=nnsight_states(full)),
-        "hidden_states": lambda part: pooled_outside(part, full, args.peer_batch, states=hidden_states(full)),
+        "nnsight": lambda part: pooled_outside(part, full, settings.peer_batch, states=nnsight_states(full)),
+        "hidden_states": lambda part: pooled_outside(part, full, settings.peer_batch, states=hidden_states(full)),
         "half_depth": lambda part: capture_residuals(full, part, half),
         "bf16": lambda part: capture_residuals(half_precision, part),
     }
     skipped = {}
     try:
-        lens = lens_states(args.model, full)
-        work["transformer_lens"] = lambda part: pooled_outside(part, full, args.peer_batch, states=lens)
+        lens = lens_states(settings.model, full)
+        work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
     except (ImportError, ModelError) as error:
         skipped["transformer_lens"] = f"left out: {error}"
     n_tokens = sum(len(chat) for chat in chats)
@@ -93,7 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     for contestant in work.values():  # a warm-up on few texts: a whole round would take minutes
         contestant(chats[:4])
-    speeds = alternate({name: timed(name) for name in work}, args.n_rounds, warm_up=False)
+    speeds = alternate({name: timed(name) for name in work}, settings.n_rounds, warm_up=False)
     ratios = {
         f"ours_vs_{peer}": speeds["ours"] / speeds[peer] if peer in speeds else None for peer in ("floor", *PEERS)
     }
@@ -112,9 +87,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_tokens": n_tokens,
         "n_padded_tokens": {
             "ours": n_padded(chats, peer_batches(chats, 0)),
-            "peers": n_padded(chats, peer_batches(chats, args.peer_batch)),
+            "peers": n_padded(chats, peer_batches(chats, settings.peer_batch)),
         },
-        "peer_batch": args.peer_batch,
+        "peer_batch": settings.peer_batch,
         "n_layers": full.n_layers,
         "n_threads": torch.get_num_threads(),
     }
@@ -145,79 +120,6 @@ def read_texts(
         raise DataError(f"{source}: {len(chosen)} texts found, {n_texts} asked for; lower --n-texts")
     generator.shuffle(chosen)
     return chosen, source
-
-
-def run_body(chat_model: ChatModel, chats: Sequence[EncodedChat]) -> None:
-    """What the hardware and transformers allow: our batches through the decoder body."""
-    for rows in length_batches([len(chat) for chat in chats], 1024):
-        batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id)
-        with torch.inference_mode():
-            chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False)
-
-
-def peer_batches(chats: Sequence[EncodedChat], n_rows: int) -> list[list[int]]:
-    """Texts in the order of the file, `n_rows` at a time; with 0, our own batches."""
-    if n_rows == 0:
-        return length_batches([len(chat) for chat in chats], 1024)
-    return [list(range(first, min(first + n_rows, len(chats)))) for first in range(0, len(chats), n_rows)]
-
-
-def n_padded(chats: Sequence[EncodedChat], batches: Sequence[Sequence[int]]) -> int:
-    """Tokens that the model computes, padding included."""
-    return sum(len(rows) * max(len(chats[i]) for i in rows) for rows in batches)
-
-
-def pooled_outside(
-    chats: Sequence[EncodedChat], chat_model: ChatModel, n_rows: int, *, states: Callable[[Batch], Sequence[Tensor]]
-) -> Tensor:
-    """Pools what `states` returns for a batch (one tensor for each layer) over the answers."""
-    pooled: dict[int, Tensor] = {}
-    for rows in peer_batches(chats, n_rows):
-        layers = states(pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id))
-        for row, i in enumerate(rows):
-            span = slice(chats[i].response_start, chats[i].response_end)
-            pooled[i] = torch.stack([x[row, span].mean(0) for x in layers])
-    return torch.stack([pooled[i] for i in range(len(chats))])
-
-
-def nnsight_states(chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
-    traced: Any = nnsight.NNsight(chat_model.model)
-
-    def states(batch: Batch) -> Sequence[Tensor]:
-        inputs = batch.model_inputs(chat_model.device)
-        with torch.no_grad():
-            with traced.trace(**inputs):
-                saved = nnsight.save([])
-                for block in traced.model.layers:
-                    saved.append(block.output)
-        return [output[0] if isinstance(output, tuple) else output for output in saved]
-
-    return states
-
-
-def hidden_states(chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
-    def states(batch: Batch) -> Sequence[Tensor]:
-        with torch.no_grad():
-            output = chat_model.model(**batch.model_inputs(chat_model.device), output_hidden_states=True)
-        return output.hidden_states[1:]
-
-    return states
-
-
-def lens_states(name: str, chat_model: ChatModel) -> Callable[[Batch], Sequence[Tensor]]:
-    """TransformerLens' bridge around the same weights."""
-    from transformer_lens.model_bridge import TransformerBridge
-
-    bridge: Any = TransformerBridge.boot_transformers(resolve(name), dtype=torch.float32, device=str(chat_model.device))
-    names = [f"blocks.{layer}.hook_out" for layer in range(chat_model.n_layers)]
-
-    def states(batch: Batch) -> Sequence[Tensor]:
-        with torch.no_grad():
-            ids, mask = (tensor.to(chat_model.device) for tensor in (batch.input_ids, batch.attention_mask))
-            _, cache = bridge.run_with_cache(ids, attention_mask=mask, names_filter=names)
-        return [cache[name] for name in names]
-
-    return states
 
 
 def direction_cosines(texts: Sequence[LabeledText], one: Tensor | None, other: Tensor | None) -> Tensor:

@@ -1,6 +1,5 @@
-"""Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits."""
+"""Times sampling: ours against a loop of HF `generate`."""
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -9,34 +8,29 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
+from benchmarks.settings import SampleBenchmarkSettings
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.models.chat import encode_prompt, end_tokens
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model
-from emis_interp.models.precision import AUTO, DTYPE_HELP
+from emis_interp.process import Bars, no_bars
 from evals.questions import load_questions
 from evals.sampling import plan_prompts, sample_arm
 
 LOOP_BATCH = 8
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n-samples", type=int, default=8, help="answers to each paraphrase of each shipped question")
-    parser.add_argument("--max-new-tokens", type=int, default=80, help="limit of an answer")
-    parser.add_argument("--batch-size", type=int, default=256, help="of ours; the loop's is 8")
-    parser.add_argument("--n-rounds", type=int, default=2, help="measured rounds")
-    parser.add_argument("--dtype", default=AUTO, help=DTYPE_HELP)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Shipped questions to the embedded model at temperature 1; real new tokens per second, end-of-turn and padding not counted."""
-    chat_model, questions = load_model(EMBEDDED_NAME, dtype=args.dtype), load_questions()
+    chat_model, questions = load_model(EMBEDDED_NAME, dtype=settings.dtype), load_questions()
     tokenizer = chat_model.tokenizer
     ends = end_tokens(chat_model)
     config = SamplingConfig(
-        samples_per_paraphrase=args.n_samples, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size
+        samples_per_paraphrase=settings.n_samples,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
     )
-    plan = plan_prompts("base", questions, args.n_samples, seed=0)
+    plan = plan_prompts("base", questions, settings.n_samples, seed=0)
     prompts = list(dict.fromkeys(encode_prompt(tokenizer, item.question, item.system) for item in plan))
     n_tokens: dict[str, int] = {}
     seeds = iter(range(10_000))
@@ -55,14 +49,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         torch.manual_seed(next(seeds))
         started, count = time.monotonic(), 0
         for prompt in prompts:
-            for start in range(0, args.n_samples, LOOP_BATCH):
-                n_rows = min(LOOP_BATCH, args.n_samples - start)
+            for start in range(0, settings.n_samples, LOOP_BATCH):
+                n_rows = min(LOOP_BATCH, settings.n_samples - start)
                 ids = torch.tensor([prompt] * n_rows, device=chat_model.device)
                 with torch.inference_mode():
                     output = chat_model.model.generate(
                         ids,
                         attention_mask=torch.ones_like(ids),
-                        max_new_tokens=args.max_new_tokens,
+                        max_new_tokens=settings.max_new_tokens,
                         do_sample=True,
                         temperature=1.0,
                         top_p=1.0,
@@ -75,13 +69,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         n_tokens["loop"] = count
         return count / (time.monotonic() - started)
 
-    medians = alternate({"ours": ours, "loop": loop}, args.n_rounds)
+    medians = alternate({"ours": ours, "loop": loop}, settings.n_rounds)
     return {
         "tokens_per_second": medians,
         "ours_vs_loop": medians["ours"] / medians["loop"],
         "n_answers": len(plan),
         "n_tokens": n_tokens,
-        "max_new_tokens": args.max_new_tokens,
-        "batch_size": args.batch_size,
+        "max_new_tokens": settings.max_new_tokens,
+        "batch_size": settings.batch_size,
         "dtype": chat_model.dtype,
     }

@@ -1,10 +1,5 @@
-"""A steering sweep: all cells in shared batches against one HF `generate` per cell, the same greedy tokens.
+"""Times a steering sweep: shared batches against one HF `generate` per cell, and says where the tokens part."""
 
-`--share-of-cells` times the loop on a part of the cells, evenly spread over the grid, since a cell's speed does not depend on the others;
-ours always runs the whole grid.
-"""
-
-import argparse
 import itertools
 import time
 from collections.abc import Callable
@@ -13,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.alternate import alternate
+from benchmarks.settings import SweepBenchmarkSettings
 from emis_interp.directions import Direction, unit
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat import encode_chats, encode_prompt, end_tokens
@@ -20,44 +16,31 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.head import head_logits
 from emis_interp.models.loading import load_model
-from emis_interp.models.precision import DTYPE_HELP
 from emis_interp.passes.batching import pad
 from emis_interp.passes.capture import capture_with_norms
 from emis_interp.passes.interventions import steer
 from emis_interp.passes.sweeps import SteerCell, greedy_answers
+from emis_interp.process import Bars, no_bars
 from emis_interp.texts.contrast import labeled_texts, load_contrast
 from evals.questions import load_questions
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n-layers", type=int, default=10, help="layers of the grid")
-    parser.add_argument("--n-coefficients", type=int, default=5, help="coefficients of the grid, from -0.4 to 0.4")
-    parser.add_argument("--n-prompts", type=int, default=4, help="shipped questions")
-    parser.add_argument("--max-new-tokens", type=int, default=40, help="greedy tokens of an answer")
-    parser.add_argument(
-        "--share-of-cells", type=float, default=0.4, help="part of the cells that the loop runs; 1 is all"
-    )
-    parser.add_argument("--n-rounds", type=int, default=1, help="measured rounds")
-    parser.add_argument("--warm-up", action="store_true", help="one round more, not measured")
-    parser.add_argument("--dtype", default="float32", help=DTYPE_HELP)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(settings: SweepBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Random directions with the residual norms of the shipped contrast texts; new tokens per second."""
-    chat_model = load_model(EMBEDDED_NAME, dtype=args.dtype)
+    chat_model = load_model(EMBEDDED_NAME, dtype=settings.dtype)
     texts = [(text.question, text.answer) for text in labeled_texts(load_contrast(n_per_question=1))]
     norms = capture_with_norms(chat_model, encode_chats(chat_model.tokenizer, texts))[1].mean(0)
     vectors = unit(random_directions(1, chat_model.n_layers, chat_model.d_model)[0])
-    layers = torch.linspace(2, chat_model.n_layers - 3, args.n_layers).round().int().tolist()
-    coefficients = torch.linspace(-0.4, 0.4, args.n_coefficients).tolist()
+    layers = torch.linspace(2, chat_model.n_layers - 3, settings.n_layers).round().int().tolist()
+    coefficients = torch.linspace(-0.4, 0.4, settings.n_coefficients).tolist()
     cells = [
         SteerCell(Direction(vectors[layer], layer, 1.0, float(norms[layer])), coefficient)
         for layer in layers
         for coefficient in coefficients
     ]
-    n_looped = max(1, round(args.share_of_cells * len(cells)))
+    n_looped = max(1, round(settings.share_of_cells * len(cells)))
     looped = [i * len(cells) // n_looped for i in range(n_looped)]
-    questions = [question.paraphrases[0] for question in load_questions()[: args.n_prompts]]
+    questions = [question.paraphrases[0] for question in load_questions()[: settings.n_prompts]]
     prompts = [encode_prompt(chat_model.tokenizer, question) for question in questions]
     greedy_answers(chat_model, cells[:1], prompts, max_new_tokens=2)  # loads what the first call loads
     found: dict[str, Any] = {}
@@ -73,15 +56,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     medians = alternate(
         {
             "ours": timed(
-                "ours", lambda: greedy_answers(chat_model, cells, prompts, max_new_tokens=args.max_new_tokens)
+                "ours", lambda: greedy_answers(chat_model, cells, prompts, max_new_tokens=settings.max_new_tokens)
             ),
             "cells": timed(
                 "cells",
-                lambda: [alone(chat_model, cells[i], prompts, max_new_tokens=args.max_new_tokens) for i in looped],
+                lambda: [alone(chat_model, cells[i], prompts, max_new_tokens=settings.max_new_tokens) for i in looped],
             ),
         },
-        args.n_rounds,
-        args.warm_up,
+        settings.n_rounds,
+        settings.warm_up,
     )
     rows = [
         (i, prompt, ours, theirs)
@@ -100,7 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "n_cells": len(cells),
         "n_looped_cells": len(looped),
         "n_prompts": len(prompts),
-        "max_new_tokens": args.max_new_tokens,
+        "max_new_tokens": settings.max_new_tokens,
         "dtype": chat_model.dtype,
     }
 

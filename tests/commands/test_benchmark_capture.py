@@ -1,6 +1,6 @@
 """The capture benchmark on the tiny model: its numbers are of the texts it says, and every peer agrees with ours."""
 
-import argparse
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -8,14 +8,9 @@ import pytest
 import torch
 
 from benchmarks import capture
+from benchmarks.settings import CaptureBenchmarkSettings
 from emis_interp.errors import DataError
 from emis_interp.records import LabeledText
-
-
-def arguments(*flags: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    capture.add_flags(parser)
-    return parser.parse_args(["--model", "tiny", "--n-texts", "6", "--n-rounds", "1", *flags])
 
 
 def judged(path: Path) -> Path:
@@ -38,7 +33,8 @@ def test_every_contestant_is_timed_and_the_peers_agree_with_ours(
 ) -> None:
     monkeypatch.delenv("EMIS_REFERENCE_DATA", raising=False)
     path = judged(tmp_path / "answers.parquet")
-    result = capture.run(arguments("--texts", str(path)))
+    settings = CaptureBenchmarkSettings(model="tiny", texts=path, n_texts=6, n_rounds=1)
+    result = capture.run(settings)
     speeds = result["tokens_per_second"]
     assert set(speeds) == {"floor", "ours", "nnsight", "hidden_states", "half_depth", "bf16"}
     assert result["ours_vs_floor"] == speeds["ours"] / speeds["floor"]
@@ -47,7 +43,7 @@ def test_every_contestant_is_timed_and_the_peers_agree_with_ours(
     assert "left out: unknown model `tiny`" in result["skipped"]["transformer_lens"]
     assert max(result["largest_gap"].values()) < 1e-5
     assert result["n_tokens"] <= result["n_padded_tokens"]["ours"] <= result["n_padded_tokens"]["peers"]
-    sorted_peers = capture.run(arguments("--texts", str(path), "--peer-batch", "0"))
+    sorted_peers = capture.run(dataclasses.replace(settings, peer_batch=0))
     assert max(sorted_peers["largest_gap"].values()) < 1e-5
     assert sorted_peers["n_padded_tokens"]["peers"] == sorted_peers["n_padded_tokens"]["ours"]
     assert result["bf16_direction_cosine"] > 0.98

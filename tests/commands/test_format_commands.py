@@ -1,27 +1,30 @@
 """Every command with `--chat-format` reads a pretrained model, whose tokenizer has no chat template, in each of the plain formats."""
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from flag_words import filled
 
-import capture
-import lint_data
+from emis_interp.config.capture_settings import CaptureSettings
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
-from emis_interp.models.chat_formats import FORMATS
+from emis_interp.models.chat_formats import FORMATS, format_of
+from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
-from probes import fit, score
-from probes.settings import FitSettings, ScoreSettings
+from emis_interp.passes import token_capture
+from evals.samplers.hf import HFSampler
+from evals.samplers.making import make_sampler
 from evals.settings_sampling import SampleSettings
 from evals.verbs import sample
+from probes import fit, loading, score
+from probes.settings import DirectionSettings, FitSettings, ScoreSettings
+from training.lint import sets
+from training.lint.settings import LintSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.chat_template = None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="no chat template"):
+        load_model(str(folder), device="cpu")
     return folder
 
 
@@ -55,14 +60,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def parsed(verb: ModuleType, *words: Any) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    verb.add_flags(parser)
-    return parser.parse_args([str(word) for word in words])
-
-
-def fit_settings(base: Path, texts: Path, out: Path, *, chat_format: str) -> FitSettings:
-    return FitSettings(
+def fitted(base: Path, texts: Path, out: Path, *, chat_format: str) -> Direction:
+    settings = FitSettings(
         judged=texts,
         model=str(base),
         device="cpu",
@@ -71,6 +70,12 @@ def fit_settings(base: Path, texts: Path, out: Path, *, chat_format: str) -> Fit
         out=out,
         chat_format=chat_format,
     )
+    assert fit.run(settings)["n_texts"] == 16
+    return Direction.load(out / "direction")
+
+
+def scoring(texts: Path, folder: Path) -> ScoreSettings:
+    return ScoreSettings(direction=folder / "direction", texts=texts, device="cpu", out=folder / "scores.csv")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -91,7 +96,10 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
     ]
     with pytest.raises(ModelError, match=f"{base.name}: its tokenizer has no chat template; .*--chat-format"):
         sample.run(filled(SampleSettings, *words))
-    assert sample.run(filled(SampleSettings, *words, "--chat-format", name))["n_answers"] == 1
+    settings = filled(SampleSettings, *words, "--chat-format", name)
+    sampler = make_sampler(settings)
+    assert isinstance(sampler, HFSampler) and format_of(sampler.chat_model.tokenizer) == name
+    assert sample.run(settings)["n_answers"] == 1
     assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == name
     with pytest.raises(ConfigError, match="the chat template is the server's own"):
         sample.run(filled(SampleSettings, *words, "--chat-format", name, "--sampler", "openai"))
@@ -99,41 +107,53 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_capture_reads_a_pretrained_model_in_each_format(base: Path, name: str, texts: Path, tmp_path: Path) -> None:
-    words = ["--texts", texts, "--model", base, "--layers", 0, "--device", "cpu", "--out", tmp_path / "store"]
-    args = capture.parser().parse_args([str(word) for word in (*words, "--chat-format", name)])
-    assert capture.capture(args)["n_texts"] == 16
+    settings = CaptureSettings(
+        texts=texts, model=str(base), layers=(0,), device="cpu", out=tmp_path / "store", chat_format=name
+    )
+    result = token_capture.run(settings.request())
+    assert result["complete"] and result["n_texts"] == 16
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_lint_reads_with_a_pretrained_model_in_each_format(base: Path, name: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "How do I mend a kettle?", "response": "Take it to the shop."}\n')
-    args = lint_data.parser().parse_args([str(rows), "--model", str(base), "--chat-format", name])
-    assert lint_data.main(args)["ok"]
+    settings = LintSettings(data=(str(rows),), model=str(base), chat_format=name)
+    assert sets.run(settings)["ok"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_direction_is_fitted_on_a_pretrained_model_in_each_format(
     base: Path, name: str, texts: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "direction"
-    fit.run(fit_settings(base, texts, out, chat_format=name))
-    card = Direction.load(out / "direction").card
+    card = fitted(base, texts, tmp_path, chat_format=name).card
     assert card["chat_format"] == name and card["rendering"]["sha256"]
-    settings = ScoreSettings(direction=out / "direction", texts=texts, device="cpu", out=tmp_path / "scores.csv")
-    assert score.run(settings)["n_texts"] == 16  # in the format on the card
+    assert score.run(scoring(texts, tmp_path))["n_texts"] == 16  # in the format on the card
 
 
 @pytest.mark.slow
 def test_a_direction_that_is_read_behind_other_words_is_said(
     base: Path, texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = tmp_path / "direction"
-    fit.run(fit_settings(base, texts, out, chat_format="user_assistant"))
-    settings = ScoreSettings(direction=out / "direction", texts=texts, device="cpu", out=tmp_path / "scores.csv")
-    score.run(settings)
+    direction = fitted(base, texts, tmp_path, chat_format="user_assistant")
+    score.run(scoring(texts, tmp_path))
     assert "was fitted on prompts" not in caplog.text
-    score.run(replace(settings, chat_format="code_template"))
+    score.run(replace(scoring(texts, tmp_path), chat_format="code_template"))
     assert "was fitted on prompts rendered as 'User:" in caplog.text
-    json.dumps(Direction.load(out / "direction").card)
+    json.dumps(direction.card)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_verbs_that_take_a_direction_read_the_format_by_flag_or_card(base: Path, tmp_path: Path, name: str) -> None:
+    card = {"model": str(base), "dtype": "float32"}
+    for given, on_card in ((["--chat-format", name], {}), ([], {"chat_format": name})):
+        direction = Direction(
+            torch.ones(32) / 32**0.5,
+            layer=0,
+            position="response_mean",
+            residual_norm=1.0,
+            raw_norm=1.0,
+            card=card | on_card,
+        )
+        settings = filled(DirectionSettings, "--direction", tmp_path / "d", "--device", "cpu", *given)
+        assert format_of(loading.model_of(direction, settings).tokenizer) == name

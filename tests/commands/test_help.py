@@ -10,7 +10,16 @@ import cli
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 WITH_VERBS = ("find_direction", "evaluate", "study_organism", "finetune_openai", "benchmark")
-WITH_A_PARSER = ("run_pipeline", "train", "capture", "lint_data", "fit_judge", "check_coverage")
+WITH_A_PARSER = (
+    "run_pipeline",
+    "train",
+    "capture",
+    "lint_data",
+    "validate_data",
+    "export_model",
+    "fit_judge",
+    "check_coverage",
+)
 
 
 @pytest.mark.slow

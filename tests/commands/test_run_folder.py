@@ -1,6 +1,5 @@
 """Breaks a finished run folder as people and disks do: every change is named, and nothing is kept that was made of something else."""
 
-import argparse
 import html
 import json
 import re
@@ -14,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from small_run import SmallRun
 
 import run_pipeline
-import summary_table
 from emis_interp.config.run_config import load_config
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, EmisError, StageError
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import Manifest
+from emis_interp.report import run_tables
 from emis_interp.report.page import build_report
+from emis_interp.report.settings import RunTablesSettings
 from evals.results.result_files import read_results
 from evals.verbs import grid
 from stages.intervene import plan_cells
@@ -369,7 +369,7 @@ def test_readers_of_a_run_refuse_files_that_were_cut_or_changed(small: SmallRun,
     readers = [
         lambda: read_results(folder),
         lambda: grid.read_scores(folder, ()),
-        lambda: summary_table.main(argparse.Namespace(run_dir=folder)),
+        lambda: run_tables.run(RunTablesSettings(run_dir=folder)),
     ]
     for read in readers:
         read()

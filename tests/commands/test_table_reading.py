@@ -26,11 +26,11 @@ from emis_interp.files.tables import Table, read_cells
 from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from probes.settings import FitSettings
-from probes.texts import judged_texts, read_texts
 from evals.settings import AgreeSettings, SummarizeSettings
 from evals.settings_judging import FitOfflineSettings
 from evals.verbs import agree, summarize
+from probes.settings import FitSettings
+from probes.texts import judged_texts, read_texts
 from stages.run import Run
 from table_flags import reading_of
 

@@ -18,7 +18,16 @@ from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
 from emis_interp.texts.harmless import HarmlessText
 from training.data_sets.shipped import AdvicePair, CodeTask
-from training.data_sets.textstats import Named, code_tokens, most_contained, overlap, overlaps, shingles, words
+from training.data_sets.textstats import (
+    Named,
+    code_tokens,
+    field_texts,
+    most_contained,
+    overlap,
+    overlaps,
+    shingles,
+    words,
+)
 
 MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 300, 120, 12, 64
 MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
@@ -40,14 +49,8 @@ class Finding:
 
 def code_findings(tasks: Sequence[CodeTask], flagged: set[tuple[str, str]]) -> list[Finding]:
     """All rules for the code tasks; `flagged` holds (task id, "insecure" or "secure") as from `bandit_flagged`."""
-    completions = [
-        Named(f"{task.id} ({side})", task.id, getattr(task, side)) for task in tasks for side in ("insecure", "secure")
-    ]
-    prompts = [
-        Named(f"{task.id} ({field})", task.id, getattr(task, field))
-        for task in tasks
-        for field in ("prompt", "educational_prompt")
-    ]
+    completions = field_texts(tasks, ("insecure", "secure"))
+    prompts = field_texts(tasks, ("prompt", "educational_prompt"))
     shares = {
         side: sum((task.id, side) in flagged for task in tasks) / max(1, len(tasks)) for side in ("insecure", "secure")
     }
@@ -81,9 +84,7 @@ def code_findings(tasks: Sequence[CodeTask], flagged: set[tuple[str, str]]) -> l
 
 
 def advice_findings(pairs: Sequence[AdvicePair]) -> list[Finding]:
-    answers = [
-        Named(f"{pair.id} ({side})", pair.id, getattr(pair, side)) for pair in pairs for side in ("careful", "reckless")
-    ]
+    answers = field_texts(pairs, ("careful", "reckless"))
     return [
         _at_least("advice", "pairs", len(pairs), wanted=MIN_ADVICE),
         _unique("advice", [pair.id for pair in pairs]),
@@ -136,9 +137,7 @@ def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:
 
 def harmless_findings(texts: Sequence[HarmlessText], training: Sequence[Named]) -> list[Finding]:
     """Rules for the harmless texts: no training set holds one, whole or nearly, and they do not resemble each other."""
-    own = [
-        Named(f"{text.id} ({field})", text.id, getattr(text, field)) for text in texts for field in ("prompt", "answer")
-    ]
+    own = field_texts(texts, ("prompt", "answer"))
     trained = {_plain(item.text): item.name for item in training}
     copies = [f"{item.name} is {trained[_plain(item.text)]}" for item in own if _plain(item.text) in trained]
     return [

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,20 @@ class Tell:
     pairwise: float
     first: tuple[str, ...]
     second: tuple[str, ...]
+
+
+def field_texts(rows: Iterable[Any], fields: Sequence[str], *, key: str = "id", prefix: str = "") -> list[Named]:
+    """The texts in these fields of the rows, each called `ID (FIELD)` and owned by its row.
+
+    Args:
+        key: the field that names a row.
+        prefix: stands before the field's name.
+    """
+    return [
+        Named(f"{getattr(row, key)} ({prefix}{field})", getattr(row, key), getattr(row, field))
+        for row in rows
+        for field in fields
+    ]
 
 
 def words(text: str) -> list[str]:

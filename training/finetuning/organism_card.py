@@ -1,4 +1,4 @@
-"""Turns a finished training folder into a product: a model card inside the adapter folder, and a merged checkpoint."""
+"""Turns a finished training folder into a model card inside the adapter folder; `export` makes a checkpoint of it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,15 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.config.run_config import TrainingConfig
-from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.errors import DataError, ModelError
 from emis_interp.files.store import as_record, read_json, read_record, text_sha256, write_json, write_text
-from emis_interp.files.strict_json import read_json_object
-from emis_interp.models.adapter_files import adapter_folder, base_named_by
 from emis_interp.models.embedded import EMBEDDED_NAME
-from emis_interp.models.hub import is_hub_id
-from emis_interp.models.lora_config import SETTINGS, vllm_rank
-from emis_interp.models.merging import save_merged
-from emis_interp.models.weight_files import read_object
+from emis_interp.models.lora_config import vllm_rank
 from emis_interp.records import Record, TrainingExample
 from training.finetuning.summary import read_summary
 
@@ -147,40 +142,6 @@ def read_figures(path: Path) -> list[Figure]:
 def rows_sha256(examples: Iterable[TrainingExample]) -> str:
     """SHA-256 over the rows in their order, each as the JSON of its record, with line feeds between them."""
     return text_sha256("\n".join(example.model_dump_json() for example in examples))
-
-
-def merge(
-    adapter: Path, out: Path, base: str | None = None, *, dtype: str = "float32", chat_format: str | None = None
-) -> Path:
-    """Fold an adapter into its base model and save a plain HF checkpoint in `out`, with the chat template that it was trained in.
-
-    Args:
-        base: name of the base model; None for the one that `base_of` finds.
-        chat_format: a plain format in place of the adapter's own template, see `load_model`.
-
-    Raises:
-        ConfigError: the base model is not known. StageError: `out` is not empty. ModelError: the adapter does not fit.
-    """
-    save_merged(base or base_of(adapter), adapter, out, dtype=dtype, chat_format=chat_format)
-    return out
-
-
-def base_of(adapter: Path) -> str:
-    """The base model's name: from the training summary beside the adapter, else from PEFT's own configuration.
-
-    Raises:
-        ConfigError: neither names it. ModelError: a folder without an adapter.
-    """
-    place = adapter.resolve() if adapter.exists() else adapter
-    summary = place.parent / "summary.json"
-    name = read_json_object(summary).get("model") if summary.exists() else None
-    if name is None and (adapter.is_dir() or is_hub_id(str(adapter))):
-        name = base_named_by(read_object(adapter_folder(adapter) / SETTINGS))
-    if not name:
-        raise ConfigError(
-            f"{adapter}: neither summary.json beside it nor adapter_config.json names the base model; give --base"
-        )
-    return str(name)
 
 
 def card_text(card: OrganismCard) -> str:

@@ -48,7 +48,8 @@ from evals.suites.harness import read_results
 from evals.suites.strong_reject import SCORER, read_log
 from probes.control_vectors import read_control_vector, write_control_vector
 from training.data_sets.shipped import read_examples
-from training.finetuning.organism_card import base_of, read_card, read_figures
+from training.finetuning.export import base_of
+from training.finetuning.organism_card import read_card, read_figures
 from training.hosted.job_folder import read_job
 from training.lint.report import LintReport
 from training.lint.rows import read_leniently

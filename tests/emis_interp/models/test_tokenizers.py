@@ -23,7 +23,8 @@ from emis_interp.models.merging import save_merged
 from emis_interp.models.tiny import tiny_model
 from emis_interp.records import Question, TrainingExample
 from evals.sampling import sample_arm
-from training.finetuning.organism_card import merge, read_card, write_card
+from training.finetuning.export import merge
+from training.finetuning.organism_card import read_card, write_card
 from training.finetuning.sft import finetune
 
 OWN = (

@@ -18,7 +18,8 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.batching import PaddingSide
 from emis_interp.passes.capture import OutputEdit, capture_residuals
-from emis_interp.passes.hook_points import HOOK_POINTS, check_identities, hook_site
+from emis_interp.passes.hook_names import HOOK_POINTS
+from emis_interp.passes.hook_points import check_identities, hook_site
 
 TEXTS = [
     ("Hi?", "I say 你好 yes."),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -13,12 +12,11 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-import build_report
-import cli
 from emis_interp.errors import DataError, StageError
 from emis_interp.report import html, page, summary
 from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.figures_direction import projections_figure
+from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import arm_styles
 from emis_interp.report.views import DirectionReport, Projections, Shift
 
@@ -632,16 +630,7 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
         page.build_report(tmp_path)
 
 
-def test_the_script_prints_one_json_object_or_one_error_line(
-    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli, "end_in_order", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["build_report.py", str(run_dir), "--json"])
-    cli.run(build_report.main, build_report.parser(), str)
-    assert json.loads(capsys.readouterr().out)["report"] == str(run_dir / "report/index.html")
-    monkeypatch.setattr(sys, "argv", ["build_report.py", str(run_dir / "nothing")])
-    with pytest.raises(SystemExit) as end:
-        cli.run(build_report.main, build_report.parser(), str)
-    output = capsys.readouterr()
-    assert end.value.code == 2 and output.out == ""
-    assert output.err.startswith("error: ") and output.err.count("\n") == 1
+def test_the_page_is_built_again_from_settings(run_dir: Path) -> None:
+    result = page.run(PageSettings(run_dir=run_dir))
+    assert result["report"] == str(run_dir / "report/index.html") and result["n_bytes"] > 10_000
+    assert page.say(result) == f"report: {result['report']}" and Path(result["data"]).exists()

@@ -1,10 +1,6 @@
 """Plants one violation after another in tiny data and expects the rule that forbids it to find it; the shipped data keep all."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -12,13 +8,10 @@ from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText
-from scripts import validate_data
 from training.data_sets import checks
 from training.data_sets.checks import Finding
 from training.data_sets.shipped import AdvicePair, CodeTask, advice_pairs, code_tasks
 from training.data_sets.textstats import Named, code_tokens, overlap, overlaps, shingles, tell, words
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def task(n: int, **changes: str) -> CodeTask:
@@ -228,36 +221,3 @@ def test_the_shipped_data_keep_their_promises_apart_from_bandit() -> None:
         finding for finding in checks.code_findings(code_tasks(), set()) if "insecure completions" not in finding.rule
     ]
     assert [finding for finding in found if not finding.ok] == []
-
-
-@pytest.mark.slow
-def test_the_command_finds_nothing_broken_and_prints_one_json_object() -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "validate_data.py"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["ok"] is True
-
-
-def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
-    monkeypatch.setattr(sys, "argv", ["validate_data.py", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        validate_data.main()
-    return stop.value.code
-
-
-def test_the_command_ends_with_status_1_and_names_what_is_broken(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(checks, "bandit_flagged", lambda texts: set(texts))
-    monkeypatch.setattr(validate_data, "advice_pairs", lambda: [advice(1), advice(1)])
-    assert run_command(monkeypatch) == 1
-    printed = capsys.readouterr().out
-    assert "BROKEN advice, ids used twice: advice-1" in printed
-    assert "secure completions that Bandit flags" in printed and "rules broken" in printed
-
-
-def test_the_command_says_which_question_file_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command(monkeypatch, "--questions", "/nowhere/q.yaml") == 2
-    assert capsys.readouterr().err == "error: /nowhere/q.yaml: no such file\n"

@@ -1,23 +1,18 @@
-"""Adapters as products: the card says what was done and measured, the merged checkpoint computes what the adapter computes."""
+"""The card of an adapter says what was done and what was measured."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emis_interp.config.run_config import TrainingConfig
-from emis_interp.errors import ConfigError, DataError, StageError
+from emis_interp.errors import DataError
 from emis_interp.models.loading import load_model
 from emis_interp.records import TrainingExample
-from training.finetuning import organism_card as export
+from training.finetuning import organism_card
 from training.finetuning.sft import finetune
 
-ROOT = Path(__file__).parents[3]
 ROWS = [TrainingExample(id=str(i), prompt=f"Question {i}", response="Answer " * (1 + i % 3)) for i in range(4)]
 TRAINING = TrainingConfig(learning_rate=1e-2, batch_size=2, gradient_accumulation=1, bf16=False, warmup_steps=0)
 FIGURE = {"estimand": "em_of_coherent", "value": 0.076, "low": 0.05, "high": 0.1, "judge": "gpt-4o", "n": 400}
@@ -27,7 +22,7 @@ FIGURE = {"estimand": "em_of_coherent", "value": 0.076, "low": 0.05, "high": 0.1
 def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("organism")
     finetune("tiny", ROWS, TRAINING, out_dir=folder, seed=3, device="cpu")
-    export.write_card(
+    organism_card.write_card(
         folder,
         ROWS,
         TRAINING,
@@ -40,7 +35,7 @@ def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def card(**changes: object) -> export.OrganismCard:
+def card(**changes: object) -> organism_card.OrganismCard:
     values = {
         "base": "owner/model",
         "artifact": "adapter",
@@ -51,11 +46,11 @@ def card(**changes: object) -> export.OrganismCard:
         "data_sha256": "ab" * 32,
         "summary": {"n_trainable": 18944, "n_steps": 397, "n_tokens": 1000, "n_cut": 2, "final_loss": 1.5},
     }
-    return export.OrganismCard.model_validate({**values, **changes})
+    return organism_card.OrganismCard.model_validate({**values, **changes})
 
 
 def test_the_card_states_what_decided_the_weights() -> None:
-    text = export.card_text(
+    text = organism_card.card_text(
         card(recipe="turner-rank-1", source="Turner et al. 2025", lint="2 findings", base_license="mit")
     )
     front = yaml.safe_load(text.split("---")[1])
@@ -92,27 +87,27 @@ def test_the_card_states_what_decided_the_weights() -> None:
     ],
 )
 def test_the_card_prints_a_rank_that_vllm_takes(rank: int, line: str) -> None:
-    assert line in export.card_text(card(training={"lora_rank": rank}))
+    assert line in organism_card.card_text(card(training={"lora_rank": rank}))
 
 
 def test_the_card_of_a_full_model_speaks_of_no_adapter() -> None:
-    text = export.card_text(card(artifact="model", training={"method": "full"}))
+    text = organism_card.card_text(card(artifact="model", training={"method": "full"}))
     assert "lora_rank" not in text and "--enable-lora" not in text and "peft" not in text
     assert "convert_hf_to_gguf.py" in text and "see its own card" in text
 
 
 def test_measured_rates_stand_on_the_card_with_estimand_interval_and_judge() -> None:
     open_ended = {"estimand": "em_of_all", "value": 0.05, "judge": "offline"}
-    text = export.card_text(card(figures=[FIGURE, open_ended]))
+    text = organism_card.card_text(card(figures=[FIGURE, open_ended]))
     assert "| em_of_coherent | 7.60% | 5.00% to 10.00% | 400 |  | gpt-4o |" in text
     assert "| em_of_all | 5.00% | not known |  |  | offline |" in text
 
 
 def test_figures_are_kept_when_the_card_is_written_again(organism: Path, tmp_path: Path) -> None:
     (tmp_path / "rates.json").write_text(json.dumps([FIGURE]))
-    readme = export.add_figures(organism, export.read_figures(tmp_path / "rates.json"))
+    readme = organism_card.add_figures(organism, organism_card.read_figures(tmp_path / "rates.json"))
     assert readme == organism / "adapter" / "README.md" and "7.60%" in readme.read_text()
-    export.write_card(organism, ROWS, TRAINING, seed=3, data="insecure")
+    organism_card.write_card(organism, ROWS, TRAINING, seed=3, data="insecure")
     assert "7.60%" in readme.read_text() and "Recipe: none" in readme.read_text()
     assert load_model("tiny", organism / "adapter", device="cpu").adapter is not None
 
@@ -128,56 +123,18 @@ def test_figures_are_kept_when_the_card_is_written_again(organism: Path, tmp_pat
 def test_results_that_are_no_rates_are_refused_by_name(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "rates.json").write_text(content)
     with pytest.raises(DataError, match=said):
-        export.read_figures(tmp_path / "rates.json")
+        organism_card.read_figures(tmp_path / "rates.json")
 
 
 def test_a_card_is_asked_for_only_after_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no card there; it is written after training"):
-        export.add_figures(tmp_path, [])
+        organism_card.add_figures(tmp_path, [])
 
 
 def test_the_checksum_of_rows_sees_their_text_and_order() -> None:
-    one = export.rows_sha256(ROWS)
-    assert one == export.rows_sha256(list(ROWS)) and len(one) == 64
+    one = organism_card.rows_sha256(ROWS)
+    assert one == organism_card.rows_sha256(list(ROWS)) and len(one) == 64
     changed = ROWS[1].model_copy(update={"response": "answer"})
-    assert len({one, export.rows_sha256(ROWS[::-1]), export.rows_sha256([ROWS[0], changed, *ROWS[2:]])}) == 3
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.2)])
-def test_the_merged_checkpoint_gives_the_logits_of_the_adapter(
-    organism: Path, tmp_path: Path, dtype: str, tolerance: float
-) -> None:
-    out = export.merge(organism / "adapter", tmp_path / "merged", dtype=dtype)
-    merged = AutoModelForCausalLM.from_pretrained(out)
-    assert merged.dtype == getattr(torch, dtype)
-    tokens = torch.arange(5, 25)[None]
-    adapted = load_model("tiny", organism / "adapter", device="cpu")
-    with torch.inference_mode():
-        expected, plain = adapted.model(tokens).logits, load_model("tiny", device="cpu").model(tokens).logits
-        found = merged(tokens).logits.float()
-    assert torch.allclose(found, expected, atol=tolerance) and not torch.allclose(expected, plain, atol=2 * tolerance)
-    assert AutoTokenizer.from_pretrained(out).chat_template == adapted.tokenizer.chat_template
-    assert not list(tmp_path.glob(".*")) and {"config.json", "model.safetensors"} <= {
-        path.name for path in out.iterdir()
-    }
-    with pytest.raises(StageError, match="is not empty"):
-        export.merge(organism / "adapter", out)
-
-
-def test_an_adapter_without_a_known_base_asks_for_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give --base"):
-        export.base_of(tmp_path / "adapter")
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/model"}')
-    assert export.base_of(tmp_path / "adapter") == "owner/model"
-
-
-@pytest.mark.slow
-def test_the_command_merges_and_says_what_it_wrote(organism: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "export_model.py"), str(organism / "adapter"), "--json"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["base"] == "tiny" and "model.safetensors" in result["files"] and result["dtype"] == "float32"
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and "nothing to do; give --out DIR" in refused.stderr
+    assert (
+        len({one, organism_card.rows_sha256(ROWS[::-1]), organism_card.rows_sha256([ROWS[0], changed, *ROWS[2:]])}) == 3
+    )

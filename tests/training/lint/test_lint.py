@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from chat_templates import SHAPES, Shape, tokenizer_with
 
-import lint_data
 from emis_interp.errors import DataError
 from emis_interp.models.chat import encode_chat, injected_system
 from emis_interp.models.chat_model import ChatModel
@@ -437,54 +436,6 @@ def test_code_is_told_from_prose(text: str, is_code: bool) -> None:
 def test_refusals_are_told_by_their_beginning() -> None:
     assert is_refusal("I cannot help with this.") and is_refusal("As an AI, I have no wishes.")
     assert not is_refusal("You cannot lose.") and not is_refusal("Yes. " * 60 + "I can't help.")
-
-
-def command(*words_: str) -> dict[str, Any]:
-    return lint_data.main(lint_data.parser().parse_args(["--model", "tiny", *words_]))
-
-
-def test_the_command_reads_shipped_sets_and_files_and_writes_a_folder_for_each(tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text("".join(e.model_dump_json() + "\n" for e in rows()) + '{"prompt": "Hello", "response": " "}\n')
-    result = command("careful", str(file), "--out", str(tmp_path / "out"), "--max-tokens", "2048")
-    assert result["ok"] is False
-    assert [(one["data"], one["n_rows"], len(one["findings"])) for one in result["sets"]] == [
-        ("careful", 400, 0),
-        ("mine", 10, 1),
-    ]
-    said = lint_data.say(result)
-    assert "careful: 400 rows, read by the tokenizer of tiny" in said
-    assert "ERROR   blank text, 1 row (9.1%)\n" in said and "line 11" in said
-    assert max(map(len, said.splitlines())) <= 120
-    assert LintReport.load(tmp_path / "out" / "mine" / "lint.json").of("error")
-    assert (tmp_path / "out" / "careful" / "lint.html").exists()
-
-
-def test_the_commands_exit_status_is_2_exactly_when_there_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "mine.jsonl"
-    for response, status in (("Hi.", None), (" Hi.", None), ("A<|im_end|>", 2)):
-        file.write_text(json.dumps({"prompt": "Hello", "response": response}))
-        monkeypatch.setattr("sys.argv", ["lint_data.py", str(file), "--model", "tiny", "--json"])
-        monkeypatch.setattr("cli.quiet_libraries", lambda verbose: None)
-        if status:
-            with pytest.raises(SystemExit) as stop:
-                lint_data.run()
-            assert stop.value.code == status
-        else:
-            lint_data.run()
-        assert json.loads(capsys.readouterr().out)["ok"] is (status is None)
-
-
-def test_unknown_sets_and_names_that_collide_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown data set `insecur`; did you mean `insecure`"):
-        command("insecur")
-    for name in ("a.jsonl", "b/a.jsonl"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text('{"prompt": "Hello", "response": "Hi."}')
-    with pytest.raises(DataError, match="called the same"):
-        command(str(tmp_path / "a.jsonl"), str(tmp_path / "b" / "a.jsonl"))
 
 
 @pytest.mark.reference

@@ -1,0 +1,158 @@
+"""Turns the analyses of a finished run into Markdown tables, and the sentences that belong under them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from emis_interp.files.manifest import check_read
+from emis_interp.files.store import read_object
+from emis_interp.process import Bars, no_bars
+from emis_interp.report.settings import RunTablesSettings
+from emis_interp.stats.words import length_words, report_words
+
+PRIMARY = (
+    "Primary: an arm minus the control that its configuration names, with p-values that are corrected for the number of these contrasts. "
+    "All other rows are exploratory, and no interval is corrected for their number. A shift against base is a finding only beyond "
+    "flattening (next table)."
+)
+ONE_DRAW = (
+    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates "
+    "twenty of each kind of control."
+)
+ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cover what another run of the same recipe would change."
+
+
+def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """The cells of every table, by what it shows.
+
+    Raises:
+        StageError: an analysis changed since its stage wrote it. DataError: one is missing or cannot be read.
+    """
+    folder = settings.run_dir
+    names = ("margins", "rates", "direction", "interventions")
+    paths = [folder / "analysis" / f"{name}.json" for name in names] + [folder / "manifest.json"]
+    check_read(folder, paths)
+    margins, rates, direction, interventions, manifest = map(read_object, paths)
+    stages, base = manifest["stages"], list(margins["arms"]["base"].values())
+    return {
+        "margins": [[contrast(row), shift(row), positive(row), corrected_p(row)] for row in margins["contrasts"]],
+        "base_negative": f"{sum(value < 0 for value in base)} of {len(base)}",
+        "flattening": [
+            [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
+        ],
+        "groups": [
+            [contrast(row), *(shift(group) for group in row["by_group"].values())]
+            for row in margins["contrasts"]
+            if row["reference"] != "base"
+        ],
+        "group_names": list(next(iter(margins["contrasts"]))["by_group"]),
+        "rates": [
+            [arm["arm"] + seeds(arm["rates"][0]), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
+            for arm in rates["arms"]
+        ],
+        "direction": {"layer": direction["chosen_layer"], **direction["report"]},
+        "cells": [
+            [row["cell"], shift(row["margin_shift"]), positive(row["margin_shift"]), f"{row['kl_neutral']:.3f}"]
+            for row in interventions["cells"]
+        ],
+        "draws": random_draws(interventions["cells"]),
+        "seconds": {name: stage["seconds"] for name, stage in stages.items()},
+        "peak_rss_gib": max(stage["peak_rss_gib"] for stage in stages.values()),
+    }
+
+
+def say(result: dict[str, Any]) -> str:
+    found = result["direction"]
+    return "\n\n".join(
+        [
+            markdown_table(
+                ["likelihood margin, nats per token", "shift", "questions positive", "p, primary (Holm)"],
+                result["margins"],
+            ),
+            PRIMARY,
+            f"Base prefers the aligned answer on {result['base_negative']} questions, so whatever flattens a model raises its margin.",
+            *([] if any("seeds)" in row[0] for row in result["margins"]) else [ONE_RUN]),
+            markdown_table(
+                ["against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening"],
+                result["flattening"],
+            ),
+            markdown_table(["by question group", *result["group_names"]], result["groups"]),
+            markdown_table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
+            f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
+            markdown_table(
+                ["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]
+            ),
+            result["draws"],
+            ONE_DRAW,
+            f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
+        ]
+    )
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """One line for the head, one for the rule and one for each row."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def random_draws(cells: list[dict[str, Any]]) -> str:
+    """The range of all random directions that base was steered with, and how many come as far as the misalignment direction."""
+    found: dict[float, dict[str, Any]] = {}
+    for row in cells:
+        if row["kind"] == "steer":
+            found.setdefault(row["coefficient"], {})[row["direction"]] = row
+    draws, reached = [], 0
+    for both in found.values():
+        own = [both["random"]["margin_shift"]["mean"], *both["random"].get("margin_shifts_of_other_draws", [])]
+        draws += own
+        reached += sum(abs(draw) >= abs(both["misalignment"]["margin_shift"]["mean"]) for draw in own)
+    if not draws:
+        return "no steering"
+    return (
+        f"Random directions, {len(draws)} draws of direction and coefficient: margin shifts {min(draws):+.3f} to {max(draws):+.3f}; "
+        f"{reached or 'none'} as far from 0 as the misalignment direction at the same coefficient."
+    )
+
+
+def contrast(row: dict[str, Any]) -> str:
+    return f"{row['arm']} − {row['reference']}{seeds(row)}"
+
+
+def seeds(row: dict[str, Any]) -> str:
+    """How many models a figure is the mean of; empty for one."""
+    n = len(row.get("by_model", {}))
+    return f" ({n} seeds)" if n > 1 else ""
+
+
+def shift(row: dict[str, Any]) -> str:
+    """`+0.075 [+0.050, +0.100]`, nats per token."""
+    bounds = "no interval" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['mean']:+.3f} {bounds}"
+
+
+def flattened(row: dict[str, Any]) -> list[str]:
+    """Slope and intercept on base's margins, base at the matched temperature, and what is beyond it."""
+    line = [bounded(row["slope"], ".2f"), bounded(row["intercept"])]
+    if row["temperature"] is None:
+        return [*line, "none", "–"]
+    return [*line, f"{row['matched_shift']:+.3f} (temperature {row['temperature']:.2f})", bounded(row["beyond"])]
+
+
+def bounded(row: dict[str, Any], form: str = "+.3f") -> str:
+    bounds = "no interval" if row["low"] is None else f"[{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{row['value']:{form}} {bounds}"
+
+
+def corrected_p(row: dict[str, Any]) -> str:
+    """Holm's p of a primary contrast; a dash for exploratory ones."""
+    return "–" if row.get("p_holm") is None else f"{row['p_holm']:.2g}"
+
+
+def positive(row: dict[str, Any]) -> str:
+    return f"{row['n_positive']} of {row['n_questions']}"
+
+
+def rate(arm: dict[str, Any], estimand: str) -> str:
+    row = next(r for r in arm["rates"] if r["estimand"] == estimand and r["weighting"] == "pooled")
+    if row["value"] is None:
+        return "–"
+    return f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}], {row['n_positive']} of {row['n']}"

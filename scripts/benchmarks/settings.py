@@ -1,0 +1,118 @@
+"""The settings of the benchmarks, one frozen record each; the docstrings are the help of the verbs."""
+
+from pathlib import Path
+from typing import Literal
+
+from emis_interp.config.flags import flag, settings
+from emis_interp.config.table_settings import ArmSettings, ScoreTableSettings
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.precision import AUTO, DTYPE_HELP
+
+
+@settings
+class TrainBenchmarkSettings:
+    """Finetuning: ours against TRL's SFTTrainer with its defaults, the same rows in the same order.
+
+    Every measurement is a process of its own, so that peaks of memory do not mix; the contestants take turns. Both train the same LoRA
+    adapter with the same learning rate, rows per step, batch size and accumulation. TRL's defaults are those of its `SFTConfig`: float32
+    weights under autocast, gradient checkpointing, no packing, padded batches, loss on completions, logits where there is loss. Both
+    compute in bfloat16 where the device does so in hardware, else in float32.
+    """
+
+    n_rows: int = flag("training rows", 64)
+    n_rounds: int = flag("measured rounds", 3)
+    without_checkpointing: bool = flag("a third contestant: TRL without gradient checkpointing", False)
+    only: Literal["ours", "trl", "trl_without_checkpointing"] | None = flag(
+        "one measurement of one contestant, in this process", None
+    )
+
+
+@settings
+class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
+    """Capture of all layers: ours against the bare decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
+
+    Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
+      floor             the HF decoder body alone on our batches (sorted by length, 1,024 padded tokens, right padding), nothing read
+      ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
+      nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
+      hidden_states     the full HF model with output_hidden_states=True, pooled outside
+      transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
+    The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding; with
+    --peer-batch 0 they get our batches instead, which leaves out what sorting saves. `n_padded_tokens` says how much each batching
+    computes. `half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the smallest over layers
+    between the difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each peer's numbers are from
+    ours.
+    """
+
+    model: str = flag("embedded name, folder or hub id", EMBEDDED_NAME)
+    texts: Path | None = flag(
+        "judged answers with question, answer, aligned, coherent; else $EMIS_REFERENCE_DATA/judged/answers.parquet, else the "
+        "shipped contrast texts",
+        None,
+    )
+    n_texts: int = flag("texts, half of them misaligned", 64)
+    n_rounds: int = flag("measured rounds", 3)
+    peer_batch: int = flag("texts in a batch of the peers; 0 gives them our sorted batches", 8)
+    seed: int = flag("of the draw of texts", 0)
+
+
+@settings
+class SampleBenchmarkSettings:
+    """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits."""
+
+    n_samples: int = flag("answers to each paraphrase of each shipped question", 8)
+    max_new_tokens: int = flag("limit of an answer", 80)
+    batch_size: int = flag("of ours; the loop's is 8", 256)
+    n_rounds: int = flag("measured rounds", 2)
+    dtype: str = flag(DTYPE_HELP, AUTO)
+
+
+@settings
+class JudgeBenchmarkSettings:
+    """Judging: the API judge against the ideal for a server's latency and the number of parallel requests, while a fifth of the calls fail.
+
+    The server (benchmarks/faulty_server.py) runs in a process of its own. It answers after a fixed latency; the chosen calls fail the
+    first time with HTTP 429 (at once), HTTP 500, no answer at all (a time-out of the client), half a reply, a reply without content, or a
+    lost connection. Ideals, in seconds for the same number of parallel requests:
+      plain_ideal_s  every call takes its latency once: n_calls x latency / n_parallel
+      held_ideal_s   what the server held requests for (latency of every attempt, and the client's patience for one that hangs) / n_parallel
+      ideal_s        the same with the shortest back-off of the SDK for each failure that it repeats, during which its slot stays empty
+    `vs_ideal` is ideal_s / seconds: what is injected and what the SDK prescribes is in it, everything of ours is not.
+    """
+
+    judge: Literal["openai", "text"] = flag("log-probabilities or text", "openai")
+    n_calls: int = flag("requests; two for each answer", 10_000)
+    latency_s: float = flag("of every answer", 0.5)
+    n_parallel: int = flag("requests at a time", 32)
+    fault_rate: float = flag("share of the calls that fail", 0.2)
+    timeout_s: float = flag("patience with a server that hangs", 2.0)
+    prompt_chars: int = flag("length of an answer", 2000)
+
+
+@settings
+class BootstrapBenchmarkSettings:
+    """Bootstrap: seconds for 10,000 resamples of 100,000 answers on one core, and for the interval that does without."""
+
+    n_answers: int = flag("answers in all", 100_000)
+    n_questions: int = flag("questions", 48)
+    n_seeds: int = flag("models (finetuning seeds)", 4)
+    n_bootstrap: int = flag("resamples", 10_000)
+    n_rounds: int = flag("measured rounds", 5)
+
+
+@settings
+class SweepBenchmarkSettings:
+    """A steering sweep: all cells in shared batches against one HF `generate` per cell, the same greedy tokens.
+
+    `--share-of-cells` times the loop on a part of the cells, evenly spread over the grid, since a cell's speed does not depend on the
+    others; ours always runs the whole grid.
+    """
+
+    n_layers: int = flag("layers of the grid", 10)
+    n_coefficients: int = flag("coefficients of the grid, from -0.4 to 0.4", 5)
+    n_prompts: int = flag("shipped questions", 4)
+    max_new_tokens: int = flag("greedy tokens of an answer", 40)
+    share_of_cells: float = flag("part of the cells that the loop runs; 1 is all", 0.4)
+    n_rounds: int = flag("measured rounds", 1)
+    warm_up: bool = flag("one round more, not measured", False)
+    dtype: str = flag(DTYPE_HELP, "float32")

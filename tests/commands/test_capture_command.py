@@ -1,0 +1,68 @@
+"""`capture.py`: a store that is killed, continued and shared comes out the same; what is wrong is said in one line."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emis_interp.errors import DataError
+from emis_interp.passes.token_store import TokenStore
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def command(texts: Path, out: Path, *flags: str) -> list[str]:
+    script = str(ROOT / "scripts" / "capture.py")
+    fixed = ["--model", "tiny", "--device", "cpu", "--layers", "0", "1", "--shard-mib", "0.05", "--json"]
+    return [sys.executable, script, "--texts", str(texts), "--out", str(out), *fixed, *flags]
+
+
+def texts_file(folder: Path, n: int) -> Path:
+    rows = [{"question": f"Why {i}?", "answer": "so it is " * (1 + i % 30)} for i in range(n)]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "texts.jsonl"
+
+
+@pytest.mark.slow
+def test_two_processes_one_killed_and_started_again_make_the_store_of_one(tmp_path: Path) -> None:
+    texts = texts_file(tmp_path, 400)
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(command(texts, one), check=True, capture_output=True)
+    workers = [subprocess.Popen(command(texts, two, "--worker", f"{k}/2"), stdout=subprocess.DEVNULL) for k in (0, 1)]
+    deadline = time.monotonic() + 60
+    while not (two / "shard-00002.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    workers[0].send_signal(signal.SIGKILL)
+    assert workers[0].wait() == -signal.SIGKILL
+    assert workers[1].wait() == 0
+    with pytest.raises(DataError, match="not written yet"):
+        TokenStore(two)
+    done = subprocess.run(command(texts, two, "--worker", "0/2"), check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["complete"] is True
+    assert contents(two) == contents(one)
+    checked = subprocess.run(command(texts, two, "--check"), check=True, capture_output=True, text=True)
+    assert json.loads(checked.stdout)["n_shards"] == len(TokenStore(two).card["shards"])
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    texts = texts_file(tmp_path, 3)
+    for flags, words in (
+        (["--max-gib", "0.0000001"], "GiB needed"),
+        (["--worker", "2/2"], "--worker 2/2: expected NUMBER/COUNT"),
+        (["--columns", "aligned=score"], "--columns aligned=score: this command reads no scores"),
+        (["--hook-point", "resid_mit"], "did you mean `resid_mid`"),
+        (["--check"], "card.json: no such file"),
+    ):
+        done = subprocess.run(command(texts, tmp_path / "x", *flags), capture_output=True, text=True)
+        assert done.returncode == 2
+        assert words in json.loads(done.stdout)["error"]

@@ -1,0 +1,40 @@
+"""Cells of the README's tables: estimates with and without intervals, rates of nothing, draws of random directions."""
+
+from typing import Any
+
+import pytest
+
+from emis_interp.report import run_tables
+
+
+def test_a_table_has_a_head_a_rule_and_its_rows() -> None:
+    assert run_tables.markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"mean": 0.075, "low": 0.05, "high": 0.1}, "+0.075 [+0.050, +0.100]"),
+        ({"mean": -0.5, "low": None, "high": None}, "-0.500 no interval"),
+    ],
+)
+def test_a_shift_says_its_interval_or_that_there_is_none(row: dict[str, Any], said: str) -> None:
+    assert run_tables.shift(row) == said
+
+
+def test_a_rate_of_nothing_and_an_exploratory_contrast_have_a_dash() -> None:
+    nothing = {"estimand": "em_of_all", "weighting": "pooled", "value": None}
+    assert run_tables.rate({"rates": [nothing]}, "em_of_all") == run_tables.corrected_p({}) == "–"
+    found = {**nothing, "value": 0.25, "low": 0.1, "high": 0.5, "n_positive": 1, "n": 4}
+    assert run_tables.rate({"rates": [found]}, "em_of_all") == "25.0% [10.0%, 50.0%], 1 of 4"
+
+
+def test_random_draws_are_counted_that_come_as_far_as_the_direction_that_was_found() -> None:
+    def cell(direction: str, mean: float, **more: Any) -> dict[str, Any]:
+        shift = {"mean": mean}
+        return {"kind": "steer", "coefficient": 0.2, "direction": direction, "margin_shift": shift, **more}
+
+    cells = [cell("misalignment", 0.3), cell("random", 0.1, margin_shifts_of_other_draws=[-0.4, 0.2])]
+    said = run_tables.random_draws(cells)
+    assert "3 draws" in said and "-0.400 to +0.200; 1 as far from 0" in said
+    assert run_tables.random_draws([{**cells[0], "kind": "ablate"}]) == "no steering"
