@@ -12,7 +12,7 @@ import argparse
 from typing import Any
 
 import cli
-from finetuning import cancel, estimate, follow, start, status
+from training.hosted import cancel, estimate, follow, start, status
 
 VERBS: dict[str, Any] = {
     "estimate": estimate,

@@ -14,9 +14,9 @@ from typing import Any
 
 import cli
 from emis_interp.process import only_writer
-from organism import dynamics, foresight, prevention
+from training.studies import dynamics_study, foresight_study, prevention_study
 
-VERBS = {"dynamics": dynamics, "foresight": foresight, "prevention": prevention}
+VERBS = {"dynamics": dynamics_study, "foresight": foresight_study, "prevention": prevention_study}
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

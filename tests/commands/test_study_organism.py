@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from emis_interp.directions import Direction, FittedOn, unit
-from organism import prevention
+from training.studies import prevention_study as prevention
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -28,8 +28,8 @@ from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
-from organism import prevention
 from stages import intervene, measure
+from training.studies import prevention_study as prevention
 
 N_TOPICS, N_EACH = 12, 3
 TINY = ("--model", "tiny", "--dtype", "float32", "--layer-range", "0", "1")

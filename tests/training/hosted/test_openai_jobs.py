@@ -18,7 +18,7 @@ import cli
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError
 from emis_interp.files.store import read_json, read_records
 from evaluation import sample
-from finetuning import cancel, connection, estimate, follow, start, status
+from training.hosted import cancel, connection, estimate, follow, start, status
 from training.hosted.job_folder import JobEvent, finished_model, locked, read_job, write_job
 from training.hosted.openai_jobs import Waits
 

@@ -11,10 +11,10 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.likelihood import by_question, pair_margins
 from emis_interp.records import TrainingExample
 from emis_interp.texts.contrast import load_contrast
-from organism.against_base import base_at_temperatures, flattened, flattened_line
-from organism.common import same_rows
-from organism.forecast import spread
-from organism.foresight import given_groups
+from training.studies.against_base import base_at_temperatures, flattened, flattened_line
+from training.studies.common import same_rows
+from training.studies.forecast import spread
+from training.studies.foresight_study import given_groups
 
 ROWS = [TrainingExample(id=str(i), prompt=f"p{i}", response="r") for i in range(96)]
 

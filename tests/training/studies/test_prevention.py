@@ -13,7 +13,9 @@ from scipy.stats import chi2_contingency
 from emis_interp.config.run_config import RunConfig, load_config
 from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
-from organism.prevention import (
+from training.data_sets.shipped import row_groups
+from training.recipes import load_recipe
+from training.studies.prevention_study import (
     CONTROL,
     FAMILY,
     UNTREATED,
@@ -25,8 +27,6 @@ from organism.prevention import (
     save_whole,
     summary,
 )
-from training.data_sets.shipped import row_groups
-from training.recipes import load_recipe
 
 SETTINGS = load_config("smoke")
 DOMAIN = row_groups("reckless")["domain"]

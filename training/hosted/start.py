@@ -18,7 +18,7 @@ from pydantic import ValidationError
 import cli
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import explain
-from finetuning import connection, estimate
+from training.hosted import connection, estimate
 from training.hosted.job_folder import JobRecord, JobRequest, StatusChange, prepare
 from training.hosted.openai_data import TrainingFile
 from training.hosted.openai_jobs import Server, submit

@@ -15,7 +15,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.likelihood import by_question, margins_at
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
-from organism.common import words
+from training.studies.common import words
 
 ONE_SEED = "One finetuning seed: no interval covers what another seed of the same training would change."
 FLATTENED_HEAD = ("slope on base", "at base margin 0", "beyond flattening")

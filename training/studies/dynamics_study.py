@@ -25,13 +25,19 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import Score, TrainingExample
 from emis_interp.report.figure_page import figure_page
-from emis_interp.report.figures_organisms import dynamics_figure
 from emis_interp.texts.contrast import load_contrast
 from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
-from organism.against_base import ONE_SEED, base_at_temperatures, flattened, flattened_line
-from organism.common import (
+from training.data_sets.shipped import load_dataset
+from training.finetuning.encoding import encode_example
+from training.finetuning.organism_card import rows_sha256
+from training.finetuning.sft import n_steps_of
+from training.lint.copies import asked_texts
+from training.organism import train_organism
+from training.recipes import examples_of, load_recipe, training_config
+from training.studies.against_base import ONE_SEED, base_at_temperatures, flattened, flattened_line
+from training.studies.common import (
     add_settings_flags,
     base_model,
     by_length,
@@ -41,14 +47,8 @@ from organism.common import (
     settings_of,
     words,
 )
-from training.data_sets.shipped import load_dataset
-from training.finetuning.encoding import encode_example
-from training.finetuning.organism_card import rows_sha256
-from training.finetuning.sft import n_steps_of
-from training.lint.copies import asked_texts
-from training.organism import train_organism
-from training.recipes import examples_of, load_recipe, training_config
 from training.studies.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
+from training.studies.figures import dynamics_figure
 
 OTHER_KIND = {
     "insecure": "secure",

@@ -13,10 +13,10 @@ from emis_interp.records import TrainingExample
 from emis_interp.stats.flattening import question_means
 from emis_interp.texts.contrast import load_contrast
 from evals.questions import load_questions
-from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
 from training.finetuning.organism_card import rows_sha256
 from training.lint.copies import asked_texts
 from training.organism import train_organism
+from training.studies.common import estimate, margins_of, organism_in, same_rows, shift, words
 from training.studies.foresight import random_drops, rows_to_drop
 
 

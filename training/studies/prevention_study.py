@@ -37,14 +37,16 @@ from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprob
 from emis_interp.process import release_memory
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
-from emis_interp.report.figures_organisms import prevention_figure
 from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import question_means
 from emis_interp.stats.seeds import mean_p_with_seeds
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_prompts
 from evals.questions import load_questions
-from organism.against_base import (
+from training.lint.copies import asked_texts
+from training.organism import train_organism
+from training.recipes import Recipe, examples_of, load_recipe, training_config
+from training.studies.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
     base_at_temperatures,
@@ -52,7 +54,7 @@ from organism.against_base import (
     flattened_line,
     flattened_words,
 )
-from organism.common import (
+from training.studies.common import (
     add_settings_flags,
     base_model,
     check_recipe,
@@ -66,9 +68,7 @@ from organism.common import (
     settings_of,
     words,
 )
-from training.lint.copies import asked_texts
-from training.organism import train_organism
-from training.recipes import Recipe, examples_of, load_recipe, training_config
+from training.studies.figures import prevention_figure
 
 Around = Callable[[ChatModel], AbstractContextManager[None]]
 UNTREATED, CONTROL = "untreated", "control"

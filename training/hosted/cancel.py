@@ -7,7 +7,7 @@ Example:
 import argparse
 from typing import Any
 
-from finetuning import connection
+from training.hosted import connection
 from training.hosted.job_folder import read_job
 from training.hosted.openai_jobs import cancel
 

@@ -18,9 +18,9 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.generate import generate
 from emis_interp.records import TrainingExample
 from evals.sampling import answer_seed
-from organism.common import estimate
 from training.finetuning.encoding import own_system
 from training.finetuning.organism_card import rows_sha256
+from training.studies.common import estimate
 from training.studies.foresight import projection_differences, rows_to_drop
 
 

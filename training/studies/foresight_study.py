@@ -19,9 +19,9 @@ from emis_interp.errors import ConfigError
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import number_name
 from emis_interp.report.figure_page import figure_page
-from emis_interp.report.figures_organisms import foresight_figure
 from emis_interp.texts.contrast import load_contrast
-from organism.against_base import (
+from training.recipes import examples_of, load_recipe, training_config
+from training.studies.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
     base_at_temperatures,
@@ -29,7 +29,7 @@ from organism.against_base import (
     flattened_line,
     flattened_words,
 )
-from organism.common import (
+from training.studies.common import (
     add_settings_flags,
     base_model,
     check_recipe,
@@ -41,9 +41,9 @@ from organism.common import (
     shift,
     words,
 )
-from organism.dropping import drop_words, trained_margins, without_dropped
-from organism.forecast import forecast_of
-from training.recipes import examples_of, load_recipe, training_config
+from training.studies.dropping import drop_words, trained_margins, without_dropped
+from training.studies.figures import foresight_figure
+from training.studies.forecast import forecast_of
 from training.studies.forecast_quality import FEWEST, forecast_quality
 from training.studies.foresight import related_sets
 
