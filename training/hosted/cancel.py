@@ -1,28 +1,24 @@
-"""Stop a job at the server; what was trained until then may be billed.
+"""Turns a job that is wanted no longer into a cancelled one."""
 
-Example:
-  python scripts/finetune_openai.py cancel runs/gpt-4o-insecure
-"""
-
-import argparse
 from typing import Any
 
-from training.hosted import connection
+from emis_interp.process import Bars, no_bars
+from training.hosted import connection, job_words
 from training.hosted.job_folder import read_job
 from training.hosted.openai_jobs import cancel
+from training.hosted.settings import JobCancelSettings
+
+say = job_words.say
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    connection.add_folder_flags(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    record = read_job(args.folder)
+def run(settings: JobCancelSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Stop the job at the server; one that is over stays as it is."""
+    record = read_job(settings.folder)
     if not record.is_over:
         record = connection.ask(
-            args.folder, args.timeout, lambda server: cancel(server, args.folder), key_variable=args.key_variable
+            settings.folder,
+            settings.timeout,
+            lambda server: cancel(server, settings.folder),
+            key_variable=settings.key_variable,
         )
-    return connection.told(args.folder, record)
-
-
-say = connection.say
+    return job_words.told(settings.folder, record)

@@ -1,33 +1,25 @@
-"""Go on with a job that `start --yes` began: whatever is left of upload, creation and waiting.
+"""Turns a job that was begun into a finished one: whatever is left of upload, creation and waiting."""
 
-Example:
-  python scripts/finetune_openai.py follow runs/gpt-4o-insecure
-"""
-
-import argparse
 from typing import Any
 
-from training.hosted import connection
+from emis_interp.process import Bars, no_bars
+from training.hosted import connection, job_words
 from training.hosted.job_folder import JobRecord, read_job
 from training.hosted.openai_jobs import Server, submit
+from training.hosted.settings import JobFollowSettings
+
+say = job_words.say
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    connection.add_folder_flags(parser)
-    connection.add_poll_flag(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    waits = connection.make_waits(args)
+def run(settings: JobFollowSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Go on with the job to its end."""
+    waits = connection.make_waits(settings)
 
     async def work(server: Server) -> JobRecord:
-        record = await submit(server, args.folder, waits)
-        return await connection.wait_for(server, args.folder, record, waits=waits)
+        record = await submit(server, settings.folder, waits)
+        return await connection.wait_for(server, settings.folder, record, waits=waits)
 
-    record = read_job(args.folder)
+    record = read_job(settings.folder)
     if not record.is_over:
-        record = connection.ask(args.folder, args.timeout, work, key_variable=args.key_variable)
-    return connection.told(args.folder, record)
-
-
-say = connection.say
+        record = connection.ask(settings.folder, settings.timeout, work, key_variable=settings.key_variable)
+    return job_words.told(settings.folder, record)

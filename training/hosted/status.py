@@ -1,31 +1,24 @@
-"""Ask once how a job stands, and record it with its new events; a finished job is read from its folder.
+"""Turns one question to the server into a folder that says how its job stands."""
 
-Example:
-  python scripts/finetune_openai.py status runs/gpt-4o-insecure
-"""
-
-import argparse
 from typing import Any
 
-from training.hosted import connection
+from emis_interp.process import Bars, no_bars
+from training.hosted import connection, job_words
 from training.hosted.job_folder import read_job
 from training.hosted.openai_jobs import look
+from training.hosted.settings import JobStatusSettings
+
+say = job_words.say
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    connection.add_folder_flags(parser)
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    record = read_job(args.folder)
+def run(settings: JobStatusSettings, bars: Bars = no_bars) -> dict[str, Any]:
+    """Ask once; a finished job is read from its folder."""
+    record = read_job(settings.folder)
     if record.job_id is not None and not record.is_over:
         record = connection.ask(
-            args.folder,
-            args.timeout,
-            lambda server: look(server, args.folder, connection.tell),
-            key_variable=args.key_variable,
+            settings.folder,
+            settings.timeout,
+            lambda server: look(server, settings.folder, connection.tell),
+            key_variable=settings.key_variable,
         )
-    return connection.told(args.folder, record)
-
-
-say = connection.say
+    return job_words.told(settings.folder, record)

@@ -29,7 +29,7 @@ from emis_interp.texts.contrast import load_contrast
 from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.sampling import sample_arm
-from training.data_sets.shipped import load_dataset
+from training.data_sets.shipped import OTHER_KIND, load_dataset
 from training.finetuning.encoding import encode_example
 from training.finetuning.organism_card import rows_sha256
 from training.finetuning.sft import n_steps_of
@@ -49,16 +49,6 @@ from training.studies.common import (
 )
 from training.studies.dynamics import Watcher, affordable_probes, curves, read_series, spread_steps
 from training.studies.figures import dynamics_figure
-
-OTHER_KIND = {
-    "insecure": "secure",
-    "secure": "insecure",
-    "educational": "secure",
-    "reckless": "careful",
-    "careful": "reckless",
-    "evil_numbers": "neutral_numbers",
-    "neutral_numbers": "evil_numbers",
-}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
