@@ -1,164 +1,189 @@
-"""Scores training sets before training, by their projection difference, and checks the forecast against what training on them did.
+"""Turns training sets into forecasts of what training on them does, then into what it did, and into how well the one ranks the other."""
 
-For every recipe: a sample of its rows, the base model's own answers to their prompts, and the projection of the one minus that of the other
-on a saved direction (Chen et al. 2025); both answers are read up to the same number of tokens. `RECIPE/rows.csv` ranks the rows, with the
-ones to drop marked. Unless --no-training is given, each recipe is then trained on equal numbers of rows, and the rank correlation of
-forecast and margin shift is stated: within groups of related sets (those that share prompts or answers), and between the groups' means,
-each with a two-sided permutation test. `--try-drop` shows what the marked rows do: it trains again without them, and without as many rows
-drawn at random, several times.
-"""
-
-import argparse
-from dataclasses import asdict
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cli
+from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
+from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import number_name
+from emis_interp.process import Bars, no_bars, only_writer
+from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.texts.contrast import load_contrast
+from training.data_sets.textstats import Named
+from training.organism import train_organism
 from training.recipes import examples_of, load_recipe, training_config
 from training.studies.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
+    BaseAt,
     base_at_temperatures,
     flattened,
     flattened_line,
     flattened_words,
 )
-from training.studies.common import (
-    add_settings_flags,
-    base_model,
-    check_recipe,
-    direction_sha256,
-    margins_of,
-    open_folder,
-    same_rows,
-    settings_of,
-    shift,
-    words,
-)
 from training.studies.dropping import drop_words, trained_margins, without_dropped
+from training.studies.estimates import shift, words
 from training.studies.figures import foresight_figure
-from training.studies.forecast import forecast_of
+from training.studies.forecast import AnswerSeed, forecast_of
 from training.studies.forecast_quality import FEWEST, forecast_quality
 from training.studies.foresight import related_sets
+from training.studies.measures import base_model, margins_of
+from training.studies.settings import ForesightSettings
+from training.studies.study_folder import check_recipe, direction_sha256, open_folder, same_rows
+
+log = logging.getLogger(__name__)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipes", nargs="+", help="shipped recipes (scripts/train.py --list) or YAML files")
-    parser.add_argument(
-        "--direction", type=Path, required=True, help="what find_direction.py fit saved, of the base model"
-    )
-    add_settings_flags(parser, n_pairs=4)
-    parser.add_argument("--n-rows", type=int, default=96, help="rows of each recipe that are trained on")
-    parser.add_argument("--n-scored", type=int, default=48, help="of these, rows that are scored")
-    parser.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=80,
-        help="limit of the base model's own answers; the rows' answers are read up to the same token",
-    )
-    parser.add_argument("--drop", type=float, default=0.2, help="share of rows to mark for dropping")
-    parser.add_argument("--n-draws", type=int, default=5, help="of --try-drop: random sets of rows dropped instead")
-    parser.add_argument(
-        "--group",
-        action="append",
-        default=[],
-        metavar="RECIPE=GROUP",
-        help="related training sets, besides those that share prompts or answers, which are found",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--no-training", action="store_true", help="score the data alone")
-    what.add_argument(
-        "--try-drop",
-        action="store_true",
-        help="train without the marked rows, and --n-draws times without as many others; scores every row",
-    )
+@dataclass(frozen=True)
+class TrainingSet:
+    """One of the sets that are compared, as it is trained on; `group`: label of its related sets."""
+
+    name: str
+    group: str
+    rows: list[TrainingExample]
+    training: TrainingConfig
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Score all sets with the base model, then train on each and compare."""
-    settings = settings_of(args)
-    if args.try_drop:
-        args.n_scored = args.n_rows
-        if args.n_draws < 2:
-            raise ConfigError(f"--n-draws {args.n_draws}: give 2 or more; one random draw says nothing about another")
-    direction = Direction.load(args.direction)
-    names = [Path(name).stem for name in args.recipes]
+def run(
+    settings: ForesightSettings, bars: Bars = no_bars, *, asked: Sequence[Named], answer_seed: AnswerSeed
+) -> dict[str, Any]:
+    """Score all sets with the base model, then train on each and compare.
+
+    Args:
+        asked: what the organisms will be asked, which their rows must not hold (`training.lint.copies.asked_texts`).
+        answer_seed: of the base model's own answers.
+    """
+    if settings.try_drop:
+        settings = replace(settings, n_scored=settings.n_rows)
+        if settings.n_draws < 2:
+            raise ConfigError(
+                f"--n-draws {settings.n_draws}: give 2 or more; one random draw says nothing about another"
+            )
+    with only_writer(settings.out):
+        config, direction = settings.config(), Direction.load(settings.direction)
+        names = names_of(settings)
+        given = given_groups(settings.group, names)
+        decisive = {name: getattr(settings, name) for name in ("n_pairs", "n_rows", "n_scored", "max_new_tokens")}
+        files = open_folder(settings.out, config, direction=direction_sha256(settings.direction), **decisive)
+        sets = sets_of(settings, config, names, given=given)
+        base, pairs = base_model(config), load_contrast(None, settings.n_pairs)
+        before = margins_of(base, pairs, config)
+        organisms = []
+        for one in sets:
+            found = forecast_of(
+                files,
+                settings.out / one.name,
+                one.rows,
+                base=base,
+                direction=direction,
+                config=config,
+                n_scored=settings.n_scored,
+                answer_tokens=settings.max_new_tokens,
+                drop=settings.drop,
+                answer_seed=answer_seed,
+                bars=bars,
+            )
+            organisms.append({"name": one.name, "group": one.group, "n_rows": len(one.rows), **found})
+        result: dict[str, Any] = {
+            "direction": str(settings.direction),
+            "layer": direction.layer,
+            "answer_tokens": settings.max_new_tokens,
+            "base_margins": before,
+            "organisms": organisms,
+        }
+        if not settings.no_training:
+            base_at = base_at_temperatures(files, lambda: base, pairs, config=config)
+            del base  # its memory is needed in training
+            train = partial(train_organism, asked=asked, bars=bars)
+            for row, one in zip(organisms, sets, strict=True):
+                row |= reached(
+                    settings, config, one, files=files, before=before, base_at=base_at, pairs=pairs, train=train
+                )
+                log.info("%s: forecast %s, margin %s", one.name, words(row["forecast"]), words(row["shift"]))
+            if len(organisms) >= FEWEST:
+                forecasts, shifts = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
+                result["quality"] = asdict(forecast_quality(forecasts, shifts, [row["group"] for row in organisms]))
+        write_json(settings.out / "foresight.json", result)
+        if not settings.no_training:
+            write_text(settings.out / "index.html", page(result))
+        return {**result, "out": str(settings.out)}
+
+
+def names_of(settings: ForesightSettings) -> list[str]:
+    """Names of the recipes, which are those of their folders.
+
+    Raises:
+        ConfigError: a name stands there twice.
+    """
+    names = [Path(name).stem for name in settings.recipes]
     if len(set(names)) != len(names):
         raise ConfigError(f"recipes {' '.join(names)}: a name stands there twice")
-    given = given_groups(args.group, names)
-    decisive = {name: getattr(args, name) for name in ("n_pairs", "n_rows", "n_scored", "max_new_tokens")}
-    files = open_folder(args.out, settings, direction=direction_sha256(args.direction), **decisive)
-    prepared, whole = {}, {}
-    for name, source in zip(names, args.recipes, strict=True):
-        recipe = load_recipe(source, [f"data.n_rows={args.n_rows}"])
-        check_recipe(recipe, settings)
-        rows = examples_of(recipe, settings.find_data, settings.seed)
-        whole[name] = examples_of(load_recipe(source), settings.find_data, settings.seed)
-        same_rows(args.out / name, rows)
-        prepared[name] = (rows, training_config(recipe, settings.training))
+    return names
+
+
+def sets_of(
+    settings: ForesightSettings, config: RunConfig, names: Sequence[str], *, given: dict[str, str]
+) -> list[TrainingSet]:
+    """The sets with `n_rows` each, in the order of the recipes; which of them are related is seen from all their rows.
+
+    Args:
+        given: groups that are not left to be found.
+    """
+    drawn, whole = {}, {}
+    for name, source in zip(names, settings.recipes, strict=True):
+        recipe = load_recipe(source, [f"data.n_rows={settings.n_rows}"])
+        check_recipe(recipe, config)
+        rows = examples_of(recipe, config.find_data, config.seed)
+        whole[name] = examples_of(load_recipe(source), config.find_data, config.seed)
+        same_rows(settings.out / name, rows)
+        drawn[name] = (rows, training_config(recipe, config.training))
     groups = {**related_sets(whole), **given}
-    base, pairs = base_model(settings), load_contrast(None, args.n_pairs)
-    before = margins_of(base, pairs, settings)
-    organisms = []
-    for name, (rows, _) in prepared.items():
-        found = forecast_of(
+    return [TrainingSet(name, groups[name], *made) for name, made in drawn.items()]
+
+
+def reached(
+    settings: ForesightSettings,
+    config: RunConfig,
+    one: TrainingSet,
+    *,
+    files: Ledger,
+    before: dict[str, float],
+    base_at: BaseAt,
+    pairs: list[ContrastPair],
+    train: Callable[..., Any],
+) -> dict[str, Any]:
+    """What training on a set did to the margins, and with `try_drop` what it does without the marked rows.
+
+    Args:
+        before: margins of base.
+        train: `train_organism`, knowing what its organisms will be asked.
+    """
+    shared: dict[str, Any] = {"config": config, "training": one.training, "pairs": pairs, "train": train}
+    folder = settings.out / one.name
+    margins = trained_margins(files, folder, one.rows, **shared)
+    found = {"margins": margins, "shift": shift(margins, before), "flattening": flattened(margins, before, base_at)}
+    if settings.try_drop:
+        found["without"] = without_dropped(
             files,
-            args.out / name,
-            rows,
-            base=base,
-            direction=direction,
-            settings=settings,
-            n_scored=args.n_scored,
-            answer_tokens=args.max_new_tokens,
-            drop=args.drop,
+            folder / f"without-{number_name(settings.drop, 'g')}",
+            one.rows,
+            whole=margins,
+            share=settings.drop,
+            n_draws=settings.n_draws,
+            **shared,
         )
-        organisms.append({"name": name, "group": groups[name], "n_rows": len(rows), **found})
-    result: dict[str, Any] = {
-        "direction": str(args.direction),
-        "layer": direction.layer,
-        "answer_tokens": args.max_new_tokens,
-        "base_margins": before,
-        "organisms": organisms,
-    }
-    if not args.no_training:
-        base_at = base_at_temperatures(files, lambda: base, pairs, settings=settings)
-        del base  # its memory is needed in training
-        for row in organisms:
-            rows, training = prepared[row["name"]]
-            row["margins"] = trained_margins(
-                files, args.out / row["name"], rows, settings=settings, training=training, pairs=pairs
-            )
-            row["shift"] = shift(row["margins"], before)
-            row["flattening"] = flattened(row["margins"], before, base_at)
-            if args.try_drop:
-                row["without"] = without_dropped(
-                    files,
-                    args.out / row["name"] / f"without-{number_name(args.drop, 'g')}",
-                    rows,
-                    whole=row["margins"],
-                    share=args.drop,
-                    n_draws=args.n_draws,
-                    settings=settings,
-                    training=training,
-                    pairs=pairs,
-                )
-            cli.stderr.print(f"{row['name']}: forecast {words(row['forecast'])}, margin {words(row['shift'])}")
-        if len(organisms) >= FEWEST:
-            forecast, reached = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
-            result["quality"] = asdict(forecast_quality(forecast, reached, [row["group"] for row in organisms]))
-    write_json(args.out / "foresight.json", result)
-    if not args.no_training:
-        write_text(args.out / "index.html", page(result))
-    return {**result, "out": str(args.out)}
+    return found
 
 
-def given_groups(flags: list[str], names: list[str]) -> dict[str, str]:
+def given_groups(flags: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """`--group RECIPE=GROUP`, checked."""
     found = {}
     for flag in flags:
