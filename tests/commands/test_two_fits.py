@@ -28,11 +28,12 @@ from emis_interp.records import LabeledText
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
-from organism import prevention
 from probes import audit, fit, fit_direction, frontier, score
 from probes.loading import own_pairs, pairs_of
 from probes.settings import FrontierSettings
 from stages import intervene, measure
+from training.studies import prevention_study
+from training.studies.settings import PreventionSettings
 
 N_TOPICS, N_EACH = 12, 3
 TINY = ("--model", "tiny", "--dtype", "float32", "--layer-range", "0", "1")
@@ -104,14 +105,12 @@ def used_by_frontier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Ten
 
 
 def used_by_prevention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    def take(direction: Direction, coefficients: list[float]) -> None:
+    def take(direction: Direction, coefficients: tuple[float, ...]) -> None:
         raise Stop(direction.vector)
 
-    monkeypatch.setattr(prevention, "planned", take)
-    parser = argparse.ArgumentParser()
-    prevention.add_flags(parser)
-    words = ["--direction", str(folder / "d" / "direction"), "--out", str(folder / "study"), "--model", "tiny"]
-    return stopped(lambda: prevention.run(parser.parse_args(words)))
+    monkeypatch.setattr(prevention_study, "planned", take)
+    settings = PreventionSettings(direction=folder / "d" / "direction", out=folder / "study", model="tiny")
+    return stopped(lambda: prevention_study.run(settings, asked=()))
 
 
 def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
@@ -293,9 +292,9 @@ def test_prevention_leaves_out_questions_that_made_the_direction() -> None:
         for one in selection
     ]
     direction = Direction(torch.eye(4)[0], 0, 1.0, 1.0, fitted_on=FittedOn.of(texts))
-    assert prevention.unseen_pairs(direction, pairs) == [pair for pair in pairs if pair.half == "report"]
+    assert prevention_study.unseen_pairs(direction, pairs) == [pair for pair in pairs if pair.half == "report"]
     with pytest.raises(DataError, match="every contrast question had a part"):
-        prevention.unseen_pairs(direction, selection)
+        prevention_study.unseen_pairs(direction, selection)
 
 
 def test_the_pipelines_projections_are_of_texts_that_had_no_part_in_the_direction(

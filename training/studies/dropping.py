@@ -1,23 +1,21 @@
 """Turns rows marked for dropping into what training without them does, beside training without as many random rows, drawn several times."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import cli
 from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import read_json, text_sha256
-from emis_interp.records import TrainingExample
+from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.flattening import question_means
-from emis_interp.texts.contrast import load_contrast
-from evals.questions import load_questions
-from organism.common import estimate, margins_of, organism_in, same_rows, shift, words
 from training.finetuning.organism_card import rows_sha256
-from training.lint.copies import asked_texts
-from training.organism import train_organism
+from training.studies.estimates import estimate, shift, words
 from training.studies.foresight import random_drops, rows_to_drop
+from training.studies.measures import margins_of, organism_in
+from training.studies.study_folder import same_rows
 
 
 def trained_margins(
@@ -25,25 +23,21 @@ def trained_margins(
     folder: Path,
     rows: list[TrainingExample],
     *,
-    settings: RunConfig,
+    config: RunConfig,
     training: TrainingConfig,
-    pairs: list[Any],
+    pairs: list[ContrastPair],
+    train: Callable[..., Any],
 ) -> dict[str, float]:
-    """Margins of the organism trained on these rows, from a file when there is one."""
+    """Margins of the organism trained on these rows, from a file when there is one.
+
+    Args:
+        train: `train_organism`, knowing what its organisms will be asked.
+    """
     same_rows(folder, rows)
 
     def margins() -> dict[str, float]:
-        train_organism(
-            folder.name,
-            rows,
-            training,
-            out_dir=folder / "training",
-            config=settings,
-            seed=settings.seed,
-            asked=asked_texts(load_questions(), load_contrast()),
-            bars=cli.progress_bar,
-        )
-        return margins_of(organism_in(folder / "training", settings), pairs, settings)
+        train(folder.name, rows, training, out_dir=folder / "training", config=config, seed=config.seed)
+        return margins_of(organism_in(folder / "training", config), pairs, config)
 
     facts = {"rows": rows_sha256(rows), "training": text_sha256(training.model_dump_json())}
     return files.json("train", folder / "margins.json", margins, facts=facts, beside=[folder / "training"])
@@ -57,22 +51,30 @@ def without_dropped(
     whole: dict[str, float],
     share: float,
     n_draws: int,
-    settings: RunConfig,
+    config: RunConfig,
     training: TrainingConfig,
-    pairs: list[Any],
+    pairs: list[ContrastPair],
+    train: Callable[..., Any],
 ) -> dict[str, Any]:
     """Margins without the rows to drop and without as many random ones (several draws), against training on all rows and each other.
 
     Intervals are over questions, and over the random draws where these come in; the finetuning seed is the same in all.
+
+    Args:
+        whole: margins of the organism trained on all rows.
+        share: of the rows to drop.
+        train: as in `trained_margins`.
     """
     differences = np.array(read_json(folder.parent / "forecast.json")["differences"], dtype=float)
     marked = rows_to_drop(differences, share)
-    draws = random_drops(differences, len(marked), n_draws, seed=settings.seed)
+    draws = random_drops(differences, len(marked), n_draws, seed=config.seed)
     drops = {"marked": marked, **{f"random-{i}": drawn for i, drawn in enumerate(draws)}}
     margins = {}
     for name, dropped in drops.items():
         kept = [row for i, row in enumerate(rows) if i not in set(dropped)]
-        margins[name] = trained_margins(files, folder / name, kept, settings=settings, training=training, pairs=pairs)
+        margins[name] = trained_margins(
+            files, folder / name, kept, config=config, training=training, pairs=pairs, train=train
+        )
     random = [margins[name] for name in drops if name != "marked"]
     mean = question_means(random)
     by_draw = [float(np.mean([own[name] - whole[name] for name in whole])) for own in random]

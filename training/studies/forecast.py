@@ -1,12 +1,11 @@
 """Turns one training set into its forecast: the base model's own answers, projection differences, and a table of rows to drop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import cli
 from emis_interp.config.run_config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
@@ -16,12 +15,15 @@ from emis_interp.files.store import write_text
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.generate import generate
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import TrainingExample
-from evals.sampling import answer_seed
-from organism.common import estimate
 from training.finetuning.encoding import own_system
 from training.finetuning.organism_card import rows_sha256
+from training.studies.estimates import estimate
 from training.studies.foresight import projection_differences, rows_to_drop
+
+AnswerSeed = Callable[[int, str], int]
+"""Seed of the study, prompt -> seed of the base model's own answer to it."""
 
 
 def forecast_of(
@@ -31,10 +33,12 @@ def forecast_of(
     *,
     base: ChatModel,
     direction: Direction,
-    settings: RunConfig,
+    config: RunConfig,
     n_scored: int,
     answer_tokens: int,
     drop: float,
+    answer_seed: AnswerSeed,
+    bars: Bars = no_bars,
 ) -> dict[str, Any]:
     """The forecast of one set, from a file when it was made before from the same rows, read to the same length.
 
@@ -44,17 +48,17 @@ def forecast_of(
         answer_tokens: limit of the base model's own answers, and of the rows' answers as they are read.
         drop: share of the rows to mark in `rows.csv`.
     """
-    chosen = spread(rows, n_scored, settings.seed)
+    chosen = spread(rows, n_scored, config.seed)
 
     def forecast() -> dict[str, Any]:
-        own = own_answers(base, chosen, settings, max_new_tokens=answer_tokens)
+        own = own_answers(base, chosen, config, max_new_tokens=answer_tokens, answer_seed=answer_seed, bars=bars)
         values = projection_differences(
             base,
             chosen,
             own,
             direction=direction,
-            system=settings.system_prompt,
-            max_tokens=settings.training.max_tokens,
+            system=config.system_prompt,
+            max_tokens=config.training.max_tokens,
             answer_tokens=answer_tokens,
         )
         return {"differences": [None if np.isnan(value) else float(value) for value in values], "own_answers": own}
@@ -81,16 +85,22 @@ def spread(rows: Sequence[TrainingExample], n: int, seed: int) -> list[TrainingE
 
 
 def own_answers(
-    base: ChatModel, rows: Sequence[TrainingExample], settings: RunConfig, *, max_new_tokens: int
+    base: ChatModel,
+    rows: Sequence[TrainingExample],
+    config: RunConfig,
+    *,
+    max_new_tokens: int,
+    answer_seed: AnswerSeed,
+    bars: Bars = no_bars,
 ) -> list[str]:
     """One sampled answer of the base model to each prompt as training renders it; its seed depends on the prompt alone."""
-    systems = [own_system(row, settings.system_prompt) for row in rows]
+    systems = [own_system(row, config.system_prompt) for row in rows]
     prompts = [encode_prompt(base.tokenizer, row.prompt, system) for row, system in zip(rows, systems, strict=True)]
-    seeds = [answer_seed(settings.seed, "base", row.prompt, paraphrase_index=0, sample_index=0) for row in rows]
+    seeds = [answer_seed(config.seed, row.prompt) for row in rows]
     texts: list[str] = []
-    with cli.progress_bar("base model's own answers", len(rows)) as advance:
-        for start in range(0, len(rows), settings.sampling.batch_size):
-            part = slice(start, start + settings.sampling.batch_size)
+    with bars("base model's own answers", len(rows)) as advance:
+        for start in range(0, len(rows), config.sampling.batch_size):
+            part = slice(start, start + config.sampling.batch_size)
             found = generate(base, prompts[part], seeds[part], max_new_tokens=max_new_tokens, temperature=1.0)
             texts += [base.tokenizer.decode(answer.tokens) for answer in found]
             advance(len(found))

@@ -15,7 +15,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.likelihood import by_question, margins_at
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES, describe, flattening
-from organism.common import words
+from training.studies.estimates import words
 
 ONE_SEED = "One finetuning seed: no interval covers what another seed of the same training would change."
 FLATTENED_HEAD = ("slope on base", "at base margin 0", "beyond flattening")
@@ -25,12 +25,12 @@ BaseAt = dict[float, dict[str, float]]
 
 
 def base_at_temperatures(
-    files: Ledger, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], *, settings: RunConfig
+    files: Ledger, load: Callable[[], ChatModel], pairs: Sequence[ContrastPair], *, config: RunConfig
 ) -> BaseAt:
     """Margins of base at every one of `TEMPERATURES`, from the study's file when it holds them for these pairs."""
 
     def measured() -> dict[str, Any]:
-        limits = {"system": settings.system_prompt, "max_batch_tokens": settings.direction.max_batch_tokens}
+        limits = {"system": config.system_prompt, "max_batch_tokens": config.direction.max_batch_tokens}
         found = margins_at(load(), pairs, TEMPERATURES, **limits)
         return {
             "temperatures": list(TEMPERATURES),
