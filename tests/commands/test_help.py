@@ -20,7 +20,10 @@ def test_every_help_can_be_printed(name: str) -> None:
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    top = cli.verb_parser(script.__doc__, script.VERBS) if name in WITH_VERBS else script.parser()
+    if name in WITH_VERBS:
+        top = cli.verb_parser(script.__doc__, script.VERBS)
+    else:
+        top = cli.parser_of(script.VERB, script.__doc__) if hasattr(script, "VERB") else script.parser()
     verbs = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     texts = {None: top.format_help()} | {
         verb: parser.format_help() for a in verbs for verb, parser in a.choices.items()
