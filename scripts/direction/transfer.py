@@ -16,6 +16,7 @@ import cli
 from direction.organism import two_by_two_numbers
 from direction.transfer_page import write_page
 from direction.words import length_alone
+from emis_interp.config.run_folder import RunFolder
 from emis_interp.directions import Direction, unit
 from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
@@ -31,8 +32,7 @@ from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import labeled_texts
 from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
-from stages.measure import activation_path
-from stages.run import Run
+from training.arms import read_run
 
 MATRICES = (
     "auroc",
@@ -61,21 +61,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All matrices of one run at one layer."""
-    run = Run.of(args.run_dir)
+    run = read_run(args.run_dir)
     extractor = extractor_named(args.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
-    texts_chats = encode_chats(run.base.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
+    texts_chats = encode_chats(run.models.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
     lengths = np.array([chat.n_response for chat in texts_chats], dtype=float)
     data, norms = {}, {}
     for model in run.config.models:
-        tensors = load_tensors(activation_path(run, model, "contrast"))[0]
+        tensors = load_tensors(run.activations(model, "contrast"))[0]
         data[model.name] = LabeledActivations(tensors["x"], labels, questions, lengths)
         norms[model.name] = tensors["token_norm"].mean(0)
     layer = args.layer
     if layer is None:
         layer = Direction.load(args.run_dir / "directions" / "misalignment").layer
-    run.base.check_layers([layer])
+    run.models.base.check_layers([layer])
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
     fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
     scale = float(norms["base"][layer])
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def intervened(
-    run: Run, directions: dict[str, Direction], coefficient: float, *, n_pairs: int | None
+    run: RunFolder, directions: dict[str, Direction], coefficient: float, *, n_pairs: int | None
 ) -> dict[str, Any]:
     """Margin shift in arm j when it is steered along, or ablated of, arm i's direction; nats per token."""
     counts: dict[str, int] = {}
@@ -145,7 +145,7 @@ def intervened(
     ablated: Matrix = {}
     with cli.progress_bar("intervene", len(run.config.models) * (2 * len(directions) + 1)) as advance:
         for model in run.config.models:
-            chat_model = run.load(model)
+            chat_model = run.models.load(model)
 
             def margins() -> dict[str, float]:
                 values = pair_margins(chat_model, pairs, run.config.system_prompt)  # noqa: B023 (called in this turn)

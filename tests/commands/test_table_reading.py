@@ -14,6 +14,7 @@ import cli
 from direction import fit
 from direction.texts import judged_texts, read_texts
 from emis_interp.config.run_config import load_config
+from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards
@@ -25,7 +26,6 @@ from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
 from evaluation import agree, summarize
-from stages.run import Run
 from table_flags import reading_of
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
@@ -586,12 +586,12 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
             "direction.contrast_table.runs=tuned",
         ],
     )
-    pairs = Run(config, tmp_path / "run").pairs
+    pairs = contrast_pairs(config)
     assert {
         (pair.aligned.split()[2:], pair.misaligned.split()[2:]) == (["tuned", "5"], ["tuned", "95"]) for pair in pairs
     } == {True}
     with pytest.raises(DataError, match=r"`question`.*--columns question=prompt .*direction.contrast_table"):
-        _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
+        contrast_pairs(load_config("laptop", [f"direction.contrast={path}"]))
 
 
 @pytest.mark.parametrize("script", ["capture", "fit_judge"])
