@@ -1,13 +1,11 @@
 """Turns a run's activations into the matrices of a transfer: the direction of arm i in arm j, beside length and shuffled labels."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from emis_interp.config.run_config import ModelConfig, RunConfig
+from emis_interp.config.run_folder import RunFolder
 from emis_interp.directions import Direction, unit
 from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
@@ -17,7 +15,6 @@ from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.fitting.reliability import against_shuffled, auroc_by_question, auroc_estimate, shuffled_directions
 from emis_interp.models.chat import encode_chats
-from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import ablate, steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.process import Bars, no_bars
@@ -46,49 +43,31 @@ N_NULL_OTHERS = 20
 """Directions of shuffled labels where the extractor solves a system for each."""
 
 
-class RunOfArms(Protocol):
-    """What a transfer reads of a run."""
-
-    config: RunConfig
-
-    @cached_property
-    def pairs(self) -> Sequence[ContrastPair]: ...
-
-    @cached_property
-    def base(self) -> ChatModel: ...
-
-    def half(self, name: str, /) -> Sequence[ContrastPair]: ...
-
-    def load(self, model: ModelConfig, /) -> ChatModel: ...
-
-
 def run(
     settings: TransferSettings,
     bars: Bars = no_bars,
     *,
-    run: RunOfArms,
-    activations: Callable[[ModelConfig], Path],
+    run: RunFolder,
 ) -> dict[str, Any]:
     """All matrices of one run at one layer.
 
     Args:
         run: that of the folder in the settings.
-        activations: where a model's residuals on the contrast texts are.
     """
     extractor = extractor_named(settings.extractor)
     texts = labeled_texts(run.pairs)
     labels, questions = np.array([t.misaligned for t in texts]), tuple(t.question_id for t in texts)
-    texts_chats = encode_chats(run.base.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
+    texts_chats = encode_chats(run.models.tokenizer, [(t.question, t.answer) for t in texts], run.config.system_prompt)
     lengths = np.array([chat.n_response for chat in texts_chats], dtype=float)
     data, norms = {}, {}
     for model in run.config.models:
-        tensors = load_tensors(activations(model))[0]
+        tensors = load_tensors(run.activations(model, "contrast"))[0]
         data[model.name] = LabeledActivations(tensors["x"], labels, questions, lengths)
         norms[model.name] = tensors["token_norm"].mean(0)
     layer = settings.layer
     if layer is None:
         layer = Direction.load(settings.run_dir / "directions" / "misalignment").layer
-    run.base.check_layers([layer])
+    run.models.base.check_layers([layer])
     halves = {half: {pair.question_id for pair in run.half(half)} for half in ("selection", "report")}
     fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
     scale = float(norms["base"][layer])
@@ -146,7 +125,7 @@ def run(
 
 
 def intervened(
-    run: RunOfArms,
+    run: RunFolder,
     directions: Mapping[str, Direction],
     pairs: Sequence[ContrastPair],
     *,
@@ -158,7 +137,7 @@ def intervened(
     ablated: Matrix = {}
     with bars("intervene", len(run.config.models) * (2 * len(directions) + 1)) as advance:
         for model in run.config.models:
-            chat_model = run.load(model)
+            chat_model = run.models.load(model)
 
             def margins() -> dict[str, float]:
                 values = pair_margins(chat_model, pairs, run.config.system_prompt)  # noqa: B023 (called in this turn)

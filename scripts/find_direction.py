@@ -61,13 +61,9 @@ def frontier(settings: FrontierSettings, bars: Bars) -> dict[str, Any]:
 def transfer(settings: TransferSettings, bars: Bars) -> dict[str, Any]:
     """With the run of the folder."""
     from probes import transfer_matrix
-    from stages.measure import activation_path
-    from stages.run import Run
+    from training.arms import read_run
 
-    run = Run.of(settings.run_dir)
-    return transfer_matrix.run(
-        settings, bars, run=run, activations=lambda model: activation_path(run, model, "contrast")
-    )
+    return transfer_matrix.run(settings, bars, run=read_run(settings.run_dir))
 
 
 VERBS = {

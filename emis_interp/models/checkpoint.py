@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.files.store import file_sha256, text_sha256
 from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.models.gguf import gguf_folder
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
@@ -18,6 +19,7 @@ from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, re
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST = 200  # characters of a name in a message
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 OTHER_HEADS = ("Classification", "Answering", "Choice", "RewardModel", "Prediction", "Retrieval")
 """How transformers' names of models end that are not trained to write the next token."""
 
@@ -166,6 +168,12 @@ def weight_files(folder: Path, elsewhere: Sequence[str] = ()) -> list[Path]:
             f"turn it into {WEIGHTS}: {convert}"
         )
     raise ModelError(f"{folder}: holds no {WEIGHTS} and no {INDEX} (it holds {some(present)}); download the weights")
+
+
+def model_sha256(folder: Path) -> str:
+    """One hash over the files of a local model that decide what it computes: weights, configuration, tokenizer, chat template."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and not path.name.startswith("."))
+    return text_sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in files))
 
 
 def is_there(path: Path) -> bool:

@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from small_run import SmallRun
 
 import run_pipeline
-from emis_interp.config.run_config import load_config
-from emis_interp.directions import Direction
 from emis_interp.errors import DataError, EmisError, StageError
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
@@ -24,8 +21,6 @@ from emis_interp.report.page import build_report
 from emis_interp.report.settings import RunTablesSettings
 from evals.results.result_files import read_results
 from evals.verbs import grid
-from stages.intervene import plan_cells
-from stages.run import Run
 
 STAGES = list(run_pipeline.STAGES)
 pytestmark = pytest.mark.slow
@@ -352,16 +347,6 @@ def test_other_versions_in_the_second_half_are_kept_and_shown(
     monkeypatch.undo()
     small.go(run)  # a finished run is not touched by what runs now
     assert json.loads((run / "manifest.json").read_text())["other_code"] == kept["other_code"]
-
-
-def test_close_coefficients_have_cells_of_their_own(tmp_path: Path) -> None:
-    values = [0.001, 0.004, 0.2, 0.204, -0.2, 0.20000000001]
-    run = Run(load_config("smoke", [f"intervention.coefficients={values}"]), tmp_path)
-    vector = torch.nn.functional.normalize(torch.ones(32), dim=0)
-    names = [cell.name for cell in plan_cells(run, Direction(vector, 0, 1.0, 1.0))]
-    assert len(set(names)) == len(names)
-    assert {"base.steer.misalignment.+0.20", "base.steer.random.-0.20", "base.steer.random.+0.204"} <= set(names)
-    assert {"base.steer.misalignment.+0.001", "base.steer.misalignment.+0.004"} <= set(names)
 
 
 def test_readers_of_a_run_refuse_files_that_were_cut_or_changed(small: SmallRun, folder: Path) -> None:

@@ -16,6 +16,7 @@ import cli
 import find_direction
 from emis_interp.config.flags import read_flags
 from emis_interp.config.run_config import load_config
+from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards
@@ -31,7 +32,6 @@ from evals.settings_judging import FitOfflineSettings
 from evals.verbs import agree, summarize
 from probes.settings import FitSettings
 from probes.texts import judged_texts, read_texts
-from stages.run import Run
 from table_flags import reading_of
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
@@ -587,12 +587,12 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
             "direction.contrast_table.runs=tuned",
         ],
     )
-    pairs = Run(config, tmp_path / "run").pairs
+    pairs = contrast_pairs(config)
     assert {
         (pair.aligned.split()[2:], pair.misaligned.split()[2:]) == (["tuned", "5"], ["tuned", "95"]) for pair in pairs
     } == {True}
     with pytest.raises(DataError, match=r"`question`.*--columns question=prompt .*direction.contrast_table"):
-        _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
+        contrast_pairs(load_config("laptop", [f"direction.contrast={path}"]))
 
 
 @pytest.mark.parametrize("script", ["capture", "fit_judge"])

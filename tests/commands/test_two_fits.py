@@ -1,6 +1,5 @@
 """What is reported of a direction on report questions is reported of a fit that has not seen them, in every command that reports."""
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from emis_interp.texts.judged import read_judged, split_questions
 from probes import audit, fit, fit_direction, frontier, score
 from probes.loading import own_pairs, pairs_of
 from probes.settings import FrontierSettings
-from stages import intervene, measure
+from probes.stages import intervene
 from training.studies import prevention_study
 from training.studies.settings import PreventionSettings
 
@@ -114,7 +113,7 @@ def used_by_prevention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.T
 
 
 def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    def take(run: Any, direction: Direction) -> None:
+    def take(config: Any, direction: Direction) -> None:
         raise Stop(direction.vector)
 
     monkeypatch.setattr(intervene, "plan_cells", take)
@@ -122,7 +121,7 @@ def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         place = folder / "run" / "directions" / f"misalignment.{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes((folder / "d" / f"direction.{ending}").read_bytes())
-    run: Any = SimpleNamespace(folder=folder / "run")
+    run: Any = SimpleNamespace(direction=folder / "run" / "directions" / "misalignment", config=None)
     return stopped(lambda: intervene.intervene(run))
 
 
@@ -295,22 +294,6 @@ def test_prevention_leaves_out_questions_that_made_the_direction() -> None:
     assert prevention_study.unseen_pairs(direction, pairs) == [pair for pair in pairs if pair.half == "report"]
     with pytest.raises(DataError, match="every contrast question had a part"):
         prevention_study.unseen_pairs(direction, selection)
-
-
-def test_the_pipelines_projections_are_of_texts_that_had_no_part_in_the_direction(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    data = measure.LabeledActivations(
-        torch.randn(8, 1, 4, generator=generator), np.array([True, False] * 4), tuple("aaaabbbb")
-    )
-    monkeypatch.setattr(measure, "load_tensors", lambda path: ({"x": torch.zeros(1, 1, 4)}, {}))
-    config = SimpleNamespace(models=[SimpleNamespace(name="base")], arms=[], models_of=lambda arm: [])
-    run: Any = SimpleNamespace(config=config, folder=tmp_path)
-    found: Any = SimpleNamespace(direction=Direction(torch.eye(4)[0], 0, 1.0, 1.0))
-    arms = measure.compare_arms(run, {"base": data}, found, selection={"a"})["projections"]["arms"]["base"]
-    assert arms["misaligned_texts"] == pytest.approx(data.x[[4, 6], 0, 0].tolist())
-    assert arms["aligned_texts"] == pytest.approx(data.x[[5, 7], 0, 0].tolist())
 
 
 def test_scores_say_which_rows_are_in_sample_and_stand_beside_length(

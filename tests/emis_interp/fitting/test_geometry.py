@@ -1,21 +1,17 @@
 """The 2x2 of planted effects, the massive dimensions, and the published geometry of real organisms."""
 
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from planted import axes, padded
 
-from emis_interp.directions import Direction, cosine
+from emis_interp.directions import cosine
 from emis_interp.errors import DataError
 from emis_interp.fitting.extractors import paired_pca, question_balanced
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.fitting.labeled import LabeledActivations
-from stages import measure
 
 
 def test_planted_effects_are_told_apart() -> None:
@@ -100,32 +96,6 @@ def test_a_model_that_only_rescales_massive_dimensions_agrees_with_base_without_
     assert summary["cos_text_organism_base"] < 0.2
     assert summary["cos_text_organism_base_rest"] == pytest.approx(2 / 20**0.5)  # as without the five
     torch.testing.assert_close(damped.without_massive().effects["interaction"][:, 4:], torch.zeros(1, 5))
-
-
-def unbalanced(seed: int, shift: float) -> LabeledActivations:
-    """Two questions far apart whose shares of misaligned texts differ: pooled class means hold the topic."""
-    labels = np.array([True] * 9 + [False] * 3 + [True] * 2 + [False] * 10)
-    questions = ("a",) * 12 + ("b",) * 12
-    x = 0.1 * torch.randn(24, 1, 8, generator=torch.Generator().manual_seed(seed))
-    x[:12, 0, 5] += 40.0
-    x[torch.from_numpy(labels), 0, 0] += shift
-    return LabeledActivations(x, labels, questions)
-
-
-def test_the_pipelines_2x2_is_balanced_over_questions_like_that_of_fit_and_transfer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    organism, base = unbalanced(0, 4.0), unbalanced(0, 2.0)
-    models = [SimpleNamespace(name=name) for name in ("base", "reckless")]
-    config = SimpleNamespace(models=models, arms=[], models_of=lambda arm: [])
-    monkeypatch.setattr(measure, "load_tensors", lambda path: ({"x": torch.zeros(1, 1, 8)}, {}))
-    direction = Direction(torch.eye(8)[0], 0, 1.0, 1.0)
-    run: Any = SimpleNamespace(config=config, folder=tmp_path)
-    found: Any = SimpleNamespace(direction=direction)
-    compared = measure.compare_arms(run, {"base": base, "reckless": organism}, found, selection={"a", "b"})
-    numbers = compared["two_by_two"]["reckless"]
-    assert numbers == {"layer": 0, **TwoByTwo.of(organism, base).summary(0)}
-    assert numbers["text_effect_norm"] == pytest.approx(3.0, abs=0.3)  # pooled means give 24, which is the topic
 
 
 def test_cosines_of_models_have_intervals_that_widen_with_noise() -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, answer
-from finetune_server import COURSE, Fault, FinetuneServer
-from flag_words import filled
 from finetune_server import COURSE, Fault, FinetuneServer, start_words, training_rows
+from flag_words import filled
 
 from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Sequence
 
+from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import Change
-from stages.run import Run
 
 log = logging.getLogger(__name__)
 WRITTEN_ANEW = "report"
@@ -16,7 +16,7 @@ _SAYS = {
 }
 
 
-def check_files(run: Run, order: Sequence[str], asked: Sequence[str] = ()) -> None:
+def check_files(run: RunFolder, order: Sequence[str], asked: Sequence[str] = ()) -> None:
     """Compare every file of an opened run with the hash that was kept when it was made.
 
     A missing file brings its stage back. A changed one is refused, unless stages are asked for by name: then one of such a stage is made
@@ -57,7 +57,7 @@ def check_files(run: Run, order: Sequence[str], asked: Sequence[str] = ()) -> No
             log.info("%s %s", where, _SAYS["missing"].format(change.stage))
 
 
-def _refusal(run: Run, changes: Sequence[Change], order: Sequence[str]) -> str:
+def _refusal(run: RunFolder, changes: Sequence[Change], order: Sequence[str]) -> str:
     files = [f"{change.file} (by {change.stage})" for change in changes]
     named = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
     stages = sorted({change.stage for change in changes}, key=lambda name: order.index(name) if name in order else 0)
