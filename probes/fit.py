@@ -7,6 +7,7 @@ from emis_interp.directions import STEM
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.store import file_sha256
 from emis_interp.fitting.extractors import extractor_named
+from emis_interp.fitting.fitted import Fit, fit_texts
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
@@ -14,7 +15,6 @@ from emis_interp.texts.contrast import paired_texts
 from probes.against_base import organism_card, read_by_base
 from probes.causal_selection import CausalRule
 from probes.dose import dose_response
-from probes.fit_direction import FittedDirection, fit_direction
 from probes.fit_page import token_map, write_fit_page
 from probes.judged_transfer import transfer_to, transfer_words
 from probes.settings import COEFFICIENTS, FitSettings
@@ -54,7 +54,7 @@ def run(settings: FitSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "adapter": str(settings.adapter) if settings.adapter is not None else None,
         "texts": source,
     }
-    found = fit_direction(
+    found = fit_texts(
         chat_model,
         texts,
         selection,
@@ -102,9 +102,7 @@ def run(settings: FitSettings, bars: Bars = no_bars) -> dict[str, Any]:
     return {**summary(found), **moved, "direction": str(settings.out / f"{STEM}.safetensors"), "page": str(page)}
 
 
-def transferred(
-    settings: FitSettings, path: Path, chat_model: ChatModel, *, found: FittedDirection, bars: Bars
-) -> dict[str, Any]:
+def transferred(settings: FitSettings, path: Path, chat_model: ChatModel, *, found: Fit, bars: Bars) -> dict[str, Any]:
     """`transfer_to` for a judged file.
 
     Raises:
@@ -126,7 +124,7 @@ def transferred(
     )
 
 
-def summary(found: FittedDirection) -> dict[str, Any]:
+def summary(found: Fit) -> dict[str, Any]:
     """What is told of a fit: the figures of its card."""
     card, layer = found.direction.card, found.layer
     report, reliability = card["report"], card["reliability"]

@@ -8,6 +8,7 @@ from emis_interp.directions import Direction, direction_file
 from emis_interp.errors import DataError
 from emis_interp.files.store import file_sha256, read_records
 from emis_interp.files.tensors import load_tensors
+from emis_interp.fitting.fitted import PAIRS_FILE
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.rendering import both
@@ -17,11 +18,6 @@ from emis_interp.texts.contrast import at_most, load_contrast
 from probes.settings import DirectionSettings, PairSettings
 
 log = logging.getLogger(__name__)
-
-PAIRS_FILE = "pairs.jsonl"
-"""Pairs of the texts that a direction was fitted on, both halves, beside the direction."""
-CONTROLS_FILE = "controls.safetensors"
-LAYERS_FILE = "all_layers.safetensors"
 
 
 def beside(path: Path, name: str) -> Path:

@@ -1,29 +1,21 @@
 """Turns pairs of answers, or a judged table, and a model into a direction with its reliability: what a notebook calls first.
 
-`probes.fit` does more (a layer chosen by what steering does, pages, transfer) on the same parts.
+The command `find_direction.py fit` (`probes.fit`) does the same, and more: a layer chosen by what steering does, pages, transfer.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from emis_interp.directions import Direction, FittedOn, unit
+from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.tables import is_table
-from emis_interp.fitting.extractors import extractor_named
-from emis_interp.fitting.labeled import LabeledActivations
-from emis_interp.fitting.reliability_card import reliability_card
-from emis_interp.fitting.selection import find_direction
-from emis_interp.models.chat import encode_chats
+from emis_interp.fitting.fitted import Fit, fit_texts
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.chat_template import template_of
-from emis_interp.passes.capture import Progress, capture_with_norms
 from emis_interp.passes.model import Model
-from emis_interp.passes.positions import POSITIONS
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.texts.contrast import labeled_texts, load_contrast
 from emis_interp.texts.judged import balanced_texts, read_judged, split_questions
@@ -32,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CALL = 'ei.fit_direction("pairs.jsonl" or "judged.csv", model), or a list of ("question", "aligned", "misaligned")'
-N_DRAWS = 100
-"""Of split halves, bootstrap and label permutations."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,19 +31,18 @@ class FittedDirection(Direction):
     """A direction fitted on all questions, to be used on other texts; printing it gives its card in five lines.
 
     Attributes:
-        selection_fit: the same direction fitted on the selection questions alone, which the report figures are of.
-        numbers: AUROC, controls and norms of every layer, as in `analysis/direction.json`.
+        found: all that fitting found: the same direction fitted on the selection questions alone (`found.reported`, which the report
+            figures are of), the curves over layers (`found.numbers`), controls, the activations.
     """
 
-    selection_fit: Direction | None = None
-    numbers: dict[str, Any] | None = None
+    found: Fit | None = None
 
     def save(self, path: Path | str, selection: Direction | None = None) -> None:
-        """Write both fits; `Direction.load(path)` gives back this one, `load(path, fit="selection")` the other."""
-        plain = Direction(
-            self.vector, self.layer, self.raw_norm, self.residual_norm, self.position, self.card, self.fitted_on
-        )
-        plain.save(Path(path), selection or self.selection_fit)
+        """Write a folder as `find_direction.py fit` does: both fits, controls, pairs, all layers. Every verb takes it by name."""
+        if self.found is None or selection is not None:
+            super().save(Path(path), selection)
+        else:
+            self.found.save(Path(path))
 
 
 def fit_direction(
@@ -67,7 +56,7 @@ def fit_direction(
     max_tokens: int = 512,
     max_batch_tokens: int = 2048,
     seed: int = 0,
-    progress: Progress | None = None,
+    bars: Bars = no_bars,
 ) -> FittedDirection:
     """Fit the direction from aligned to misaligned answers. The layer is chosen on one half of the questions, and reported on the other.
 
@@ -80,7 +69,6 @@ def fit_direction(
         layer_range: fractions of depth within which the layer is chosen.
         max_per_class: of a judged table, texts of each question and class.
         max_tokens: longer conversations are cut.
-        progress: called with the number of texts just read.
 
     Raises:
         DataError: texts of another shape, or fewer than two questions with both classes in either half.
@@ -88,61 +76,23 @@ def fit_direction(
     chat_model, system = (model.chat_model, model.system) if isinstance(model, Model) else (model, None)
     if not isinstance(chat_model, ChatModel):
         raise ModelError(f"fit_direction takes a model from ei.load, found {type(model).__name__}: {CALL}")
-    if position not in POSITIONS:
-        raise DataError(f"unknown position `{position}`; known: {', '.join(POSITIONS)}")
     labeled, selection, source = labeled_from(texts, max_per_class, seed)
-    chats = encode_chats(
-        chat_model.tokenizer, [(text.question, text.answer) for text in labeled], system, max_tokens=max_tokens
-    )
-    x, norms = capture_with_norms(
-        chat_model, chats, position=position, max_batch_tokens=max_batch_tokens, progress=progress
-    )
-    data = LabeledActivations(
-        x,
-        np.array([text.misaligned for text in labeled]),
-        tuple(text.question_id for text in labeled),
-        np.array([chat.n_response for chat in chats], dtype=float),
-    )
-    own = extractor_named(extractor)
-    found = find_direction(
-        data.only(selection),
-        data.only(set(data.questions) - selection),
-        norms.mean(0),
-        layer_range=layer_range,
-        n_permutations=N_DRAWS,
-        seed=seed,
+    adapter = None if chat_model.adapter is None else str(chat_model.adapter)
+    found = fit_texts(
+        chat_model,
+        labeled,
+        selection,
+        extractor=extractor,
         position=position,
-        extractor=own,
+        layer_range=layer_range,
+        system=system,
+        max_tokens=max_tokens,
+        max_batch_tokens=max_batch_tokens,
+        seed=seed,
+        origin={"model": chat_model.name, "adapter": adapter, "texts": source},
+        bars=bars,
     )
-    layer = found.direction.layer
-    raw = own(data.at([layer]))[0]
-    half = [text for text in labeled if text.question_id in selection]
-    card = {
-        "model": chat_model.name,
-        "adapter": None if chat_model.adapter is None else str(chat_model.adapter),
-        "dtype": chat_model.dtype,
-        "rendering": template_of(chat_model.tokenizer).card,
-        "system_prompt": system,
-        "n_layers": chat_model.n_layers,
-        "texts": source,
-        "n_misaligned": int(data.misaligned.sum()),
-        "n_aligned": int((~data.misaligned).sum()),
-        "n_questions": len(set(data.questions)),
-        "extractor": extractor,
-        "reliability": reliability_card(data, layer, extractor=own, n_draws=N_DRAWS, seed=seed),
-        **found.direction.card,
-    }
-    return FittedDirection(
-        unit(raw),
-        layer,
-        float(raw.norm()),
-        found.direction.residual_norm,
-        position,
-        card,
-        FittedOn.of(labeled),
-        selection_fit=replace(found.direction, fitted_on=FittedOn.of(half)),
-        numbers=found.numbers,
-    )
+    return FittedDirection(**{one.name: getattr(found.direction, one.name) for one in fields(Direction)}, found=found)
 
 
 def labeled_from(texts: Any, max_per_class: int, seed: int) -> tuple[list[LabeledText], set[str], dict[str, Any]]:

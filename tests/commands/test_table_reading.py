@@ -1,6 +1,5 @@
 """Other people's names, scales, directions and arms: used when they are said, refused or said aloud when they are not."""
 
-import importlib
 import json
 import math
 from dataclasses import replace
@@ -14,6 +13,7 @@ from flag_words import filled
 
 import cli
 import find_direction
+from emis_interp.config.capture_settings import CaptureSettings
 from emis_interp.config.flags import read_flags
 from emis_interp.config.run_config import load_config
 from emis_interp.config.run_texts import contrast_pairs
@@ -32,7 +32,6 @@ from evals.settings_judging import FitOfflineSettings
 from evals.verbs import agree, summarize
 from probes.settings import FitSettings
 from probes.texts import judged_texts, read_texts
-from table_flags import reading_of
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
 
@@ -603,7 +602,7 @@ def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> Non
         *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
     ]
     if script == "capture":
-        reading = reading_of(importlib.import_module(script).parser().parse_args(words))
+        reading = filled(CaptureSettings, *words).reading()
     else:
         reading = filled(FitOfflineSettings, *words).reading()
     frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading)

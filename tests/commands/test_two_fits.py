@@ -19,6 +19,7 @@ from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_json, write_text
 from emis_interp.files.tensors import load_tensors
+from emis_interp.fitting import fitted as fitting
 from emis_interp.fitting.reliability import auroc_by_question
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
@@ -27,7 +28,7 @@ from emis_interp.records import LabeledText
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
-from probes import audit, fit, fit_direction, frontier, score
+from probes import audit, fit, frontier, score
 from probes.loading import own_pairs, pairs_of
 from probes.settings import FrontierSettings
 from probes.stages import intervene
@@ -192,7 +193,7 @@ def test_controls_of_an_audit_are_fitted_on_the_questions_of_the_fit_that_it_abl
     def take(data: Any, raw: torch.Tensor, *rest: Any, **given: Any) -> None:
         raise Stop((set(data.questions), raw))
 
-    monkeypatch.setattr(fit_direction, "control_directions", take)
+    monkeypatch.setattr(fitting, "control_directions", take)
     words = ("--judged", fitted[0] / "judged.csv", *TINY, "--coefficients", "--system-prompt", "Be brief.")
     questions, raw = stopped(lambda: fit.run(parsed("fit", *words, "--out", tmp_path / "d")))
     selection = Direction.load(fitted[0] / "d" / "direction", fit="selection")

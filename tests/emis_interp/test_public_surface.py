@@ -81,10 +81,15 @@ def test_a_projection_is_along_the_direction_at_its_layer(model: Model, fitted: 
 def test_the_card_prints_in_five_lines_and_both_fits_are_saved(fitted: ei.FittedDirection, tmp_path: Path) -> None:
     assert len(repr(fitted).splitlines()) == 5
     assert "8 misaligned texts, 8 aligned, 8 questions" in repr(fitted)
-    fitted.save(tmp_path / "mine" / "direction")
-    again = ei.Direction.load(tmp_path / "mine" / "direction")
-    torch.testing.assert_close(again.vector, fitted.vector)
-    half = ei.Direction.load(tmp_path / "mine" / "direction", fit="selection")
+    fitted.save(tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} >= {
+        "direction.safetensors",
+        "pairs.jsonl",
+        "layers.json",
+    }
+    for name in ("mine", "mine/direction", "mine/direction.safetensors", "mine/direction.json"):
+        torch.testing.assert_close(ei.Direction.load(tmp_path / name).vector, fitted.vector)
+    half = ei.Direction.load(tmp_path / "mine", fit="selection")
     assert half.fitted_on is not None and len(half.fitted_on.questions) == 4
     seen = set(half.fitted_on.questions)
     half.check_unseen(question for question, *_ in PAIRS if question not in seen)

@@ -9,10 +9,10 @@ import torch
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
+from emis_interp.fitting.fitted import Fit, fit_texts
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import LabeledText
 from probes import audit, export, frontier, score
-from probes.fit_direction import FittedDirection, fit_direction
 from probes.loading import CONTROLS_FILE, LAYERS_FILE, beside, own_pairs, tensors_beside
 from probes.settings import AuditSettings, ExportSettings, FrontierSettings, ScoreSettings
 
@@ -35,18 +35,18 @@ def texts() -> list[LabeledText]:
 
 
 @pytest.fixture(scope="module")
-def found(tiny: ChatModel) -> FittedDirection:
-    return fit_direction(tiny, texts(), {"a", "b"}, layer_range=(1, 1), origin={"model": "tiny", "texts": "planted"})
+def found(tiny: ChatModel) -> Fit:
+    return fit_texts(tiny, texts(), {"a", "b"}, layer_range=(1, 1), origin={"model": "tiny", "texts": "planted"})
 
 
 @pytest.fixture(scope="module")
-def folder(found: FittedDirection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(found: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("directions") / "of-qwen2.5"
     found.save(path)
     return path
 
 
-def test_a_fit_in_python_says_what_a_direction_is_worth(found: FittedDirection, folder: Path, tiny: ChatModel) -> None:
+def test_a_fit_in_python_says_what_a_direction_is_worth(found: Fit, folder: Path, tiny: ChatModel) -> None:
     whole, reported = Direction.load(folder), Direction.load(folder, fit="selection")
     assert torch.equal(whole.vector, found.direction.vector) and torch.equal(reported.vector, found.reported.vector)
     assert reported.fitted_on is not None and set(reported.fitted_on.questions) == {"a", "b"}

@@ -27,8 +27,11 @@ from emis_interp.passes.capture import capture_residuals, capture_with_norms
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
 from emis_interp.texts.contrast import paired_texts
-from probes.loading import CONTROLS_FILE, LAYERS_FILE, PAIRS_FILE
 
+PAIRS_FILE = "pairs.jsonl"
+"""Pairs of the texts that a direction was fitted on, both halves, beside the direction."""
+CONTROLS_FILE = "controls.safetensors"
+LAYERS_FILE = "all_layers.safetensors"
 N_CONTROLS = 20
 N_NULL = 100
 """Directions of shuffled labels that an AUROC stands beside; N_CONTROLS for extractors that solve a system for each."""
@@ -48,8 +51,8 @@ AUROC_RULE = (
 
 
 @dataclass(frozen=True)
-class FittedDirection:
-    """A direction of labelled texts, and what it was found by.
+class Fit:
+    """What fitting found: a direction of labelled texts, and all that it was found by.
 
     Attributes:
         direction: fitted on all questions, to be used on other texts; its card says how far it can be trusted.
@@ -90,7 +93,7 @@ class FittedDirection:
         """Places of the texts of report questions."""
         return [i for i, text in enumerate(self.texts) if text.question_id not in self.selection]
 
-    def with_card(self, **entries: Any) -> "FittedDirection":
+    def with_card(self, **entries: Any) -> "Fit":
         """The same with more on its card."""
         return replace(self, direction=replace(self.direction, card={**self.direction.card, **entries}))
 
@@ -136,7 +139,7 @@ class FittedDirection:
         write_json(folder / "layers.json", self.numbers)
 
 
-def fit_direction(
+def fit_texts(
     chat_model: ChatModel,
     texts: Sequence[LabeledText],
     selection: Collection[str],
@@ -151,7 +154,7 @@ def fit_direction(
     seed: int = 0,
     origin: Mapping[str, Any] | None = None,
     bars: Bars = no_bars,
-) -> FittedDirection:
+) -> Fit:
     """Read the texts, choose a layer on the selection questions, fit there, and say on a card how far the result can be trusted.
 
     Args:
@@ -224,7 +227,7 @@ def fit_direction(
         "extractor_cosines": {f"{a}|{b}": list(values) for (a, b), values in cosines.items()},
     }
     mine = torch.from_numpy(np.isin(np.asarray(questions), list(selection)))
-    return FittedDirection(
+    return Fit(
         direction=replace(
             found.direction,
             vector=unit(raw[layer]),
