@@ -56,8 +56,13 @@ def without_remark(line: str) -> str:
 
 
 def docstrings() -> Iterator[tuple[Path, str]]:
+    """Of scripts, and of the settings of their verbs."""
     for path in sorted((ROOT / "scripts").rglob("*.py")):
         yield path, ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*settings.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                yield path, ast.get_docstring(node) or ""
 
 
 def commands() -> dict[str, list[str]]:

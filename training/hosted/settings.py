@@ -11,14 +11,14 @@ from training.hosted.openai_data import MAX_ROW_TOKENS
 class RequestSettings:
     """How long the server is waited for."""
 
-    timeout: float = flag("seconds for one request, the upload included", 600.0)
+    timeout: float = flag("seconds for one request, the upload included", default=600.0)
 
 
 @settings
 class PollSettings(RequestSettings):
     """How often it is asked how the job stands."""
 
-    poll_seconds: float = flag("longest wait between two looks; the first ones are shorter", 60.0)
+    poll_seconds: float = flag("longest wait between two looks; the first ones are shorter", default=60.0)
 
 
 @settings
@@ -31,13 +31,13 @@ class JobEstimateSettings:
     """
 
     data: str = flag(f"a shipped data set ({', '.join(SHIPPED)}), or a file of rows (docs/data.md)", positional=True)
-    model: str = flag("model to finetune, as the server calls it", "gpt-4o-2024-08-06")
-    n_rows: int | None = flag("draw so many rows; by default all", None)
-    seed: int = flag("of the draw and of the job", 0)
-    epochs: int = flag("times that every row is trained on", 1)
-    price: float | None = flag("USD per million training tokens; without it the cost is unknown", None)
-    budget: float | None = flag("refuse to start above so many USD", None)
-    max_row_tokens: int = flag("longest row that the model can be trained on", MAX_ROW_TOKENS)
+    model: str = flag("model to finetune, as the server calls it", default="gpt-4o-2024-08-06")
+    n_rows: int | None = flag("draw so many rows; by default all", default=None)
+    seed: int = flag("of the draw and of the job", default=0)
+    epochs: int = flag("times that every row is trained on", default=1)
+    price: float | None = flag("USD per million training tokens; without it the cost is unknown", default=None)
+    budget: float | None = flag("refuse to start above so many USD", default=None)
+    max_row_tokens: int = flag("longest row that the model can be trained on", default=MAX_ROW_TOKENS)
 
 
 @settings
@@ -51,13 +51,15 @@ class JobStartSettings(PollSettings, JobEstimateSettings):
     """
 
     out: Path = flag("folder of the job")
-    batch_size: int | None = flag("rows per step; by default the server chooses", None)
-    lr_multiplier: float | None = flag("of the server's learning rate; by default it chooses", None)
-    suffix: str | None = flag("goes into the name of the model, at most 64 characters", None)
-    yes: bool = flag("send it; this spends money", False)
-    no_wait: bool = flag("return when the job is created", False)
-    url: str | None = flag("where the server's API begins, e.g. http://localhost:8000/v1; by default OpenAI's", None)
-    key_variable: str = flag("environment variable that holds the key", "OPENAI_API_KEY")
+    batch_size: int | None = flag("rows per step; by default the server chooses", default=None)
+    lr_multiplier: float | None = flag("of the server's learning rate; by default it chooses", default=None)
+    suffix: str | None = flag("goes into the name of the model, at most 64 characters", default=None)
+    yes: bool = flag("send it; this spends money", default=False)
+    no_wait: bool = flag("return when the job is created", default=False)
+    url: str | None = flag(
+        "where the server's API begins, e.g. http://localhost:8000/v1; by default OpenAI's", default=None
+    )
+    key_variable: str = flag("environment variable that holds the key", default="OPENAI_API_KEY")
 
 
 @settings
@@ -65,7 +67,9 @@ class JobFolderSettings(RequestSettings):
     """The folder of a job that was started; URL and name of the key's variable are on its record."""
 
     folder: Path = flag("folder of the job, the --out of `start`", positional=True)
-    key_variable: str | None = flag("environment variable of the key; by default the job's", None, metavar="NAME")
+    key_variable: str | None = flag(
+        "environment variable of the key; by default the job's", default=None, metavar="NAME"
+    )
 
 
 @settings

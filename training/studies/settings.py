@@ -14,14 +14,14 @@ class StudySettings:
     """Model, data and training settings, all from a preset unless given."""
 
     out: Path = flag("folder of the study", metavar="DIR")
-    preset: str = flag(f"{', '.join(preset_names())}, or a YAML file", "laptop")
-    model: str | None = flag("model name: smollm2-135m-instruct, a folder, or a hub id", None)
-    data_dir: Path | None = flag("where published data files lie", None, metavar="DIR")
+    preset: str = flag(f"{', '.join(preset_names())}, or a YAML file", default="laptop")
+    model: str | None = flag("model name: smollm2-135m-instruct, a folder, or a hub id", default=None)
+    data_dir: Path | None = flag("where published data files lie", default=None, metavar="DIR")
     overrides: tuple[str, ...] = flag(
-        "override a field of the preset", (), names=("--set",), metavar="FIELD=VALUE", repeated=True
+        "override a field of the preset", default=(), names=("--set",), metavar="FIELD=VALUE", repeated=True
     )
-    n_pairs: int = flag(N_PAIRS, 4)
-    seed: int = flag("of rows, order and adapter", 0)
+    n_pairs: int = flag(N_PAIRS, default=4)
+    seed: int = flag("of rows, order and adapter", default=0)
 
     def config(self) -> RunConfig:
         """The preset with what is changed here; its arms play no part.
@@ -46,18 +46,18 @@ class DynamicsSettings(StudySettings):
     """  # noqa: E501 (its first line stands alone in the list of the verbs)
 
     recipe: str = flag("a shipped recipe (scripts/train.py --list) or a YAML file", positional=True)
-    n_pairs: int = flag(N_PAIRS, 1)
+    n_pairs: int = flag(N_PAIRS, default=1)
     recipe_overrides: tuple[str, ...] = flag(
-        "override the recipe", (), names=("--recipe-set",), metavar="FIELD=VALUE", repeated=True
+        "override the recipe", default=(), names=("--recipe-set",), metavar="FIELD=VALUE", repeated=True
     )
     n_probes: int | None = flag(
-        "measured steps, before and after training included (default: what --max-cost allows)", None
+        "measured steps, before and after training included (default: what --max-cost allows)", default=None
     )
-    max_cost: float = flag("share of the training time that watching may cost, about", 0.1)
-    n_task: int = flag("held-out task rows to read; 0 leaves the task out", 3)
-    layer: int | None = flag("decoder block to read (default: the direction's, else at 60 %% of depth)", None)
-    direction: Path | None = flag("a saved direction to project on, besides the organism's own final one", None)
-    n_samples: int = flag("judged answers per question at each step (costly)", 0)
+    max_cost: float = flag("share of the training time that watching may cost, about", default=0.1)
+    n_task: int = flag("held-out task rows to read; 0 leaves the task out", default=3)
+    layer: int | None = flag("decoder block to read (default: the direction's, else at 60 %% of depth)", default=None)
+    direction: Path | None = flag("a saved direction to project on, besides the organism's own final one", default=None)
+    n_samples: int = flag("judged answers per question at each step (costly)", default=0)
 
 
 @settings
@@ -74,23 +74,23 @@ class ForesightSettings(StudySettings):
 
     recipes: tuple[str, ...] = flag("shipped recipes (scripts/train.py --list) or YAML files", positional=True)
     direction: Path = flag(OF_BASE)
-    n_rows: int = flag("rows of each recipe that are trained on", 96)
-    n_scored: int = flag("of these, rows that are scored", 48)
+    n_rows: int = flag("rows of each recipe that are trained on", default=96)
+    n_scored: int = flag("of these, rows that are scored", default=48)
     max_new_tokens: int = flag(
-        "limit of the base model's own answers; the rows' answers are read up to the same token", 80
+        "limit of the base model's own answers; the rows' answers are read up to the same token", default=80
     )
-    drop: float = flag("share of rows to mark for dropping", 0.2)
-    n_draws: int = flag("of --try-drop: random sets of rows dropped instead", 5)
+    drop: float = flag("share of rows to mark for dropping", default=0.2)
+    n_draws: int = flag("of --try-drop: random sets of rows dropped instead", default=5)
     group: tuple[str, ...] = flag(
         "related training sets, besides those that share prompts or answers, which are found",
-        (),
+        default=(),
         metavar="RECIPE=GROUP",
         repeated=True,
     )
-    no_training: bool = flag("score the data alone", False, at_most_one_of="what")
+    no_training: bool = flag("score the data alone", default=False, at_most_one_of="what")
     try_drop: bool = flag(
         "train without the marked rows, and --n-draws times without as many others; scores every row",
-        False,
+        default=False,
         at_most_one_of="what",
     )
 
@@ -112,13 +112,15 @@ class PreventionSettings(StudySettings):
     benign control shows which part of the effect is style.
     """
 
-    recipe: str = flag("the organism (scripts/train.py --list)", "reckless")
-    control: str = flag("data set of the benign rows: of the control, mix and realign", "careful")
-    inoculation: str = flag("recipe whose system prompt inoculates", "inoculated-advice")
+    recipe: str = flag("the organism (scripts/train.py --list)", default="reckless")
+    control: str = flag("data set of the benign rows: of the control, mix and realign", default="careful")
+    inoculation: str = flag("recipe whose system prompt inoculates", default="inoculated-advice")
     direction: Path = flag(OF_BASE)
-    seeds: tuple[int, ...] = flag("organisms per remedy; figures are means over them", (0,))
-    n_rows: int = flag("rows that are trained on", 240)
-    n_held_out: int = flag("task rows that are kept to measure what was learned", 60)
-    n_realign: int = flag("benign rows of the re-alignment", 64)
-    coefficients: tuple[float, ...] = flag("of the steering remedies", (0.1, 0.2))
-    only: tuple[str, ...] | None = flag("some remedies alone, beside untreated and control", None, metavar="REMEDY")
+    seeds: tuple[int, ...] = flag("organisms per remedy; figures are means over them", default=(0,))
+    n_rows: int = flag("rows that are trained on", default=240)
+    n_held_out: int = flag("task rows that are kept to measure what was learned", default=60)
+    n_realign: int = flag("benign rows of the re-alignment", default=64)
+    coefficients: tuple[float, ...] = flag("of the steering remedies", default=(0.1, 0.2))
+    only: tuple[str, ...] | None = flag(
+        "some remedies alone, beside untreated and control", default=None, metavar="REMEDY"
+    )
