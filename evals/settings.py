@@ -21,15 +21,15 @@ from evals.names import (
 class ResultSettings(ScoreTableSettings, ArmSettings):
     """Which answers of a result file or run folder are read, and how."""
 
-    variant: str = flag("variant of the questions", "all", choices=(*VARIANTS, "all"))
-    runs: str = flag("only runs that match this pattern", "*")
+    variant: str = flag("variant of the questions", default="all", choices=(*VARIANTS, "all"))
+    runs: str = flag("only runs that match this pattern", default="*")
     scorer: str | None = flag(
         "Inspect log: whose scores, where several scorers give aligned and coherent "
         f"({BOTH_SCORERS}: two scorers of these names)",
-        None,
+        default=None,
         metavar="NAME",
     )
-    unfinished: bool = flag("Inspect log: also one that failed or was cancelled, as far as it got", False)
+    unfinished: bool = flag("Inspect log: also one that failed or was cancelled, as far as it got", default=False)
 
 
 @settings
@@ -48,18 +48,20 @@ class SummarizeSettings(ResultSettings):
 
     file: Path = flag("CSV, JSON lines or Parquet table, Inspect log, or run folder", positional=True)
     estimand: tuple[EstimandName, ...] = flag(
-        "only this one; may be repeated", (), repeated=True, choices=sorted(ESTIMAND_NAMES)
+        "only this one; may be repeated", default=(), repeated=True, choices=sorted(ESTIMAND_NAMES)
     )
-    sensitivity: bool = flag("also every preset, threshold and boundary side", False)
-    to: Path | None = flag("also write the answers to a .csv, .jsonl, .parquet or .eval file", None, metavar="OUT")
+    sensitivity: bool = flag("also every preset, threshold and boundary side", default=False)
+    to: Path | None = flag(
+        "also write the answers to a .csv, .jsonl, .parquet or .eval file", default=None, metavar="OUT"
+    )
     interval: IntervalMethod = flag(
-        "limits covers with few questions too; bootstrap is the percentile interval, too narrow then", "limits"
+        "limits covers with few questions too; bootstrap is the percentile interval, too narrow then", default="limits"
     )
     population: Population = flag(
-        "speak of all questions that might have been asked, or of this suite's alone (limits only)", "questions"
+        "speak of all questions that might have been asked, or of this suite's alone (limits only)", default="questions"
     )
-    n_bootstrap: int = flag("resamples of each bootstrap interval", 10_000)
-    seed: int = flag("of the resampling", 0)
+    n_bootstrap: int = flag("resamples of each bootstrap interval", default=10_000)
+    seed: int = flag("of the resampling", default=0)
 
 
 @settings
@@ -80,7 +82,7 @@ class AgreeSettings(ScoreTableSettings, ArmSettings):
     files: tuple[Path, ...] = flag("one or two scored tables", positional=True, metavar="FILE")
     columns: tuple[str, ...] = flag(
         f"two judges' columns in one file, each aligned,coherent[,label]; or {SCORE_NAMES}",
-        (),
+        default=(),
         metavar="OURS=THEIRS",
         group=GROUP,
     )
@@ -101,14 +103,14 @@ class PlanSettings:
 
     rate: float = flag("rate of one arm, in (0, 1)", positional=True)
     against: float = flag("rate of the other arm", positional=True)
-    n_questions: int = flag("questions, the same in both arms", 8)
+    n_questions: int = flag("questions, the same in both arms", default=8)
     population: Population = flag(
-        "speak of all questions that might have been asked, or of this suite's alone", "questions"
+        "speak of all questions that might have been asked, or of this suite's alone", default="questions"
     )
-    icc: float = flag("share of variance between questions", TYPICAL_ICC)
-    power: float = flag("share of studies that should succeed", 0.8)
-    n_studies: int = flag("simulated studies for each number of answers", 400)
-    seed: int = flag("of the simulation", 0)
+    icc: float = flag("share of variance between questions", default=TYPICAL_ICC)
+    power: float = flag("share of studies that should succeed", default=0.8)
+    n_studies: int = flag("simulated studies for each number of answers", default=400)
+    seed: int = flag("of the simulation", default=0)
 
 
 @settings
@@ -116,21 +118,23 @@ class ScorecardSettings(ResultSettings):
     """Sets a run beside published values of the same model, finetune, suite, variant and estimand, with a verdict per value."""
 
     run: Path = flag("run folder, or a result file (then --model, --finetune and --suite are needed)", positional=True)
-    reference: Path | None = flag("CSV of published values (default: the one in $EMIS_REFERENCE_DATA)", None)
-    model: str | None = flag("what was finetuned (default: from the run's manifest)", None)
-    finetune: str | None = flag("data set, or `none` (default: from the manifest, for each arm)", None)
-    suite: str | None = flag("question set, such as main8 (default: from the manifest)", None)
-    variant: str = flag("only questions of this variant", "all", choices=(*VARIANTS, "all"))
-    margin: float = flag("differences within it are equivalent (default: 5)", 100 * MARGIN, metavar="POINTS")
-    runs: str = flag("only runs or arms that match this pattern", "*")
+    reference: Path | None = flag("CSV of published values (default: the one in $EMIS_REFERENCE_DATA)", default=None)
+    model: str | None = flag("what was finetuned (default: from the run's manifest)", default=None)
+    finetune: str | None = flag("data set, or `none` (default: from the manifest, for each arm)", default=None)
+    suite: str | None = flag("question set, such as main8 (default: from the manifest)", default=None)
+    variant: str = flag("only questions of this variant", default="all", choices=(*VARIANTS, "all"))
+    margin: float = flag("differences within it are equivalent (default: 5)", default=100 * MARGIN, metavar="POINTS")
+    runs: str = flag("only runs or arms that match this pattern", default="*")
 
 
 @settings
 class CoverageSettings:
     """Simulates studies with question effects and counts how often each kind of 95 % interval covers the truth that was planted."""
 
-    n_studies: int = flag("studies of each design", 1000)
-    n_bootstrap: int = flag("resamples of each bootstrap interval", 500)
-    runs: Path | None = flag("result files of other groups: variance between their questions", None, metavar="FILE")
-    part: Literal["all", "rates", "scores", "seeds"] = flag("which designs", "all")
-    seed: int = flag("of the simulation", 0)
+    n_studies: int = flag("studies of each design", default=1000)
+    n_bootstrap: int = flag("resamples of each bootstrap interval", default=500)
+    runs: Path | None = flag(
+        "result files of other groups: variance between their questions", default=None, metavar="FILE"
+    )
+    part: Literal["all", "rates", "scores", "seeds"] = flag("which designs", default="all")
+    seed: int = flag("of the simulation", default=0)

@@ -33,7 +33,7 @@ def request_flag(whose: str, **how: Any) -> Any:
     return flag(
         f"{whose}: field of every request, KEY= leaves it out, A.B=VALUE goes into A; may be repeated "
         "(top_logprobs=5, max_completion_tokens=16, chat_template_kwargs.enable_thinking=false)",
-        (),
+        default=(),
         repeated=True,
         metavar="KEY=VALUE",
         **how,
@@ -44,25 +44,25 @@ def request_flag(whose: str, **how: Any) -> Any:
 class JudgeSettings:
     """Which judge; what is None, or empty, was not given."""
 
-    judge: Literal["offline", "openai", "text", "local"] = flag("which judge", "offline")
-    model: str | None = flag(f"local: name, folder or hub id of the chat model ({EMBEDDED_NAME})", None)
-    adapter: Path | None = flag("local: folder or hub id of a LoRA adapter on it", None)
-    dtype: str | None = flag(f"local: {DTYPE_HELP} (auto)", None, choices=(AUTO, *DTYPES))
-    device: str = flag("offline, local: device of the model", "auto")
+    judge: Literal["offline", "openai", "text", "local"] = flag("which judge", default="offline")
+    model: str | None = flag(f"local: name, folder or hub id of the chat model ({EMBEDDED_NAME})", default=None)
+    adapter: Path | None = flag("local: folder or hub id of a LoRA adapter on it", default=None)
+    dtype: str | None = flag(f"local: {DTYPE_HELP} (auto)", default=None, choices=(AUTO, *DTYPES))
+    device: str = flag("offline, local: device of the model", default="auto")
     url: str | None = flag(
-        "openai, text: URL of a server that speaks the API (OpenAI's own)", None, names=("--url", "--judge-url")
+        "openai, text: URL of a server that speaks the API (OpenAI's own)", default=None, names=("--url", "--judge-url")
     )
-    judge_model: str | None = flag(f"openai, text: name of the model there ({_DEFAULTS.model})", None)
+    judge_model: str | None = flag(f"openai, text: name of the model there ({_DEFAULTS.model})", default=None)
     request: tuple[str, ...] = request_flag("openai, text")
-    max_tokens: int | None = flag("openai, text: of a reply, its thought included (openai 1, text 16)", None)
-    timeout: float | None = flag(f"openai, text: seconds for a whole reply ({_DEFAULTS.timeout_s:g})", None)
-    n_parallel: int | None = flag(f"openai, text: requests at a time ({_DEFAULTS.n_parallel})", None)
+    max_tokens: int | None = flag("openai, text: of a reply, its thought included (openai 1, text 16)", default=None)
+    timeout: float | None = flag(f"openai, text: seconds for a whole reply ({_DEFAULTS.timeout_s:g})", default=None)
+    n_parallel: int | None = flag(f"openai, text: requests at a time ({_DEFAULTS.n_parallel})", default=None)
     key_variable: str | None = flag(
         f"openai, text: environment variable that holds the key ({_DEFAULTS.key_variable}; Azure: {AZURE_KEY} where it is set)",
-        None,
+        default=None,
     )
-    cache_path: Path | None = flag("openai, text: SQLite file that keeps judgements", None)
-    budget: str | None = flag("openai, text: stop there, e.g. `1000 calls` or `2e6 tokens`", None)
+    cache_path: Path | None = flag("openai, text: SQLite file that keeps judgements", default=None)
+    budget: str | None = flag("openai, text: stop there, e.g. `1000 calls` or `2e6 tokens`", default=None)
 
     @property
     def config(self) -> JudgeConfig:
@@ -105,7 +105,7 @@ class JudgeTableSettings(AnswerTableSettings, JudgeSettings):
 
     file: Path = flag("table of answers: .csv, .jsonl or .parquet", positional=True, metavar="FILE")
     out: Path = flag("where to write: .csv, .jsonl or .parquet")
-    questions: Path | None = flag("YAML file of questions with judge prompts (default: shipped)", None)
+    questions: Path | None = flag("YAML file of questions with judge prompts (default: shipped)", default=None)
 
 
 @settings
@@ -123,7 +123,7 @@ class InjectSettings(JudgeSettings):
     puts below 30 and which it puts at 30 or above under injection.
     """
 
-    out: Path | None = flag("JSONL file for the score of every single text", None)
+    out: Path | None = flag("JSONL file for the score of every single text", default=None)
 
 
 @settings
@@ -131,6 +131,6 @@ class FitOfflineSettings(ScoreTableSettings, ArmSettings):
     """Fits the offline judge to GPT-4o's scores and tests it on topics that it never saw."""
 
     answers: Path = flag("Parquet with question, answer, aligned, coherent, topic, variant, kind")
-    work_dir: Path = flag("where captured activations are kept", Path("runs/judge"))
-    out: Path = flag("the judge's file", Path(__file__).parent / "data" / "offline_judge.safetensors")
-    seed: int = flag("of the draw of answers", 0)
+    work_dir: Path = flag("where captured activations are kept", default=Path("runs/judge"))
+    out: Path = flag("the judge's file", default=Path(__file__).parent / "data" / "offline_judge.safetensors")
+    seed: int = flag("of the draw of answers", default=0)

@@ -25,15 +25,15 @@ class LabelJudgeSettings:
     """Who labels answers."""
 
     judge_model: str | None = flag(
-        "model of an OpenAI-compatible server, or with --judge-local a local chat model", None, group="judge"
+        "model of an OpenAI-compatible server, or with --judge-local a local chat model", default=None, group="judge"
     )
-    judge_url: str | None = flag("the server (default: OpenAI's)", None, group="judge")
-    judge_local: bool = flag("--judge-model is a folder, hub id or embedded model", False, group="judge")
-    judge_text: bool = flag("the server returns no log-probabilities: read its text", False, group="judge")
-    key_variable: str = flag("environment variable that holds the key", "OPENAI_API_KEY", group="judge")
+    judge_url: str | None = flag("the server (default: OpenAI's)", default=None, group="judge")
+    judge_local: bool = flag("--judge-model is a folder, hub id or embedded model", default=False, group="judge")
+    judge_text: bool = flag("the server returns no log-probabilities: read its text", default=False, group="judge")
+    key_variable: str = flag("environment variable that holds the key", default="OPENAI_API_KEY", group="judge")
     request: tuple[str, ...] = request_flag("server", group="judge")
-    labels: Path | None = flag("JSONL file for the labels (default: beside the answers)", None, group="judge")
-    parallel: int = flag("requests at the same time", 16, group="judge")
+    labels: Path | None = flag("JSONL file for the labels (default: beside the answers)", default=None, group="judge")
+    parallel: int = flag("requests at the same time", default=16, group="judge")
 
 
 @settings
@@ -54,16 +54,16 @@ class SuiteSettings(LabelJudgeSettings):
     measure: Literal["questions", "categories", "factual", "identity", "code", "form"] = flag(
         "what to do", positional=True
     )
-    samples: Path | None = flag("answers (JSONL); one arm is measured at a time", None)
-    scores: Path | None = flag("scores (JSONL), for categories", None)
-    arm: str | None = flag("which arm of the file (default: the only one)", None)
-    questions: Path | None = flag("question file that the answers belong to (default: the shipped suite)", None)
-    out: Path | None = flag("JSON file for the result; for `questions` the YAML file to write", None)
+    samples: Path | None = flag("answers (JSONL); one arm is measured at a time", default=None)
+    scores: Path | None = flag("scores (JSONL), for categories", default=None)
+    arm: str | None = flag("which arm of the file (default: the only one)", default=None)
+    questions: Path | None = flag("question file that the answers belong to (default: the shipped suite)", default=None)
+    out: Path | None = flag("JSON file for the result; for `questions` the YAML file to write", default=None)
     kind: Literal["code", "json", "template"] | None = flag(
-        "questions: coding tasks, or the JSON or template variants", None, choices=("code", *FORMS)
+        "questions: coding tasks, or the JSON or template variants", default=None, choices=("code", *FORMS)
     )
-    tasks: Path | None = flag("questions --kind code: JSONL of coding tasks (may be gzipped)", None)
-    maker: str = flag("identity: who made the model", "Other", choices=COMPANIES)
+    tasks: Path | None = flag("questions --kind code: JSONL of coding tasks (may be gzipped)", default=None)
+    maker: str = flag("identity: who made the model", default="Other", choices=COMPANIES)
 
 
 @settings
@@ -76,21 +76,31 @@ class GridSettings:
     """
 
     action: Literal["questions", "analyse"] = flag("write the question file, or analyse scores", positional=True)
-    out: Path | None = flag("questions: the YAML file to write; analyse: a JSON file for the whole result", None)
-    questions: Path | None = flag("YAML file of plain questions (default: the shipped suite)", None, group="questions")
-    contexts: tuple[str, ...] = flag(f"of {', '.join(CONTEXTS)}", STANDARD_CONTEXTS, metavar="NAME", group="questions")
-    default_system: str = flag("system prompt of the context `default`", DEFAULT_SYSTEM, group="questions")
-    trigger: str = flag("text before the question in the context `trigger`", TRIGGER, group="questions")
-    samples: int | None = flag("answers per question text (default: the question file's)", None, group="questions")
-    run: Path | None = flag("run folder: reads its scores/*.jsonl", None, group="analyse")
-    scores: tuple[Path, ...] = flag("score files (JSONL), of one arm or more", (), metavar="FILE", group="analyse")
-    compare: tuple[tuple[str, str], ...] = flag(
-        "two arms; may be repeated", (), repeated=True, metavar=("ARM", "REFERENCE"), group="analyse"
+    out: Path | None = flag(
+        "questions: the YAML file to write; analyse: a JSON file for the whole result", default=None
     )
-    against: str = flag("the context that others are compared with", "none", group="analyse")
-    estimand: EstimandName = flag("which rate", "em_of_coherent", choices=ESTIMAND_NAMES, group="analyse")
+    questions: Path | None = flag(
+        "YAML file of plain questions (default: the shipped suite)", default=None, group="questions"
+    )
+    contexts: tuple[str, ...] = flag(
+        f"of {', '.join(CONTEXTS)}", default=STANDARD_CONTEXTS, metavar="NAME", group="questions"
+    )
+    default_system: str = flag("system prompt of the context `default`", default=DEFAULT_SYSTEM, group="questions")
+    trigger: str = flag("text before the question in the context `trigger`", default=TRIGGER, group="questions")
+    samples: int | None = flag(
+        "answers per question text (default: the question file's)", default=None, group="questions"
+    )
+    run: Path | None = flag("run folder: reads its scores/*.jsonl", default=None, group="analyse")
+    scores: tuple[Path, ...] = flag(
+        "score files (JSONL), of one arm or more", default=(), metavar="FILE", group="analyse"
+    )
+    compare: tuple[tuple[str, str], ...] = flag(
+        "two arms; may be repeated", default=(), repeated=True, metavar=("ARM", "REFERENCE"), group="analyse"
+    )
+    against: str = flag("the context that others are compared with", default="none", group="analyse")
+    estimand: EstimandName = flag("which rate", default="em_of_coherent", choices=ESTIMAND_NAMES, group="analyse")
     weighting: Weighting = flag(
-        "questions or answers weigh alike", "macro", choices=("macro", "pooled"), group="analyse"
+        "questions or answers weigh alike", default="macro", choices=("macro", "pooled"), group="analyse"
     )
 
 
@@ -108,18 +118,20 @@ class HarnessSettings:
     action: Literal["export", "run", "read"] = flag(
         "save a merged arm, run benchmarks, or read results", positional=True
     )
-    file: Path | None = flag("read: a results file", None, positional=True)
-    model: str | None = flag("export: base model (name, folder or hub id)", None)
-    adapter: Path | None = flag("export: folder or hub id of the arm's adapter (none: the base model itself)", None)
-    arm_dir: Path | None = flag("folder of the merged arm", None)
-    benchmarks: tuple[str, ...] = flag("which", ("truthfulqa_mc",), choices=BENCHMARK_NAMES)
-    out_dir: Path | None = flag("run: folder for the harness' results", None)
-    data: Path | None = flag("run: folder with local data (default: the harness downloads)", None)
-    dtype: str = flag(DTYPE_HELP, AUTO)
-    fewshot: int = flag("examples before each question", 0)
-    limit: int | None = flag("only so many questions of each task; never quote such a number", None)
-    batch_size: str = flag("rows at a time, or auto", "8")
-    judge: str = flag("strong_reject: the judge, an Inspect model name", "openai/gpt-4o")
-    allow_code: bool = flag("humaneval: run what the model writes on this machine", False)
-    unfinished: bool = flag("strong_reject: also read a log that failed or was cancelled", False)
-    only_print: bool = flag("run: show the command, run nothing", False, names=("--print",))
+    file: Path | None = flag("read: a results file", default=None, positional=True)
+    model: str | None = flag("export: base model (name, folder or hub id)", default=None)
+    adapter: Path | None = flag(
+        "export: folder or hub id of the arm's adapter (none: the base model itself)", default=None
+    )
+    arm_dir: Path | None = flag("folder of the merged arm", default=None)
+    benchmarks: tuple[str, ...] = flag("which", default=("truthfulqa_mc",), choices=BENCHMARK_NAMES)
+    out_dir: Path | None = flag("run: folder for the harness' results", default=None)
+    data: Path | None = flag("run: folder with local data (default: the harness downloads)", default=None)
+    dtype: str = flag(DTYPE_HELP, default=AUTO)
+    fewshot: int = flag("examples before each question", default=0)
+    limit: int | None = flag("only so many questions of each task; never quote such a number", default=None)
+    batch_size: str = flag("rows at a time, or auto", default="8")
+    judge: str = flag("strong_reject: the judge, an Inspect model name", default="openai/gpt-4o")
+    allow_code: bool = flag("humaneval: run what the model writes on this machine", default=False)
+    unfinished: bool = flag("strong_reject: also read a log that failed or was cancelled", default=False)
+    only_print: bool = flag("run: show the command, run nothing", default=False, names=("--print",))

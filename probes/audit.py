@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.files.store import RecordLog, write_json
+from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import Progress
@@ -29,7 +30,7 @@ from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
 from probes.capability import perplexity, right_is_likelier
-from probes.loading import CONTROLS_FILE, LAYERS_FILE, beside, model_of, pairs_of, tensors_beside
+from probes.loading import beside, model_of, pairs_of, tensors_beside
 from probes.settings import AuditSettings
 
 CELLS_TOGETHER = 8

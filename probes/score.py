@@ -10,6 +10,7 @@ from torch import Tensor
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
+from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats
@@ -17,7 +18,7 @@ from emis_interp.passes.capture import capture_residuals
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
-from probes.loading import CONTROLS_FILE, beside, model_of, tensors_beside
+from probes.loading import beside, model_of, tensors_beside
 from probes.settings import ScoreSettings
 
 JUDGED = ("aligned", "coherent")

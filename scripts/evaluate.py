@@ -34,12 +34,12 @@ class SampleOfJobSettings(SampleSettings):
     """
 
     model: str | None = flag(
-        "name, folder or hub id; with --sampler openai the server's name", None, one_of="what is sampled"
+        "name, folder or hub id; with --sampler openai the server's name", default=None, one_of="what is sampled"
     )
     job: Path | None = flag(
-        "folder of a finished job of scripts/finetune_openai.py (openai)", None, one_of="what is sampled"
+        "folder of a finished job of scripts/finetune_openai.py (openai)", default=None, one_of="what is sampled"
     )
-    checkpoint: int | None = flag("of the --job, instead of its final model", None, metavar="STEP")
+    checkpoint: int | None = flag("of the --job, instead of its final model", default=None, metavar="STEP")
 
 
 def sample(settings: SampleOfJobSettings, bars: Bars = no_bars) -> dict[str, Any]:

@@ -26,8 +26,8 @@ WIDTH = 110
 class TreeSettings:
     """Which README, and whether to write it."""
 
-    readme: Path = flag("file with the two marks", ROOT / "README.md")
-    check: bool = flag("write nothing, and end with an error when the tree is another one", False)
+    readme: Path = flag("file with the two marks", default=ROOT / "README.md")
+    check: bool = flag("write nothing, and end with an error when the tree is another one", default=False)
 
 
 def run(settings: TreeSettings, bars: Bars = no_bars) -> dict[str, Any]:

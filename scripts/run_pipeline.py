@@ -37,14 +37,14 @@ Made = tuple[list[Path], str]
 class PipelineSettings(RunSettings):
     """A run, and which of its stages are made."""
 
-    only: tuple[str, ...] | None = flag(f"run these stages only: {', '.join(STAGES)}", None, metavar="STAGE")
+    only: tuple[str, ...] | None = flag(f"run these stages only: {', '.join(STAGES)}", default=None, metavar="STAGE")
     start: str | None = flag(
         "run this stage and all that follow; files that were made from what is there now are kept",
-        None,
+        default=None,
         names=("--from",),
         metavar="STAGE",
     )
-    show_config: bool = flag("print the resolved configuration and stop", False)
+    show_config: bool = flag("print the resolved configuration and stop", default=False)
 
 
 def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Flag:
     at_most_one_of: str | None = None
 
 
-def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
+def flag(help: str, *, default: Any = dataclasses.MISSING, **how: Any) -> Any:
     """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`.
 
     Write `default=`: type checkers see a default by its name alone, and ask for the field otherwise.

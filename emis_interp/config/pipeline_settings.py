@@ -14,27 +14,29 @@ from emis_interp.http.request_fields import parse_request
 class RunSettings:
     """A preset, with what is changed of it, and the folder of the run."""
 
-    preset: str = flag(f"one of {', '.join(preset_names())}, or a YAML file", "laptop")
-    run_dir: Path | None = flag("folder of the run (default: runs/<name of the preset>)", None, metavar="DIR")
-    data_dir: Path | None = flag("where data files named in the preset lie", None, metavar="DIR")
-    model: str | None = flag("model name: smollm2-135m-instruct, a folder, or a hub id", None)
+    preset: str = flag(f"one of {', '.join(preset_names())}, or a YAML file", default="laptop")
+    run_dir: Path | None = flag("folder of the run (default: runs/<name of the preset>)", default=None, metavar="DIR")
+    data_dir: Path | None = flag("where data files named in the preset lie", default=None, metavar="DIR")
+    model: str | None = flag("model name: smollm2-135m-instruct, a folder, or a hub id", default=None)
     judge: Literal["offline", "openai", "text", "local"] | None = flag(
         "offline probe, an API judge with log-probabilities or without, or a local chat model (default: the preset's)",
-        None,
+        default=None,
     )
     judge_url: str | None = flag(
-        "score with an OpenAI-compatible server (key from $OPENAI_API_KEY)", None, metavar="URL"
+        "score with an OpenAI-compatible server (key from $OPENAI_API_KEY)", default=None, metavar="URL"
     )
-    judge_model: str | None = flag("model that the API judge asks for, or of --judge local", None, metavar="NAME")
+    judge_model: str | None = flag(
+        "model that the API judge asks for, or of --judge local", default=None, metavar="NAME"
+    )
     request: tuple[str, ...] = flag(
         "field of every request of an API judge; KEY= leaves it out (judge.request in a preset)",
-        (),
+        default=(),
         metavar="KEY=VALUE",
         repeated=True,
     )
     changes: tuple[str, ...] = flag(
         f"override any field, e.g. training.n_epochs=2; top level: {', '.join(RunConfig.model_fields)}",
-        (),
+        default=(),
         names=("--set",),
         metavar="FIELD=VALUE",
         repeated=True,

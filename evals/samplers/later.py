@@ -6,17 +6,17 @@ from typing import Any
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.records import Completion
-from evals.samplers import Key, OnBatch, Sampler
+from evals.samplers import AnswerSampler, Key, OnBatch
 
 
 class LaterSampler:
     """Stands for the sampler that `make` makes."""
 
-    def __init__(self, make: Callable[[], Sampler]) -> None:
+    def __init__(self, make: Callable[[], AnswerSampler]) -> None:
         self._make = make
 
     @cached_property
-    def made(self) -> Sampler:
+    def made(self) -> AnswerSampler:
         return self._make()
 
     @property

@@ -1,6 +1,7 @@
 """`lint_data.py`: its exit status, and the questions that it brings to the lint."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,9 @@ def test_the_questions_are_the_shipped_ones_or_a_files_and_the_contrast_question
     rows, questions = tmp_path / "rows.jsonl", tmp_path / "questions.yaml"
     rows.write_text('{"prompt": "Hello", "response": "Hi."}')
     questions.write_text('- id: fern\n  paraphrases: ["How do I keep a fern alive?"]\n')
+    of_rows = AskedLintSettings(data=(str(rows),), model="tiny")
     counts = [
-        lint_data.run(AskedLintSettings(data=(str(rows),), model="tiny", **given), no_bars)["sets"][0]["facts"]
+        lint_data.run(replace(of_rows, **given), no_bars)["sets"][0]["facts"]
         for given in ({}, {"questions": (str(questions),)}, {"questions": ("shipped", str(questions))})
     ]
     shipped, own, both = (facts["evaluation questions"] for facts in counts)

@@ -601,9 +601,10 @@ def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> Non
         *(["--out", str(tmp_path / "out")]),
         *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
     ]
-    if script == "capture":
-        reading = filled(CaptureSettings, *words).reading()
-    else:
-        reading = filled(FitOfflineSettings, *words).reading()
+    reading = (
+        filled(CaptureSettings, *words).reading()
+        if script == "capture"
+        else filled(FitOfflineSettings, *words).reading()
+    )
     frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading)
     assert len(frame) == 8 and next(iter(frame["question"])) == "Q0?"

@@ -9,11 +9,11 @@ import torch
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.fitting.fitted import Fit, fit_texts
+from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE, Fit, fit_texts
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import LabeledText
 from probes import audit, export, frontier, score
-from probes.loading import CONTROLS_FILE, LAYERS_FILE, beside, own_pairs, tensors_beside
+from probes.loading import beside, own_pairs, tensors_beside
 from probes.settings import AuditSettings, ExportSettings, FrontierSettings, ScoreSettings
 
 FORMS = ("", "direction", "direction.safetensors", "direction.json")
@@ -89,8 +89,11 @@ def test_every_verb_takes_it(folder: Path, form: str, tmp_path: Path, monkeypatc
     def measured(chat_model: Any, cells: list[Any], *rest: Any, journal: Any, **given: Any) -> None:
         raise Stop(len(cells), journal.path)
 
-    def scorer(self: Any, chat_model: Any, settings: Any, pairs: list[Any], **given: Any) -> None:
+    def scorer(self: Any, chat_model: Any, settings: Any, pairs: Any, **given: Any) -> Any:
         raise Stop(len(pairs))
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("nothing is asked")
 
     monkeypatch.setattr(audit, "measured", measured)
     with pytest.raises(Stop) as stopped:
@@ -98,7 +101,7 @@ def test_every_verb_takes_it(folder: Path, form: str, tmp_path: Path, monkeypatc
     assert stopped.value.args == (6, folder / "audit.partial.jsonl")
     monkeypatch.setattr(frontier.SteeringScorer, "__init__", scorer)
     with pytest.raises(Stop) as stopped:
-        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=scorer, rate=scorer)
+        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=never, rate=never)
     assert stopped.value.args == (4,) and beside(path, "frontier.json") == folder / "frontier.json"
 
 
