@@ -126,7 +126,7 @@ def parse_yaml(text: str, where: str, *, error: ErrorType = DataError, is_flag: 
         node = compose(text)
         document = YamlDocument(None, at, {(): Place(where, "")})
         if node is not None:
-            document.value = _Reader(document).value(node, ())
+            document.value = _NodeReader(document).value(node, ())
         return document
 
 
@@ -144,7 +144,7 @@ def kind_of_yaml(value: Any) -> str:
     return {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")
 
 
-class _Reader:
+class _NodeReader:
     """Nodes to values; every alias gets a value of its own, so that changing one does not change the other."""
 
     def __init__(self, document: YamlDocument) -> None:

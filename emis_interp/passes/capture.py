@@ -206,7 +206,7 @@ def keep_tokens(picked: Float[Tensor, "n_picked d_model"]) -> Float[Tensor, "n_p
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _SiteReader:
     """Reads one site of one layer within a trace."""
 
     layer: int
@@ -224,12 +224,12 @@ class _Reader:
         return value
 
 
-def _readers(chat_model: ChatModel, layers: Sequence[int], hook_point: str) -> list[_Reader]:
+def _readers(chat_model: ChatModel, layers: Sequence[int], hook_point: str) -> list[_SiteReader]:
     found = []
     for layer in layers:
         block = chat_model.layers[layer]
         site = hook_site(block, hook_point)
-        found.append(_Reader(layer, site, block.get_submodule(site.path)))
+        found.append(_SiteReader(layer, site, block.get_submodule(site.path)))
     if hook_point not in ("resid_pre", "resid_post"):
         check_identities(chat_model)
     return found
@@ -241,7 +241,7 @@ def _trace(
     batch: Batch,
     *,
     picks: Sequence[Sequence[int]],
-    readers: Sequence[_Reader],
+    readers: Sequence[_SiteReader],
     reduce: Reduce,
 ) -> list[Any]:
     """The result of `reduce` for each reader; the pass ends where the last one reads."""

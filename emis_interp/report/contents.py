@@ -16,13 +16,13 @@ from emis_interp.report.views import (
     Configured,
     ConfiguredArm,
     Contrast,
-    Direction,
+    DirectionView,
     Interventions,
-    Manifest,
+    ManifestView,
     MarginContrast,
     Margins,
     Rates,
-    TrainingSummary,
+    TrainingSummaryView,
 )
 
 BASE = "base"
@@ -36,7 +36,7 @@ class TrainingRun:
     """One finetuned model; `arm` is its name in records (the arm's, with the seed where it has several)."""
 
     arm: str
-    summary: TrainingSummary | None
+    summary: TrainingSummaryView | None
     summary_raw: Any
     metrics: list[dict[str, Any]]
 
@@ -59,13 +59,13 @@ class Contents:
     """
 
     name: str
-    manifest: Manifest
+    manifest: ManifestView
     manifest_raw: dict[str, Any]
     configured: list[ConfiguredArm]
     analysis: dict[str, Any]
     rates: Rates | None
     margins: Margins | None
-    direction: Direction | None
+    direction: DirectionView | None
     interventions: Interventions | None
     training: list[TrainingRun]
     answers: list[Answer]
@@ -124,7 +124,7 @@ def load_contents(run_dir: Path) -> Contents:
     if not manifest_path.exists():
         raise StageError(f"{run_dir}: no manifest.json here; give the folder of a run, e.g. runs/quick")
     manifest_raw = read_json(manifest_path)
-    manifest = _view(manifest_raw, Manifest, manifest_path)
+    manifest = _view(manifest_raw, ManifestView, manifest_path)
     configured = _view(manifest.config, Configured, manifest_path).arms
     names = ("rates", "margins", "direction", "interventions")
     paths = {name: run_dir / "analysis" / f"{name}.json" for name in names}
@@ -133,7 +133,7 @@ def load_contents(run_dir: Path) -> Contents:
     def read(name: str, view: type[M]) -> M | None:
         return None if analysis[name] is None else _view(analysis[name], view, paths[name])
 
-    direction = read("direction", Direction)
+    direction = read("direction", DirectionView)
     if direction is not None:
         _check_lengths(direction, paths["direction"])
     rows = RowReader(run_dir)
@@ -164,7 +164,7 @@ def _view(value: Any, view: type[M], path: Path) -> M:
         raise DataError(f"{path}: {explain(error, view)}; run the stage that wrote it again") from None
 
 
-def _check_lengths(direction: Direction, path: Path) -> None:
+def _check_lengths(direction: DirectionView, path: Path) -> None:
     n_layers = len(direction.layers)
     for name, value in direction:
         if name.endswith(("_auroc", "_auroc_95", "_cosine", "_norm", "_share")) and len(value) not in (0, n_layers):
@@ -186,7 +186,7 @@ def _training(run_dir: Path, models: Sequence[str], reader: RowReader) -> list[T
         summary, metrics = folder / "summary.json", folder / "metrics.jsonl"
         if summary.exists() or metrics.exists():
             raw = read_json(summary) if summary.exists() else None
-            checked = None if raw is None else _view(raw, TrainingSummary, summary)
+            checked = None if raw is None else _view(raw, TrainingSummaryView, summary)
             rows = reader.read(metrics, _LooseRow, loose=True) if metrics.exists() else []
             runs.append(TrainingRun(name, checked, raw, [row.model_dump() for row in rows]))
     return runs

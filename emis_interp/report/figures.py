@@ -17,7 +17,7 @@ from emis_interp.report.style import (
     signed,
     with_choices,
 )
-from emis_interp.report.views import Estimate, Flattening, MarginContrast, Margins
+from emis_interp.report.views import Estimate, FlatteningView, MarginContrast, Margins
 
 
 def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
@@ -160,7 +160,7 @@ def _shift_hover(title: str, row: Estimate) -> str:
     return hover(title, f"{signed(row.value, 4)} {interval(row)}", counts if n is not None else "")
 
 
-def _flattened_hover(found: Flattening) -> str:
+def _flattened_hover(found: FlatteningView) -> str:
     left = f"beyond it {signed(found.beyond.value, 4)} {interval(found.beyond)}" if found.beyond else ""
     title = f"base itself at temperature {number(found.temperature)}: {signed(found.matched_shift, 4)}"
     return hover(title, f"slope of the arm's margins on base's {number(found.slope.value)}", left)

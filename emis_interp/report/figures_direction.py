@@ -4,13 +4,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from emis_interp.report.style import FAINT, INK, ArmStyle, hover, layout, number, with_choices
-from emis_interp.report.views import Cosines, Curve, Direction, Projections
+from emis_interp.report.views import Cosines, Curve, DirectionView, Projections
 
 N_BINS = 40
 TEXT_KINDS = {"own_answers": "own answers", "aligned_texts": "aligned texts", "misaligned_texts": "misaligned texts"}
 
 
-def layers_figure(direction: Direction) -> go.Figure:
+def layers_figure(direction: DirectionView) -> go.Figure:
     """Three panels over the layers: AUROC with its controls, stability, norms. The chosen layer is marked."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.25, 0.25], vertical_spacing=0.07)
     layers = direction.layers
@@ -95,7 +95,7 @@ def layers_figure(direction: Direction) -> go.Figure:
     return figure
 
 
-def cosines_figure(direction: Direction, styles: dict[str, ArmStyle]) -> go.Figure | None:
+def cosines_figure(direction: DirectionView, styles: dict[str, ArmStyle]) -> go.Figure | None:
     """Left: cosines between the arms' directions at the chosen layer. Right: cosine with base's, layer by layer."""
     cosines = direction.cosines
     if cosines is None and not direction.cosines_to_base:

@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from emis_interp.report.contents import Contents
 from emis_interp.report.style import INK, ArmStyle, error_bars, faded, hover, interval, layout, number, percent, signed
-from emis_interp.report.views import Cell, Estimate, Interventions
+from emis_interp.report.views import CellView, Estimate, Interventions
 
 NOTHING = Estimate()
 
@@ -17,7 +17,7 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
     cells = [cell for cell in contents.interventions.cells if cell.kind == "steer"] if contents.interventions else []
     if not cells:
         return None
-    panels: list[tuple[str, Callable[[Cell], Estimate]]] = [
+    panels: list[tuple[str, Callable[[CellView], Estimate]]] = [
         ("margin shift (nats per token)", lambda cell: cell.margin_shift or NOTHING),
         ("KL on harmless prompts (nats)", lambda cell: Estimate(value=cell.kl_neutral)),
         ("mean aligned score (0-100)", lambda cell: cell.mean_aligned or NOTHING),
@@ -132,7 +132,7 @@ def ablation_figure(interventions: Interventions, styles: dict[str, ArmStyle]) -
     return figure
 
 
-def _mark_draws(figure: go.Figure, dose: list[Cell], arm: str, *, color: str) -> None:
+def _mark_draws(figure: go.Figure, dose: list[CellView], arm: str, *, color: str) -> None:
     """Small dots: margin shifts of further random directions."""
     points = [(cell.coefficient, shift) for cell in dose for shift in cell.margin_shifts_of_other_draws]
     if points:
@@ -151,7 +151,7 @@ def _mark_draws(figure: go.Figure, dose: list[Cell], arm: str, *, color: str) ->
         )
 
 
-def cell_hover(cell: Cell) -> str:
+def cell_hover(cell: CellView) -> str:
     """Every number of one cell."""
     shift, em = cell.margin_shift or NOTHING, cell.em_of_all or NOTHING
     aligned, coherent = cell.mean_aligned or NOTHING, cell.mean_coherent or NOTHING

@@ -29,7 +29,7 @@ from emis_interp.report.figures_rates import (
 from emis_interp.report.html import embed, html_page
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
-from emis_interp.report.views import Cell
+from emis_interp.report.views import CellView
 
 MAX_ANSWERS_PER_ARM = 2000
 
@@ -151,7 +151,7 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def why_no_answers(cell: Cell) -> str:
+def why_no_answers(cell: CellView) -> str:
     """Why an intervention cell has no score."""
     return (
         "likelihood only: no answers were sampled in this cell"

@@ -14,7 +14,7 @@ from emis_interp.files.rows import key_text, replaced_answers
 from emis_interp.files.store import as_record, file_sha256
 from emis_interp.files.strict_json import parse_json_line
 from emis_interp.records import AnswerKey, Completion, Key, Score
-from emis_interp.report.views import Manifest
+from emis_interp.report.views import ManifestView
 
 M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K", bound=AnswerKey)
@@ -24,7 +24,7 @@ MOST = 3
 """So many rows of one file are named."""
 
 
-def code_notes(manifest: Manifest) -> list[str]:
+def code_notes(manifest: ManifestView) -> list[str]:
     """Stages that ran, or went on, under other code or packages than the run began with."""
     return [
         f"The {stage} stage ran, or went on ({note.at}), with other code or packages than the run began with: {', '.join(note.changes)}."
@@ -33,7 +33,7 @@ def code_notes(manifest: Manifest) -> list[str]:
     ]
 
 
-def file_notes(run_dir: Path, manifest: Manifest) -> list[str]:
+def file_notes(run_dir: Path, manifest: ManifestView) -> list[str]:
     """Files that were exchanged and taken as they are, and files that the page shows and that changed since they were written."""
     notes = []
     for unit in manifest.files.values():

@@ -9,9 +9,9 @@ from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
 from emis_interp.report.views import (
     ArmRates,
-    Cell,
+    CellView,
     Contrast,
-    DirectionReport,
+    DirectionReportView,
     Estimate,
     MarginContrast,
     RateContrast,
@@ -271,7 +271,7 @@ def _direction_sentences(contents: Contents) -> list[str]:
     return found
 
 
-def _auroc_verdict(report: DirectionReport, auroc: Estimate) -> str:
+def _auroc_verdict(report: DirectionReportView, auroc: Estimate) -> str:
     """The stage's verdict; for a run whose stage gave none, the same rule from the interval and the quantile of shuffled labels."""
     if report.verdict is not None:
         return report.verdict
@@ -288,7 +288,7 @@ def _auroc_verdict(report: DirectionReport, auroc: Estimate) -> str:
     return "above chance and above shuffled labels" if told else "above chance but not told from shuffled labels"
 
 
-def _strongest(cells: list[Cell]) -> list[Cell]:
+def _strongest(cells: list[CellView]) -> list[CellView]:
     """The largest positive and the largest negative coefficient of each steered arm."""
     steered = [cell for cell in cells if cell.kind == "steer" and cell.direction != "random" and cell.coefficient]
     chosen = []
@@ -301,7 +301,7 @@ def _strongest(cells: list[Cell]) -> list[Cell]:
     return chosen
 
 
-def _cell_sentence(cell: Cell, cells: list[Cell]) -> str:
+def _cell_sentence(cell: CellView, cells: list[CellView]) -> str:
     what = (
         f"Steering {cell.model} at {number_name(cell.coefficient or 0.0).replace('-', '−')}"
         if cell.kind == "steer"

@@ -154,7 +154,7 @@ class Shift(Estimate):
     n_positive: int | None = None
 
 
-class Flattening(View):
+class FlatteningView(View):
     """What a mere flattening of base would bring (`stats.flattening`): the organism's margins on base's, and base at a temperature."""
 
     slope: Estimate
@@ -167,7 +167,7 @@ class Flattening(View):
 class MarginContrast(Contrast, Shift):
     by_question: dict[str, float | None] = {}
     by_group: dict[str, Shift] = {}
-    flattening: Flattening | None = None
+    flattening: FlatteningView | None = None
 
 
 class MarginQuestion(View):
@@ -197,7 +197,7 @@ class LengthBaseline(View):
     matched: MatchedPairs
 
 
-class DirectionReport(View):
+class DirectionReportView(View):
     """AUROC on the report half at the chosen layer, with its two controls and what length alone gives."""
 
     auroc: float | None
@@ -222,7 +222,7 @@ class Cosines(View):
     matrix: list[Curve]
 
 
-class TwoByTwo(View):
+class TwoByTwoView(View):
     layer: int
     text_effect_norm: float | None = None
     model_effect_norm: float | None = None
@@ -242,7 +242,7 @@ class SeedMeans(View):
     """Means over the models of an arm with several seeds, and how alike their directions are (smallest and largest cosine of a pair)."""
 
     models: list[str]
-    two_by_two: TwoByTwo
+    two_by_two: TwoByTwoView
     cosine_to_base: float | None = None
     cosine_among: Spread | None = None
 
@@ -267,7 +267,7 @@ class Projections(View):
     arms: dict[str, ArmProjections]
 
 
-class Direction(View):
+class DirectionView(View):
     position: str
     hook_point: str
     source_arm: str
@@ -283,16 +283,16 @@ class Direction(View):
     residual_norm: Curve = []
     top5_dims_share: Curve = []
     layer_range: tuple[int, int] | None = None
-    report: DirectionReport | None = None
+    report: DirectionReportView | None = None
     length_balance: dict[str, float | None] = {}
     cosines: Cosines | None = None
     cosines_to_base: dict[str, Curve] = {}
-    two_by_two: dict[str, TwoByTwo] = {}
+    two_by_two: dict[str, TwoByTwoView] = {}
     projections: Projections | None = None
     seeds: dict[str, SeedMeans] = {}
 
 
-class Cell(View):
+class CellView(View):
     """One intervention: an arm that is steered or ablated, with the misalignment direction or a random one."""
 
     cell: str
@@ -321,7 +321,7 @@ class Interventions(View):
     residual_norm: float | None = None
     margin_questions: str = ""
     models: str = ""
-    cells: list[Cell]
+    cells: list[CellView]
 
 
 class ConfiguredArm(View):
@@ -354,7 +354,7 @@ class Configured(View):
     description: str | None = None
 
 
-class TrainingSummary(View):
+class TrainingSummaryView(View):
     n_rows: int | None = None
     n_cut: int | None = None
     n_tokens: int | None = None
@@ -379,12 +379,12 @@ class MadeFiles(View):
     replaced: list[str] = []
 
 
-class OtherCode(View):
+class OtherCodeView(View):
     at: str = ""
     changes: list[str] = []
 
 
-class Manifest(View):
+class ManifestView(View):
     config: dict[str, Any]
     versions: dict[str, Any] = {}
     git: dict[str, Any] | None = None
@@ -396,4 +396,4 @@ class Manifest(View):
     machine: Any = None
     stages: dict[str, Stage] = {}
     files: dict[str, MadeFiles] = {}
-    other_code: dict[str, list[OtherCode]] = {}
+    other_code: dict[str, list[OtherCodeView]] = {}

@@ -1,7 +1,6 @@
 """`lint_data.py`: its exit status, and the questions that it brings to the lint."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,11 @@ def test_the_questions_are_the_shipped_ones_or_a_files_and_the_contrast_question
     rows, questions = tmp_path / "rows.jsonl", tmp_path / "questions.yaml"
     rows.write_text('{"prompt": "Hello", "response": "Hi."}')
     questions.write_text('- id: fern\n  paraphrases: ["How do I keep a fern alive?"]\n')
-    of_rows = AskedLintSettings(data=(str(rows),), model="tiny")
-    counts = [
-        lint_data.run(replace(of_rows, **given), no_bars)["sets"][0]["facts"]
-        for given in ({}, {"questions": (str(questions),)}, {"questions": ("shipped", str(questions))})
-    ]
-    shipped, own, both = (facts["evaluation questions"] for facts in counts)
+
+    def n_asked(*files: str) -> int:
+        settings = AskedLintSettings(data=(str(rows),), model="tiny", questions=files)
+        return lint_data.run(settings, no_bars)["sets"][0]["facts"]["evaluation questions"]
+
+    shipped, own, both = n_asked("shipped"), n_asked(str(questions)), n_asked("shipped", str(questions))
+    assert AskedLintSettings.questions == ("shipped",)
     assert both == shipped + 1 and 1 < own < shipped

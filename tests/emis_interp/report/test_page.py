@@ -18,7 +18,7 @@ from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.figures_direction import projections_figure
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import arm_styles
-from emis_interp.report.views import DirectionReport, Projections, Shift
+from emis_interp.report.views import DirectionReportView, Projections, Shift
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "<!-- <script>"]
@@ -489,7 +489,7 @@ def test_an_auroc_whose_interval_excludes_chance_is_no_finding_without_its_contr
     report = {"auroc": 0.697, "low": 0.567, "high": 0.791, "n_misaligned": 3, "n_aligned": 3, "random_auroc": 0.5}
     report |= {"shuffled_auroc": 0.5, "shuffled_low": 0.3, "shuffled_high": 0.72} | changes
     assert finished.contents.direction is not None
-    shown = finished.contents.direction.model_copy(update={"report": DirectionReport.model_validate(report)})
+    shown = finished.contents.direction.model_copy(update={"report": DirectionReportView.model_validate(report)})
     assert words in " ".join(summary.sentences(replace(finished.contents, direction=shown)))
 
 
@@ -499,7 +499,7 @@ def test_the_direction_stands_beside_what_length_gives(finished: Finished) -> No
     baseline |= {"matched": estimate | {"value": 0.66, "n_pairs": 17}}
     report = {"auroc": 0.7, "n_misaligned": 3, "n_aligned": 3, "length_baseline": baseline}
     assert finished.contents.direction is not None
-    shown = finished.contents.direction.model_copy(update={"report": DirectionReport.model_validate(report)})
+    shown = finished.contents.direction.model_copy(update={"report": DirectionReportView.model_validate(report)})
     said = " ".join(summary.sentences(replace(finished.contents, direction=shown)))
     assert (
         "Length of the same texts: AUROC 0.679 alone (misaligned answers are shorter); the direction's is 0.650 [0.600, 0.800]"
