@@ -52,7 +52,8 @@ def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
     return dataclasses.field(**kept, metadata={"flag": Flag(help, **how)})
 
 
-@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(flag, dataclasses.field))
+# `flag` is no field specifier to type checkers: those see a default only where it is given by name.
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def settings(record: type[T]) -> type[T]:
     """Makes a class a record of settings: frozen, its fields given by name."""
     return dataclass(frozen=True, kw_only=True)(record)
