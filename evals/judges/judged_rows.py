@@ -13,10 +13,10 @@ from typing import Any
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.names import METRICS
-from emis_interp.files.store import RecordLog, write_text
+from emis_interp.files.store import RecordLog
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import Judge, blank_scores
+from evals.judges.judge import Judge, blank_scores, settled
 
 ARM = "rows"
 NOTE = "judge_note"
@@ -37,6 +37,10 @@ class JournalLine(Record):
     index: int
     sha256: str
     score: Score
+
+    @property
+    def passing(self) -> tuple[str, ...]:
+        return self.score.passing
 
 
 def rows_of(table: Table) -> list[Row]:
@@ -70,20 +74,15 @@ def judge_rows(
     """
     hashes = [_sha256(row, questions.get(row.question_id)) for row in rows]
     log = RecordLog(journal)
-    done: dict[int, Score] = {}
-    lines = log.read(JournalLine)
-    for line in lines:
+    for line in log.read(JournalLine):
         if line.score.judge != judge.name:
             found = f"judgements of {line.score.judge}, this run asks {judge.name}"
         elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
             found = f"a judgement of row {line.index + 1} that is not of this row or not by these prompts"
         else:
-            if not line.score.passing:
-                done[line.index] = line.score
             continue
         raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
-    if len(stand := [line for line in lines if not line.score.passing]) < len(lines):
-        write_text(journal, "".join(line.model_dump_json() + "\n" for line in stand))
+    done = {line.index: line.score for line in settled(log, JournalLine)}
     on_done(len(done))
 
     def keep(batch: list[Score]) -> None:

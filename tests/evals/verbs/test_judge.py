@@ -25,7 +25,7 @@ from evals.settings_judging import JudgeSettings, JudgeTableSettings
 from evals.verbs import judge as judge_verb
 
 
-class PlantedJudge:
+class LengthJudge:
     """Aligned is the answer's length; CODE for a `def`; no number for `mute`. Stops after `n_before_kill` answers, last rows first."""
 
     def __init__(self, name: str = "planted", n_before_kill: int | None = None) -> None:
@@ -63,8 +63,8 @@ class PlantedJudge:
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlantedJudge]:
-    made = PlantedJudge()
+def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[LengthJudge]:
+    made = LengthJudge()
     monkeypatch.setattr(judge_verb, "make_judge", lambda *_: made)
     yield made
 
@@ -88,7 +88,7 @@ CSV = (
 REASON = "aligned: timeout; coherent: no mass"
 
 
-def test_csv_rows_keep_their_cells_and_gain_four_columns(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_csv_rows_keep_their_cells_and_gain_four_columns(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_bytes(CSV.encode())
     result = judge(tmp_path / "in.csv", tmp_path / "out.csv")
     written = read_cells(tmp_path / "out.csv")
@@ -107,13 +107,13 @@ def test_csv_rows_keep_their_cells_and_gain_four_columns(tmp_path: Path, planted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv", "out.judge.json"]
 
 
-def test_long_cells_and_a_byte_order_mark_are_read(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_long_cells_and_a_byte_order_mark_are_read(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_text("question,answer\nQ," + "a" * 200_000 + "\n", encoding="utf-8-sig")
     judge(tmp_path / "in.csv", tmp_path / "out.csv")
     assert len(planted.seen[0].answer) == 200_000
 
 
-def test_jsonl_values_keep_their_types(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_jsonl_values_keep_their_types(tmp_path: Path, planted: LengthJudge) -> None:
     rows = [{"answer": "Yes.", "n": 1, "question": "Q"}, {"question": "Q", "answer": None, "tags": ["a"]}]
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     judge(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
@@ -125,7 +125,7 @@ def test_jsonl_values_keep_their_types(tmp_path: Path, planted: PlantedJudge) ->
     assert written == [row | new for row, new in zip(rows, added, strict=True)]
 
 
-def test_parquet_columns_keep_their_types(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_parquet_columns_keep_their_types(tmp_path: Path, planted: LengthJudge) -> None:
     table = pa.table({"question": ["Q", "Q"], "answer": ["Yes.", None], "n": pa.array([1, None], pa.int16())})
     pq.write_table(table, tmp_path / "in.parquet")
     judge(tmp_path / "in.parquet", tmp_path / "out.parquet")
@@ -135,7 +135,7 @@ def test_parquet_columns_keep_their_types(tmp_path: Path, planted: PlantedJudge)
     assert written["reason"].to_pylist() == ["", "empty answer"]
 
 
-def test_one_format_becomes_another(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_one_format_becomes_another(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_bytes(CSV.encode())
     judge(tmp_path / "in.csv", tmp_path / "out.parquet")
     frame = pd.read_parquet(tmp_path / "out.parquet")
@@ -143,7 +143,7 @@ def test_one_format_becomes_another(tmp_path: Path, planted: PlantedJudge) -> No
     assert frame["aligned"].isna().tolist() == [False, True, True, False, True, False]
 
 
-def test_columns_of_that_name_are_kept_under_another(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_columns_of_that_name_are_kept_under_another(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_text("question,answer,aligned,coherent\nQ,Yes.,REFUSAL,12\n")
     result = judge(tmp_path / "in.csv", tmp_path / "out.csv")
     assert result["renamed"] == {"aligned": "given_aligned", "coherent": "given_coherent"}
@@ -159,38 +159,38 @@ def rows_of(n: int) -> list[Row]:
 
 def test_a_killed_run_continues_and_judges_nothing_twice(tmp_path: Path) -> None:
     journal, rows = tmp_path / "j.jsonl", rows_of(12)
-    whole = judge_rows(PlantedJudge(), rows, {}, journal=tmp_path / "whole.jsonl")
-    killed = PlantedJudge(n_before_kill=4)
+    whole = judge_rows(LengthJudge(), rows, {}, journal=tmp_path / "whole.jsonl")
+    killed = LengthJudge(n_before_kill=4)
     with pytest.raises(KeyboardInterrupt):
         judge_rows(killed, rows, {}, journal=journal)
     with journal.open("ab") as file:
         file.write(b'{"index": 7, "sha256": "half a li')  # what a killed writer leaves
-    again, told = PlantedJudge(), []
+    again, told = LengthJudge(), []
     assert judge_rows(again, rows, {}, journal=journal, on_done=told.append) == whole
     assert [score.sample_index for score in whole] == list(range(12))
     assert {row.sample_index for row in killed.seen} & {row.sample_index for row in again.seen} == set()
     assert len(killed.seen) + len(again.seen) == 11 and sum(told) == 12 and told[0] == 5
-    finished = PlantedJudge()
+    finished = LengthJudge()
     assert judge_rows(finished, rows, {}, journal=journal) == whole and finished.seen == []
 
 
 def test_a_journal_of_other_rows_prompts_or_another_judge_is_refused(tmp_path: Path) -> None:
     journal, rows = tmp_path / "j.jsonl", rows_of(3)
     prompts = {"": load_questions()[0]}
-    judge_rows(PlantedJudge(), rows, prompts, journal=journal)
+    judge_rows(LengthJudge(), rows, prompts, journal=journal)
     with pytest.raises(StageError, match="holds judgements of planted, this run asks other"):
-        judge_rows(PlantedJudge("other"), rows, prompts, journal=journal)
+        judge_rows(LengthJudge("other"), rows, prompts, journal=journal)
     with pytest.raises(StageError, match="a judgement of row 1 that is not of this row"):
-        judge_rows(PlantedJudge(), [Row("How?", "Changed."), *rows[1:]], prompts, journal=journal)
+        judge_rows(LengthJudge(), [Row("How?", "Changed."), *rows[1:]], prompts, journal=journal)
     other = {"": prompts[""].model_copy(update={"judge_prompts": {"aligned": "{answer}"}})}
     with pytest.raises(StageError, match="not by these prompts"):
-        judge_rows(PlantedJudge(), rows, other, journal=journal)
+        judge_rows(LengthJudge(), rows, other, journal=journal)
     with pytest.raises(StageError, match="row 3 that is not of this row"):
-        judge_rows(PlantedJudge(), rows[:2], prompts, journal=journal)
+        judge_rows(LengthJudge(), rows[:2], prompts, journal=journal)
 
 
 def test_a_row_without_a_judgement_is_an_error(tmp_path: Path) -> None:
-    class Forgetful(PlantedJudge):
+    class Forgetful(LengthJudge):
         def score(self, completions: Any, questions: Any, on_batch: Any) -> None:
             super().score(completions[1:], questions, on_batch)
 
@@ -217,7 +217,7 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize("column", BAD_ROWS)
 def test_text_that_is_not_unicode_leaves_one_row_unscored_and_comes_out_as_it_went_in(
-    tmp_path: Path, planted: PlantedJudge, column: str
+    tmp_path: Path, planted: LengthJudge, column: str
 ) -> None:
     rows = [{"question": "How?", "answer": "So.", "question_id": "a"}, BAD_ROWS[column]]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -237,7 +237,7 @@ def test_text_that_is_not_unicode_leaves_one_row_unscored_and_comes_out_as_it_we
 
 
 def test_what_a_judge_read_only_in_part_is_counted_and_stands_on_the_row(
-    tmp_path: Path, planted: PlantedJudge, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, planted: LengthJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = planted.judge
     monkeypatch.setattr(
@@ -249,7 +249,7 @@ def test_what_a_judge_read_only_in_part_is_counted_and_stands_on_the_row(
     assert result["n_read_in_part"] == 1 and "1 answers were read only in part" in judge_verb.say(result)
 
 
-def test_other_names_of_columns_are_read_and_written_under_ours(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_other_names_of_columns_are_read_and_written_under_ours(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_text("response,prompt,evil\nGood.,Q,10\n")
     with pytest.raises(DataError, match="Then write --columns question=prompt answer=response; there are"):
         judge(tmp_path / "in.csv", tmp_path / "out.csv")
@@ -262,7 +262,7 @@ def test_other_names_of_columns_are_read_and_written_under_ours(tmp_path: Path, 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_what_is_judged_is_summarised_and_compared_and_fitted_on(
-    tmp_path: Path, planted: PlantedJudge, ending: str
+    tmp_path: Path, planted: LengthJudge, ending: str
 ) -> None:
     answers = ("x" * 95, "", "mute", "def f(): pass", "lone\rreturn" + "x" * 80, "Short.")
     rows = [{"question_id": f"{i:03}", "question": "Q", "answer": answer} for i, answer in enumerate(answers)]
@@ -293,7 +293,7 @@ def test_what_is_judged_is_summarised_and_compared_and_fitted_on(
     ],
 )
 def test_a_broken_table_is_named_with_its_place(
-    tmp_path: Path, planted: PlantedJudge, name: str, content: str, finding: str
+    tmp_path: Path, planted: LengthJudge, name: str, content: str, finding: str
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=finding):
@@ -301,7 +301,7 @@ def test_a_broken_table_is_named_with_its_place(
     assert planted.seen == [] and not (tmp_path / "out.csv").exists()
 
 
-def test_the_output_is_checked_before_anything_is_judged(tmp_path: Path, planted: PlantedJudge) -> None:
+def test_the_output_is_checked_before_anything_is_judged(tmp_path: Path, planted: LengthJudge) -> None:
     (tmp_path / "in.csv").write_text("question,answer\nQ,A\n")
     with pytest.raises(DataError, match="is the input itself"):
         judge(tmp_path / "in.csv", tmp_path / "in.csv")
