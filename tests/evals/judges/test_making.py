@@ -1,7 +1,9 @@
 """A configuration makes the judge that it names; the local one has a model of its own."""
 
 import pytest
+from flag_words import filled
 
+from emis_interp.config.pipeline_settings import RunSettings
 from emis_interp.config.run_config import JudgeConfig, load_config
 from emis_interp.errors import ConfigError
 from emis_interp.models.embedded import EMBEDDED_NAME
@@ -42,11 +44,8 @@ def test_a_run_decides_the_dtype_of_its_local_judge() -> None:
 
 
 def test_the_pipelines_flags_name_a_local_judge() -> None:
-    import run_pipeline
-
     def shown(*words: str) -> dict[str, object]:
-        args = run_pipeline.parser().parse_args(["--show-config", "--preset", "smoke", *words])
-        return run_pipeline.main(args)["judge"]
+        return filled(RunSettings, "--preset", "smoke", *words).config().judge.model_dump()
 
     assert shown("--judge", "local")["model"] == EMBEDDED_NAME
     found = shown("--judge", "local", "--judge-model", "tiny")
