@@ -1,21 +1,14 @@
 """Turns a run folder into report/index.html, one file that needs no network, and report/data.json, its numbers.
 
-Model text is hostile until proven otherwise: jinja2 escapes it, embedded JSON has no `<`, scripts insert it with
-textContent, and a content security policy allows only the two scripts of this page by their hashes.
+How model text is kept from doing anything: `report.html_page`.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
@@ -32,6 +25,7 @@ from emis_interp.report.figures_rates import (
     rates_figure,
     thresholds_figure,
 )
+from emis_interp.report.html_page import embed, render
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.report.views import CellView
@@ -78,17 +72,11 @@ def report_data(contents: Contents) -> dict[str, Any]:
 
 
 def render_page(contents: Contents) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty}
     shown, n_hidden = _shown_answers(contents.answers)
-    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), resource("page.js")
-    return environment.get_template("template.html").render(
+    return render(
+        "template.html",
+        drawn := figures(contents),
+        filters={"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty},
         contents=contents,
         styles=styles_of(contents),
         arm_rows=summary.arm_rows(contents),
@@ -103,17 +91,12 @@ def render_page(contents: Contents) -> str:
         score=lambda value: number(value, 1),
         estimands=ESTIMANDS,
         weightings=WEIGHTINGS,
-        drawn=(drawn := figures(contents)),
+        drawn=drawn,
         why_no_answers=why_no_answers,
         n_hidden_answers=n_hidden,
         n_shown_answers=len(shown),
         max_answers=MAX_ANSWERS_PER_ARM,
-        figure_json=embed({name: json.loads(figure.to_json() or "{}") for name, figure in drawn.items()}),
         answer_json=embed(_answer_table(shown)),
-        style=Markup(resource("page.css")),
-        plotly_js=Markup(plotly_js),
-        page_js=Markup(page_js),
-        script_hashes=[Markup(csp_hash(script)) for script in (plotly_js, page_js)],
     )
 
 
@@ -144,12 +127,6 @@ def figures(contents: Contents) -> dict[str, go.Figure]:
         "loss": loss_figure(contents.training, styles),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def embed(value: Any) -> Markup:
-    """JSON for the inside of a script element: without `<`, `>` and `&` no text in it can end the element."""
-    text = json.dumps(written_out(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -225,11 +202,3 @@ def _why_missing(answer: Answer, metric: str) -> str:
     if metric == "aligned" and score.aligned_label is not None:
         return score.aligned_label
     return score.unscored.get(metric, "the judge gave no number and no reason")
-
-
-def csp_hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def resource(name: str) -> str:
-    return (resources.files("emis_interp.report") / name).read_text("utf-8")

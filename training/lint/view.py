@@ -1,18 +1,12 @@
 """Turns a lint report into one HTML page that opens without a network: findings, rendered rows with their loss mask, lengths."""
 
 import difflib
-import json
 from collections.abc import Iterator
-from importlib import resources
 from typing import NamedTuple
 
-import jinja2
 import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from emis_interp.report.page import csp_hash, embed
-from emis_interp.report.page import resource as report_resource
+from emis_interp.report.html_page import render
 from emis_interp.report.style import INK, hover, layout
 from training.lint.checks import SEVERITIES
 from training.lint.report import LintReport, RenderedRow, fact_text, row_ids
@@ -38,12 +32,10 @@ class DiffLine(NamedTuple):
 
 def lint_page(report: LintReport) -> str:
     """The page; every text in it is escaped, and only its own scripts may run."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), report_resource("page.js")
-    figures = {"lengths": json.loads(lengths_figure(report).to_json() or "{}")} if report.lengths else {}
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
+        {"lengths": lengths_figure(report)} if report.lengths else {},
+        package="training.lint",
         report=report,
         row_ids=row_ids,
         fact_text=fact_text,
@@ -59,11 +51,6 @@ def lint_page(report: LintReport) -> str:
             for row in report.shown
         ],
         max_shown=MAX_TOKENS_SHOWN,
-        figure_json=embed(figures),
-        style=Markup(report_resource("page.css") + _resource("page.css")),
-        plotly_js=Markup(plotly_js),
-        page_js=Markup(page_js),
-        script_hashes=[Markup(csp_hash(script)) for script in (plotly_js, page_js)],
     )
 
 
@@ -136,7 +123,3 @@ def lengths_figure(report: LintReport) -> go.Figure:
 def _cut_off(row: RenderedRow) -> str:
     """The text behind the last token that is kept."""
     return row.text[row.ends[-1] :]
-
-
-def _resource(name: str) -> str:
-    return (resources.files("training.lint") / name).read_text("utf-8")
