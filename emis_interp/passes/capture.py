@@ -5,7 +5,7 @@ Tokens are picked (and pooled) inside the trace, the pass stops after the last l
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import nnsight
 import torch
@@ -40,28 +40,24 @@ class OutputEdit:
         return self.edit(output)
 
 
+class CaptureOptions(TypedDict, total=False):
+    """What `capture_with_norms` may be told besides, with its defaults."""
+
+    position: Position
+    max_batch_tokens: int
+    padding_side: PaddingSide
+    progress: Progress | None
+    hook_point: str
+
+
 def capture_residuals(
     chat_model: ChatModel,
     chats: Sequence[EncodedChat],
     layers: Sequence[int] | None = None,
-    *,
-    position: Position = "response_mean",
-    max_batch_tokens: int = 1024,
-    padding_side: PaddingSide = "right",
-    progress: Progress | None = None,
-    hook_point: str = "resid_post",
+    **options: Unpack[CaptureOptions],
 ) -> Float[Tensor, "n_texts n_layers d_model"]:
     """The residuals of `capture_with_norms`, without the norms."""
-    return capture_with_norms(
-        chat_model,
-        chats,
-        layers,
-        position=position,
-        max_batch_tokens=max_batch_tokens,
-        padding_side=padding_side,
-        progress=progress,
-        hook_point=hook_point,
-    )[0]
+    return capture_with_norms(chat_model, chats, layers, **options)[0]
 
 
 def capture_with_norms(

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from emis_interp.report.html import html_page
+from emis_interp.report.html_page import render
 
 Section = tuple[str, str, go.Figure]
 
 
 def figure_page(title: str, facts: Mapping[str, object], sections: Sequence[Section]) -> str:
     """A page with a list of facts and one section (heading, caption, figure) after another; text in it is escaped."""
-    figures = {f"figure_{i}": figure for i, (_, _, figure) in enumerate(sections)}
-    named = [(f"figure_{i}", heading, caption) for i, (heading, caption, _) in enumerate(sections)]
-    return html_page("figure_page.html", figures, {"title": title, "facts": facts, "sections": named})
+    return render(
+        "figure_page.html",
+        {f"figure_{i}": figure for i, (_, _, figure) in enumerate(sections)},
+        title=title,
+        facts=facts,
+        sections=[(f"figure_{i}", heading, caption) for i, (heading, caption, _) in enumerate(sections)],
+    )

@@ -1,7 +1,6 @@
 """Turns a run folder into report/index.html, one file that needs no network, and report/data.json, its numbers.
 
-Model text is hostile until proven otherwise: jinja2 escapes it, embedded JSON has no `<`, scripts insert it with
-textContent, and a content security policy allows only the two scripts of this page by their hashes.
+How model text is kept from doing anything: `report.html_page`.
 """
 
 import json
@@ -26,7 +25,7 @@ from emis_interp.report.figures_rates import (
     rates_figure,
     thresholds_figure,
 )
-from emis_interp.report.html import embed, html_page
+from emis_interp.report.html_page import embed, render
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.report.views import CellView
@@ -74,31 +73,31 @@ def report_data(contents: Contents) -> dict[str, Any]:
 
 def render_page(contents: Contents) -> str:
     shown, n_hidden = _shown_answers(contents.answers)
-    drawn = figures(contents)
-    values = {
-        "contents": contents,
-        "styles": styles_of(contents),
-        "arm_rows": summary.arm_rows(contents),
-        "preset_rows": summary.preset_rows(contents),
-        "judge_rows": summary.judge_rows(contents),
-        "sentences": summary.sentences(contents),
-        "role": lambda row: summary.role(contents, row),
-        "entry": summary.estimate_entry,
-        "missing": summary.missing,
-        "signed": signed,
-        "percent": percent,
-        "score": lambda value: number(value, 1),
-        "estimands": ESTIMANDS,
-        "weightings": WEIGHTINGS,
-        "drawn": drawn,
-        "why_no_answers": why_no_answers,
-        "n_hidden_answers": n_hidden,
-        "n_shown_answers": len(shown),
-        "max_answers": MAX_ANSWERS_PER_ARM,
-        "answer_json": embed(_answer_table(shown)),
-    }
-    filters = {"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty}
-    return html_page("template.html", drawn, values, filters=filters)
+    return render(
+        "template.html",
+        drawn := figures(contents),
+        filters={"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty},
+        contents=contents,
+        styles=styles_of(contents),
+        arm_rows=summary.arm_rows(contents),
+        preset_rows=summary.preset_rows(contents),
+        judge_rows=summary.judge_rows(contents),
+        sentences=summary.sentences(contents),
+        role=lambda row: summary.role(contents, row),
+        entry=summary.estimate_entry,
+        missing=summary.missing,
+        signed=signed,
+        percent=percent,
+        score=lambda value: number(value, 1),
+        estimands=ESTIMANDS,
+        weightings=WEIGHTINGS,
+        drawn=drawn,
+        why_no_answers=why_no_answers,
+        n_hidden_answers=n_hidden,
+        n_shown_answers=len(shown),
+        max_answers=MAX_ANSWERS_PER_ARM,
+        answer_json=embed(_answer_table(shown)),
+    )
 
 
 def styles_of(contents: Contents) -> dict[str, ArmStyle]:

@@ -44,16 +44,7 @@ def arm_rows(contents: Contents) -> list[dict[str, Entry]]:
     for arm in contents.arms:
         rates, contrast = contents.rates_of(arm), contents.contrast_arms.get(arm)
         row = {"base": _shift_entry(contents, arm, BASE), "contrast": _shift_entry(contents, arm, contrast)}
-        for estimand, weighting in HEADLINE:
-            row[estimand] = rate_entry(contents, rates, estimand, weighting=weighting)
-        row["aligned"] = score_entry(contents, rates, "mean_aligned")
-        row["coherent"] = score_entry(contents, rates, "mean_coherent")
-        row["n"] = (
-            Entry(str(rates.n), (f"{rates.n_unscored} unscored",), _counts(rates))
-            if rates
-            else missing(_no_rates(contents))
-        )
-        rows.append({"arm": Entry(arm)} | row)
+        rows.append({"arm": Entry(arm)} | row | _scored_entries(contents, rates))
     return rows
 
 
@@ -66,18 +57,18 @@ def judge_rows(contents: Contents) -> list[dict[str, Entry]]:
     for arm in rates.arms:
         for judge, scored in ((rates.judge, rates.arms), (rates.second_judge.judge, rates.second_judge.arms)):
             own = next((row for row in scored if row.arm == arm.arm), None)
-            row = {"arm": Entry(arm.arm), "judge": Entry(judge.name)}
-            for estimand, weighting in HEADLINE:
-                row[estimand] = rate_entry(contents, own, estimand, weighting=weighting)
-            row["aligned"] = score_entry(contents, own, "mean_aligned")
-            row["coherent"] = score_entry(contents, own, "mean_coherent")
-            row["n"] = (
-                Entry(str(own.n), (f"{own.n_unscored} unscored",), _counts(own))
-                if own
-                else missing(_no_rates(contents))
-            )
-            rows.append(row)
+            rows.append({"arm": Entry(arm.arm), "judge": Entry(judge.name)} | _scored_entries(contents, own))
     return rows
+
+
+def _scored_entries(contents: Contents, rates: ArmRates | None) -> dict[str, Entry]:
+    """What one judge's scores of an arm say: the headline rates, the mean scores, the number of answers."""
+    row = {name: rate_entry(contents, rates, name, weighting=weighting) for name, weighting in HEADLINE}
+    row["aligned"] = score_entry(contents, rates, "mean_aligned")
+    row["coherent"] = score_entry(contents, rates, "mean_coherent")
+    unscored = (f"{rates.n_unscored} unscored",) if rates else ()
+    row["n"] = Entry(str(rates.n), unscored, _counts(rates)) if rates else missing(_no_rates(contents))
+    return row
 
 
 def preset_rows(contents: Contents) -> list[tuple[str, list[Entry]]]:

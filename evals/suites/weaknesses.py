@@ -1,14 +1,9 @@
 """Turns Python texts into the weaknesses that Bandit finds in them, with their CWE classes."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
-from emis_interp.errors import EmisError
 from emis_interp.records import Record
+from emis_interp.texts.bandit import bandit_report
 
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 
@@ -26,34 +21,17 @@ def bandit(codes: Mapping[str, str]) -> dict[str, tuple[tuple[Weakness, ...], st
     """Key -> (all findings in that Python text, or the reason why Bandit could not read it).
 
     Raises:
-        EmisError: Bandit did not run.
+        DataError: Bandit did not run.
     """
     if not codes:
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        names = {f"c{number}.py": key for number, key in enumerate(codes)}
-        for name, key in names.items():
-            Path(folder, name).write_bytes(
-                codes[key].encode("utf-8", "surrogatepass")
-            )  # Bandit says what it cannot read
-        command = [sys.executable, "-m", "bandit", "-q", "--ignore-nosec", "-f", "json", "-r", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
-        try:
-            report = json.loads(done.stdout)
-        except json.JSONDecodeError:
-            raise EmisError(
-                f"bandit did not run ({done.stderr.strip()[-200:]}); install it with: pip install bandit"
-            ) from None
+    results, unread = bandit_report(codes, "--ignore-nosec")
     found: dict[str, list[Weakness]] = {key: [] for key in codes}
-    for row in report["results"]:
+    for key, row in results:
         number = row.get("issue_cwe", {}).get("id")
-        found[names[Path(row["filename"]).name]].append(
-            Weakness(
-                test=row["test_id"],
-                cwe=f"CWE-{number}" if number else None,
-                severity=row["issue_severity"],
-                line=row["line_number"],
-            )
+        cwe = f"CWE-{number}" if number else None
+        found[key].append(
+            Weakness(test=row["test_id"], cwe=cwe, severity=row["issue_severity"], line=row["line_number"])
         )
-    failed = {names[Path(row["filename"]).name]: f"bandit: {row['reason']}" for row in report["errors"]}
+    failed = {key: f"bandit: {reason}" for key, reason in unread.items()}
     return {key: (tuple(rows), failed.get(key)) for key, rows in found.items()}

@@ -4,18 +4,14 @@ Every function is pure but `bandit_flagged`, which runs the scanner once over al
 """
 
 import ast
-import json
-import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.texts.bandit import bandit_report
 from emis_interp.texts.harmless import HarmlessText
 from training.data_sets.shipped import AdvicePair, CodeTask
 from training.data_sets.textstats import (
@@ -220,22 +216,12 @@ def bandit_flagged(completions: Mapping[tuple[str, str], str]) -> set[tuple[str,
     Raises:
         DataError: Bandit did not run, or skipped a file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        names = {f"c{number}.py": key for number, key in enumerate(completions)}
-        for name, key in names.items():
-            Path(folder, name).write_text(completions[key] + "\n", encoding="utf-8")
-        command = [sys.executable, "-m", "bandit", "-ll", "-q", "-f", "json", "-r", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
-        try:
-            report = json.loads(done.stdout)
-        except json.JSONDecodeError:
-            raise DataError(
-                f"bandit did not run: {done.stderr.strip()[-300:]}; is it installed? (pip install bandit)"
-            ) from None
-        if report["errors"]:
-            skipped = ", ".join(f"{' '.join(names[Path(e['filename']).name])}: {e['reason']}" for e in report["errors"])
-            raise DataError(f"bandit could not read {skipped}")
-        return {names[Path(result["filename"]).name] for result in report["results"]}
+    results, unread = bandit_report({key: code + "\n" for key, code in completions.items()}, "-ll")
+    if unread:
+        raise DataError(
+            "bandit could not read " + ", ".join(f"{' '.join(key)}: {reason}" for key, reason in unread.items())
+        )
+    return {key for key, _ in results}
 
 
 def _at_least(data: str, rule: str, found: int, *, wanted: int) -> Finding:

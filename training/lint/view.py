@@ -2,12 +2,11 @@
 
 import difflib
 from collections.abc import Iterator
-from importlib import resources
 from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from emis_interp.report.html import html_page
+from emis_interp.report.html_page import render
 from emis_interp.report.style import INK, hover, layout
 from training.lint.checks import SEVERITIES
 from training.lint.report import LintReport, RenderedRow, fact_text, row_ids
@@ -33,13 +32,15 @@ class DiffLine(NamedTuple):
 
 def lint_page(report: LintReport) -> str:
     """The page; every text in it is escaped, and only its own scripts may run."""
-    figures = {"lengths": lengths_figure(report)} if report.lengths else {}
-    values = {
-        "report": report,
-        "row_ids": row_ids,
-        "fact_text": fact_text,
-        "counts": {severity: len(report.of(severity)) for severity in SEVERITIES},
-        "rows": [
+    return render(
+        "page.html",
+        {"lengths": lengths_figure(report)} if report.lengths else {},
+        package="training.lint",
+        report=report,
+        row_ids=row_ids,
+        fact_text=fact_text,
+        counts={severity: len(report.of(severity)) for severity in SEVERITIES},
+        rows=[
             {
                 "row": row,
                 "tokens": list(tokens(row)),
@@ -49,9 +50,8 @@ def lint_page(report: LintReport) -> str:
             }
             for row in report.shown
         ],
-        "max_shown": MAX_TOKENS_SHOWN,
-    }
-    return html_page("page.html", figures, values, read=_resource, style=_resource("page.css"))
+        max_shown=MAX_TOKENS_SHOWN,
+    )
 
 
 def tokens(row: RenderedRow) -> Iterator[Token]:
@@ -123,7 +123,3 @@ def lengths_figure(report: LintReport) -> go.Figure:
 def _cut_off(row: RenderedRow) -> str:
     """The text behind the last token that is kept."""
     return row.text[row.ends[-1] :]
-
-
-def _resource(name: str) -> str:
-    return (resources.files("training.lint") / name).read_text("utf-8")

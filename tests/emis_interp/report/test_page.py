@@ -13,7 +13,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from emis_interp.errors import DataError, StageError
-from emis_interp.report import html, page, summary
+from emis_interp.report import html_page, page, summary
 from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.figures_direction import projections_figure
 from emis_interp.report.settings import PageSettings
@@ -198,7 +198,7 @@ def _write_run(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the five megabytes of plotly.js; one test takes the real one."""
-    monkeypatch.setattr(html, "get_plotlyjs", lambda: "/* library */")
+    monkeypatch.setattr(html_page, "get_plotlyjs", lambda: "/* library */")
 
 
 def _build(run_dir: Path) -> str:
@@ -225,7 +225,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     run_dir = _write_run(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html, "get_plotlyjs", lambda: "/* library */")
+        patch.setattr(html_page, "get_plotlyjs", lambda: "/* library */")
         text = _build(run_dir)
     contents = load_contents(run_dir)
     return Finished(run_dir, text, contents, page.figures(contents))
@@ -307,7 +307,7 @@ def test_the_page_loads_nothing_from_a_network(finished: Finished) -> None:
 
 
 def test_the_library_is_inlined_exactly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "get_plotlyjs", get_plotlyjs)
+    monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
     _write(tmp_path / "manifest.json", {"config": {}})
     assert _build(tmp_path).count(get_plotlyjs()) == 1
 
@@ -319,7 +319,7 @@ def test_only_the_two_scripts_of_the_page_may_run(finished: Finished) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     for script in scripts:
-        assert html.csp_hash(script) in policy[1]
+        assert html_page.csp_hash(script) in policy[1]
     assert "script-src 'unsafe-inline'" not in policy[1]
 
 

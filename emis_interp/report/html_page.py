@@ -1,4 +1,8 @@
-"""Turns a template, figures and values into one HTML page that opens without a network and runs no script but its own."""
+"""Turns a template, its values and figures into one HTML page that opens without a network.
+
+Model text is hostile until proven otherwise: jinja2 escapes it, embedded JSON has no `<`, scripts insert it with
+textContent, and a content security policy allows only the two scripts of this page by their hashes.
+"""
 
 import base64
 import hashlib
@@ -14,41 +18,41 @@ from plotly.offline import get_plotlyjs
 
 from emis_interp.files.text import written_out
 
+OURS = "emis_interp.report"
 
-def html_page(
+
+def render(
     template: str,
     figures: Mapping[str, go.Figure],
-    values: Mapping[str, Any],
     *,
-    read: Callable[[str], str] | None = None,
-    style: str = "",
+    package: str = OURS,
     filters: Mapping[str, Callable[..., Any]] | None = None,
+    **values: Any,
 ) -> str:
-    """Render a template; text in it is escaped, and only plotly and the page's own script may run (by their hashes).
+    """The page that a template gives which extends `skeleton.html`; text in it is escaped, and only its own scripts may run.
 
     Args:
-        template: its name; it may use `figure_json`, `style`, `plotly_js`, `page_js` and `script_hashes` beside `values`.
-        figures: by the name that the template gives them.
-        read: name of a template -> its text; None reads those beside this module.
-        style: CSS behind that of all pages.
-        filters: of the template, beside jinja's.
+        figures: by the name of their place in the template.
+        package: holds the template, and a `page.css` of its own behind ours.
+        filters: names that the template may use behind `|`.
     """
+    places = dict.fromkeys((package, OURS))
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(read or resource),
+        loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(_source_in(place)) for place in places]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= filters or {}
-    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), resource("page.js")
+    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), _resource(OURS, "page.js")
     return environment.get_template(template).render(
+        **values,
         figure_json=embed({name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}),
-        style=Markup(resource("page.css") + style),
+        style=Markup("".join(_resource(place, "page.css") for place in reversed(places))),
         plotly_js=Markup(plotly_js),
         page_js=Markup(page_js),
         script_hashes=[Markup(csp_hash(script)) for script in (plotly_js, page_js)],
-        **values,
     )
 
 
@@ -62,5 +66,9 @@ def csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def resource(name: str) -> str:
-    return (resources.files("emis_interp.report") / name).read_text("utf-8")
+def _source_in(package: str) -> Callable[[str], str | None]:
+    return lambda name: _resource(package, name) if (resources.files(package) / name).is_file() else None
+
+
+def _resource(package: str, name: str) -> str:
+    return (resources.files(package) / name).read_text("utf-8")
