@@ -24,6 +24,10 @@ class Stop(Exception):
     """What a verb was about to use."""
 
 
+def nobody(*given: Any, **more: Any) -> Any:
+    raise AssertionError("no model is asked")
+
+
 def texts() -> list[LabeledText]:
     words = {True: "zqx kkz", False: "all is well"}
     return [
@@ -98,7 +102,7 @@ def test_every_verb_takes_it(folder: Path, form: str, tmp_path: Path, monkeypatc
     assert stopped.value.args == (6, folder / "audit.partial.jsonl")
     monkeypatch.setattr(frontier.SteeringScorer, "__init__", scorer)
     with pytest.raises(Stop) as stopped:
-        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=scorer, rate=scorer)
+        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=nobody, rate=nobody)
     assert stopped.value.args == (4,) and beside(path, "frontier.json") == folder / "frontier.json"
 
 
