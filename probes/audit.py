@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import Direction
+from emis_interp.errors import DataError
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -51,6 +52,11 @@ def audited(settings: AuditSettings, bars: Bars, out: Path) -> dict[str, Any]:
     direction = Direction.load(settings.direction, fit="selection")
     means = tensors_beside(settings.direction, LAYERS_FILE)["mean"]
     controls = tensors_beside(settings.direction, CONTROLS_FILE)
+    if PRIMARY not in controls:
+        raise DataError(
+            f"{settings.direction}: has no {PRIMARY} controls, with which the primary contrast is made: no question of its texts has two "
+            "of one class; fit with more texts"
+        )
     pairs = pairs_of(direction, settings, "report")
     chat_model = model_of(direction, settings)
     planned_cells = list(planned(direction, controls, settings.n_controls, means=means))

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import STEM, Direction, FittedOn, unit
+from emis_interp.errors import DataError
 from emis_interp.files.store import file_sha256, write_json, write_text
 from emis_interp.files.tensors import save_tensors
-from emis_interp.fitting.extractors import EXTRACTORS, extractor_named
+from emis_interp.fitting.extractors import EXTRACTORS, Extractor, extractor_named
 from emis_interp.fitting.geometry import extractor_cosines
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.reliability import auroc_estimate, control_directions, shuffled_directions
@@ -198,9 +199,8 @@ def fit_texts(
     reliability = reliability_card(
         data, layer, extractor=extract, n_draws=200 if extractor == "question_balanced" else N_CONTROLS, seed=seed
     )
-    cosines = extractor_cosines(
-        data.at([layer]), EXTRACTORS, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, seed=seed
-    )
+    able, unable = usable_extractors(data.at([layer]))
+    cosines = extractor_cosines(data.at([layer]), able, N_BOOT if data.x.shape[2] <= WIDEST_BOOT else 0, seed=seed)
     chat_format = format_of(chat_model.tokenizer)
     card = {
         **(origin or {}),
@@ -225,6 +225,7 @@ def fit_texts(
         **found.direction.card,
         **({} if choose_layer else {"selection": {"by": "auroc", "rule": AUROC_RULE}}),
         "extractor_cosines": {f"{a}|{b}": list(values) for (a, b), values in cosines.items()},
+        **({"extractors_left_out": unable} if unable else {}),
     }
     mine = torch.from_numpy(np.isin(np.asarray(questions), list(selection)))
     return Fit(
@@ -250,6 +251,19 @@ def fit_texts(
         extractor=extractor,
         seed=seed,
     )
+
+
+def usable_extractors(data: LabeledActivations) -> tuple[dict[str, Extractor], dict[str, str]]:
+    """Those that these texts are enough for, and of the others the reason: some need two texts of a class on one question."""
+    able, unable = {}, {}
+    for name, extract in EXTRACTORS.items():
+        try:
+            extract(data)
+        except DataError as error:
+            unable[name] = str(error)
+        else:
+            able[name] = extract
+    return able, unable
 
 
 def n_null(extractor: str) -> int:

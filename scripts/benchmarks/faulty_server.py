@@ -130,7 +130,7 @@ class FaultyServer:
         }
 
 
-async def send(writer: asyncio.StreamWriter, status: int, content: bytes, retry_after_ms: int | None = None) -> None:
+async def send(writer: asyncio.StreamWriter, status: int, content: bytes, *, retry_after_ms: int | None = None) -> None:
     after = f"retry-after-ms: {retry_after_ms}\r\n" if retry_after_ms is not None else ""
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{after}\r\n"
     writer.write(head.encode() + content)

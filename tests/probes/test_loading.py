@@ -24,6 +24,10 @@ class Stop(Exception):
     """What a verb was about to use."""
 
 
+def nobody(*given: Any, **more: Any) -> Any:
+    raise AssertionError("no model is asked")
+
+
 def texts() -> list[LabeledText]:
     words = {True: "zqx kkz", False: "all is well"}
     return [
@@ -92,16 +96,13 @@ def test_every_verb_takes_it(folder: Path, form: str, tmp_path: Path, monkeypatc
     def scorer(self: Any, chat_model: Any, settings: Any, pairs: Any, **given: Any) -> Any:
         raise Stop(len(pairs))
 
-    def never(*_: Any, **__: Any) -> Any:
-        raise AssertionError("nothing is asked")
-
     monkeypatch.setattr(audit, "measured", measured)
     with pytest.raises(Stop) as stopped:
         audit.run(AuditSettings(direction=path, n_controls=1, device="cpu"))
     assert stopped.value.args == (6, folder / "audit.partial.jsonl")
     monkeypatch.setattr(frontier.SteeringScorer, "__init__", scorer)
     with pytest.raises(Stop) as stopped:
-        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=never, rate=never)
+        frontier.run(FrontierSettings(direction=path, n_pairs=1, device="cpu"), ask=nobody, rate=nobody)
     assert stopped.value.args == (4,) and beside(path, "frontier.json") == folder / "frontier.json"
 
 
