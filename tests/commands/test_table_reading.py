@@ -594,12 +594,12 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
         _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
 
 
-@pytest.mark.parametrize("script", ["capture", "fit_judge"])
+@pytest.mark.parametrize("script", ["fit_judge"])
 def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> None:
     module = importlib.import_module(script)
     args = module.parser().parse_args(
         [
-            *(["--texts" if script == "capture" else "--answers", str(theirs(tmp_path))]),
+            *("--answers", str(theirs(tmp_path))),
             *(["--out", str(tmp_path / "out")]),
             *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
         ]
