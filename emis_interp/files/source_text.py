@@ -9,7 +9,7 @@ import io
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -79,29 +79,15 @@ def read_bytes(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYT
 
 
 def decode(content: bytes, where: str, *, error: ErrorType = DataError) -> str:
-    """Bytes as text.
+    """Bytes as text without NUL characters.
 
     Args:
         where: the file, for errors.
 
     Raises:
-        error: not UTF-8, or a NUL character; the text names file and line.
+        error: as `decoded`, or a NUL character; the text names file and line.
     """
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as problem:
-        if encoding != "utf-8-sig":
-            raise error(
-                f"{where}: begins with the byte-order mark of {encoding.upper()} but is not {encoding.upper()} ({problem.reason} at "
-                f"byte {problem.start}); save it as UTF-8"
-            ) from None
-        at = problem.start + (len(content) - len(content.removeprefix(b"\xef\xbb\xbf")))
-        line = content.count(b"\n", 0, at) + 1
-        raise error(
-            f"{where}:{line}: not UTF-8 (byte 0x{content[at]:02x} at {at}: {problem.reason}); save it as UTF-8, e.g. "
-            "iconv -f WINDOWS-1252 -t UTF-8"
-        ) from None
+    text = decoded(content, where, error=error)
     at = text.find("\0")
     if at >= 0:
         raise error(
@@ -109,6 +95,36 @@ def decode(content: bytes, where: str, *, error: ErrorType = DataError) -> str:
             "byte-order mark; save it as UTF-8"
         )
     return text
+
+
+def decoded(
+    content: bytes, where: str, *, error: ErrorType = DataError, place: Callable[[str], str] | None = None
+) -> str:
+    """Bytes in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark, as text without the mark.
+
+    Args:
+        where: the file, for errors.
+        place: turns the text before an undecodable byte into words that name its row; without it the line is named.
+
+    Raises:
+        error: another encoding; the text names file, row or line, and byte.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as problem:
+        if encoding != "utf-8-sig":
+            raise error(
+                f"{where}: begins with the byte-order mark of {encoding.upper()} but is not {encoding.upper()} ({problem.reason} at "
+                f"byte {problem.start}); save it as UTF-8"
+            ) from None
+        at = problem.start + (len(content) - len(content.removeprefix(b"\xef\xbb\xbf")))
+        before = content[:at].decode("utf-8-sig")
+        row = f"{where}:{before.count(chr(10)) + 1}" if place is None else f"{where}: {place(before)}"
+        raise error(
+            f"{row}: not UTF-8 (byte 0x{content[at]:02x} at {at}: {problem.reason}); save it as UTF-8, e.g. "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
 
 
 def bounded_zip_member(

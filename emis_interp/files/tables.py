@@ -16,11 +16,10 @@ import pyarrow as pa
 from emis_interp.errors import DataError
 from emis_interp.files.cells import read_text
 from emis_interp.files.csv_text import parse_csv, row_place
-from emis_interp.files.decoding import numbered_lines
-from emis_interp.files.decoding import read_text as text_of_file
 from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_columns, shown
 from emis_interp.files.parquet import ARROW_ERRORS, read_arrow
 from emis_interp.files.strict_json import parse_json, parse_json_line
+from emis_interp.files.table_text import table_text, text_lines
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +147,7 @@ def _kind(path: Path) -> str:
 
 
 def _read_csv(path: Path, escape: bool | None) -> Table:
-    found = parse_csv(text_of_file(path, row_place), str(path), known=_KNOWN, escape=escape)
+    found = parse_csv(table_text(path, row_place), str(path), known=_KNOWN, escape=escape)
     for note in found.notes:
         log.info("%s: %s", path, note)
     places = [f"{path}: row {number} (line {line})" for number, line in enumerate(found.lines, 1)]
@@ -158,12 +157,12 @@ def _read_csv(path: Path, escape: bool | None) -> Table:
 
 
 def _read_jsonl(path: Path) -> Table:
-    text = text_of_file(path)
+    text = table_text(path)
     if text.lstrip().startswith("["):
         rows, places = _array_rows(text, path)
     else:
         rows, places = [], []
-        for number, line in numbered_lines(text):
+        for number, line in text_lines(text):
             row = parse_json_line(line, f"{path}:{number}", loose=True)
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected an object with columns as keys, found {type(row).__name__}")

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import capture
+import cli
+from emis_interp.config.capture_settings import CaptureSettings
+from emis_interp.config.flags import read_flags
 from emis_interp.errors import DataError
 from emis_interp.passes.token_store import TokenStore
+from emis_interp.texts.judged import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,3 +71,16 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
         done = subprocess.run(command(texts, tmp_path / "x", *flags), capture_output=True, text=True)
         assert done.returncode == 2
         assert words in json.loads(done.stdout)["error"]
+
+
+def test_the_command_reads_tables_with_other_names_and_arms(tmp_path: Path) -> None:
+    rows = [
+        {"condition": arm, "prompt": f"Q{i}?", "response": f"{arm} {i}"} for arm in ("base", "tuned") for i in (0, 1)
+    ]
+    path = tmp_path / "theirs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--texts", str(path), "--out", str(tmp_path / "out"), "--columns", "question=prompt", "answer=response"]
+    args = cli.parser_of(capture.VERB, None).parse_args([*words, "--by", "condition", "--runs", "base"])
+    settings: CaptureSettings = read_flags(args, CaptureSettings)
+    frame = read_table(path, ("question", "answer"), reading=settings.reading())
+    assert list(frame["answer"]) == ["base 0", "base 1"] and next(iter(frame["question"])) == "Q0?"

@@ -13,10 +13,10 @@ from typing import Any
 
 from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.csv_text import parse_csv
-from emis_interp.files.decoding import numbered_lines
 from emis_interp.files.parquet import ARROW_ERRORS, MAX_ROWS, read_arrow
 from emis_interp.files.source_text import decode, read_bytes
 from emis_interp.files.strict_json import kind_of, listed, parse_json, parse_json_line
+from emis_interp.files.table_text import text_lines
 from training.data_sets.rows import PROMPTS, RESPONSES, TURNS, is_messages
 from training.data_sets.turns import PLAIN
 
@@ -77,7 +77,7 @@ def _file_rows(path: Path) -> Iterator[RawRow]:
 
 def _json_rows(text: str, path: Path) -> Iterator[RawRow]:
     """JSON lines, also when each is an array, or one array over all lines."""
-    lines = list(numbered_lines(text))
+    lines = list(text_lines(text))
     first = lines[0][1].strip() if lines else ""
     if first.startswith("[") and (len(lines) == 1 or not _is_json(first)):
         value = parse_json(text, str(path))

@@ -226,7 +226,7 @@ def test_a_card_of_the_last_run_does_not_vouch_for_new_tensors(tmp_path: Path, m
     """Killed between the tensors and the card: the old card must not pass."""
     path = tmp_path / "x.safetensors"
     save_tensors(path, {"x": torch.ones(8)}, {})
-    monkeypatch.setattr("emis_interp.files.store.write_json", no_space)
+    monkeypatch.setattr("emis_interp.files.tensors.write_json", no_space)
     with pytest.raises(OSError, match="No space"):
         save_tensors(path, {"x": torch.zeros(8)}, {})
     with pytest.raises(DataError, match="does not match the checksum"):

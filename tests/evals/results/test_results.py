@@ -225,7 +225,7 @@ def test_a_table_without_texts_stays_without(tmp_path: Path) -> None:
         ('question_id,aligned,coherent\n"q,1,1\n', "r.csv: row 1 (line 2): not CSV"),
         (
             b"question_id,aligned,coherent\n\xff,1,1\n",
-            "r.csv: row 1 (line 2): not UTF-8 (invalid start byte, 0xff at byte 29)",
+            "r.csv: row 1 (line 2): not UTF-8 (byte 0xff at 29: invalid start byte)",
         ),
         ("question_id,aligned,coherent\nq,1,1\n\nq,x,1\n", "r.csv: row 2 (line 4), column `aligned`: found 'x'"),
     ],
