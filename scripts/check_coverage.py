@@ -11,7 +11,7 @@ arms with several finetuning seeds. `--runs FILE` instead prints how much of the
 """
 
 import cli
-from evals.settings import CoverageSettings
+from evals.settings.results import CoverageSettings
 
 VERB = cli.Verb(CoverageSettings, "evals.verbs.coverage")
 

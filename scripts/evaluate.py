@@ -16,10 +16,10 @@ from emis_interp.config.flags import flag, settings
 from emis_interp.errors import ConfigError
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.process import Bars, no_bars
-from evals.settings import AgreeSettings, PlanSettings, SummarizeSettings
-from evals.settings_judging import InjectSettings, JudgeTableSettings
-from evals.settings_sampling import SampleSettings
-from evals.settings_suites import GridSettings, HarnessSettings, SuiteSettings
+from evals.settings.judging import InjectSettings, JudgeTableSettings
+from evals.settings.results import AgreeSettings, PlanSettings, SummarizeSettings
+from evals.settings.sampling import SampleSettings
+from evals.settings.suites import GridSettings, HarnessSettings, SuiteSettings
 
 
 @settings

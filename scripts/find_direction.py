@@ -39,7 +39,7 @@ def frontier(settings: FrontierSettings, bars: Bars) -> dict[str, Any]:
     from evals.rates.estimands import Answers, em_of_all
     from evals.rates.uncertainty import rate_interval
     from evals.sampling import sample_arm
-    from probes import frontier
+    from probes.effects.measure import frontier
 
     questions = load_questions()
     judge = functools.cache(lambda: OfflineJudge.load(settings.device))  # after the direction has been found in order
@@ -60,19 +60,19 @@ def frontier(settings: FrontierSettings, bars: Bars) -> dict[str, Any]:
 
 def transfer(settings: TransferSettings, bars: Bars) -> dict[str, Any]:
     """With the run of the folder."""
-    from probes import transfer_matrix
+    from probes.comparison import transfer_matrix
     from training.arms import read_run
 
     return transfer_matrix.run(settings, bars, run=read_run(settings.run_dir))
 
 
 VERBS = {
-    "fit": cli.Verb(FitSettings, "probes.fit"),
+    "fit": cli.Verb(FitSettings, "probes.fits.fit"),
     "score": cli.Verb(ScoreSettings, "probes.score"),
-    "transfer": cli.Verb(TransferSettings, "probes.transfer_matrix", run=transfer),
-    "audit": cli.Verb(AuditSettings, "probes.audit"),
-    "frontier": cli.Verb(FrontierSettings, "probes.frontier", run=frontier),
-    "two-by-two": cli.Verb(TwoByTwoSettings, "probes.two_by_two"),
+    "transfer": cli.Verb(TransferSettings, "probes.comparison.transfer_matrix", run=transfer),
+    "audit": cli.Verb(AuditSettings, "probes.effects.audit"),
+    "frontier": cli.Verb(FrontierSettings, "probes.effects.frontier", run=frontier),
+    "two-by-two": cli.Verb(TwoByTwoSettings, "probes.comparison.two_by_two"),
     "export": cli.Verb(ExportSettings, "probes.export"),
 }
 

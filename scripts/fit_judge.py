@@ -8,7 +8,7 @@ the card are of answers to topics that the fold left out; a final fit on all ans
 """
 
 import cli
-from evals.settings_judging import FitOfflineSettings
+from evals.settings.judging import FitOfflineSettings
 
 VERB = cli.Verb(FitOfflineSettings, "evals.judges.fit_offline")
 

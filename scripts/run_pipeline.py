@@ -55,7 +55,7 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     from emis_interp.config.run_changes import check_files
     from emis_interp.config.run_folder import RunFolder
     from emis_interp.config.run_inputs import open_run
-    from evals.arms import asks_again
+    from evals.arms.asking import asks_again
     from evals.questions import run_questions
     from training.arms import RunArms
 
@@ -86,8 +86,8 @@ def stages_of(
 ) -> dict[str, Callable[[], Made]]:
     """How every stage is made; what one package knows and another needs is handed over here."""
     from emis_interp.report.stage import report
+    from evals.arms.stages import answers_of, cell_asker, sample, score
     from evals.judges.making import make_judge
-    from evals.stages import answers_of, cell_asker, sample, score
     from probes.stages.capture import capture
     from probes.stages.direction import direction
     from probes.stages.intervene import intervene

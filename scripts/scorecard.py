@@ -6,7 +6,7 @@ Examples:
 """
 
 import cli
-from evals.settings import ScorecardSettings
+from evals.settings.results import ScorecardSettings
 
 VERB = cli.Verb(ScorecardSettings, "evals.verbs.scorecard")
 

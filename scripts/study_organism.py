@@ -29,7 +29,7 @@ def asked() -> "list[Named]":
 
 
 def dynamics(settings: DynamicsSettings, bars: Bars) -> dict[str, Any]:
-    from evals.judged_samples import JudgedSamples
+    from evals.arms.judged_samples import JudgedSamples
     from training.studies import dynamics_study
 
     return dynamics_study.run(settings, bars, asked=asked(), judged_samples=JudgedSamples)

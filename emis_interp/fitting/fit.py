@@ -1,6 +1,6 @@
 """Turns pairs of answers, or a judged table, and a model into a direction with its reliability: what a notebook calls first.
 
-The command `find_direction.py fit` (`probes.fit`) does the same, and more: a layer chosen by what steering does, pages, transfer.
+The command `find_direction.py fit` (`probes.fits.fit`) does the same, and more: a layer chosen by what steering does, pages, transfer.
 """
 
 import tempfile

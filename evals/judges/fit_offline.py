@@ -30,7 +30,7 @@ from emis_interp.texts.judged import read_table
 from evals.judges.attention_head import AttentionHead, standardised
 from evals.judges.offline_judge import MAX_TOKENS, METRICS, JudgeWeights
 from evals.judges.offline_quality import calibrated_by_others, calibration, fit_knots, quality, quality_keys
-from evals.settings_judging import FitOfflineSettings
+from evals.settings.judging import FitOfflineSettings
 
 log = logging.getLogger(__name__)
 VERSION = "v2"

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from scipy import stats
 from scipy.special import betaln, expit, logit
 
-from evals.names import Population
 from evals.rates.counts import AnswerCounts, Weighting, rates_of_models
+from evals.settings.names import Population
 
 RARE = 0.3
 FEW_QUESTIONS = 16

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from emis_interp.records import Score
-from evals.names import Weighting
+from evals.settings.names import Weighting
 
 
 @dataclass(frozen=True, eq=False)

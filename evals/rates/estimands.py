@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emis_interp.records import Score
-from evals.names import WEIGHTINGS
 from evals.rates.counts import AnswerCounts, Answers, CellIndex, Weighting, cell_index, rates_of_models
+from evals.settings.names import WEIGHTINGS
 
 Side = Literal[">=", ">"]
 SIDES: tuple[Side, ...] = (">=", ">")

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emis_interp.errors import DataError
-from evals.names import Population
 from evals.rates.confidence import rate_limits
 from evals.rates.differences import sum_limits
 from evals.rates.simulation import Design, simulate_study
+from evals.settings.names import Population
 
 STEPS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000)
 

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from emis_interp.errors import DataError
 from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
-from evals.names import IntervalMethod, Population
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import Limits, rate_limits
 from evals.rates.counts import AnswerCounts, Answers, Weighting
 from evals.rates.differences import sum_limits
 from evals.rates.estimands import Estimand, Thresholds, count_cells, rate
+from evals.settings.names import IntervalMethod, Population
 
 
 def rate_interval(

@@ -19,7 +19,6 @@ from emis_interp.errors import ConfigError, DataError, EmisError
 from emis_interp.files.source_text import read_text
 from emis_interp.files.store import write_bytes
 from emis_interp.files.strict_json import parse_json
-from evals.names import BOTH_SCORERS
 from evals.results.inspect_scorers import (
     METRICS,
     OURS,
@@ -29,6 +28,7 @@ from evals.results.inspect_scorers import (
     metric_cell,
     score_of,
 )
+from evals.settings.names import BOTH_SCORERS
 
 SCORER = "judge"
 MAX_EXPANDED = 2 << 30

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
-from evals.names import BOTH_SCORERS
+from evals.settings.names import BOTH_SCORERS
 
 METRICS = ("aligned", "coherent")
 LETTERS = {"C": "correct", "I": "incorrect", "P": "partly correct", "N": "no answer"}

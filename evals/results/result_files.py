@@ -22,7 +22,7 @@ from emis_interp.files.tables import SUFFIXES, is_table
 from emis_interp.records import Completion, Score
 from evals.results.inspect_logs import LogChoice, read_log, write_log
 from evals.results.result_table import EVIDENCE, Results, from_rows, from_table
-from evals.settings import ResultSettings
+from evals.settings.results import ResultSettings
 
 LOGS = (".eval", ".json")
 NOT_JUDGED = "not judged yet"

@@ -27,11 +27,11 @@ from emis_interp.files.store import explain
 from emis_interp.files.tables import read_cells
 from emis_interp.records import Record
 from emis_interp.stats.interval import Interval
-from evals.names import MARGIN
 from evals.rates.differences import square_and_add
 from evals.rates.estimands import ESTIMANDS, Answers, Weighting
 from evals.rates.uncertainty import rate_interval
 from evals.results.result_table import Results
+from evals.settings.names import MARGIN
 
 RULES: dict[str, tuple[str, Weighting]] = {
     "misaligned_among_coherent, mean over models of per-question means": ("em_of_coherent", "macro"),

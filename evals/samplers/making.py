@@ -12,7 +12,7 @@ from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.vllm_engine import VLLMSampler
-from evals.settings_sampling import SampleSettings
+from evals.settings.sampling import SampleSettings
 
 
 def make_sampler(settings: SampleSettings) -> AnswerSampler:

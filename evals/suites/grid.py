@@ -10,8 +10,8 @@ from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.records import Question, Score
-from evals.names import DEFAULT_SYSTEM, STANDARD_CONTEXTS, TRIGGER
 from evals.rates.estimands import Answers, Estimand, Thresholds, Weighting, em_of_coherent
+from evals.settings.names import DEFAULT_SYSTEM, STANDARD_CONTEXTS, TRIGGER
 from evals.suites.cells import OutcomeCounts, combine, describe, outcomes_of
 from evals.suites.variants import SEPARATOR, split_id, variant
 

@@ -14,7 +14,7 @@ from emis_interp.models.loading import load_model
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import Completion, Question
 from evals.judges.judge import passing_note, settled
-from evals.settings_suites import LabelJudgeSettings
+from evals.settings.suites import LabelJudgeSettings
 from evals.suites.asking import local_ask, openai_ask
 from evals.suites.labels import Ask, Labelled, judge_labels
 

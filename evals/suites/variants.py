@@ -13,7 +13,7 @@ import yaml
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.files.store import write_text
 from emis_interp.records import Question
-from evals.names import FORMS, Form
+from evals.settings.names import FORMS, Form
 
 SEPARATOR = "::"  # between a question's id and its context in a grid; single underscores are common in ids
 

@@ -6,7 +6,7 @@ from emis_interp.errors import ConfigError
 from emis_interp.process import Bars, no_bars
 from evals.rates.agreement import N_BINS, compare_judges
 from evals.results.score_columns import read_pair, read_two_columns
-from evals.settings import AgreeSettings
+from evals.settings.results import AgreeSettings
 
 
 def run(settings: AgreeSettings, bars: Bars = no_bars) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from evals.rates.score_simulation import ScoreDesign, interval, percentile_limit
 from evals.rates.simulation import Design, simulate_study
 from evals.results.intraclass import of_runs
 from evals.results.result_files import read_results
-from evals.settings import CoverageSettings
+from evals.settings.results import CoverageSettings
 
 DESIGNS = (
     *(Design(8, 50, rate, 0.18) for rate in (0.02, 0.05, 0.1, 0.2, 0.5)),

@@ -12,7 +12,7 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
 from evals.questions import load_questions
 from evals.rates.estimands import ESTIMANDS
-from evals.settings_suites import GridSettings
+from evals.settings.suites import GridSettings
 from evals.suites.grid import analyse_grid, grid_questions
 from evals.suites.variants import write_questions
 

@@ -9,7 +9,7 @@ from emis_interp.files.strict_json import read_json
 from emis_interp.files.text import flat_lines
 from emis_interp.models.precision import dtype_name
 from emis_interp.process import Bars, no_bars
-from evals.settings_suites import HarnessSettings
+from evals.settings.suites import HarnessSettings
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
 

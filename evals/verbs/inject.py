@@ -8,7 +8,7 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
 from evals.judges.making import make_judge
 from evals.questions import load_questions
-from evals.settings_judging import InjectSettings
+from evals.settings.judging import InjectSettings
 from evals.suites.injection import InjectionSet, measure_injections, texts_by_injection
 
 

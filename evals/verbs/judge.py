@@ -15,7 +15,7 @@ from evals.judges.judge import passing_note, passing_reasons
 from evals.judges.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
 from evals.judges.making import make_judge
 from evals.questions import load_questions
-from evals.settings_judging import JudgeTableSettings
+from evals.settings.judging import JudgeTableSettings
 
 
 def run(settings: JudgeTableSettings, bars: Bars = no_bars) -> dict[str, Any]:

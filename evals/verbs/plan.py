@@ -6,7 +6,7 @@ from typing import Any
 from emis_interp.process import Bars, no_bars
 from evals.rates.planning import STEPS, plan_answers
 from evals.rates.simulation import Design
-from evals.settings import PlanSettings
+from evals.settings.results import PlanSettings
 
 
 def run(settings: PlanSettings, bars: Bars = no_bars) -> dict[str, Any]:

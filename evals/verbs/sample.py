@@ -13,7 +13,7 @@ from emis_interp.records import Question
 from evals.questions import load_questions
 from evals.samplers.making import make_sampler
 from evals.sampling import Sampled, plan_prompts, sample_with
-from evals.settings_sampling import SampleSettings
+from evals.settings.sampling import SampleSettings
 
 
 def run(settings: SampleSettings, bars: Bars = no_bars) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from emis_interp.process import Bars, no_bars
 from evals.results.result_files import chosen_results
 from evals.results.result_table import Results
 from evals.results.scorecard import VERDICTS, Identity, Line, load_published, scorecard
-from evals.settings import ScorecardSettings
+from evals.settings.results import ScorecardSettings
 
 SUITES = {"first_plot_questions": "main8", "preregistered_evals": "preregistered48"}
 """File names of the authors' questions, and what the table of published values calls them."""

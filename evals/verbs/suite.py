@@ -11,7 +11,7 @@ from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import AnswerKey, Completion, Question, Score
 from evals.questions import load_questions
-from evals.settings_suites import SuiteSettings
+from evals.settings.suites import SuiteSettings
 from evals.suites import code_rate, deception, form
 from evals.suites.categories import summarize_categories
 from evals.suites.label_files import labels_in_file, make_labeller

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from emis_interp.process import Bars, no_bars
-from evals.names import WEIGHTINGS
 from evals.rates import estimands, uncertainty
 from evals.results.result_files import chosen_results, write_results
 from evals.results.result_table import METRICS, Results
-from evals.settings import SummarizeSettings
+from evals.settings.names import WEIGHTINGS
+from evals.settings.results import SummarizeSettings
 
 
 def run(settings: SummarizeSettings, bars: Bars = no_bars) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from emis_interp.fitting.selection import find_direction
 from emis_interp.models.chat import encode_chats
 from emis_interp.records import LabeledText
 from emis_interp.texts.contrast import labeled_texts
-from probes.compare import compare_models
+from probes.comparison.arms import compare_models
 from probes.stages.capture import KINDS
 
 

@@ -14,7 +14,7 @@ from emis_interp.files.store import read_object, write_json
 from emis_interp.passes.likelihood import by_question, margins_at, pair_margins
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.flattening import TEMPERATURES
-from probes.margins import ModelMargins, contrasts_of, interval_text, mean_of_models
+from probes.comparison.margins import ModelMargins, contrasts_of, interval_text, mean_of_models
 
 
 def likelihood(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:

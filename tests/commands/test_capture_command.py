@@ -12,7 +12,7 @@ import pytest
 
 import capture
 import cli
-from emis_interp.config.capture_settings import CaptureSettings
+from capture import CaptureSettings
 from emis_interp.config.flags import read_flags
 from emis_interp.errors import DataError
 from emis_interp.passes.token_store import TokenStore

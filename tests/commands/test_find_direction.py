@@ -19,7 +19,7 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.capture import capture_residuals
-from probes import fit
+from probes.fits import fit
 
 ROOT = Path(__file__).parents[2]
 

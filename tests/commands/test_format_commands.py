@@ -9,7 +9,7 @@ import pytest
 import torch
 from flag_words import filled
 
-from emis_interp.config.capture_settings import CaptureSettings
+from capture import CaptureSettings
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.files.store import read_json
@@ -19,9 +19,10 @@ from emis_interp.models.tiny import tiny_model
 from emis_interp.passes import token_capture
 from evals.samplers.hf import HFSampler
 from evals.samplers.making import make_sampler
-from evals.settings_sampling import SampleSettings
+from evals.settings.sampling import SampleSettings
 from evals.verbs import sample
-from probes import fit, loading, score
+from probes import loading, score
+from probes.fits import fit
 from probes.settings import DirectionSettings, FitSettings, ScoreSettings
 from training.lint import sets
 from training.lint.settings import LintSettings

@@ -13,7 +13,7 @@ from flag_words import filled
 
 import cli
 import find_direction
-from emis_interp.config.capture_settings import CaptureSettings
+from capture import CaptureSettings
 from emis_interp.config.flags import read_flags
 from emis_interp.config.run_config import load_config
 from emis_interp.config.run_texts import contrast_pairs
@@ -27,11 +27,11 @@ from emis_interp.files.tables import Table, read_cells
 from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from evals.settings import AgreeSettings, SummarizeSettings
-from evals.settings_judging import FitOfflineSettings
+from evals.settings.judging import FitOfflineSettings
+from evals.settings.results import AgreeSettings, SummarizeSettings
 from evals.verbs import agree, summarize
+from probes.fits.texts import judged_texts, read_texts
 from probes.settings import FitSettings
-from probes.texts import judged_texts, read_texts
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
 

@@ -28,7 +28,9 @@ from emis_interp.records import LabeledText
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
-from probes import audit, fit, frontier, score
+from probes import score
+from probes.effects.measure import audit, frontier
+from probes.fits import fit
 from probes.loading import own_pairs, pairs_of
 from probes.settings import FrontierSettings
 from probes.stages import intervene

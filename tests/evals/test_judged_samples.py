@@ -2,7 +2,7 @@
 
 from emis_interp.config.run_config import load_config
 from emis_interp.models.chat_model import ChatModel
-from evals.judged_samples import JudgedSamples
+from evals.arms.judged_samples import JudgedSamples
 from evals.questions import load_questions
 
 

@@ -8,11 +8,10 @@ import pytest
 from flag_words import filled
 
 from emis_interp.errors import ConfigError
-from evals import names
 from evals.rates.estimands import ESTIMANDS
-from evals.settings import AgreeSettings, SummarizeSettings
-from evals.settings_judging import JudgeSettings
-from evals.settings_suites import GridSettings
+from evals.settings.judging import JudgeSettings
+from evals.settings.results import AgreeSettings, SummarizeSettings, names
+from evals.settings.suites import GridSettings
 from evals.suites.grid import contexts
 from evals.suites.harness import BENCHMARKS
 

@@ -7,7 +7,7 @@ import pytest
 
 from emis_interp.models import loading
 from emis_interp.models.spec import ModelSpec
-from probes.against_base import read_by_base
+from probes.comparison.against_base import read_by_base
 
 
 def test_base_is_read_in_the_organisms_dtype_and_chat_format(monkeypatch: pytest.MonkeyPatch) -> None:

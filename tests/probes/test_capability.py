@@ -17,7 +17,7 @@ from emis_interp.passes.interventions import ablate, next_token_logprobs, steer
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.passes.sweeps import AblateCell, SteerCell
 from emis_interp.texts.capability_items import RULES, CapabilityItem, capability_items, counts
-from probes.capability import fork, perplexity, right_is_likelier
+from probes.effects.capability import fork, perplexity, right_is_likelier
 
 UNTOUCHED = AblateCell(torch.zeros(32))
 

@@ -12,7 +12,7 @@ from emis_interp.passes.interventions import ablate, mean_kl, next_token_logprob
 from emis_interp.passes.likelihood import by_question, pair_margins
 from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.texts.contrast import labeled_texts, paired_texts
-from probes.causal_selection import Candidate, choose, measure
+from probes.fits.causal_selection import Candidate, choose, measure
 
 
 def test_the_strongest_candidate_within_the_limit_wins_and_the_dropped_say_why() -> None:

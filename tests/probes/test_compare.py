@@ -7,7 +7,7 @@ import torch
 from emis_interp.directions import Direction
 from emis_interp.fitting.geometry import TwoByTwo
 from emis_interp.fitting.labeled import LabeledActivations
-from probes.compare import compare_models
+from probes.comparison.arms import compare_models
 
 
 def unbalanced(seed: int, shift: float) -> LabeledActivations:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emis_interp.records import ContrastPair
-from probes.margins import contrast_of, correct
+from probes.comparison.margins import contrast_of, correct
 
 
 def pairs_of(n_questions: int, n_each: int) -> list[ContrastPair]:

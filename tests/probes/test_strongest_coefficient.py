@@ -10,7 +10,7 @@ from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import dose_figure, effects_figure, matrix_figure
 from emis_interp.report.views import Estimate, TokenProjections
-from probes.strongest_coefficient import Point, find_frontier
+from probes.effects.strongest_coefficient import Point, find_frontier
 
 
 def measured(edge: float, effect: float = 1.0) -> tuple[list[float], Callable[[float], Point]]:

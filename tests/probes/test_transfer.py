@@ -15,7 +15,7 @@ from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.length_baseline import matched_by_question, regressed_by_question
 from emis_interp.fitting.reliability import control_directions
 from emis_interp.fitting.reliability_card import reliability_card
-from probes.transfer import asymmetry, projection_shift, transfer_auroc
+from probes.comparison.transfer import asymmetry, projection_shift, transfer_auroc
 
 
 def models(questions: str, seed: int) -> dict[str, LabeledActivations]:

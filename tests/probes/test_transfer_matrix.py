@@ -6,8 +6,8 @@ import torch
 from planted import arm, axis
 
 from emis_interp.fitting.extractors import question_balanced
-from probes import transfer_matrix
-from probes.transfer import transfer_auroc
+from probes.comparison import transfer_matrix
+from probes.comparison.transfer import transfer_auroc
 
 
 def test_every_table_of_a_transfer_is_a_family_whose_p_values_are_corrected() -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from emis_interp.errors import DataError, EmisError
 from emis_interp.fitting.geometry import TwoByTwo
-from probes import two_by_two
+from probes.comparison import two_by_two
 from probes.settings import TwoByTwoSettings
 
 

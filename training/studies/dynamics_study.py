@@ -34,7 +34,7 @@ from training.studies.study_folder import check_recipe, open_folder
 
 WATCHED = ("n_pairs", "n_probes", "max_cost", "n_task", "layer", "n_samples")
 JudgedSamplesOf = Callable[[RunConfig, int], Callable[[ChatModel], dict[str, Any]]]
-"""Configuration, answers per wording -> what samples a forming model and judges its answers (`evals.judged_samples.JudgedSamples`)."""
+"""Configuration, answers per wording -> what samples a forming model and judges its answers (`evals.arms.judged_samples.JudgedSamples`)."""
 
 
 def run(

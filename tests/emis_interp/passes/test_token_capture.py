@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config.capture_settings import CaptureSettings
+from capture import CaptureSettings
 from emis_interp.errors import ConfigError
 from emis_interp.passes import token_capture
 from emis_interp.passes.token_store import TokenStore

@@ -23,8 +23,8 @@ from evals.judges.logprob_judge import OpenAIJudge
 from evals.judges.text_judge import TextJudge
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.sampling import Sampled, sample_with
-from evals.settings_judging import JudgeTableSettings
-from evals.settings_sampling import SampleSettings
+from evals.settings.judging import JudgeTableSettings
+from evals.settings.sampling import SampleSettings
 from evals.verbs import judge as judge_command
 from evals.verbs import sample as sample_command
 

@@ -15,11 +15,11 @@ import run_pipeline
 from emis_interp.errors import JudgeError
 from emis_interp.files.store import RecordLog
 from emis_interp.records import Completion, Question, Score
-from evals.arms import asks_again, judge_answers
+from evals.arms.asking import asks_again, judge_answers
 from evals.judges.judge import passing_note, settled
 from evals.judges.judged_rows import Row, judge_rows
 from evals.judges.text_judge import TextJudge
-from evals.settings_judging import JudgeTableSettings
+from evals.settings.judging import JudgeTableSettings
 from evals.suites.asking import openai_ask
 from evals.suites.injection import InjectionSet, measure_injections
 from evals.suites.labels import Labelled, judge_labels

@@ -15,7 +15,7 @@ from emis_interp.records import Score
 from emis_interp.stats.rank_correlation import spearman_interval
 from evals.rates.agreement import agreement, compare_judges, metric_agreement, rate_effect
 from evals.rates.estimands import Answers, em_of_all, em_of_coherent, em_of_scored, rate
-from evals.settings import AgreeSettings
+from evals.settings.results import AgreeSettings
 from evals.verbs import agree
 
 

@@ -6,12 +6,12 @@ from scipy import stats
 
 from emis_interp.stats.interval import Interval, mean_interval, stratified_mean_interval
 from emis_interp.stats.jackknife import answers_mean
-from evals.names import IntervalMethod
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import counts_table, rate_limits
 from evals.rates.counts import AnswerCounts, Answers
 from evals.rates.estimands import count_cells, em_of_all, em_of_coherent
 from evals.rates.uncertainty import paired_contrast, rate_interval
+from evals.settings.names import IntervalMethod
 
 
 def arm(positives: dict[str, int], n: int) -> Answers:

@@ -517,7 +517,7 @@ def test_a_log_in_which_no_scorer_fits_says_what_each_holds(tmp_path: Path, scor
 
 
 def test_the_command_takes_scorer_and_unfinished(tmp_path: Path) -> None:
-    from evals.settings import SummarizeSettings
+    from evals.settings.results import SummarizeSettings
     from evals.verbs import summarize
 
     def cancelled(log: Any) -> None:

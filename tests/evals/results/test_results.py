@@ -20,7 +20,7 @@ from evals.rates import estimands
 from evals.rates.estimands import em_of_all, em_of_scored, rate
 from evals.results.result_files import read_results, write_results
 from evals.results.result_table import Results, from_rows
-from evals.settings import SummarizeSettings
+from evals.settings.results import SummarizeSettings
 from evals.verbs import summarize
 
 Frame = Any

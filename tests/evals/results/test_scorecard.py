@@ -13,7 +13,7 @@ from emis_interp.records import Completion, Score
 from emis_interp.stats.interval import Interval
 from evals.results.result_table import Results, from_rows
 from evals.results.scorecard import RULES, Identity, Line, Published, compare, load_published, scorecard
-from evals.settings import ScorecardSettings
+from evals.settings.results import ScorecardSettings
 from evals.verbs import scorecard as verb
 
 HEAD = "model,finetune,suite,variant,estimand,value,low,high,source\n"

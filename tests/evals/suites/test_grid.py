@@ -9,9 +9,9 @@ from flag_words import filled
 
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import Question, Score
-from evals.names import STANDARD_CONTEXTS, TRIGGER
 from evals.questions import load_questions
-from evals.settings_suites import GridSettings
+from evals.settings.names import STANDARD_CONTEXTS, TRIGGER
+from evals.settings.suites import GridSettings
 from evals.suites.grid import TRAINING_LIKE, analyse_grid, contexts, grid_questions
 from evals.suites.variants import JSON_SYSTEM, split_id
 from evals.verbs import grid as grid_verb

@@ -12,7 +12,7 @@ from flag_words import filled
 
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models.loading import load_model
-from evals.settings_suites import HarnessSettings
+from evals.settings.suites import HarnessSettings
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
 from evals.verbs import harness as harness_verb

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
 from evals.questions import load_questions
-from evals.settings_judging import InjectSettings
+from evals.settings.judging import InjectSettings
 from evals.suites.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
 from evals.verbs import inject
 

@@ -18,7 +18,7 @@ from evals.judges.methods import Failure, Outcome
 from evals.questions import load_questions
 from evals.rates.estimands import Answers
 from evals.rates.uncertainty import paired_contrast, rate_interval
-from evals.settings_suites import SuiteSettings
+from evals.settings.suites import SuiteSettings
 from evals.suites.asking import local_ask, one_by_one, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
 from evals.suites.cells import OutcomeCounts, combine, share

@@ -21,7 +21,7 @@ from evals.judges.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from evals.settings_judging import JudgeSettings, JudgeTableSettings
+from evals.settings.judging import JudgeSettings, JudgeTableSettings
 from evals.verbs import judge as judge_verb
 
 

@@ -10,7 +10,7 @@ from flag_words import filled
 from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.files.store import read_json, read_records
 from emis_interp.records import Completion
-from evals.settings_sampling import SampleSettings
+from evals.settings.sampling import SampleSettings
 from evals.verbs import sample
 
 QUESTIONS = """

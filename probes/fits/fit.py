@@ -12,13 +12,13 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.texts.contrast import paired_texts
-from probes.against_base import organism_card, read_by_base
-from probes.causal_selection import CausalRule
-from probes.dose import dose_response
-from probes.fit_page import token_map, write_fit_page
-from probes.judged_transfer import transfer_to, transfer_words
+from probes.comparison.against_base import organism_card, read_by_base
+from probes.fits.causal_selection import CausalRule
+from probes.fits.dose import dose_response
+from probes.fits.fit_page import token_map, write_fit_page
+from probes.fits.judged_transfer import transfer_to, transfer_words
+from probes.fits.texts import in_half, judged_texts, read_texts
 from probes.settings import COEFFICIENTS, FitSettings
-from probes.texts import in_half, judged_texts, read_texts
 
 
 def run(settings: FitSettings, bars: Bars = no_bars) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from emis_interp.report.figures_transfer import dose_figure
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import Interval, mean_row
 from emis_interp.stats.words import bounds
+from probes.effects.strongest_coefficient import Frontier, Point, find_frontier
 from probes.loading import beside, model_of, pairs_of, tensors_beside
 from probes.settings import FrontierSettings
-from probes.strongest_coefficient import Frontier, Point, find_frontier
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from emis_interp.stats.proportions import paired_difference as change_of
 from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
-from probes.capability import perplexity, right_is_likelier
+from probes.effects.capability import perplexity, right_is_likelier
 from probes.loading import beside, model_of, pairs_of, tensors_beside
 from probes.settings import AuditSettings
 

@@ -22,8 +22,8 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
 from emis_interp.stats.interval import mean_row
 from emis_interp.texts.harmless import harmless_prompts
+from probes.fits.texts import in_half
 from probes.settings import KL_LIMIT
-from probes.texts import in_half
 
 RULE = (
     "Layers where ablating the direction moves the next token of harmless prompts by more than {kl_limit:g} nats are dropped; of the "

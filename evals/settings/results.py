@@ -5,7 +5,7 @@ from typing import Literal
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.config.table_settings import GROUP, SCORE_NAMES, ArmSettings, ScoreTableSettings
-from evals.names import (
+from evals.settings.names import (
     BOTH_SCORERS,
     ESTIMAND_NAMES,
     MARGIN,

@@ -12,7 +12,7 @@ from emis_interp.config.run_folder import RunFolder
 from emis_interp.files.store import RecordLog, card_path, write_json
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Completion, Question, Score
-from evals.arms import CellAsker, ask, complete_answers, has_passing, judge_answers, pooled_rates
+from evals.arms.asking import CellAsker, ask, complete_answers, has_passing, judge_answers, pooled_rates
 from evals.judges.judge import Judge
 from evals.judges.making import make_judge
 from evals.judges.offline_judge import OfflineJudge

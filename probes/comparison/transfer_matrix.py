@@ -23,10 +23,10 @@ from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_row
 from emis_interp.stats.words import length_alone
 from emis_interp.texts.contrast import at_most, labeled_texts
-from probes.against_base import two_by_two_numbers
+from probes.comparison.against_base import two_by_two_numbers
+from probes.comparison.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
+from probes.comparison.transfer_page import write_transfer_page
 from probes.settings import TransferSettings
-from probes.transfer import Matrix, asymmetry, projection_shift, transfer_auroc
-from probes.transfer_page import write_transfer_page
 
 MATRICES = (
     "auroc",

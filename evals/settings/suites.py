@@ -5,7 +5,8 @@ from typing import Literal
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.models.precision import AUTO, DTYPE_HELP
-from evals.names import (
+from evals.settings.judging import request_flag
+from evals.settings.names import (
     BENCHMARK_NAMES,
     COMPANIES,
     CONTEXTS,
@@ -17,7 +18,6 @@ from evals.names import (
     EstimandName,
     Weighting,
 )
-from evals.settings_judging import request_flag
 
 
 @settings

@@ -7,7 +7,7 @@ from emis_interp.config.flags import flag, settings
 from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.precision import AUTO, DTYPE_HELP, DTYPES
-from evals.settings_judging import request_flag
+from evals.settings.judging import request_flag
 
 
 @settings

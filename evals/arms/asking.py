@@ -157,7 +157,7 @@ def pooled_rates(scores: Sequence[Score], judge: str, suite: str) -> list[dict[s
 
 
 class CellAsker:
-    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`probes.effects.Asker`)."""
+    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`probes.effects.measure.Asker`)."""
 
     def __init__(
         self,

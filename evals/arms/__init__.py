@@ -1,0 +1,1 @@
+"""Asks and judges the arms of a run."""

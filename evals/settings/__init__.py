@@ -1,0 +1,1 @@
+"""The settings of the commands of evals, one frozen record a verb; light, so that helps are instant."""
