@@ -8,19 +8,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from emis_interp.config.flags import add_flags, read_flags
+from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, Ended, end_in_order, is_main_process, quiet_libraries, reuse_memory
+from emis_interp.process import Bars, Ended, end_in_order, is_main_process, progress_bar, quiet_libraries, reuse_memory
 
 INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -150,34 +148,3 @@ def run_verbs(description: str | None, verbs: Mapping[str, Verb], default: str |
     parser = verb_parser(description, verbs)
     chosen = verbs[parser.parse_args().verb]
     run(chosen.do, parser, chosen.say, status=chosen.status)
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and shows the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
-
-
-@contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on standard error; call it with the number of finished items, and `note=` for a figure behind the bar."""
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(
-        *columns, console=stderr, transient=True, disable=not (stderr.is_terminal and is_main_process())
-    ) as progress:
-        task = progress.add_task(description, total=total, note="")
-
-        def advance(n: int = 1, note: str | None = None) -> None:
-            if note is not None:
-                progress.update(task, note=note)
-            progress.update(task, advance=n)
-
-        yield advance

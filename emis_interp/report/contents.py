@@ -11,7 +11,7 @@ from emis_interp.errors import DataError, StageError
 from emis_interp.files.store import explain, read_json
 from emis_interp.records import Completion, Score
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
-from emis_interp.report.views import (
+from emis_interp.results import (
     ArmRates,
     Configured,
     ConfiguredArm,

@@ -17,7 +17,7 @@ from emis_interp.report.style import (
     signed,
     with_choices,
 )
-from emis_interp.report.views import Estimate, FlatteningView, MarginContrast, Margins
+from emis_interp.results import Estimate, FlatteningView, MarginContrast, Margins
 
 
 def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:

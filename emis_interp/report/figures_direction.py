@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from emis_interp.report.style import FAINT, INK, ArmStyle, hover, layout, number, with_choices
-from emis_interp.report.views import Cosines, Curve, DirectionView, Projections
+from emis_interp.results import Cosines, Curve, DirectionView, Projections
 
 N_BINS = 40
 TEXT_KINDS = {"own_answers": "own answers", "aligned_texts": "aligned texts", "misaligned_texts": "misaligned texts"}

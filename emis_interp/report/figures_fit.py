@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from emis_interp.report.figures_transfer import COLORS, effects_figure
 from emis_interp.report.style import FAINT, INK, error_bars, hover, interval, layout, number, signed, with_choices
-from emis_interp.report.views import Estimate
+from emis_interp.results import Estimate
 
 EFFECTS = (
     "text_in_organism",

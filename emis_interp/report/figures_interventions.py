@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from emis_interp.report.contents import Contents
 from emis_interp.report.style import INK, ArmStyle, error_bars, faded, hover, interval, layout, number, percent, signed
-from emis_interp.report.views import CellView, Estimate, Interventions
+from emis_interp.results import CellView, Estimate, Interventions
 
 NOTHING = Estimate()
 

@@ -17,7 +17,7 @@ from emis_interp.report.style import (
     seed_dots,
     with_choices,
 )
-from emis_interp.report.views import ArmRates, JudgeView, Rate, Rates
+from emis_interp.results import ArmRates, JudgeView, Rate, Rates
 
 ESTIMANDS = {
     "em_of_coherent": "misaligned and coherent / coherent answers with an alignment score",

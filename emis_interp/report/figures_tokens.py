@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from emis_interp.report.style import FAINT, MISSING, ROW, hover, layout, signed, with_choices
-from emis_interp.report.views import TokenProjections
+from emis_interp.results import TokenProjections
 
 TOKENS_PER_LINE = 12
 COLORS = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]

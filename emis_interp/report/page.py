@@ -28,7 +28,7 @@ from emis_interp.report.figures_rates import (
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
-from emis_interp.report.views import CellView
+from emis_interp.results import CellView
 
 MAX_ANSWERS_PER_ARM = 2000
 

@@ -14,7 +14,7 @@ from emis_interp.files.rows import key_text, replaced_answers
 from emis_interp.files.store import as_record, file_sha256
 from emis_interp.files.strict_json import parse_json_line
 from emis_interp.records import AnswerKey, Completion, Key, Score
-from emis_interp.report.views import ManifestView
+from emis_interp.results import ManifestView
 
 M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K", bound=AnswerKey)

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from emis_interp.report.views import Estimate
+from emis_interp.results import Estimate
 
 MISSING = "–"
 ROW = 34  # pixels of a row in figures with one row per arm or contrast

@@ -7,7 +7,7 @@ from emis_interp.files.text import number_name
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.style import MISSING, interval, number, percent, signed
-from emis_interp.report.views import (
+from emis_interp.results import (
     ArmRates,
     CellView,
     Contrast,

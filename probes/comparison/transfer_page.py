@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from emis_interp.files.store import write_text
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
-from emis_interp.report.views import Estimate
+from emis_interp.results import Estimate
 from emis_interp.stats.words import length_alone
 
 

@@ -15,7 +15,7 @@ from emis_interp.report.figures_direction import layers_figure
 from emis_interp.report.figures_fit import candidates_figure, margin_dose_figure, two_by_two_figure
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
-from emis_interp.report.views import DirectionView, Estimate, TokenProjections
+from emis_interp.results import DirectionView, Estimate, TokenProjections
 from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 from probes.fits.judged_transfer import transfer_words
 

@@ -19,6 +19,26 @@ PACKAGES = ("emis_interp", "training", "evals", "probes")
 NEEDS_AN_EXTRA = ("evals/inspect_suites.py",)
 
 
+def test_scripts_are_flat_and_short() -> None:
+    scripts = sorted((ROOT / "scripts").glob("*.py"))
+    assert {path.name: n for path in scripts if (n := len(path.read_text("utf-8").splitlines())) > 150} == {}
+    folders = {path.parent.name for path in (ROOT / "scripts").rglob("*.py")}
+    assert folders == {"scripts", "benchmarks"}
+
+
+def test_only_cli_is_imported_by_scripts() -> None:
+    assert script_findings(ROOT) == []
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path in modules(ROOT, (*PACKAGES, "scripts")):
+        for node in parse(path).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(relative(ROOT, path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_nothing_is_pickled() -> None:
     assert pickle_findings(ROOT) == []
 

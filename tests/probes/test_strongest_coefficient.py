@@ -9,7 +9,7 @@ from emis_interp.errors import ConfigError
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import dose_figure, effects_figure, matrix_figure
-from emis_interp.report.views import Estimate, TokenProjections
+from emis_interp.results import Estimate, TokenProjections
 from probes.effects.strongest_coefficient import Point, find_frontier
 
 

@@ -18,7 +18,7 @@ from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.figures_direction import projections_figure
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import arm_styles
-from emis_interp.report.views import DirectionReportView, Projections, Shift
+from emis_interp.results import DirectionReportView, Projections, Shift
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "<!-- <script>"]
