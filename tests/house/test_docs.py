@@ -280,3 +280,9 @@ def test_the_code_in_the_guides_runs(file: str, tiny: Any, tmp_path: Path, monke
             f"{result.over_all:.2f} over all nine sets",
         ):
             assert words in said
+
+
+def test_the_file_tree_of_the_readme_is_that_of_the_files() -> None:
+    import file_tree
+
+    assert file_tree.run(file_tree.TreeSettings(check=True))["n_files"] > 200
