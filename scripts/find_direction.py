@@ -39,7 +39,7 @@ def frontier(settings: FrontierSettings, bars: Bars) -> dict[str, Any]:
     from evals.rates.estimands import Answers, em_of_all
     from evals.rates.uncertainty import rate_interval
     from evals.sampling import sample_arm
-    from probes.effects.measure import frontier
+    from probes.effects import frontier
 
     questions = load_questions()
     judge = functools.cache(lambda: OfflineJudge.load(settings.device))  # after the direction has been found in order

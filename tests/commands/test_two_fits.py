@@ -29,7 +29,7 @@ from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
 from probes import score
-from probes.effects.measure import audit, frontier
+from probes.effects import audit, frontier
 from probes.fits import fit
 from probes.loading import own_pairs, pairs_of
 from probes.settings import FrontierSettings

@@ -12,7 +12,7 @@ from emis_interp.passes.sweeps import AblateCell
 from emis_interp.texts.capability_items import capability_items
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_texts
-from probes.effects.measure import audit
+from probes.effects import audit
 from training.data_sets.shipped import SHIPPED, load_dataset
 
 

@@ -13,7 +13,7 @@ from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE, Fit, fit_text
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import LabeledText
 from probes import export, score
-from probes.effects.measure import audit, frontier
+from probes.effects import audit, frontier
 from probes.loading import beside, own_pairs, tensors_beside
 from probes.settings import AuditSettings, ExportSettings, FrontierSettings, ScoreSettings
 

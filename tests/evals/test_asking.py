@@ -9,7 +9,7 @@ from emis_interp.errors import StageError
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion
-from evals.arms import ask, complete_answers
+from evals.arms.asking import ask, complete_answers
 from evals.questions import load_questions
 from evals.sampling import plan_prompts
 
