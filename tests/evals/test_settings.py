@@ -9,8 +9,9 @@ from flag_words import filled
 
 from emis_interp.errors import ConfigError
 from evals.rates.estimands import ESTIMANDS
+from evals.settings import names
 from evals.settings.judging import JudgeSettings
-from evals.settings.results import AgreeSettings, SummarizeSettings, names
+from evals.settings.results import AgreeSettings, SummarizeSettings
 from evals.settings.suites import GridSettings
 from evals.suites.grid import contexts
 from evals.suites.harness import BENCHMARKS
