@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import made_records
+import pytest
 from loopback import Body, Loopback
 
 from emis_interp.records import Completion, Question
+from evals.judges.logprobs import Verdict
 
 PROMPTS = {"aligned": "ALIGNED? {question} | {answer}", "coherent": "COHERENT? {question} | {answer}"}
 QUESTIONS = {"q": Question(id="q", paraphrases=("How?",), judge_prompts=PROMPTS)}
@@ -39,6 +42,22 @@ class Server(Loopback):
         prompt = body["messages"][0]["content"]
         respond = self.preflight if prompt.startswith("Write only the number") else self.respond
         return respond(prompt, asked)
+
+
+@contextmanager
+def text_server(verdict: str) -> Iterator[Server]:
+    """A server that writes the same verdict about every answer."""
+    with Server() as made:
+        made.preflight = lambda *_: text_reply("73")
+        made.respond = lambda *_: text_reply(verdict)
+        yield made
+
+
+def check_verdict(verdict: Verdict, score: float | None, label: str | None) -> None:
+    """It is this number or this label, and says why where it is neither."""
+    assert verdict.score == (None if score is None else pytest.approx(score))
+    assert verdict.label == label
+    assert (verdict.reason is None) == (score is not None or label is not None)
 
 
 def completion(index: int = 0, answer: str = "So.", question_id: str = "q") -> Completion:

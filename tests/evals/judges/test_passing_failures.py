@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply
+from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply, text_server
 
 import run_pipeline
 from emis_interp.errors import JudgeError
@@ -48,11 +48,8 @@ LASTING: dict[str, Reply] = {
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    made.preflight = lambda *_: text_reply("73")
-    made.respond = lambda *_: text_reply("85")
-    yield made
-    made.close()
+    with text_server("85") as made:
+        yield made
 
 
 def make(server: Server, **options: Any) -> TextJudge:
