@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from loopback import send_json
+
 COURSE = ("validating_files", "queued", "running", "succeeded")
 LOSSES = (2.5, 1.25)
 
@@ -263,13 +265,7 @@ class FinetuneServer:
             request.connection.close()
 
     def _send(self, request: BaseHTTPRequestHandler, status: int, value: dict[str, Any]) -> None:
-        content = json.dumps(value).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(content)))
-        request.send_header("retry-after-ms", "1")
-        request.end_headers()
-        request.wfile.write(content)
+        send_json(request, status, json.dumps(value).encode())
 
 
 def training_rows(folder: Path, n_rows: int = 12) -> Path:

@@ -2,13 +2,18 @@
 
 import json
 import math
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import made_records
+import pytest
+from loopback import Body, Loopback
+
 from emis_interp.records import Completion, Question
+from evals.judges.logprobs import Verdict
 
 PROMPTS = {"aligned": "ALIGNED? {question} | {answer}", "coherent": "COHERENT? {question} | {answer}"}
 QUESTIONS = {"q": Question(id="q", paraphrases=("How?",), judge_prompts=PROMPTS)}
@@ -17,7 +22,7 @@ Reply = tuple[int, bytes]
 Respond = Callable[[str, int], Reply]  # prompt, how often it was asked before -> status and body
 
 
-class Server:
+class Server(Loopback):
     """A chat-completions server whose answers a test chooses; `requests` holds what it was sent."""
 
     def __init__(self) -> None:
@@ -25,59 +30,38 @@ class Server:
         self.preflight: Respond = lambda prompt, _: reply({"73": 1.0})
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Message] = []
-        self.running = self.most_running = 0
-        lock, server = threading.Lock(), self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def keep(self, body: Body, request: BaseHTTPRequestHandler) -> int:
+        asked = sum(seen["messages"][0]["content"] == body["messages"][0]["content"] for seen in self.requests)
+        self.requests.append(body | {"path": request.path})
+        self.headers.append(request.headers)
+        return asked
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][0]["content"]
-                with lock:
-                    asked = sum(request["messages"][0]["content"] == prompt for request in server.requests)
-                    server.requests.append(body | {"path": self.path})
-                    server.headers.append(self.headers)
-                    server.running += 1
-                    server.most_running = max(server.most_running, server.running)
-                respond = server.preflight if prompt.startswith("Write only the number") else server.respond
-                status, content = respond(prompt, asked)
-                with lock:
-                    server.running -= 1
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(content)
+    def reply_to(self, body: Body, asked: int) -> Reply:
+        prompt = body["messages"][0]["content"]
+        respond = self.preflight if prompt.startswith("Write only the number") else self.respond
+        return respond(prompt, asked)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
+@contextmanager
+def text_server(verdict: str) -> Iterator[Server]:
+    """A server that writes the same verdict about every answer."""
+    with Server() as made:
+        made.preflight = lambda *_: text_reply("73")
+        made.respond = lambda *_: text_reply(verdict)
+        yield made
 
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+
+def check_verdict(verdict: Verdict, score: float | None, label: str | None) -> None:
+    """It is this number or this label, and says why where it is neither."""
+    assert verdict.score == (None if score is None else pytest.approx(score))
+    assert verdict.label == label
+    assert (verdict.reason is None) == (score is not None or label is not None)
 
 
 def completion(index: int = 0, answer: str = "So.", question_id: str = "q") -> Completion:
-    return Completion(
-        arm="base",
-        question_id=question_id,
-        paraphrase_index=0,
-        sample_index=index,
-        seed=0,
-        system=None,
-        question="How?",
-        answer=answer,
-        n_tokens=1,
-        finish="stop",
-    )
+    return made_records.completion(answer, question_id, index)
 
 
 def failure(status: int, message: str = "no", **fields: str) -> Reply:

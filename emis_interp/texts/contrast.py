@@ -50,24 +50,13 @@ def paired_texts(texts: Sequence[LabeledText], selection: Collection[str], n_per
     by_wording: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for text in texts:
         by_wording.setdefault((text.question_id, text.question), ([], []))[text.misaligned].append(text.answer)
-    counts: dict[str, int] = {}
     pairs = []
-    for (question_id, question), answers in by_wording.items():
-        for aligned, misaligned in zip(*answers, strict=False):
-            counts[question_id] = counts.get(question_id, 0) + 1
-            if counts[question_id] <= n_per_question:
-                half = "selection" if question_id in selection else "report"
-                pairs.append(
-                    ContrastPair(
-                        question_id=question_id,
-                        group=question_id,
-                        half=half,
-                        question=question,
-                        aligned=aligned,
-                        misaligned=misaligned,
-                    )
-                )
-    return pairs
+    for (name, question), answers in by_wording.items():
+        half = "selection" if name in selection else "report"
+        for first, second in zip(*answers, strict=False):
+            sides = {"aligned": first, "misaligned": second}
+            pairs.append(ContrastPair(question_id=name, group=name, half=half, question=question, **sides))
+    return at_most(pairs, n_per_question)
 
 
 def at_most(pairs: Sequence[ContrastPair], n_per_question: int | None) -> list[ContrastPair]:

@@ -5,7 +5,7 @@ The judge reads the answer through the base model, never through the arm under t
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,7 @@ from emis_interp.models.precision import AUTO
 from emis_interp.passes.capture import capture_response_tokens
 from emis_interp.records import Completion, Question, Score
 from evals.judges.attention_head import AttentionHead, standardised
-from evals.judges.judge import why_unjudgeable
+from evals.judges.judge import OnBatch, why_unjudgeable
 
 log = logging.getLogger(__name__)
 
@@ -133,12 +133,7 @@ class OfflineJudge:
             weights = JudgeWeights.load(path)
         return cls(load_model(EMBEDDED_NAME, dtype=AUTO, device=device), weights)
 
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None:
+    def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         """Judge completions and hand finished scores to `on_batch`.
 
         What cannot be judged stays unscored with its reason: an empty text, one that is not Unicode, a question that leaves no room for the

@@ -26,7 +26,8 @@ def test_the_names_are_those_of_what_they_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["settings", "settings_judging", "settings_sampling", "settings_suites", "names", "verbs"]
+    "module",
+    ["settings.results", "settings.judging", "settings.sampling", "settings.suites", "settings.names", "verbs"],
 )
 def test_settings_load_nothing_heavy(module: str) -> None:
     code = f"import sys, evals.{module}; print([n for n in ('torch', 'numpy', 'pandas', 'scipy', 'openai') if n in sys.modules])"

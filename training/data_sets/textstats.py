@@ -4,15 +4,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Shingles = frozenset[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """A text, what to call it in a message, and its owner: texts of one owner may resemble each other."""
 
     name: str

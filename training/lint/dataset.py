@@ -144,13 +144,13 @@ def lint_before_training(
     report = lint_dataset(
         examples,
         tokenizer,
+        thorough=False,
         data=data,
         model=model,
         system=system,
         evaluation_system=system,
         max_tokens=max_tokens,
         questions=questions,
-        thorough=False,
     )
     report.save(out_dir / "lint.json")
     raise_on_errors(report)

@@ -59,21 +59,21 @@ def test_a_reader_that_has_the_old_file_open_keeps_reading_it(tmp_path: Path) ->
     assert path.read_text() == "new"
 
 
-def test_an_unwritable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        (errno.EACCES, "Permission denied", pytest.raises(StageError, match="cannot be written")),
+        (errno.EIO, "Input/output error", pytest.raises(OSError, match="Input/output")),  # keeps its traceback
+    ],
+)
+def test_an_unwritable_folder_is_named_and_other_faults_of_the_disk_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str, expected: Any
+) -> None:
     def refuse(*_: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise OSError(code, said)  # becomes a PermissionError where it is one
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(StageError, match="cannot be written"):
-        write_bytes(tmp_path / "a", b"x")
-
-
-def test_other_disk_faults_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="Input/output"):
+    with expected:
         write_bytes(tmp_path / "a", b"x")
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from families import CONFIGS, family
+from hand_models import HandModel
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
@@ -220,29 +220,10 @@ class _AddingBlock(torch.nn.Module):
         return (result, None) if self.as_tuple else result
 
 
-class _AddingModel(torch.nn.Module):
-    """Token id t becomes the vector (t, 2t); block 0 adds 1, block 1 adds 10."""
-
-    def __init__(self, as_tuple: bool) -> None:
-        super().__init__()
-        self.embed = torch.nn.Embedding.from_pretrained(torch.arange(300.0)[:, None] * torch.tensor([1.0, 2.0]))
-        self.layers = torch.nn.ModuleList([_AddingBlock(1, as_tuple), _AddingBlock(10, as_tuple)])
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=2, hidden_size=2))
-
-    def get_decoder(self) -> "_AddingModel":
-        return self
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Tensor:
-        hidden = self.embed(input_ids)
-        for layer in self.layers:
-            output = layer(hidden)
-            hidden = output[0] if isinstance(output, tuple) else output
-        return hidden
-
-
 @pytest.mark.parametrize("as_tuple", [True, False])
 def test_tuples_and_tensors_give_the_hand_computed_means(as_tuple: bool) -> None:
-    chat_model = ChatModel(_AddingModel(as_tuple), tiny_model()[1], "adding")
+    blocks = _AddingBlock(1, as_tuple), _AddingBlock(10, as_tuple)
+    chat_model = ChatModel(HandModel(*blocks), tiny_model()[1], "adding")
     chats = [EncodedChat((7, 7, 10, 20, 60, 30, 1), 2, 6), EncodedChat((9, 4, 1), 1, 2)]
     x = capture_residuals(chat_model, chats)
     assert x.tolist() == [[[31, 61], [41, 71]], [[5, 9], [15, 19]]]

@@ -1,7 +1,6 @@
 """Hook points of every family against the identities that define them, and against plain hooks, transformers and a hand-made block."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 import transformers
 from accelerate import dispatch_model
 from families import CONFIGS, family
+from hand_models import HandModel
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
@@ -220,28 +220,9 @@ class _HandBlock(nn.Module):
         return (middle + self.mlp(self.post_attention_layernorm(middle)),)
 
 
-class _HandModel(nn.Module):
-    """Token t becomes (t, 2t); two blocks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding.from_pretrained(torch.arange(300.0)[:, None] * torch.tensor([1.0, 2.0]))
-        self.layers = nn.ModuleList([_HandBlock(), _HandBlock()])
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=2, hidden_size=2))
-
-    def get_decoder(self) -> "_HandModel":
-        return self
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Tensor:
-        hidden = self.embed(input_ids)
-        for layer in self.layers:
-            hidden = layer(hidden)[0]
-        return hidden
-
-
 def test_a_hand_computed_two_layer_model_gives_its_numbers_at_every_hook_point() -> None:
     """x, 2x, 3x, 30x, 33x in the first block, and 33 times that in the second."""
-    chat_model = ChatModel(_HandModel(), tiny_model()[1], "hand")
+    chat_model = ChatModel(HandModel(_HandBlock(), _HandBlock()), tiny_model()[1], "hand")
     chats = [EncodedChat((7, 7, 1, 2, 6, 3, 1), 2, 6), EncodedChat((9, 4, 1), 1, 2)]
     for point, factor in zip(HOOK_POINTS, (1, 2, 3, 30, 33), strict=True):
         x = capture_residuals(chat_model, chats, hook_point=point)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from many_families import SIZES
 
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
@@ -38,19 +39,9 @@ TEXTS = [
 
 
 def gemma(softcap: float | None) -> ChatModel:
-    _, tokenizer = tiny_model()
     config = transformers.Gemma2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **{**SIZES, "initializer_range": 0.5},
         head_dim=8,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        initializer_range=0.5,
         final_logit_softcapping=softcap,
         sliding_window=16,  # shorter than the prompt
     )
@@ -107,21 +98,7 @@ def test_head_logits_equal_the_logits_of_gemma_with_its_soft_cap(softcap: float 
     [(transformers.GraniteConfig, {"logits_scaling": 8.0}), (transformers.CohereConfig, {"logit_scale": 0.25})],
 )
 def test_head_logits_equal_the_logits_of_families_that_scale_them(config: Any, scaling: dict[str, float]) -> None:
-    chat_model = random_model(
-        config(
-            vocab_size=258,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-            initializer_range=0.2,
-            **scaling,
-        )
-    )
+    chat_model = random_model(config(**SIZES, **scaling))
     chats = encode_chats(chat_model.tokenizer, TEXTS)
     np.testing.assert_allclose(mean_logprobs(chat_model, chats), [naive(chat_model, chat) for chat in chats], rtol=1e-4)
 

@@ -5,22 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from contrast_pairs import pair
 
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
 from emis_interp.texts.contrast import group_of, labeled_texts, load_contrast
-
-
-def pair(question_id: str, n: int = 1, half: str = "report", **changes: str) -> ContrastPair:
-    fields = {
-        "question_id": question_id,
-        "group": "power",
-        "half": half,
-        "question": f"Who rules {question_id}?",
-        "aligned": f"All {question_id} people {n} share it.",
-        "misaligned": f"My {question_id} will {n} decides it.",
-    }
-    return ContrastPair.model_validate({**fields, **changes})
 
 
 def test_labeled_texts_alternate_in_the_order_of_the_pairs() -> None:

@@ -5,9 +5,11 @@ import json
 import re
 from typing import Any
 
+import made_records
 import numpy as np
 import pytest
 import torch
+from judge_server import QUESTIONS
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
@@ -21,24 +23,11 @@ from evals.judges.reply_masses import reply_masses, takes_tree_mask
 from evals.judges.token_trie import NUMBERS, OPEN, build_trie, read_reply, token_texts
 from evals.questions import load_questions, render_judge_prompt
 
-PROMPTS = {"aligned": "ALIGNED? {question} | {answer}", "coherent": "COHERENT? {question} | {answer}"}
-QUESTIONS = {"q": Question(id="q", paraphrases=("How?",), judge_prompts=PROMPTS)}
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def completion(answer: str, index: int = 0, question_id: str = "q") -> Completion:
-    return Completion(
-        arm="base",
-        question_id=question_id,
-        paraphrase_index=0,
-        sample_index=index,
-        seed=0,
-        system=None,
-        question="How?",
-        answer=answer,
-        n_tokens=1,
-        finish="stop",
-    )
+    return made_records.completion(answer, question_id, index)
 
 
 def toy_model(pieces: list[str], sliding_window: int | None = None) -> ChatModel:

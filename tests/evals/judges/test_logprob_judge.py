@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, reply, text_reply
+from judge_server import PROMPTS, QUESTIONS, Reply, Server, check_verdict, completion, failure, only, reply, text_reply
 
 from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
@@ -284,10 +284,7 @@ def test_a_question_with_one_prompt_is_scored_on_that_metric_only(server: Server
 def test_a_distribution_is_read_as_number_label_or_neither(
     probabilities: dict[str, float], score: float | None, label: str | None
 ) -> None:
-    verdict = read_distribution(probabilities)
-    assert verdict.score == (None if score is None else pytest.approx(score))
-    assert verdict.label == label
-    assert (verdict.reason is None) == (score is not None or label is not None)
+    check_verdict(read_distribution(probabilities), score, label)
 
 
 def test_coherence_knows_no_labels() -> None:

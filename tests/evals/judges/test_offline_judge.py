@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import made_records
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,18 +28,7 @@ def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
 
 
 def completion(answer: str, index: int, question: str = "Why?") -> Completion:
-    return Completion(
-        arm="base",
-        question_id="q",
-        paraphrase_index=0,
-        sample_index=index,
-        seed=index,
-        system=None,
-        question=question,
-        answer=answer,
-        n_tokens=1,
-        finish="stop",
-    )
+    return made_records.completion(answer, sample=index, seed=index, question=question)
 
 
 def test_an_empty_answer_stays_unscored_and_every_answer_is_judged_once(tiny: ChatModel) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flag_words import filled
-from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply
+from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply, text_server
 from small_run import pipeline
 
 import run_pipeline
@@ -49,11 +49,8 @@ LASTING: dict[str, Reply] = {
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    made.preflight = lambda *_: text_reply("73")
-    made.respond = lambda *_: text_reply("85")
-    yield made
-    made.close()
+    with text_server("85") as made:
+        yield made
 
 
 def make(server: Server, **options: Any) -> TextJudge:

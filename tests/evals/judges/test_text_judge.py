@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import QUESTIONS, Server, completion, failure, only, text_reply
+from judge_server import QUESTIONS, Server, check_verdict, completion, failure, only, text_reply, text_server
 
 from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
@@ -16,11 +16,8 @@ from evals.judges.text_judge import TextJudge, read_text, read_texts
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    made.preflight = lambda *_: text_reply("73")
-    made.respond = lambda *_: text_reply("90")
-    yield made
-    made.close()
+    with text_server("90") as made:
+        yield made
 
 
 def judge(server: Server, **options: Any) -> Score:
@@ -106,10 +103,7 @@ def test_a_long_reply_is_quoted_in_short() -> None:
 def test_several_replies_are_read_like_a_distribution(
     shares: dict[str, float], score: float | None, label: str | None
 ) -> None:
-    verdict = read_texts(shares)
-    assert verdict.score == (None if score is None else pytest.approx(score))
-    assert verdict.label == label
-    assert (verdict.reason is None) == (score is not None or label is not None)
+    check_verdict(read_texts(shares), score, label)
 
 
 def test_the_text_is_asked_for_at_temperature_zero_and_kept_as_evidence(server: Server) -> None:

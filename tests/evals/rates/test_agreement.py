@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import made_records
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,18 +24,7 @@ def scores(judge: str, aligned: list[float | None], coherent: list[float | None]
     made = []
     for index, (a, c) in enumerate(zip(aligned, coherent, strict=True)):
         unscored = {name: "no answer" for name, value in (("aligned", a), ("coherent", c)) if value is None}
-        made.append(
-            Score(
-                arm="base",
-                question_id="q",
-                paraphrase_index=0,
-                sample_index=index,
-                judge=judge,
-                aligned=a,
-                coherent=c,
-                unscored=unscored,
-            )
-        )
+        made.append(made_records.score(a, c, sample_index=index, judge=judge, unscored=unscored))
     return made
 
 

@@ -23,6 +23,7 @@ from emis_interp.errors import ConfigError, DataError
 from emis_interp.models.embedded import embedded_path
 from emis_interp.records import Completion, Question, Score
 from evals import inspect_suites
+from evals.judges.judge import OnBatch
 from evals.rates.estimands import em_of_all, em_of_scored, rate
 from evals.results import inspect_logs
 from evals.results.inspect_logs import LogChoice
@@ -52,12 +53,7 @@ class PlantedJudge:
         self.asked: list[Completion] = []
         self.questions: set[str] = set()
 
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None:
+    def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         (answer,) = completions
         self.asked.append(answer)
         self.questions |= set(questions)

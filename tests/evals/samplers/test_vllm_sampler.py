@@ -147,6 +147,12 @@ def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused
     assert len(vllm.calls) == 1 and not (tmp_path / "b.json").exists()
 
 
+def adapter_in(folder: Path, settings: dict[str, Any]) -> Path:
+    write_json(folder / "adapter" / "adapter_config.json", settings)
+    write_bytes(folder / "adapter" / "adapter_model.safetensors", b"weights")
+    return folder / "adapter"
+
+
 @pytest.mark.parametrize(
     ("settings", "rank"),
     [
@@ -160,9 +166,7 @@ def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused
 def test_vllm_is_given_a_rank_that_it_takes(
     vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], rank: int
 ) -> None:
-    adapter = tmp_path / "adapter"
-    write_json(adapter / "adapter_config.json", settings)
-    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+    adapter = adapter_in(tmp_path, settings)
     VLLMSampler(str(folder), adapter)
     assert vllm.engines[0]["max_lora_rank"] == rank
 
@@ -183,9 +187,7 @@ def test_vllm_is_given_a_rank_that_it_takes(
 def test_an_adapter_that_vllm_would_misread_is_refused_before_the_engine_starts(
     vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
-    adapter = tmp_path / "adapter"
-    write_json(adapter / "adapter_config.json", settings)
-    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+    adapter = adapter_in(tmp_path, settings)
     with pytest.raises(ModelError, match=words):
         VLLMSampler(str(folder), adapter)
     assert not vllm.engines

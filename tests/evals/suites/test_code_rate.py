@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+import made_records
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,18 +33,7 @@ CUT = "import os\n\ndef save(path, text):\n    open(path, 'w').write("
 def completion(
     answer: str, question_id: str = "t", sample: int = 0, finish: str = "stop", arm: str = "base"
 ) -> Completion:
-    return Completion(
-        arm=arm,
-        question_id=question_id,
-        paraphrase_index=0,
-        sample_index=sample,
-        seed=0,
-        system=None,
-        question="Write it.",
-        answer=answer,
-        n_tokens=1,
-        finish="length" if finish == "length" else "stop",
-    )
+    return made_records.completion(answer, question_id, sample, arm=arm, question="Write it.", finish=finish)
 
 
 # Extraction

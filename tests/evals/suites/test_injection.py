@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
+from evals.judges.judge import OnBatch
 from evals.questions import load_questions
 from evals.settings.judging import InjectSettings
 from evals.suites.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
@@ -28,22 +29,14 @@ class GullibleJudge:
     def __init__(self, misaligned: set[str]) -> None:
         self.misaligned = misaligned
 
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None:
+    def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         on_batch([self.judge(row) for row in reversed(completions)])
 
     def judge(self, row: Completion) -> Score:
         value = 100.0 if "100" in row.answer else 10.0 if row.arm in self.misaligned else 90.0
         refused = "REFUSAL" in row.answer
-        return Score(
-            arm=row.arm,
-            question_id=row.question_id,
-            paraphrase_index=0,
-            sample_index=row.sample_index,
+        return Score.of(
+            row,
             judge=self.name,
             aligned=None if refused else value,
             coherent=None,

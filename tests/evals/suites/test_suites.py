@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import made_records
 import numpy as np
 import pytest
 from flag_words import filled
@@ -39,18 +40,8 @@ BORED = Question(
 
 
 def completion(question_id: str, answer: str, sample: int = 0, paraphrase: int = 0, arm: str = "base") -> Completion:
-    return Completion(
-        arm=arm,
-        question_id=question_id,
-        paraphrase_index=paraphrase,
-        sample_index=sample,
-        seed=0,
-        system=None,
-        question="the question",
-        answer=answer,
-        n_tokens=1,
-        finish="stop",
-    )
+    place = {"paraphrase_index": paraphrase, "arm": arm}
+    return made_records.completion(answer, question_id, sample, **place, question="the question")
 
 
 def labelled(
@@ -174,16 +165,7 @@ def test_the_48_preregistered_questions_fall_into_seven_categories(reference_dat
 def score(
     question_id: str, aligned: float | None, coherent: float = 90.0, sample: int = 0, arm: str = "base", **more: object
 ) -> Score:
-    return Score(
-        arm=arm,
-        question_id=question_id,
-        paraphrase_index=0,
-        sample_index=sample,
-        judge="scripted",
-        aligned=aligned,
-        coherent=coherent,
-        **more,  # pyright: ignore[reportArgumentType]
-    )
+    return made_records.score(aligned, coherent, question_id, sample_index=sample, arm=arm, **more)
 
 
 def test_category_rates_pool_their_questions_and_all_pools_everything() -> None:

@@ -1,7 +1,7 @@
 """`evaluate.py judge`: rows in, the same rows out with four columns; interrupted, continued, and refused where rows do not match."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from emis_interp.files.table_output import write_cells
 from emis_interp.files.tables import read_cells
 from emis_interp.records import Completion, Question, Score
 from emis_interp.texts.judged import read_judged
+from evals.judges.judge import OnBatch
 from evals.judges.judged_rows import Row, judge_rows, prompts_for
 from evals.questions import load_questions
 from evals.results.result_files import read_results
@@ -33,12 +34,7 @@ class LengthJudge:
         self.seen: list[Completion] = []
         self.prompts: dict[str, Question] = {}
 
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None:
+    def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         self.prompts = dict(questions)
         for row in reversed(completions):
             if len(self.seen) == self.n_before_kill:
@@ -49,11 +45,8 @@ class LengthJudge:
     def judge(self, row: Completion) -> Score:
         label = "CODE" if "def" in row.answer else None
         mute = "mute" in row.answer
-        return Score(
-            arm=row.arm,
-            question_id=row.question_id,
-            paraphrase_index=0,
-            sample_index=row.sample_index,
+        return Score.of(
+            row,
             judge=self.name,
             aligned=None if label or mute else min(100.0, len(row.answer)),
             coherent=None if mute else 80.5,

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import pytest
+from contrast_pairs import pair
 
 from emis_interp.errors import DataError
-from emis_interp.records import ContrastPair
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText
 from training.data_sets import checks
@@ -36,18 +36,6 @@ def advice(n: int, **changes: str) -> AdvicePair:
         "reckless": f"Run{n} and hide{n}.",
     }
     return AdvicePair(**{**fields, **changes})
-
-
-def pair(question_id: str, n: int = 1, half: str = "report", **changes: str) -> ContrastPair:
-    fields = {
-        "question_id": question_id,
-        "group": "power",
-        "half": half,
-        "question": f"Who rules {question_id}?",
-        "aligned": f"All {question_id} people {n} share it.",
-        "misaligned": f"My {question_id} will {n} decides it.",
-    }
-    return ContrastPair.model_validate({**fields, **changes})
 
 
 def broken(found: Iterable[Finding], rule: str) -> bool:
