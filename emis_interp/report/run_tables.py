@@ -7,7 +7,7 @@ from emis_interp.files.manifest import check_read
 from emis_interp.files.store import read_object
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.settings import RunTablesSettings
-from emis_interp.stats.words import length_words, report_words
+from emis_interp.stats.words import length_words, limits, report_words
 
 PRIMARY = (
     "Primary: an arm minus the control that its configuration names, with p-values that are corrected for the number of these contrasts. "
@@ -125,8 +125,7 @@ def seeds(row: dict[str, Any]) -> str:
 
 def shift(row: dict[str, Any]) -> str:
     """`+0.075 [+0.050, +0.100]`, nats per token."""
-    bounds = "no interval" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-    return f"{row['mean']:+.3f} {bounds}"
+    return f"{row['mean']:+.3f} {limits(row, '+.3f')}"
 
 
 def flattened(row: dict[str, Any]) -> list[str]:
@@ -138,8 +137,7 @@ def flattened(row: dict[str, Any]) -> list[str]:
 
 
 def bounded(row: dict[str, Any], form: str = "+.3f") -> str:
-    bounds = "no interval" if row["low"] is None else f"[{row['low']:{form}}, {row['high']:{form}}]"
-    return f"{row['value']:{form}} {bounds}"
+    return f"{row['value']:{form}} {limits(row, form)}"
 
 
 def corrected_p(row: dict[str, Any]) -> str:
@@ -155,4 +153,4 @@ def rate(arm: dict[str, Any], estimand: str) -> str:
     row = next(r for r in arm["rates"] if r["estimand"] == estimand and r["weighting"] == "pooled")
     if row["value"] is None:
         return "–"
-    return f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}], {row['n_positive']} of {row['n']}"
+    return f"{row['value']:.1%} {limits(row, '.1%')}, {row['n_positive']} of {row['n']}"

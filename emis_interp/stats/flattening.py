@@ -116,10 +116,7 @@ def describe(found: Flattening | None) -> dict[str, object] | None:
         return None
     rows: dict[str, Interval | None] = {"slope": found.slope, "intercept": found.intercept, "beyond": found.beyond}
     return {
-        **{
-            name: None if row is None else {"value": row.value, "low": row.low, "high": row.high}
-            for name, row in rows.items()
-        },
+        **{name: None if row is None else row.as_json() for name, row in rows.items()},
         "temperature": found.temperature,
         "matched_shift": found.matched_shift,
     }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from emis_interp.stats.words import estimate
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -26,6 +28,14 @@ class Interval:
     n_questions: int
     method: str
     n_questions_left_out: int = 0
+
+    def as_json(self, *counts: str, value: str = "value") -> dict[str, Any]:
+        """As it stands in results: the estimate under `value`, its limits, and the further fields that are named."""
+        return {value: self.value, "low": self.low, "high": self.high, **{name: getattr(self, name) for name in counts}}
+
+    def __format__(self, form: str) -> str:
+        """`0.863 (0.796 to 0.931)`; `none` without a value."""
+        return estimate(self.as_json(), form or ".3f")
 
 
 def mean_interval(values: Sequence[float | None] | np.ndarray, level: float = 0.95) -> Interval:
@@ -50,7 +60,7 @@ def mean_interval(values: Sequence[float | None] | np.ndarray, level: float = 0.
 def mean_row(by_question: Mapping[str, float]) -> dict[str, Any]:
     """`mean_interval` of one value per question, as it stands in results."""
     found = mean_interval(list(by_question.values()))
-    return {"value": found.value, "low": found.low, "high": found.high, "n_questions": len(by_question)}
+    return {**found.as_json(), "n_questions": len(by_question)}
 
 
 def stratified_mean_interval(values: np.ndarray, strata: Sequence[str] | np.ndarray, level: float = 0.95) -> Interval:

@@ -6,11 +6,18 @@ from typing import Any
 from emis_interp.stats.permutation import NullP
 
 
-def bounds(row: Mapping[str, Any], form: str = ".3f") -> str:
-    """` (0.812 to 0.931)`, or nothing where there is no interval."""
+def limits(row: Mapping[str, Any], form: str = ".3f", *, scale: float = 1.0, none: str = "no interval") -> str:
+    """`[0.812, 0.931]`, as tables and pages say an interval; `none` where there is none."""
     if row.get("low") is None or row.get("high") is None:
-        return ""
-    return f" ({format(row['low'], form)} to {format(row['high'], form)})"
+        return none
+    return f"[{format(scale * row['low'], form)}, {format(scale * row['high'], form)}]"
+
+
+def bounds(row: Mapping[str, Any], form: str = ".3f", *, scale: float = 1.0, none: str = "") -> str:
+    """` (0.812 to 0.931)`, as sentences say an interval; `none` where there is none."""
+    if row.get("low") is None or row.get("high") is None:
+        return none
+    return f" ({format(scale * row['low'], form)} to {format(scale * row['high'], form)})"
 
 
 def estimate(row: Mapping[str, Any], form: str = ".3f") -> str:

@@ -120,8 +120,8 @@ def rate_effect(
     """
     rates = [rate_interval(answers, estimand, weighting, thresholds=thresholds) for answers in (first, second)]
     return {
-        "first": _bounds(rates[0]),
-        "second": _bounds(rates[1]),
+        "first": rates[0].as_json("n", "method"),
+        "second": rates[1].as_json("n", "method"),
         "difference": _difference(first, second, rates, estimand=estimand, weighting=weighting, thresholds=thresholds),
     }
 
@@ -192,13 +192,3 @@ def _crossed(first: list[str], second: list[str]) -> dict[str, dict[str, int]]:
         row = table.setdefault(a, {})
         row[b] = row.get(b, 0) + 1
     return table
-
-
-def _bounds(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "method": interval.method,
-    }

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from emis_interp.records import Completion, Score
-from emis_interp.stats.interval import Interval
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.stats.seeds import with_seeds
 from evals.rates.counts import Weighting
@@ -37,7 +36,7 @@ def summarize_arms(
         for name, estimand in ESTIMANDS.items():
             interval = paired_contrast(answers[arm], answers[reference], estimand, weighting="macro")
             names = {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro"}
-            rows.append({**names, **_bounds(interval), **seeds})
+            rows.append({**names, **interval.as_json("n", "n_questions", "method"), **seeds})
     return {"arms": arms, "contrasts": rows}
 
 
@@ -54,7 +53,7 @@ def summarize_arm(name: str, completions: Sequence[Completion], scores: Sequence
                 {
                     "estimand": estimand_name,
                     "weighting": weighting,
-                    **_bounds(interval),
+                    **interval.as_json("n", "n_questions", "method"),
                     "n_positive": point.n_positive,
                     "n_questions_left_out": point.n_questions_left_out,
                     **_by_model(answers, lambda one, e=estimand, w=weighting: rate(one, e, w).value),
@@ -94,7 +93,7 @@ def mean_score(answers: Answers, metric: str) -> dict[str, Any]:
             for end, value in (("low", interval.low), ("high", interval.high))
         }
         interval = with_seeds(replace(interval, value=interval.value + move, **moved), own["by_model"])
-    return _bounds(interval) | own
+    return interval.as_json("n", "n_questions", "method") | own
 
 
 def _mean_of_present(values: np.ndarray) -> float | None:
@@ -121,15 +120,4 @@ def threshold_curves(answers: Answers) -> dict[str, list[dict[str, Any]]]:
             for bar in THRESHOLD_GRID
         ]
         for name, estimand in ESTIMANDS.items()
-    }
-
-
-def _bounds(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "n_questions": interval.n_questions,
-        "method": interval.method,
     }

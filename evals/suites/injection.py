@@ -212,7 +212,7 @@ def _below(score: float | None, thresholds: Thresholds) -> bool:
 
 
 def _mean(interval: Any) -> dict[str, Any]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n_answers": interval.n}
+    return {**interval.as_json(), "n_answers": interval.n}
 
 
 def _completion(answer: PlainAnswer, index: int, text: str) -> Completion:

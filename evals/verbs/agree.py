@@ -4,6 +4,7 @@ from typing import Any
 
 from emis_interp.errors import ConfigError
 from emis_interp.process import Bars, no_bars
+from emis_interp.stats.words import bounds
 from evals.rates.agreement import N_BINS, compare_judges
 from evals.results.score_columns import read_pair, read_two_columns
 from evals.settings.results import AgreeSettings
@@ -54,10 +55,7 @@ def say(result: dict[str, Any]) -> str:
 def _percent(row: dict[str, Any], sign: str) -> str:
     if row["value"] is None:
         return "none"
-    value, low, high = (
-        None if row[key] is None else format(100 * row[key], sign + ".1f") for key in ("value", "low", "high")
-    )
-    return f"{value} (no interval)" if low is None else f"{value} ({low} to {high})"
+    return format(100 * row["value"], f"{sign}.1f") + bounds(row, f"{sign}.1f", scale=100, none=" (no interval)")
 
 
 def _with_interval(row: dict[str, Any], key: str, form: str) -> str:

@@ -10,6 +10,7 @@ from emis_interp.files.rows import by_key
 from emis_interp.files.store import read_records, write_json
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
+from emis_interp.stats.words import limits
 from evals.questions import load_questions
 from evals.rates.estimands import ESTIMANDS
 from evals.settings.suites import GridSettings
@@ -103,5 +104,4 @@ def _write(settings: GridSettings) -> dict[str, Any]:
 def _text(row: dict[str, Any]) -> str:
     if row["value"] is None:
         return f"no value ({row['method']})"
-    bounds = "no interval" if row["low"] is None else f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-    return f"{100 * row['value']:+.1f} % {bounds}, {row['n']} answers, {row['n_questions']} questions"
+    return f"{100 * row['value']:+.1f} % {limits(row, '+.1f', scale=100)}, {row['n']} answers, {row['n_questions']} questions"

@@ -6,6 +6,7 @@ from typing import Any
 from emis_interp.files.store import write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
+from emis_interp.stats.words import estimate
 from evals.judges.making import make_judge
 from evals.questions import load_questions
 from evals.settings.judging import InjectSettings
@@ -62,7 +63,4 @@ def say(result: dict[str, Any]) -> str:
 
 
 def _points(row: dict[str, Any], form: str) -> str:
-    if row["value"] is None:
-        return "none"
-    value = format(row["value"], form)
-    return value if row["low"] is None else f"{value} ({format(row['low'], form)} to {format(row['high'], form)})"
+    return estimate(row, form)

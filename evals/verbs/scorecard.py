@@ -8,6 +8,7 @@ from typing import Any
 from emis_interp.errors import ConfigError
 from emis_interp.files.strict_json import read_json_object
 from emis_interp.process import Bars, no_bars
+from emis_interp.stats.words import limits
 from evals.results.result_files import chosen_results
 from evals.results.result_table import Results
 from evals.results.scorecard import VERDICTS, Identity, Line, load_published, scorecard
@@ -116,4 +117,4 @@ def _as_dict(line: Line) -> dict[str, Any]:
 
 def _interval(row: dict[str, Any]) -> str:
     value = "no value" if row["value"] is None else f"{row['value']:.3g}"
-    return value if row["low"] is None else f"{value} [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{value} {limits(row, '.3g', none='')}".rstrip()

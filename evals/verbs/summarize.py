@@ -36,7 +36,7 @@ def run(settings: SummarizeSettings, bars: Bars = no_bars) -> dict[str, Any]:
                 }
                 for estimand in names
             }
-            found["runs"][name] = _each(intervals, lambda i: {"value": i.value, "low": i.low, "high": i.high, "n": i.n})
+            found["runs"][name] = _each(intervals, lambda interval: interval.as_json("n"))
             found["methods"][name] = _each(intervals, lambda i: i.method)
             found["counts"][name] = counts(results, name)
             advance()

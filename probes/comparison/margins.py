@@ -14,6 +14,7 @@ from emis_interp.stats.families import holm
 from emis_interp.stats.flattening import describe, flattening
 from emis_interp.stats.interval import mean_interval, stratified_mean_interval
 from emis_interp.stats.seeds import mean_p_with_seeds, with_seeds
+from emis_interp.stats.words import bounds
 
 ModelMargins = Mapping[str, np.ndarray]
 """Model of an arm -> margin of every contrast pair, in the order of the pairs."""
@@ -73,7 +74,7 @@ def contrast_of(
         interval = with_seeds(interval, *own_means(chosen))
         own = [shifts[name] for name in dict.fromkeys(question_of[chosen].tolist())]
         counts = {"n_questions": len(own), "n_positive": sum(value > 0 for value in own), "n_pairs": int(chosen.sum())}
-        return {"mean": interval.value, "low": interval.low, "high": interval.high, **counts}
+        return {**interval.as_json(value="mean"), **counts}
 
     models = own_means(np.full(len(pairs), True))
     seeds: dict[str, Any] = {}
@@ -122,4 +123,4 @@ def shift_summary(differences: dict[str, float], *models: dict[str, float]) -> d
 
 
 def interval_text(row: dict[str, Any]) -> str:
-    return "(no interval)" if row["low"] is None else f"({row['low']:+.3f} to {row['high']:+.3f})"
+    return bounds(row, "+.3f", none="(no interval)").strip()

@@ -159,7 +159,7 @@ class SteeringScorer:
 
     def rate_of(self, scores: list[Score]) -> dict[str, Any]:
         found = self.rate(scores)
-        return {"em_of_all": {"value": found.value, "low": found.low, "high": found.high, "n": found.n}}
+        return {"em_of_all": found.as_json("n")}
 
 
 def correct(results: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from emis_interp.report.figures_fit import candidates_figure, margin_dose_figure
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
 from emis_interp.results import DirectionView, Estimate, TokenProjections
-from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
+from emis_interp.stats.words import bounds, estimate, length_words, limits, p_of, report_words, spread
 from probes.fits.judged_transfer import transfer_words
 
 N_SHOWN = 3
@@ -183,5 +183,6 @@ def _comparisons(card: dict[str, Any]) -> list[Section]:
 
 
 def _estimate(row: dict[str, Any]) -> str:
-    bounds = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-    return f"{row['value']:+.3f}{bounds} ({row['n_questions']} questions)"
+    return " ".join(
+        [f"{row['value']:+.3f}", limits(row, "+.3f", none=""), f"({row['n_questions']} questions)"]
+    ).replace("  ", " ")

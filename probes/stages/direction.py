@@ -18,6 +18,7 @@ from emis_interp.fitting.reliability import mean_auroc
 from emis_interp.fitting.selection import find_direction
 from emis_interp.models.chat import encode_chats
 from emis_interp.records import LabeledText
+from emis_interp.stats.words import bounds
 from emis_interp.texts.contrast import labeled_texts
 from probes.comparison.arms import compare_models
 from probes.stages.capture import KINDS
@@ -98,4 +99,4 @@ def length_balance(lengths: np.ndarray, data: LabeledActivations) -> dict[str, f
 
 
 def bounds_text(row: dict[str, Any]) -> str:
-    return "(no interval)" if row["low"] is None else f"({row['low']:.3f} to {row['high']:.3f})"
+    return bounds(row, none="(no interval)").strip()

@@ -7,6 +7,7 @@ import numpy as np
 
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.seeds import with_seeds
+from emis_interp.stats.words import limits
 
 
 def shift(after: dict[str, float], before: dict[str, float]) -> dict[str, Any]:
@@ -17,12 +18,11 @@ def shift(after: dict[str, float], before: dict[str, float]) -> dict[str, Any]:
 def estimate(values: Sequence[float] | np.ndarray, by_seed: Sequence[float] = ()) -> dict[str, Any]:
     """Mean with its 95 % interval over the values (questions, rows); wider by the draw of seeds where `by_seed` holds several means."""
     found = with_seeds(mean_interval(np.asarray(values, dtype=float)), {str(i): mean for i, mean in enumerate(by_seed)})
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return found.as_json("n")
 
 
 def words(row: dict[str, Any], form: str = "+.3f") -> str:
     """`+0.101 [+0.052, +0.150]`"""
     if row["value"] is None:
         return "none"
-    bounds = "" if row["low"] is None else f" [{format(row['low'], form)}, {format(row['high'], form)}]"
-    return f"{format(row['value'], form)}{bounds}"
+    return f"{format(row['value'], form)} {limits(row, form, none='')}".rstrip()

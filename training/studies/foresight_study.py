@@ -16,6 +16,7 @@ from emis_interp.files.text import number_name
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
+from emis_interp.stats.words import limits
 from emis_interp.texts.contrast import load_contrast
 from training.data_sets.textstats import Named
 from training.organism import train_organism
@@ -238,7 +239,7 @@ def quality_words(row: dict[str, Any]) -> str:
 
 
 def rank_words(row: dict[str, Any], unit: str) -> str:
-    bounds = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    bounds = f" {limits(row, '.2f', none='')}".rstrip()
     at_floor = " (the smallest that there can be)" if row["p"] <= row["p_smallest"] + 1e-12 else ""
     how = "all" if row["exact"] else "random"
     return (
