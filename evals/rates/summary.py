@@ -125,11 +125,4 @@ def threshold_curves(answers: Answers) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bounds(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "n_questions": interval.n_questions,
-        "method": interval.method,
-    }
+    return {name: getattr(interval, name) for name in ("value", "low", "high", "n", "n_questions", "method")}
