@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
@@ -34,21 +34,24 @@ class Sampled:
     missing: dict[Key, str]
 
 
+class SamplingOptions(TypedDict, total=False):
+    """What `sample_with` may be told besides, with its defaults."""
+
+    seed: int
+    system: str | None
+    progress: Progress | None
+
+
 def sample_arm(
     chat_model: ChatModel,
     arm: str,
     questions: Sequence[Question],
     config: SamplingConfig,
     path: Path,
-    *,
-    seed: int = 0,
-    system: str | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> list[Completion]:
     """`sample_with` for a loaded HF model, which leaves no answer missing."""
-    return sample_with(
-        HFSampler(chat_model), arm, questions, config=config, path=path, seed=seed, system=system, progress=progress
-    ).answers
+    return sample_with(HFSampler(chat_model), arm, questions, config=config, path=path, **options).answers
 
 
 def sample_with(

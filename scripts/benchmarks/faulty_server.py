@@ -17,16 +17,14 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 KINDS = ("http_429", "http_500", "hang", "truncated", "empty", "disconnect")
 RETRIED = ("http_429", "http_500", "hang", "disconnect")  # by the SDK
 UNUSABLE = ("truncated", "empty")  # status 200, so not repeated
 
 
-@dataclass(frozen=True)
-class Faults:
+class Faults(NamedTuple):
     """Latency of an answer in seconds, share of calls that fail, share of these that fail every time, and the client's patience."""
 
     latency_s: float = 0.05
@@ -105,7 +103,7 @@ class FaultyServer:
             return False
         if kind in ("http_429", "http_500"):
             content = json.dumps({"error": {"message": f"injected {kind}"}}).encode()
-            await send(writer, int(kind[-3:]), content, self.faults.retry_after_ms)
+            await send(writer, int(kind[-3:]), content, retry_after_ms=self.faults.retry_after_ms)
             return True
         content = good_reply(request, score)
         if kind == "truncated":
@@ -163,7 +161,7 @@ def _reply(text: str | None, logprobs: Any, request: dict[str, Any]) -> bytes:
 @contextlib.contextmanager
 def start_server(faults: Faults) -> Iterator[str]:
     """The server in a process of its own; yields its URL (`http://127.0.0.1:PORT`, the API is under `/v1`)."""
-    command = [sys.executable, __file__, "--faults", json.dumps(asdict(faults))]
+    command = [sys.executable, __file__, "--faults", json.dumps(faults._asdict())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

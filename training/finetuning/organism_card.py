@@ -91,12 +91,12 @@ def write_card(
     card = OrganismCard(
         base=summary["model"],
         artifact=summary["artifact"],
+        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
         training=training,
         seed=seed,
         data=data,
         n_rows=len(examples),
         data_sha256=rows_sha256(examples),
-        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
         recipe=recipe,
         source=source,
         lint=lint,

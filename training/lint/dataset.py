@@ -144,11 +144,11 @@ def lint_before_training(
     report = lint_dataset(
         examples,
         tokenizer,
-        thorough=False,
         data=data,
         model=model,
         system=system,
         evaluation_system=system,
+        thorough=False,
         max_tokens=max_tokens,
         questions=questions,
     )
