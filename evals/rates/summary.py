@@ -115,7 +115,9 @@ def threshold_curves(answers: Answers) -> dict[str, list[dict[str, Any]]]:
         name: [
             {
                 "aligned_below": bar,
-                **_bounds(rate_interval(answers, estimand, "pooled", thresholds=Thresholds(float(bar)))),
+                **rate_interval(answers, estimand, "pooled", thresholds=Thresholds(float(bar))).as_json(
+                    "n", "n_questions", "method"
+                ),
             }
             for bar in THRESHOLD_GRID
         ]
