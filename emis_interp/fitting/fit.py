@@ -31,11 +31,16 @@ class FittedDirection(Direction):
     """A direction fitted on all questions, to be used on other texts; printing it gives its card in five lines.
 
     Attributes:
-        found: all that fitting found: the same direction fitted on the selection questions alone (`found.reported`, which the report
-            figures are of), the curves over layers (`found.numbers`), controls, the activations.
+        found: all that fitting found: both fits, the curves over layers (`found.numbers`), controls, the activations.
     """
 
     found: Fit | None = None
+
+    @property
+    def selection_fit(self) -> Direction:
+        """The same direction fitted on the selection questions alone, which every figure on the report questions is of."""
+        assert self.found is not None
+        return self.found.reported
 
     def save(self, path: Path | str, selection: Direction | None = None) -> None:
         """Write a folder as `find_direction.py fit` does: both fits, controls, pairs, all layers. Every verb takes it by name."""

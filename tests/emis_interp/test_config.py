@@ -214,9 +214,9 @@ def test_every_setting_of_the_measuring_stages_is_read_somewhere() -> None:
     root = Path(__file__).parents[2]
     code = "\n".join(
         path.read_text("utf-8")
-        for folder in ("emis_interp", "evals", "training", "scripts")
+        for folder in ("emis_interp", "evals", "training", "probes", "scripts")
         for path in sorted((root / folder).rglob("*.py"))
-        if path.name != "config.py"
+        if path.name != "run_config.py"
     )
     for kind in (DirectionConfig, InterventionConfig, SamplingConfig, TrainingConfig):
         for name in kind.model_fields:

@@ -349,12 +349,12 @@ def test_settings_that_are_no_json_object_are_refused(folder: Path, name: str, c
     ("make", "words"),
     [
         (lambda p: p.mkdir(), r"holds no config\.json \(it holds nothing\)"),
-        (lambda p: p.write_text("x"), "is a file; give the folder of a saved HF model"),
+        (lambda p: p.write_text("x"), "is a file; give a GGUF file"),
         (
             lambda p: p.with_suffix(".gguf").write_text("GGUF") and None,
-            "unknown model|is a file; a GGUF file can be served",
+            "unknown model|could not be converted",
         ),
-        (lambda p: (p.mkdir(), (p / "m.Q4.gguf").write_text("GGUF")), r"but m\.Q4\.gguf; serve a GGUF with llama\.cpp"),
+        (lambda p: (p.mkdir(), (p / "m.Q4.gguf").write_text("GGUF")), r"but m\.Q4\.gguf; give that file itself"),
         (
             lambda p: [
                 ((p / f"checkpoint-{i}").mkdir(parents=True), (p / f"checkpoint-{i}/config.json").touch())
