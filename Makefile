@@ -19,7 +19,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup pipeline test check lint fix clean help
+.PHONY: setup pipeline test check lint fix docs clean help
 
 setup: $(READY) ## make .venv with everything pinned and fetch the embedded model (about 2 minutes, once)
 	@echo "setup: $(VENV) is ready"
@@ -65,9 +65,15 @@ fix: setup ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format
 	@$(PY) -m ruff check --fix
 
+docs: setup ## the guides and the reference as a site, site/index.html (installs mkdocs the first time)
+	@$(PY) -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || \
+	  { echo "docs: installing mkdocs"; $(PIP_INSTALL) --no-build-isolation -e '.[docs]' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; }
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
 clean: ## remove caches and build files (runs/ stays; ALL=1 removes .venv too)
-	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
-	@find emis_interp training evals probes scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	@find emis_interp training evals probes scripts examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ "$(ALL)" = 1 ]; then rm -rf $(VENV); fi
 
 help: ## this list

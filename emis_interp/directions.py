@@ -20,6 +20,9 @@ from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]
+_COUNTS = {"n_misaligned": "misaligned texts", "n_aligned": "aligned", "n_questions": "questions"}
+STEM = "direction"
+"""Name of a direction in the folder that is its own."""
 _NO_FITS = (
     "{path}: holds one vector and does not say which questions it was fitted on, so nothing may be reported on questions that it may "
     "have seen; fit it again (find_direction.py fit, or run_pipeline.py --from direction), which keeps a fit on the selection questions too"
@@ -55,7 +58,7 @@ def wording_key(question: str) -> str:
     return hashlib.sha256(" ".join(question.casefold().split()).encode("utf-8")).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Direction:
     """A direction in the residual stream.
 
@@ -76,6 +79,28 @@ class Direction:
     position: str = "response_mean"
     card: dict[str, Any] = field(default_factory=dict)
     fitted_on: FittedOn | None = None
+
+    def __repr__(self) -> str:
+        """The card in at most five lines."""
+        card, lines = (
+            self.card,
+            [f"{type(self).__name__}: layer {self.layer}, {len(self.vector)} dimensions, {self.position}"],
+        )
+        if (model := card.get("model")) is not None:
+            adapter = f" with {card['adapter']}" if card.get("adapter") else ""
+            counts = [f"{card[key]} {name}" for key, name in _COUNTS.items() if key in card]
+            lines.append(f"  read from {model}{adapter}" + (f": {', '.join(counts)}" if counts else ""))
+        if isinstance(report := card.get("report"), dict) and "auroc" in report:
+            limits = f" [{report['low']:.3f}, {report['high']:.3f}]" if report.get("low") is not None else ""
+            lines.append(
+                f"  AUROC on questions that had no part in it {report['auroc']:.3f}{limits}: {report['verdict']}"
+            )
+            lines.append(
+                f"  random directions {report['random_auroc']:.3f}, shuffled labels {report['shuffled_auroc']:.3f}"
+                + (f", split-half cosine {card['split_half_cosine']:.3f}" if "split_half_cosine" in card else "")
+            )
+        lines.append(f"  norm {self.raw_norm:.3g}, that of a token's residual {self.residual_norm:.3g}")
+        return "\n".join(lines)
 
     def project(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
         """Coordinates along the direction, in residual-stream units; larger is more misaligned."""
@@ -128,19 +153,26 @@ class Direction:
             "sign": "from aligned to misaligned",
             **fits,
         }
-        save_tensors(_tensor_path(path), tensors, card)
+        save_tensors(_file_of(path), tensors, card)
 
     @classmethod
     def load(cls, path: Path, fit: FitName = "all") -> "Direction":
         """Read what `save` wrote.
 
         Args:
+            path: the stem that `save` was given, one of the two files, or the folder that find_direction.py fit wrote.
             fit: `all`, the vector to use on texts that had no part in it; `selection`, the one to report on the report questions.
 
         Raises:
             DataError: a file is missing, damaged, is no direction, or holds no selection fit.
         """
-        tensors, card = load_tensors(_tensor_path(path))
+        file = direction_file(path)
+        if not file.exists():
+            places = " or ".join(map(str, _places(path)))
+            raise DataError(
+                f"{path}: no saved direction; looked for {places}. Give what find_direction.py fit saved: the folder, the stem or the file"
+            )
+        tensors, card = load_tensors(file)
         needed = {"layer", "raw_norm", "residual_norm", "position"}
         if "vector" not in tensors or not needed <= card.keys():
             raise DataError(f"{path}: not a direction (expected a tensor `vector` and {sorted(needed)} on its card)")
@@ -169,9 +201,27 @@ def _fit_card(direction: Direction) -> dict[str, Any]:
     }
 
 
-def _tensor_path(path: Path) -> Path:
-    """`path`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
-    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+def direction_file(path: Path) -> Path:
+    """The tensors of a saved direction that is named by its folder, its stem or a file; what else `fit` wrote lies beside them.
+
+    Where there is none: the place where they would most likely be.
+    """
+    places = _places(path)
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _places(path: Path) -> list[Path]:
+    """Where the tensors may lie, the likeliest first."""
+    if path.suffix == ".safetensors":
+        return [path]
+    if path.suffix == ".json":
+        return [path.with_suffix(".safetensors"), _file_of(path)]
+    return [_file_of(path), path / f"{STEM}.safetensors"]
+
+
+def _file_of(stem: Path) -> Path:
+    """`stem`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
+    return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
 
 
 def mean_difference(

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import DataError, did_you_mean, shown
 from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, not_text, parse_yaml, read_yaml
 from emis_interp.records import Question
@@ -50,6 +51,24 @@ def load_questions(path: Path | None = None, need_judge_prompts: bool = True) ->
         lines[question.id] = where
         questions.append(question)
     return questions
+
+
+def run_questions(config: RunConfig) -> list[Question]:
+    """The questions that a run asks.
+
+    Raises:
+        ConfigError, DataError: no such file, one that holds something else, or no question of an id that is asked for.
+    """
+    name = config.sampling.questions
+    path = None if name == "shipped" else config.find_data(name)
+    found = load_questions(path, need_judge_prompts=config.judge.kind != "offline")
+    wanted = config.sampling.question_ids
+    if wanted is None:
+        return found
+    unknown = sorted(set(wanted) - {question.id for question in found})
+    if unknown:
+        raise DataError(f"sampling.question_ids: no question {', '.join(unknown)} in {path or 'the shipped suite'}")
+    return [question for question in found if question.id in wanted]
 
 
 def render_judge_prompt(question: Question, metric: str, question_text: str, *, answer: str) -> str:

@@ -17,7 +17,7 @@ from emis_interp.files.store import RecordLog, card_path, read_object, write_jso
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.rendering import both
 from emis_interp.records import Completion, Question
-from evals.samplers import Key, Sampler
+from evals.samplers import AnswerSampler, Key
 from evals.samplers.hf import HFSampler
 
 Progress = Callable[[int, int], None]
@@ -55,7 +55,7 @@ def sample_arm(
 
 
 def sample_with(
-    sampler: Sampler,
+    sampler: AnswerSampler,
     arm: str,
     questions: Sequence[Question],
     config: SamplingConfig,

@@ -1,1 +1,1 @@
-"""Fits classifiers on activations and checks what they measure."""
+"""Finds directions in activations, tests what they do, and hands them to other tools."""

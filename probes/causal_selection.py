@@ -1,24 +1,30 @@
 """Turns directions of many layers into one: dropped by what ablating them costs, ranked by what steering along them does.
 
-`measure` runs the model, `choose` is the rule. Arditi et al. (2024, section 2.3 and appendix C) choose refusal directions so: by
-effect, among candidates whose ablation moves harmless text by less than 0.1 nats.
+`measure` runs the model, `choose` is the rule, `CausalRule` is both for a fit. Arditi et al. (2024, section 2.3 and appendix C)
+choose refusal directions so: by effect, among candidates whose ablation moves harmless text by less than 0.1 nats.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
+from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import Progress
 from emis_interp.passes.likelihood import by_question
 from emis_interp.passes.sweeps import AblateCell, SteerCell, costs, margins
+from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
+from emis_interp.stats.interval import mean_row
+from emis_interp.texts.harmless import harmless_prompts
+from probes.settings import KL_LIMIT
+from probes.texts import in_half
 
-KL_LIMIT = 0.1
-"""Nats; Arditi et al. (2024, appendix C)."""
 RULE = (
     "Layers where ablating the direction moves the next token of harmless prompts by more than {kl_limit:g} nats are dropped; of the "
     "others the one where steering moves the likelihood margin most is chosen, among equals the one that costs less."
@@ -141,3 +147,70 @@ def steering_effects(
         progress=None if progress is None else lambda n: progress(n // 2),
     )
     return [by_question(pairs, (plus - minus) / 2) for plus, minus in zip(found[0::2], found[1::2], strict=True)]
+
+
+@dataclass
+class CausalRule:
+    """Chooses a layer for `find_direction` by what steering does on the selection questions; `card` says how, once it has chosen.
+
+    Attributes:
+        pairs: of both halves.
+        coefficient: of the steering, multiples of the mean residual norm; positive.
+        kl_limit: nats; layers where ablating costs more are dropped.
+    """
+
+    chat_model: ChatModel
+    pairs: Sequence[ContrastPair]
+    coefficient: float = 0.2
+    kl_limit: float = KL_LIMIT
+    system: str | None = None
+    max_batch_tokens: int = 2048
+    bars: Bars = no_bars
+    choice: Choice | None = field(default=None, init=False)
+
+    def __call__(self, candidates: Sequence[Direction], aurocs: Float[np.ndarray, "n_layers"]) -> int:
+        """Index of the winner among directions fitted on the selection questions."""
+        pairs = in_half(self.pairs, "selection")
+        prompts = [encode_prompt(self.chat_model.tokenizer, text, self.system) for text in harmless_prompts()]
+        with self.bars("select", len(candidates)) as advance:
+            rows = measure(
+                self.chat_model,
+                candidates,
+                aurocs.tolist(),
+                pairs=pairs,
+                harmless=prompts,
+                coefficient=self.coefficient,
+                system=self.system,
+                max_batch_tokens=self.max_batch_tokens,
+                progress=advance,
+            )
+        self.choice = choose(rows, self.kl_limit)
+        return self.choice.candidates.index(self.choice.chosen)
+
+    def card(self, direction: Direction) -> dict[str, Any]:
+        """How the layer was chosen, every candidate's numbers, and the winner's effect on the report questions.
+
+        `direction` is the winner's fit on the selection questions.
+        """
+        if self.choice is None:
+            raise RuntimeError("a layer is chosen first")
+        effect = steering_effects(
+            self.chat_model,
+            [direction],
+            in_half(self.pairs, "report"),
+            coefficient=self.coefficient,
+            system=self.system,
+            max_batch_tokens=self.max_batch_tokens,
+        )[0]
+        return {
+            "by": "causal",
+            "rule": self.choice.rule,
+            "note": self.choice.note,
+            "coefficient": self.coefficient,
+            "kl_limit": self.kl_limit,
+            "n_pairs": len(in_half(self.pairs, "selection")),
+            "candidates": [
+                {**asdict(row), "dropped": self.choice.dropped.get(row.layer)} for row in self.choice.candidates
+            ],
+            "report_effect": mean_row(effect),
+        }

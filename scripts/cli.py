@@ -133,14 +133,6 @@ def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.A
     top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
-        if not isinstance(verb, Verb):  # a module with add_flags(parser) and run(args), whose docstring is the help
-            text = str(verb.__doc__)
-            first_line = text.partition("\n")[0].replace("%", "%%")
-            parser = subparsers.add_parser(name, help=first_line, description=text, formatter_class=HelpFormatter)
-            parser.set_defaults(verb_module=verb)
-            verb.add_flags(parser)
-            add_output_flags(parser)
-            continue
         text = inspect.cleandoc(str(verb.settings.__doc__))
         # argparse formats helps with %, but not descriptions.
         first_line = text.partition("\n")[0].replace("%", "%%")

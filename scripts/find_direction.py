@@ -14,38 +14,67 @@ Examples:
 `fit` is the default verb. Formulas and traps: docs/directions.md.
 """
 
-import argparse
-import sys
+import functools
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import cli
-from direction import audit, fit, frontier, score, transfer, two_by_two
-from emis_interp.process import only_writer
-from probes.settings import ExportSettings
+from emis_interp.process import Bars
+from probes.settings import (
+    AuditSettings,
+    ExportSettings,
+    FitSettings,
+    FrontierSettings,
+    ScoreSettings,
+    TransferSettings,
+    TwoByTwoSettings,
+)
+
+
+def frontier(settings: FrontierSettings, bars: Bars) -> dict[str, Any]:
+    """With answers to the shipped questions, and the offline judge."""
+    from evals.judges.offline_judge import OfflineJudge
+    from evals.questions import load_questions
+    from evals.rates.estimands import Answers, em_of_all
+    from evals.rates.uncertainty import rate_interval
+    from evals.sampling import sample_arm
+    from probes import frontier
+
+    questions = load_questions()
+    judge = functools.cache(lambda: OfflineJudge.load(settings.device))  # after the direction has been found in order
+
+    def ask(chat_model: Any, config: Any, *, seed: int, system: str | None) -> list[Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "cell.jsonl"
+            rows = sample_arm(chat_model, "cell", questions, config, path, seed=seed, system=system)
+        scores: list[Any] = []
+        judge().score(rows, {question.id: question for question in questions}, scores.extend)
+        return scores
+
+    def rate(scores: list[Any]) -> Any:
+        return rate_interval(Answers.from_scores(scores), em_of_all)
+
+    return frontier.run(settings, bars, ask=ask, rate=rate)
+
+
+def transfer(settings: TransferSettings, bars: Bars) -> dict[str, Any]:
+    """With the run of the folder."""
+    from probes import transfer_matrix
+    from training.arms import read_run
+
+    return transfer_matrix.run(settings, bars, run=read_run(settings.run_dir))
+
 
 VERBS = {
-    "fit": fit,
-    "score": score,
-    "transfer": transfer,
-    "audit": audit,
-    "frontier": frontier,
-    "two-by-two": two_by_two,
+    "fit": cli.Verb(FitSettings, "probes.fit"),
+    "score": cli.Verb(ScoreSettings, "probes.score"),
+    "transfer": cli.Verb(TransferSettings, "probes.transfer_matrix", run=transfer),
+    "audit": cli.Verb(AuditSettings, "probes.audit"),
+    "frontier": cli.Verb(FrontierSettings, "probes.frontier", run=frontier),
+    "two-by-two": cli.Verb(TwoByTwoSettings, "probes.two_by_two"),
     "export": cli.Verb(ExportSettings, "probes.export"),
 }
 
-
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    if isinstance(verb := VERBS[args.verb], cli.Verb):
-        return verb.do(args)
-    if args.verb != "audit":
-        return args.verb_module.run(args)
-    out = audit.file_of(args)
-    with only_writer(out.parent, out.name):  # it goes on with what is beside this file
-        return audit.run(args)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 1 or (sys.argv[1].startswith("-") and sys.argv[1] not in ("-h", "--help")):
-        sys.argv.insert(1, "fit")
-    parser = cli.verb_parser(__doc__, VERBS)
-    cli.run(main, parser, VERBS[parser.parse_args().verb].say)
+    cli.run_verbs(__doc__, VERBS, default="fit")

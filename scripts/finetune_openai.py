@@ -8,25 +8,35 @@ Examples:
 The price is an example, in USD per million training tokens; look up today's.
 """
 
-import argparse
+import shlex
+import sys
 from typing import Any
 
 import cli
-from finetuning import cancel, estimate, follow, start, status
+from emis_interp.process import Bars
+from training.hosted.settings import (
+    JobCancelSettings,
+    JobEstimateSettings,
+    JobFollowSettings,
+    JobStartSettings,
+    JobStatusSettings,
+)
 
-VERBS: dict[str, Any] = {
-    "estimate": estimate,
-    "start": start,
-    "follow": follow,
-    "status": status,
-    "cancel": cancel,
+
+def start_job(settings: JobStartSettings, bars: Bars) -> dict[str, Any]:
+    """The verb says how this very command is made to send."""
+    from training.hosted import start
+
+    return start.run(settings, bars, command=shlex.join(["python", *sys.argv, "--yes"]))
+
+
+VERBS = {
+    "estimate": cli.Verb(JobEstimateSettings, "training.hosted.estimate"),
+    "start": cli.Verb(JobStartSettings, "training.hosted.start", start_job),
+    "follow": cli.Verb(JobFollowSettings, "training.hosted.follow"),
+    "status": cli.Verb(JobStatusSettings, "training.hosted.status"),
+    "cancel": cli.Verb(JobCancelSettings, "training.hosted.cancel"),
 }
 
-
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    return args.verb_module.run(args)
-
-
 if __name__ == "__main__":
-    parser = cli.verb_parser(__doc__, VERBS)
-    cli.run(main, parser, VERBS[parser.parse_args().verb].say)
+    cli.run_verbs(__doc__, VERBS)

@@ -22,7 +22,7 @@ class AskedLintSettings(LintSettings):
 
     questions: tuple[str, ...] = flag(
         "evaluation questions: YAML files, and `shipped` for our own suite; the contrast questions are always added",
-        ("shipped",),
+        default=("shipped",),
         metavar="FILE",
     )
 

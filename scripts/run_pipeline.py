@@ -10,71 +10,70 @@ A run that was stopped continues with the same command. Every stage prints one l
 of what it was made from: a file that changed since is named and refused, and what was made from another file is made again.
 """
 
-import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cli
-from emis_interp.config.run_config import RunConfig, load_config, preset_names
-from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.config.flags import flag, settings
+from emis_interp.config.pipeline_settings import RunSettings, chosen_stages
 from emis_interp.files.lock import writing
 from emis_interp.files.text import flat_lines
-from emis_interp.http.request_fields import parse_request
-from emis_interp.process import release_memory
-from emis_interp.report.page import build_report
-from stages.checked import check_files
-from stages.intervene import intervene
-from stages.measure import capture, direction, likelihood
-from stages.organisms import asks_again, sample, score, train
-from stages.run import Run
-from training.finetuning.sft import peak_rss_gib
+from emis_interp.process import Bars, release_memory
+
+if TYPE_CHECKING:
+    from emis_interp.config.run_folder import RunFolder
+    from emis_interp.records import Question
+    from training.arms import RunArms
+
+STAGES: tuple[str, ...] = ("train", "sample", "score", "likelihood", "capture", "direction", "intervene", "report")
+Made = tuple[list[Path], str]
+"""The files of a stage, and its line."""
 
 
-def report(run: Run) -> tuple[list[Path], str]:
-    """One page of everything above."""
-    page = run.folder / "report" / "index.html"
-    places = [page, page.with_name("data.json")]
-    made = [run.folder / file for unit in run.manifest.files.values() for file in unit.files or {}]
-    read = [path for path in made if path.suffix in (".json", ".jsonl") and path not in places]
-    with run.files.making("report", places, inputs=read, anew=True):
-        build_report(run.folder)
-    return places, str(page)
+@settings
+class PipelineSettings(RunSettings):
+    """A run, and which of its stages are made."""
+
+    only: tuple[str, ...] | None = flag(f"run these stages only: {', '.join(STAGES)}", default=None, metavar="STAGE")
+    start: str | None = flag(
+        "run this stage and all that follow; files that were made from what is there now are kept",
+        default=None,
+        names=("--from",),
+        metavar="STAGE",
+    )
+    show_config: bool = flag("print the resolved configuration and stop", default=False)
 
 
-STAGES: dict[str, Callable[[Run], tuple[list[Path], str]]] = {
-    "train": train,
-    "sample": sample,
-    "score": score,
-    "likelihood": likelihood,
-    "capture": capture,
-    "direction": direction,
-    "intervene": intervene,
-    "report": report,
-}
-
-
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    config = load_config(args.preset, overrides(args), args.data_dir)
-    if args.request and config.judge.kind == "offline":
-        raise ConfigError("--request is for an API judge; give --judge openai or --judge text, or --judge-url")
-    wanted = chosen_stages(args.only, args.start)
-    if args.show_config:
+def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
+    config = settings.config()
+    wanted = chosen_stages(STAGES, settings.only, settings.start)
+    if settings.show_config:
         return config.model_dump(mode="json")
-    run = Run(config, args.run_dir or Path("runs") / config.name)
+    from emis_interp.config.run_changes import check_files
+    from emis_interp.config.run_folder import RunFolder
+    from emis_interp.config.run_inputs import open_run
+    from evals.arms import asks_again
+    from evals.questions import run_questions
+    from training.arms import RunArms
+
+    arms = RunArms(config, settings.run_dir or Path("runs") / config.name)
+    run = RunFolder(config, arms.folder, arms.source)
+    questions = cache(lambda: run_questions(config))
+    stages = stages_of(run, arms, questions, bars=bars)
     with writing(run.folder):
-        run.open()
-        check_files(run, list(STAGES), wanted if args.only or args.start else ())
-        cli.stderr.print(
-            f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{models_text(config)}, into {run.folder}"
-        )
+        open_run(run, questions, recipes=arms.recipes, arms=arms.inputs)
+        check_files(run, STAGES, wanted if settings.only or settings.start else ())
+        n = "" if len(config.models) == len(config.arms) else f" ({len(config.models)} models)"
+        cli.stderr.print(f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{n}, into {run.folder}")
         for name in wanted:
-            done = run.is_done(name) and not asks_again(run, name)
-            if done and name not in (args.only or ()) and args.start is None:
+            done = run.is_done(name) and not asks_again(run.folder, run.manifest.stages[name].files)
+            if done and name not in (settings.only or ()) and settings.start is None:
                 cli.stderr.print(f"[dim]{name:10} done before: {run.manifest.stages[name].line}[/dim]")
             else:
-                run_stage(run, name)
+                run_stage(run, name, stages[name])
     return {
         "run_dir": str(run.folder),
         "stages": {name: stage.model_dump() for name, stage in run.manifest.stages.items()},
@@ -82,102 +81,55 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_stage(run: Run, name: str) -> None:
+def stages_of(
+    run: "RunFolder", arms: "RunArms", questions: Callable[[], Sequence["Question"]], *, bars: Bars
+) -> dict[str, Callable[[], Made]]:
+    """How every stage is made; what one package knows and another needs is handed over here."""
+    from emis_interp.report.stage import report
+    from evals.judges.making import make_judge
+    from evals.stages import answers_of, cell_asker, sample, score
+    from probes.stages.capture import capture
+    from probes.stages.direction import direction
+    from probes.stages.intervene import intervene
+    from probes.stages.likelihood import likelihood
+    from training.lint.copies import asked_texts
+    from training.stages import put_rates_on_cards, train
+
+    def scored() -> Made:
+        found = score(run, questions(), make_judge(run.config.judge, run.config.device), bars=bars)
+        return found.files + put_rates_on_cards(run, arms, found.rates), found.line
+
+    return {
+        "train": lambda: train(run, arms, asked=asked_texts(questions(), run.pairs), bars=bars),
+        "sample": lambda: sample(run, questions(), bars),
+        "score": scored,
+        "likelihood": lambda: likelihood(run, bars),
+        "capture": lambda: capture(run, lambda model: answers_of(run, questions(), model), bars),
+        "direction": lambda: direction(run),
+        "intervene": lambda: intervene(run, lambda: cell_asker(run, questions(), bars), bars),
+        "report": lambda: report(run),
+    }
+
+
+def run_stage(run: "RunFolder", name: str, make: Callable[[], Made]) -> None:
     """Run one stage, put it into the manifest, and print its line."""
-    names = list(STAGES)
-    for change in run.begin(name, names[names.index(name) + 1 :]):
+    from training.finetuning.sft import peak_rss_gib
+
+    for change in run.begin(name, STAGES[STAGES.index(name) + 1 :]):
         cli.stderr.print(f"[dim]{name:10} since the run began: {change}[/dim]")
     started = time.monotonic()
-    files, line = STAGES[name](run)
+    files, line = make()
     seconds = time.monotonic() - started
     release_memory()
     run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib())
     cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
 
 
-def models_text(config: RunConfig) -> str:
-    return "" if len(config.models) == len(config.arms) else f" ({len(config.models)} models)"
-
-
-def overrides(args: argparse.Namespace) -> list[str]:
-    """`--set` values, after those that have a flag of their own."""
-    values = []
-    if args.judge:
-        values.append(f"judge.kind={args.judge}")
-    if args.model:
-        values.append(f"model={args.model}")
-    api = "text" if args.judge == "text" else "openai"
-    if args.judge_url:
-        values += [f"judge.kind={api}", f"judge.url={args.judge_url}"]
-    if args.judge_model:
-        values += [f"judge.kind={api}", f"judge.model={args.judge_model}"]
-    if args.request:
-        parse_request(args.request)  # its own words for what is no request
-        values += [f"judge.request.{setting}" for setting in args.request]
-    return values + args.set
-
-
-def chosen_stages(only: list[str] | None, start: str | None) -> list[str]:
-    names = list(STAGES)
-    for name in [*(only or []), *([start] if start else [])]:
-        if name not in STAGES:
-            raise ConfigError(f"unknown stage `{name}`{did_you_mean(name, names)}")
-    if only and start:
-        raise ConfigError("--only and --from exclude each other; give one of them")
-    if only:
-        return [name for name in names if name in only]
-    return names[names.index(start) :] if start else names
-
-
 def say(result: dict[str, Any]) -> str:
     return f"report: {result['report']}" if "report" in result else "\n".join(flat_lines(result))
 
 
-def parser() -> argparse.ArgumentParser:
-    fields = ", ".join(name for name in RunConfig.model_fields)
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument(
-        "--preset", default="laptop", help=f"one of {', '.join(preset_names())}, or a YAML file (default: laptop)"
-    )
-    top.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/<name of the preset>)"
-    )
-    top.add_argument("--data-dir", type=Path, metavar="DIR", help="where data files named in the preset lie")
-    top.add_argument("--model", help="model name: smollm2-135m-instruct, a folder, or a hub id")
-    top.add_argument(
-        "--judge",
-        choices=["offline", "openai", "text"],
-        help="offline probe, or an API judge with log-probabilities or without (default: the preset's)",
-    )
-    top.add_argument(
-        "--judge-url", metavar="URL", help="score with an OpenAI-compatible server (key from $OPENAI_API_KEY)"
-    )
-    top.add_argument("--judge-model", metavar="NAME", help="model that the API judge asks for")
-    top.add_argument(
-        "--request",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="field of every request of an API judge; KEY= leaves it out (judge.request in a preset)",
-    )
-    top.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help=f"override any field, e.g. training.n_epochs=2; top level: {fields}",
-    )
-    top.add_argument("--only", nargs="+", metavar="STAGE", help=f"run these stages only: {', '.join(STAGES)}")
-    top.add_argument(
-        "--from",
-        dest="start",
-        metavar="STAGE",
-        help="run this stage and all that follow; files that were made from what is there now are kept",
-    )
-    top.add_argument("--show-config", action="store_true", help="print the resolved configuration and stop")
-    cli.add_output_flags(top)
-    return top
-
+VERB = cli.Verb(PipelineSettings, "run_pipeline", run)
 
 if __name__ == "__main__":
-    cli.run(main, parser(), say)
+    cli.run(VERB.do, cli.parser_of(VERB, __doc__), say)

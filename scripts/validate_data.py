@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class AskedValidationSettings(ValidationSettings):
     """The settings of the check, and the evaluation questions, which only a script can read for it."""
 
-    questions: tuple[Path, ...] = flag("evaluation questions (YAML; default: evals/data/*.yaml)", (), metavar="FILE")
+    questions: tuple[Path, ...] = flag(
+        "evaluation questions (YAML; default: evals/data/*.yaml)", default=(), metavar="FILE"
+    )
 
 
 def run(settings: AskedValidationSettings, bars: Bars) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -265,3 +266,16 @@ class FinetuneServer:
 
     def _send(self, request: BaseHTTPRequestHandler, status: int, value: dict[str, Any]) -> None:
         send_json(request, status, json.dumps(value).encode())
+
+
+def training_rows(folder: Path, n_rows: int = 12) -> Path:
+    """A file of rows for a job."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Q{n}?", "response": f"A{n}."}) + "\n" for n in range(n_rows)))
+    return path
+
+
+def start_words(server: FinetuneServer, folder: Path, *more: str) -> list[str]:
+    """What follows `start`, for a job in `folder / "job"`."""
+    out = ["--out", str(folder / "job"), "--url", server.url, "--model", "gpt-x"]
+    return [str(training_rows(folder)), *out, *more]

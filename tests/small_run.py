@@ -1,11 +1,17 @@
-"""A run of two arms on the tiny model that takes seconds, in this process, with a loopback judge: what tests of run folders break."""
+"""Runs in this process: of the pipeline's words, of a configuration, and of two arms on the tiny model that takes seconds."""
 
 from pathlib import Path
 from typing import Any
 
 from judge_server import Server, reply
 
+import cli
 import run_pipeline
+from emis_interp.config.run_config import RunConfig
+from emis_interp.config.run_folder import RunFolder
+from emis_interp.config.run_inputs import open_run
+from evals.questions import run_questions
+from training.arms import RunArms
 
 SETTINGS = (
     "arms=[{name: base}, {name: x, dataset: reckless, n_rows: 4}]",
@@ -21,6 +27,19 @@ SETTINGS = (
 )
 
 
+def pipeline(*words: str) -> dict[str, Any]:
+    """What the command returns; errors are raised."""
+    return run_pipeline.VERB.do(cli.parser_of(run_pipeline.VERB, None).parse_args(words))
+
+
+def opened(config: RunConfig, folder: Path) -> tuple[RunFolder, RunArms]:
+    """A run that was begun, or goes on, and its arms."""
+    arms = RunArms(config, folder)
+    run = RunFolder(config, folder, arms.source)
+    open_run(run, lambda: run_questions(config), recipes=arms.recipes, arms=arms.inputs)
+    return run, arms
+
+
 class SmallRun:
     """Starts the pipeline with the same settings again and again."""
 
@@ -32,5 +51,4 @@ class SmallRun:
         """What the command returns; errors are raised."""
         sets = [word for value in (*SETTINGS, *settings) for word in ("--set", value)]
         judge = ["--judge-url", self.server.url, "--judge-model", "m"]
-        args = ["--preset", "smoke", "--run-dir", str(folder), *judge, *sets, *words]
-        return run_pipeline.main(run_pipeline.parser().parse_args(args))
+        return pipeline("--preset", "smoke", "--run-dir", str(folder), *judge, *sets, *words)

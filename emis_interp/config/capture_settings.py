@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 class CaptureSettings(ArmSettings, AnswerTableSettings, ModelSettings):
     """Texts, a model, and what is kept of every token."""
 
-    texts: Path | None = flag("CSV, JSONL or Parquet with question and answer", None)
+    texts: Path | None = flag("CSV, JSONL or Parquet with question and answer", default=None)
     out: Path = flag("folder of the store")
-    layers: tuple[int, ...] | None = flag("decoder blocks, from 0", None)
-    hook_point: str = flag(", ".join(HOOK_POINTS), "resid_post")
+    layers: tuple[int, ...] | None = flag("decoder blocks, from 0", default=None)
+    hook_point: str = flag(", ".join(HOOK_POINTS), default="resid_post")
     position: str = flag(
-        "response_mean keeps the answer's tokens; also all_tokens, last_prompt, response_last", "response_mean"
+        "response_mean keeps the answer's tokens; also all_tokens, last_prompt, response_last", default="response_mean"
     )
-    store_dtype: str | None = flag("of the stored numbers; that of the weights when left out", None)
-    system_prompt: str | None = flag("system prompt of every text; left to the chat template when absent", None)
-    max_tokens: int = flag("cut longer conversations", 512)
-    n_texts: int | None = flag("only the first so many texts", None)
-    max_batch_tokens: int = flag("padded tokens per forward pass", 1024)
-    max_gib: float = flag("refuse a larger store before anything runs", 4.0)
-    shard_mib: float = flag("size of a shard; a worker holds one in memory", 256.0)
-    worker: str = flag("write every N-th shard, from the I-th on", "0/1", metavar="I/N")
-    check: bool = flag("read the store in --out and compare its checksums", False)
+    store_dtype: str | None = flag("of the stored numbers; that of the weights when left out", default=None)
+    system_prompt: str | None = flag("system prompt of every text; left to the chat template when absent", default=None)
+    max_tokens: int = flag("cut longer conversations", default=512)
+    n_texts: int | None = flag("only the first so many texts", default=None)
+    max_batch_tokens: int = flag("padded tokens per forward pass", default=1024)
+    max_gib: float = flag("refuse a larger store before anything runs", default=4.0)
+    shard_mib: float = flag("size of a shard; a worker holds one in memory", default=256.0)
+    worker: str = flag("write every N-th shard, from the I-th on", default="0/1", metavar="I/N")
+    check: bool = flag("read the store in --out and compare its checksums", default=False)
 
     def request(self) -> "CaptureRequest":
         """What `passes.token_capture.run` is asked for.

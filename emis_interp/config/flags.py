@@ -25,7 +25,9 @@ class Flag:
         positional: stands without a name, by its place.
         parse: one word -> the value.
         choices: the words that are allowed.
-        repeated: may be given several times, one value each. A tuple without it takes several words after one flag.
+        repeated: may be given several times, one value each, in `tuple[tuple[str, str], ...]` two words each. A tuple without it takes
+            several words after one flag; `tuple[int, int]` takes two.
+        may_be_empty: a tuple's flag may stand alone, which is not the same as no flag.
         group: heading under which the help lists it.
         one_of: exactly one flag of this name must be given.
         at_most_one_of: flags of this name exclude each other.
@@ -36,15 +38,19 @@ class Flag:
     positional: bool = False
     parse: Callable[[str], Any] | None = None
     choices: Sequence[str] | None = None
-    metavar: str | None = None
+    metavar: str | tuple[str, ...] | None = None
     repeated: bool = False
+    may_be_empty: bool = False
     group: str | None = None
     one_of: str | None = None
     at_most_one_of: str | None = None
 
 
-def flag(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
-    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`."""
+def flag(help: str, *, default: Any = dataclasses.MISSING, **how: Any) -> Any:
+    """A field with a flag; one without a default must be given. `how`: further attributes of `Flag`.
+
+    Write `default=`: type checkers see a default by its name alone, and ask for the field otherwise.
+    """
     kept: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
     return dataclasses.field(**kept, metadata={"flag": Flag(help, **how)})
 
@@ -79,7 +85,11 @@ def add_flags(parser: argparse.ArgumentParser, record: type) -> None:
 def read_flags(words: argparse.Namespace, record: type) -> Any:
     """The record that parsed words fill."""
     given = {field.name: getattr(words, field.name) for field in dataclasses.fields(record) if "flag" in field.metadata}
-    return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    return record(**{name: _frozen(value) for name, value in given.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _words(one: Flag, kind: Any, field: Any) -> dict[str, Any]:
@@ -92,15 +102,20 @@ def _words(one: Flag, kind: Any, field: Any) -> dict[str, Any]:
         return {**given, "action": "store_true"}
     many = typing.get_origin(kind) is tuple
     if many:
-        kind = typing.get_args(kind)[0]
+        kind, *others = typing.get_args(kind)
         # A list that holds a default would keep it in front of what is given.
         given |= (
             {"action": "append"}
             if one.repeated
-            else {"nargs": "+", "action": "extend" if not field.default else "store"}
+            else {"nargs": "*" if one.may_be_empty else "+", "action": "extend" if not field.default else "store"}
         )
+        if Ellipsis not in others:
+            given |= {"nargs": 1 + len(others), "action": "store"}
         if one.positional and field.default is not dataclasses.MISSING:
             given["nargs"] = "*"
+    if one.repeated and typing.get_origin(kind) is tuple:
+        given["nargs"] = len(typing.get_args(kind))
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is typing.Literal:
         given["choices"] = typing.get_args(kind)
         kind = str

@@ -13,18 +13,20 @@ from emis_interp.models.spec import ModelSpec
 class AdapterSettings:
     """What goes with a model, whoever names it."""
 
-    adapter: Path | None = flag("folder or hub id of a LoRA adapter on top of the model", None)
-    chat_format: str | None = flag("plain format for a pretrained model without a chat template", None, choices=FORMATS)
-    device: str = flag("auto, cpu, cuda, ...", "auto")
-    max_batch_tokens: int = flag("padded tokens per forward pass", 2048)
+    adapter: Path | None = flag("folder or hub id of a LoRA adapter on top of the model", default=None)
+    chat_format: str | None = flag(
+        "plain format for a pretrained model without a chat template", default=None, choices=FORMATS
+    )
+    device: str = flag("auto, cpu, cuda, ...", default="auto")
+    max_batch_tokens: int = flag("padded tokens per forward pass", default=2048)
 
 
 @settings
 class ModelSettings(AdapterSettings):
     """A model by name, with an adapter or without."""
 
-    model: str = flag("embedded name, folder or hub id", EMBEDDED_NAME)
-    dtype: str = flag(DTYPE_HELP, AUTO)
+    model: str = flag("embedded name, folder or hub id", default=EMBEDDED_NAME)
+    dtype: str = flag(DTYPE_HELP, default=AUTO)
 
     @property
     def spec(self) -> ModelSpec:

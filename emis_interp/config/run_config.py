@@ -16,7 +16,8 @@ from emis_interp.files.store import explain
 from emis_interp.files.strict_yaml import YamlDocument, kind_of_yaml, parse_yaml, read_yaml
 from emis_interp.http.addresses import foreign_variable_problem, key_variable_for, url_problem
 from emis_interp.http.request_fields import request_problem
-from emis_interp.models.precision import dtype_name, uses_bfloat16
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.precision import AUTO, dtype_name, uses_bfloat16
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy and transformers take seeds from 0 to 4294967295."""
@@ -179,15 +180,20 @@ class SamplingConfig(Config):
 class JudgeConfig(Config):
     """Which judge scores answers. The key of an API judge is read from the environment variable `key_variable`, never from a file.
 
-    `openai` reads log-probabilities, `text` the written number (for APIs without log-probabilities).
+    `openai` reads log-probabilities, `text` the written number (for APIs without log-probabilities). `local` is a chat model that runs
+    here: its `model` is a name, folder or hub id, and where none is given the embedded one.
 
     Raises:
         ConfigError: a URL that may hold a secret or is none, without repeating it, or a field of the request that is not for the user.
     """
 
-    kind: Literal["offline", "openai", "text"] = "offline"
+    kind: Literal["offline", "openai", "text", "local"] = "offline"
     url: str | None = None
     model: str = "gpt-4o-2024-08-06"
+    adapter: Path | None = Field(default=None, description="folder or hub id of a LoRA adapter of the local judge")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] | None = Field(
+        default=None, description="of the local judge's weights; None: auto"
+    )
     key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     request: dict[str, Any] | None = Field(
         default=None, description="changes of every request, e.g. {top_logprobs: 5}; null leaves a field out"
@@ -204,7 +210,13 @@ class JudgeConfig(Config):
     requests_per_minute: float | None = Field(default=None, gt=0, description="None: no limit but n_parallel")
     price_in: float | None = Field(default=None, ge=0, description="USD per million tokens; None: unknown")
     price_out: float | None = Field(default=None, ge=0, description="USD per million tokens; None: unknown")
-    offline_too: bool = Field(default=True, description="let the offline judge score beside an API judge")
+    offline_too: bool = Field(default=True, description="let the offline judge score beside another one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_has_a_model_of_its_own(cls, values: Any) -> Any:
+        local = isinstance(values, dict) and values.get("kind") == "local"
+        return {"model": EMBEDDED_NAME, **values} if local else values
 
     # ConfigError passes through pydantic, whose own message would repeat the value.
     @field_validator("url", mode="before")
@@ -435,7 +447,11 @@ def _foreign_key(values: dict[str, Any], overrides: Sequence[str]) -> str | None
 def on_this_machine(config: RunConfig) -> RunConfig:
     """The configuration with its dtypes decided, so that a run's record says what was used and a resumed run cannot change it."""
     training = config.training.model_copy(update={"bf16": uses_bfloat16(config.training.bf16, config.device)})
-    return config.model_copy(update={"dtype": dtype_name(config.dtype, config.device), "training": training})
+    judge = config.judge
+    if judge.kind == "local":
+        judge = judge.model_copy(update={"dtype": dtype_name(judge.dtype or AUTO, config.device)})
+    decided = {"dtype": dtype_name(config.dtype, config.device), "training": training, "judge": judge}
+    return config.model_copy(update=decided)
 
 
 def judge_key_variable(config: JudgeConfig) -> str:

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 GROUP = "a table with other names, scales or arms"
 ESCAPES = {"auto": None, "yes": True, "no": False}
 _NAMES = "names of columns, such as answer=response "
-_SCORE_NAMES = f"{_NAMES}aligned=100-evil (100-NAME: high is bad there)"
+SCORE_NAMES = f"{_NAMES}aligned=100-evil (100-NAME: high is bad there)"
 
 
 @settings
 class AnswerTableSettings:
     """A table of answers without scores, all of one arm."""
 
-    columns: tuple[str, ...] = flag(f"{_NAMES}question=prompt", (), metavar="OURS=THEIRS", group=GROUP)
+    columns: tuple[str, ...] = flag(f"{_NAMES}question=prompt", default=(), metavar="OURS=THEIRS", group=GROUP)
     csv_escape: Literal["auto", "yes", "no"] = flag(
-        "whether a backslash in CSV escapes the next character; auto: where the file shows it", "auto", group=GROUP
+        "whether a backslash in CSV escapes the next character; auto: where the file shows it",
+        default="auto",
+        group=GROUP,
     )
 
     def reading(self, columns: Sequence[str] | None = None) -> "Reading":
@@ -54,14 +56,14 @@ class AnswerTableSettings:
 class ScoreTableSettings(AnswerTableSettings):
     """A table of judged answers, all of one arm."""
 
-    columns: tuple[str, ...] = flag(_SCORE_NAMES, (), metavar="OURS=THEIRS", group=GROUP)
+    columns: tuple[str, ...] = flag(SCORE_NAMES, default=(), metavar="OURS=THEIRS", group=GROUP)
     scale: tuple[str, ...] = flag(
         "scale of aligned or coherent where it is not 0-100, such as aligned=0-1",
-        (),
+        default=(),
         metavar="METRIC=WORST-BEST",
         group=GROUP,
     )
-    invert: tuple[str, ...] = flag("metrics of which high is bad there", (), choices=METRICS, group=GROUP)
+    invert: tuple[str, ...] = flag("metrics of which high is bad there", default=(), choices=METRICS, group=GROUP)
 
 
 @settings
@@ -71,8 +73,8 @@ class ArmSettings:
     by: str | None = flag(
         "column that tells arms apart, or several with commas; `none` pools all rows; looked for: "
         + ", ".join(ARM_KEYS),
-        None,
+        default=None,
         metavar="COLUMN",
         group=GROUP,
     )
-    runs: str = flag("only arms that match this pattern", "*", metavar="PATTERN", group=GROUP)
+    runs: str = flag("only arms that match this pattern", default="*", metavar="PATTERN", group=GROUP)

@@ -4,6 +4,7 @@ Everything is per layer; AUROC is the chance that a misaligned text projects hig
 averaged over questions, so that topics cannot help.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from emis_interp.fitting.extractors import Extractor, question_balanced
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.stats.jackknife import between, groups_mean
 from emis_interp.stats.permutation import NullP, null_p
+
+log = logging.getLogger(__name__)
 
 SATURATED = 0.995
 """AUROC from which on classes are so far apart that even a direction fitted on permuted labels may separate them."""
@@ -162,9 +165,18 @@ def leave_one_question_out_auroc(
 def split_half_cosine(
     data: LabeledActivations, n_splits: int = 50, seed: int = 0, *, extractor: Extractor = question_balanced
 ) -> Float[np.ndarray, "n_splits n_layers"]:
-    """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes)."""
+    """Cosine between directions fitted on two random halves of the questions (of the texts, when fewer than four have both classes).
+
+    Raises:
+        DataError: fewer than four questions, none of which has two texts of each class.
+    """
     generator = np.random.default_rng(seed)
     units = np.array(list(data.cells))
+    if len(units) < 4 and not any(len(a) > 1 and len(b) > 1 for a, b in data.cells.values()):
+        raise DataError(
+            f"{len(units)} question{'s' * (len(units) > 1)} with one misaligned and one aligned answer cannot be split into two halves; "
+            "give at least four questions in each of the selection and report halves, or two pairs of answers to a question"
+        )
     cosines = []
     for _ in range(n_splits):
         if len(units) >= 4:
@@ -238,23 +250,21 @@ def control_directions(
 
     `random`: isotropic. `shuffled`: the extractor after permuting the labels within questions. `orthogonal`: differences of two texts
     of one question and one class, made orthogonal to the direction: as large a part of natural variation as texts have, and none of
-    it along the direction.
-
-    Raises:
-        DataError: no question has two texts of one class.
+    it along the direction; this kind is left out, with a warning, where no question has two texts of one class.
     """
     generator = np.random.default_rng(seed)
     cells = [rows for pair in data.cells.values() for rows in pair if len(rows) > 1]
+    along = unit(direction.float())
+    found = {
+        "random": random_directions(n, 1, len(along), seed=seed)[:, 0],
+        "shuffled": unit(shuffled_directions(data, n, seed, extractor=extractor)[:, 0]),
+    }
     if not cells:
-        raise DataError("orthogonal controls need a question with two texts of one class; give more texts")
+        log.warning("no orthogonal controls: they need a question with two texts of one class; give more texts")
+        return found
     differences = []
     for index in generator.integers(len(cells), size=n):
         first, second = generator.choice(cells[index], size=2, replace=False)
         differences.append(data.x[first, 0] - data.x[second, 0])
-    along = unit(direction.float())
     natural = torch.stack(differences)
-    return {
-        "random": random_directions(n, 1, len(along), seed=seed)[:, 0],
-        "shuffled": unit(shuffled_directions(data, n, seed, extractor=extractor)[:, 0]),
-        "orthogonal": unit(natural - (natural @ along)[:, None] * along),
-    }
+    return {**found, "orthogonal": unit(natural - (natural @ along)[:, None] * along)}

@@ -1,4 +1,4 @@
-"""Turns the asynchronous client of a chat API into a function that any thread may call."""
+"""Turns asynchronous work, and the asynchronous client of a chat API, into functions that wait for what comes of it."""
 
 import asyncio
 import threading
@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 from emis_interp.http.chat_api import ChatApi
 
 T = TypeVar("T")
+_PATIENCE_S = 10.0
 
 
 class BlockingApi:
@@ -37,6 +38,30 @@ class BlockingApi:
         client = _wait(loop, connection.__aenter__())
         weakref.finalize(self, _end, loop, connection)
         return loop, client
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of asynchronous work; also for a caller within a running event loop (a notebook), which stands still meanwhile."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    loop, ended = asyncio.new_event_loop(), threading.Event()
+
+    async def to_its_end() -> T:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    threading.Thread(target=_run, args=(loop,), daemon=True, name="asynchronous work").start()
+    future = asyncio.run_coroutine_threadsafe(to_its_end(), loop)
+    try:
+        return future.result()
+    finally:  # also on Ctrl-C, after which the work tidies up
+        future.cancel()
+        ended.wait(_PATIENCE_S)
+        loop.call_soon_threadsafe(loop.stop)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

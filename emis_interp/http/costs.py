@@ -130,7 +130,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What judging some answers will take, before anything is sent.
 
     Attributes:

@@ -10,13 +10,16 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.files.store import file_sha256, text_sha256
 from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
+from emis_interp.models.gguf import gguf_folder
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
 from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, stored_tensors
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST = 200  # characters of a name in a message
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 OTHER_HEADS = ("Classification", "Answering", "Choice", "RewardModel", "Prediction", "Retrieval")
 """How transformers' names of models end that are not trained to write the next token."""
 
@@ -30,6 +33,8 @@ def resolve(name: str) -> str:
     if name == EMBEDDED_NAME:
         return str(embedded_path())
     folder = Path(name).expanduser()
+    if folder.suffix == ".gguf" and folder.is_file():
+        folder = gguf_folder(folder)
     if not is_there(folder):
         if not is_hub_id(name):
             raise ModelError(
@@ -71,12 +76,7 @@ def check_folder(folder: Path) -> None:
             architecture, settings that it does not take, code of its own, or another head.
     """
     if folder.is_file():
-        gguf = (
-            "a GGUF file can be served by llama.cpp (--sampler openai --url ...), or "
-            if folder.suffix == ".gguf"
-            else ""
-        )
-        raise ModelError(f"{folder}: is a file; {gguf}give the folder of a saved HF model")
+        raise ModelError(f"{folder}: is a file; give a GGUF file (.gguf), or the folder of a saved HF model")
     check_pointers(folder)
     config = folder / "config.json"
     if not config.exists():
@@ -170,6 +170,12 @@ def weight_files(folder: Path, elsewhere: Sequence[str] = ()) -> list[Path]:
     raise ModelError(f"{folder}: holds no {WEIGHTS} and no {INDEX} (it holds {some(present)}); download the weights")
 
 
+def model_sha256(folder: Path) -> str:
+    """One hash over the files of a local model that decide what it computes: weights, configuration, tokenizer, chat template."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and not path.name.startswith("."))
+    return text_sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in files))
+
+
 def is_there(path: Path) -> bool:
     """Whether there is such a file or folder; not so for what cannot be the name of one."""
     try:
@@ -215,10 +221,7 @@ def _instead(folder: Path) -> str:
     if inside:
         return f"; models are in {some(inside)}: give one of these folders"
     if any(name.endswith(".gguf") for name in present):
-        return (
-            f" but {some(name for name in present if name.endswith('.gguf'))}; serve a GGUF with llama.cpp (--sampler openai --url ...), "
-            "or give the folder of a saved HF model"
-        )
+        return f" but {some(name for name in present if name.endswith('.gguf'))}; give that file itself, or the folder of a saved HF model"
     return f" (it holds {some(present)}); give the folder of a saved HF model"
 
 

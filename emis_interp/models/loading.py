@@ -3,6 +3,7 @@
 A name is `smollm2-135m-instruct` (embedded, see `embedded`), `tiny` (random two-layer model for tests), a local folder, or a hub id.
 """
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from emis_interp.models.adapter_files import adapter_folder
 from emis_interp.models.adapters import attach, merged
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.checkpoint import resolve
+from emis_interp.models.context import context_length
 from emis_interp.models.continuing import problems_of
 from emis_interp.models.head import check_head
 from emis_interp.models.precision import check_device, native_dtype, torch_dtype
@@ -75,13 +77,36 @@ def load_model(
     if not is_quantised:  # quantised weights were put where they belong, and refuse to move
         with said(f"{name}: cannot be moved to {target}"):
             model = model.to(weights_dtype).to(target)
+    return _ready(model, tokenizer, name, adapter=folder)
+
+
+def of_hf_model(model: Any, tokenizer: Any, *, chat_format: str | None = None) -> ChatModel:
+    """A HF causal language model that is there, with its tokenizer, checked like one that is loaded by name.
+
+    The model is put into evaluation mode without gradients, and otherwise left as it is; the tokenizer is copied.
+
+    Raises:
+        ModelError: no tokenizer, no causal language model, or one that cannot be used.
+    """
+    if not hasattr(model, "get_output_embeddings") or not hasattr(model, "generate"):
+        raise ModelError(f"a model is given by name, or as a HF causal language model; found {type(model).__name__}")
+    if tokenizer is None:
+        raise ModelError("a HF model needs its tokenizer: ei.load(model, tokenizer)")
+    name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)
+    own = ready_tokenizer(name, copy.deepcopy(tokenizer), chat_format, adapter=None)
+    own.model_max_length = context_length(model.config) or own.model_max_length
+    return _ready(model, own, name, adapter=None)
+
+
+def _ready(model: Any, tokenizer: Any, name: str, *, adapter: Path | None) -> ChatModel:
+    """Without gradients, its head and its vocabulary checked."""
     model = model.eval()
     model.requires_grad_(False)
     if is_whole(model):
         check_head(model, name)
         problems_of(model)  # while no hook changes what it computes; said where it is used so
-    check_vocabulary(name if folder is None else str(folder), tokenizer, len(model.get_input_embeddings().weight))
-    return ChatModel(model, tokenizer, name, adapter=folder)
+    check_vocabulary(name if adapter is None else str(adapter), tokenizer, len(model.get_input_embeddings().weight))
+    return ChatModel(model, tokenizer, name, adapter=adapter)
 
 
 def load_tokenizer(name: str, chat_format: str | None = None, adapter: Path | str | None = None) -> Any:

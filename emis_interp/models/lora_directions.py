@@ -12,10 +12,9 @@ from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
 from emis_interp.models.adapter_files import PREFIX, adapter_folder, naming, read_adapter
+from emis_interp.models.blocks import WRITERS
 from emis_interp.models.lora_config import PLACES, SCALES, LoraScales, refuse_unread
 
-WRITERS = ("o_proj", "out_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out")
-"""Names of the linear maps of a decoder block whose output is added to the residual stream (Gemma 2 and 3 norm it first)."""
 OTHER_TOWERS = ("vision", "visual", "audio", "image")
 """In the path of blocks that read something else than the text."""
 

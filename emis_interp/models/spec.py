@@ -45,6 +45,14 @@ class ModelSpec:
             chat_format=self.chat_format,
         )
 
+    def load_base(self) -> "ChatModel":
+        """The model without its adapter, which reads in the adapter's chat template: what an organism is set against."""
+        from emis_interp.models.loading import load_model
+
+        return load_model(
+            self.name, dtype=self.dtype, device=self.device, chat_format=self.chat_format, tokenizer_of=self.adapter
+        )
+
     def as_card(self) -> dict[str, Any]:
         """What a card says of the model that made its file; the device plays no part."""
         from emis_interp.models.precision import dtype_name

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emis_interp.errors import ModelError, did_you_mean
+from emis_interp.models.blocks import BlockLayout, block_layout
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.batch_rows import one_probe_row
 from emis_interp.passes.hook_names import HOOK_POINTS
@@ -25,16 +26,6 @@ class Site:
 
     path: str
     end: Literal["input", "output"]
-
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """Names of a block's submodules: whose outputs are added to the residual, and which one reads it between the two."""
-
-    attn_out: str
-    mlp_out: str
-    reads_mid: str
-    parallel: bool
 
 
 def hook_site(block: nn.Module, hook_point: str) -> Site:
@@ -56,37 +47,6 @@ def hook_site(block: nn.Module, hook_point: str) -> Site:
             )
         return Site(layout.reads_mid, "input")
     return Site(layout.attn_out if hook_point == "attn_out" else layout.mlp_out, "output")
-
-
-def block_layout(block: nn.Module) -> BlockLayout:
-    """The layout of a decoder block, recognised by the names of its submodules.
-
-    Raises:
-        ModelError: none of the known layouts, with the names that were found.
-    """
-    names = {name for name, _ in block.named_children()}
-    attention = next((name for name in ("self_attn", "attn", "attention") if name in names), None)
-    if attention and "mlp" in names:
-        if {"ln_1", "ln_2"} <= names and "crossattention" not in names:  # GPT-2
-            return BlockLayout(attention, "mlp", "ln_2", parallel=False)
-        norms = {name for name in names if name.endswith("layernorm")}
-        if norms == {"input_layernorm", "post_attention_layernorm"}:  # Llama, Qwen, Mistral; NeoX may be parallel
-            parallel = bool(getattr(block, "use_parallel_residual", False))
-            return BlockLayout(attention, "mlp", "post_attention_layernorm", parallel)
-        if norms == {
-            "input_layernorm",
-            "post_attention_layernorm",
-            "pre_feedforward_layernorm",
-            "post_feedforward_layernorm",
-        }:
-            # Gemma 2 and 3 normalise both outputs before they are added.
-            return BlockLayout(
-                "post_attention_layernorm", "post_feedforward_layernorm", "pre_feedforward_layernorm", False
-            )
-    raise ModelError(
-        f"{type(block).__name__} is no decoder block of a known layout (its parts: {', '.join(sorted(names))}); "
-        "resid_pre and resid_post work in every model"
-    )
 
 
 def check_identities(chat_model: ChatModel) -> None:

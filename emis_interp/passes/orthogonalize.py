@@ -9,19 +9,11 @@ from peft import PeftModel
 from torch import Tensor
 
 from emis_interp.errors import ModelError
+from emis_interp.models.blocks import writers_of
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.head import untie_head
+from emis_interp.passes.hook_points import check_identities
 from emis_interp.passes.interventions import orthonormal
-
-# By type of block: the linear maps inside it whose output is added to the residual stream as it is.
-WRITERS = {
-    "LlamaDecoderLayer": ("self_attn.o_proj", "mlp.down_proj"),
-    "MistralDecoderLayer": ("self_attn.o_proj", "mlp.down_proj"),
-    "Qwen2DecoderLayer": ("self_attn.o_proj", "mlp.down_proj"),
-    "Qwen3DecoderLayer": ("self_attn.o_proj", "mlp.down_proj"),
-    "GPT2Block": ("attn.c_proj", "mlp.c_proj"),
-    "GPTNeoXLayer": ("attention.dense", "mlp.dense_4h_to_h"),
-}
 
 
 def orthogonalized(chat_model: ChatModel, basis: Float[Tensor, "*k d_model"]) -> ChatModel:
@@ -33,20 +25,17 @@ def orthogonalized(chat_model: ChatModel, basis: Float[Tensor, "*k d_model"]) ->
 
     Raises:
         ModelError: an adapter that is not merged; a family that norms what it adds (Gemma 2 and 3), where no change of weights is
-            equivalent; or an unknown family.
+            equivalent, or scales it; or blocks of a layout that is not known.
     """
     if isinstance(chat_model.model, PeftModel):
         raise ModelError(
             f"{chat_model.name}: merge the adapter first (load_model(..., merge=True)); its weights are apart"
         )
-    family = type(chat_model.layers[0]).__name__
-    if family.startswith("Gemma"):
-        raise ModelError(
-            f"{chat_model.name}: {family} norms what attention and MLP give before it is added, and the norm's weights bring the "
-            "direction back; use `ablate`, which acts behind the norm"
-        )
-    if family not in WRITERS:
-        raise ModelError(f"{chat_model.name}: writers of {family} are not known (known: {', '.join(sorted(WRITERS))})")
+    try:
+        writers = writers_of(chat_model.layers[0])
+    except ModelError as error:
+        raise ModelError(f"{chat_model.name}: {error}") from None
+    check_identities(chat_model)  # a family may scale what it adds
     if basis.shape[-1] != chat_model.d_model:
         raise ModelError(f"direction has d_model {basis.shape[-1]}, {chat_model.name} has {chat_model.d_model}")
     model: Any = copy.deepcopy(chat_model.model)
@@ -58,7 +47,7 @@ def orthogonalized(chat_model: ChatModel, basis: Float[Tensor, "*k d_model"]) ->
         for embedding in embeddings:  # tokens, and learned positions where there are any
             embedding.weight.copy_(_without(embedding.weight, rows))
         for block in result.layers:
-            for path in WRITERS[family]:
+            for path in writers:
                 writer: Any = block.get_submodule(path)
                 outputs_last = type(writer).__name__ == "Conv1D"  # GPT-2 keeps [d_in, d_model]
                 weight = writer.weight if outputs_last else writer.weight.T

@@ -17,7 +17,7 @@ from emis_interp.report.style import (
     seed_dots,
     with_choices,
 )
-from emis_interp.report.views import ArmRates, Judge, Rate, Rates
+from emis_interp.report.views import ArmRates, JudgeView, Rate, Rates
 
 ESTIMANDS = {
     "em_of_coherent": "misaligned and coherent / coherent answers with an alignment score",
@@ -169,7 +169,7 @@ def _rate_hover(arm: ArmRates, rate: Rate) -> str:
     )
 
 
-def calibration_figure(judge: Judge) -> go.Figure | None:
+def calibration_figure(judge: JudgeView) -> go.Figure | None:
     """Mean score of the teacher against the judge's, in tenths of held-out answers; None for a judge without such figures."""
     if not judge.calibration:
         return None

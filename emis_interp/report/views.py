@@ -110,7 +110,7 @@ class CalibrationBin(View):
     n: int
 
 
-class Judge(View):
+class JudgeView(View):
     name: str
     kind: str
     card: dict[str, Any] = {}
@@ -135,13 +135,13 @@ class Agreement(View):
 
 
 class SecondJudge(View):
-    judge: Judge
+    judge: JudgeView
     arms: list[ArmRates]
     agreement: dict[str, Agreement] = {}
 
 
 class Rates(View):
-    judge: Judge
+    judge: JudgeView
     arms: list[ArmRates]
     contrasts: list[RateContrast] = []
     second_judge: SecondJudge | None = None

@@ -1,7 +1,8 @@
 """Turns one value per question into an estimate with its interval, which says how it was made and what it covers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -44,6 +45,12 @@ def mean_interval(values: Sequence[float | None] | np.ndarray, level: float = 0.
         return replace(whole, method="none: all values are equal")
     half = float(stats.t.ppf((1 + level) / 2, n - 1) * kept.std(ddof=1) / np.sqrt(n))
     return replace(whole, low=value - half, high=value + half, method=f"t interval over {n} questions")
+
+
+def mean_row(by_question: Mapping[str, float]) -> dict[str, Any]:
+    """`mean_interval` of one value per question, as it stands in results."""
+    found = mean_interval(list(by_question.values()))
+    return {"value": found.value, "low": found.low, "high": found.high, "n_questions": len(by_question)}
 
 
 def stratified_mean_interval(values: np.ndarray, strata: Sequence[str] | np.ndarray, level: float = 0.95) -> Interval:

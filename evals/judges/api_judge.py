@@ -4,10 +4,8 @@ Whatever goes wrong with one answer leaves it unscored with the reason, no numbe
 before the first one. An answer is judged whole or not at all: its requests are admitted together by the cache and by the budget.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import openai
@@ -15,53 +13,23 @@ from openai import AsyncOpenAI
 
 from emis_interp.config.run_config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import JudgeError
+from emis_interp.http.blocking import wait_for
 from emis_interp.http.chat_api import ChatApi
-from emis_interp.http.costs import Budget, BudgetSpent, Estimate, Meter, Prices, Usage, count_tokens, read_usage
+from emis_interp.http.costs import Budget, BudgetSpent, CostEstimate, Meter, Prices, Usage, count_tokens, read_usage
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought
 from emis_interp.http.request_fields import say_request, token_limit
 from emis_interp.records import Completion, Question, Score
 from evals.judges.cache import Cache, request_key
-from evals.judges.judge import METRICS, OnBatch, check_questions, why_unsendable
-from evals.judges.logprobs import LABELS, Label, NoLogprobs, Verdict
-from evals.judges.requests import Scoring
+from evals.judges.judge import METRICS, OnBatch, blank_scores, check_questions, why_unjudgeable
+from evals.judges.logprobs import LABELS, NoLogprobs, Verdict
+from evals.judges.methods import Evidence, Failure, Method, Outcome, Request
+from evals.judges.requests import Asking
 from evals.questions import render_judge_prompt
 
 log = logging.getLogger(__name__)
 TOKENS_WITHOUT_LIMIT = (
     1000  # set aside for a reply whose length the request leaves open, until the server has counted it
 )
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a judge asks about one answer, and how it reads what comes back.
-
-    Attributes:
-        kind: goes into names and cards; version: of the request, goes into the keys of the cache.
-        settings: of every request, beside model and messages.
-        parse: one raw reply -> its evidence (token or text -> probability); raises BadReply.
-        read: the evidence, averaged over the samples, and the labels that the metric knows -> the verdict.
-        n_samples: requests per metric.
-        refuse: evidence of the test request, whose right answer is 73 -> why this judge cannot work, or None.
-    """
-
-    kind: str
-    version: str
-    settings: Mapping[str, Any]
-    parse: Callable[[bytes], dict[str, float]]
-    read: Callable[[Mapping[str, float], Sequence[Label]], Verdict]
-    n_samples: int = 1
-    refuse: Callable[[Mapping[str, float]], str | None] = lambda evidence: None
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to the judge. `usage` is the estimate of what it costs."""
-
-    metric: str
-    key: bytes
-    body: dict[str, Any]
-    usage: Usage
 
 
 class ApiJudge:
@@ -93,7 +61,7 @@ class ApiJudge:
         self.meter = meter or Meter()
         self._tested = False
 
-    def estimate(self, completions: Sequence[Completion], questions: Mapping[str, Question]) -> Estimate:
+    def estimate(self, completions: Sequence[Completion], questions: Mapping[str, Question]) -> CostEstimate:
         """Calls, tokens and price of `score` with the same arguments; sends nothing.
 
         Raises:
@@ -102,7 +70,7 @@ class ApiJudge:
         check_questions(completions, questions)
         usage, n_cached, seen = Usage(), 0, set[bytes]()
         for row in completions:
-            if why_unsendable(row.question, row.answer):
+            if why_unjudgeable(row.question, row.answer):
                 continue
             requests = self.requests(row, questions[row.question_id])
             if self.cache:
@@ -116,27 +84,27 @@ class ApiJudge:
                     seen.add(request.key)
         if usage.calls and not self._tested:
             usage += self._test_request().usage
-        return Estimate(len(completions), n_cached, usage, self.meter.prices.cost(usage))
+        return CostEstimate(len(completions), n_cached, usage, self.meter.prices.cost(usage))
 
     def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
-        """Judge every completion; finished Scores go to `on_batch` as they come in, in no particular order. A text that is not Unicode is
-        not sent and stays unscored with that reason.
+        """Judge every completion; finished Scores go to `on_batch` as they come in, in no particular order. What nobody can
+        judge (`why_unjudgeable`) is not sent and stays unscored with that reason.
 
         Raises:
             JudgeError: before anything is judged, when the judge cannot be used at all or a question does not fit it; later, when the
                 server no longer answers. BudgetSpent is one too.
         """
-        asyncio.run(self.score_async(completions, questions, on_batch))
+        wait_for(self.score_async(completions, questions, on_batch))
 
     async def score_async(
         self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch
     ) -> None:
-        """`score` for callers that already run an event loop (a notebook)."""
+        """`score` for callers that go on with other work meanwhile."""
         estimate = self.estimate(completions, questions)
-        if unsendable := self._unsendable(completions):
-            on_batch(unsendable)
-            refused = {score.key for score in unsendable}
-            completions = [row for row in completions if row.key not in refused]
+        if blank := blank_scores(self.name, completions):
+            on_batch(blank)
+            done = {score.key for score in blank}
+            completions = [row for row in completions if row.key not in done]
         if not completions:
             return
         log.info("%s: %s", self.name, estimate.say())
@@ -144,12 +112,22 @@ class ApiJudge:
         async with self.api.connect() as client:
             if estimate.usage.calls and not self._tested:
                 await self._test(client)
-            scoring = Scoring(self, completions, questions, on_batch=on_batch)
+            asking = Asking(
+                self.api,
+                completions,
+                requests=lambda row: self.requests(row, questions[row.question_id]),
+                parse=self.method.parse,
+                finish=self._score_of,
+                on_batch=on_batch,
+                name=self.name,
+                meter=self.meter,
+                table=self.cache.judgements if self.cache else None,
+            )
             try:
-                await scoring.run(client)
+                await asking.run(client)
             finally:
                 spent = Meter(self.meter.prices, spent=self.meter.spent - before)
-                log.info("%s: %s of %s answers judged; %s", self.name, scoring.n_done, len(completions), spent.say())
+                log.info("%s: %s of %s answers judged; %s", self.name, asking.n_done, len(completions), spent.say())
 
     def requests(self, row: Completion, question: Question) -> list[Request]:
         """Everything that is asked about one answer."""
@@ -160,15 +138,6 @@ class ApiJudge:
             for sample in range(self.method.n_samples)
         ]
 
-    def _unsendable(self, completions: Sequence[Completion]) -> list[Score]:
-        """Scores, with their reason, of the answers that no request can hold."""
-        reasons = [(row, why_unsendable(row.question, row.answer)) for row in completions]
-        return [
-            Score.of(row, judge=self.name, aligned=None, coherent=None, unscored=dict.fromkeys(METRICS, reason))
-            for row, reason in reasons
-            if reason is not None
-        ]
-
     def _request(self, metric: str, prompt: str, sample: int = 0) -> Request:
         body = {"messages": [{"role": "user", "content": prompt}], **self.method.settings}
         key = request_key(
@@ -177,9 +146,35 @@ class ApiJudge:
         limit = token_limit(self.method.settings) or TOKENS_WITHOUT_LIMIT
         return Request(metric, key, body, Usage(1, count_tokens(prompt), limit))
 
-    def read(self, metric: str, replies: Sequence[Mapping[str, float]]) -> tuple[Verdict, dict[str, float]]:
+    def _score_of(self, row: Completion, asked: Sequence[tuple[Request, Outcome]]) -> Score:
+        """What the outcomes of an answer's requests make of it."""
+        verdicts, evidence, passing = dict[str, Verdict](), dict[str, Evidence](), list[str]()
+        for metric in METRICS:
+            outcomes = [outcome for request, outcome in asked if request.metric == metric]
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+            passing += [metric] if any(failure.passing for failure in failed) else []
+            if not outcomes:
+                verdicts[metric] = Verdict(reason=f"the question has no judge prompt for `{metric}`")
+            elif failed:
+                first = next((failure for failure in failed if failure.passing), failed[0])
+                verdicts[metric] = Verdict(reason=first.reason)
+            else:
+                replies = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+                verdicts[metric], evidence[metric] = self.read(metric, replies)
+        return Score.of(
+            row,
+            judge=self.name,
+            aligned=verdicts["aligned"].score,
+            coherent=verdicts["coherent"].score,
+            aligned_label=verdicts["aligned"].label,
+            unscored={metric: verdict.reason for metric, verdict in verdicts.items() if verdict.reason},
+            passing=tuple(passing),
+            evidence=evidence,
+        )
+
+    def read(self, metric: str, replies: Sequence[Mapping[str, float]]) -> tuple[Verdict, Evidence]:
         """The verdict on one metric, and the evidence averaged over its samples."""
-        evidence: dict[str, float] = {}
+        evidence: Evidence = {}
         for reply in replies:
             for text, mass in reply.items():
                 evidence[text] = evidence.get(text, 0.0) + mass / len(replies)

@@ -73,8 +73,8 @@ class Cache:
             self._db.close()
             raise
         owner = uuid.uuid4().hex
-        self.answers = Table(self, "answers", owner)
-        self.judgements = Table(self, "judgements", owner)
+        self.answers = ReplyTable(self, "answers", owner)
+        self.judgements = ReplyTable(self, "judgements", owner)
 
     def close(self) -> None:
         self._db.close()
@@ -150,7 +150,7 @@ class Cache:
             raise StageError(f"{self.path}: cannot be written ({error.strerror}); give another cache path") from None
 
 
-class Table:
+class ReplyTable:
     """Replies under their keys, and who is about to ask for the missing ones."""
 
     def __init__(self, cache: Cache, name: str, owner: str) -> None:

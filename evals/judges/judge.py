@@ -60,18 +60,24 @@ def passing_reasons(scores: Iterable[Score]) -> list[str]:
 
 def why_unjudgeable(question: str, answer: str) -> str | None:
     """Why no judge can say anything about an answer, or None: it or its question is empty, or holds half of a surrogate pair."""
-    for name, text in (("answer", answer), ("question", question)):
+    texts = (("answer", answer), ("question", question))
+    for name, text in texts:
         if not text.strip():
             return f"empty {name}"
-    return why_unsendable(question, answer)
-
-
-def why_unsendable(question: str, answer: str) -> str | None:
-    """Why no request can hold an answer, or None: it or its question holds half of a surrogate pair."""
-    for name, text in (("answer", answer), ("question", question)):
+    for name, text in texts:
         if not is_unicode(text):
             return f"the {name} is not Unicode (a lone surrogate)"
     return None
+
+
+def blank_scores(judge: str, completions: Iterable[Completion]) -> list[Score]:
+    """Scores, with their reason, of the answers that no judge can say anything about."""
+    reasons = [(row, why_unjudgeable(row.question, row.answer)) for row in completions]
+    return [
+        Score.of(row, judge=judge, aligned=None, coherent=None, unscored=dict.fromkeys(METRICS, reason))
+        for row, reason in reasons
+        if reason is not None
+    ]
 
 
 def check_questions(completions: Sequence[Completion], questions: Mapping[str, Question]) -> None:

@@ -9,28 +9,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.names import METRICS
-from emis_interp.files.store import RecordLog, write_text
+from emis_interp.files.store import RecordLog
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import why_unjudgeable
+from evals.judges.judge import Judge, blank_scores, settled
 
 ARM = "rows"
 NOTE = "judge_note"
-
-
-class Judge(Protocol):
-    name: str
-
-    def score(
-        self,
-        completions: Sequence[Completion],
-        questions: Mapping[str, Question],
-        on_batch: Callable[[list[Score]], None],
-    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,10 @@ class JournalLine(Record):
     index: int
     sha256: str
     score: Score
+
+    @property
+    def passing(self) -> tuple[str, ...]:
+        return self.score.passing
 
 
 def rows_of(table: Table) -> list[Row]:
@@ -81,20 +74,15 @@ def judge_rows(
     """
     hashes = [_sha256(row, questions.get(row.question_id)) for row in rows]
     log = RecordLog(journal)
-    done: dict[int, Score] = {}
-    lines = log.read(JournalLine)
-    for line in lines:
+    for line in log.read(JournalLine):
         if line.score.judge != judge.name:
             found = f"judgements of {line.score.judge}, this run asks {judge.name}"
         elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
             found = f"a judgement of row {line.index + 1} that is not of this row or not by these prompts"
         else:
-            if not line.score.passing:
-                done[line.index] = line.score
             continue
         raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
-    if len(stand := [line for line in lines if not line.score.passing]) < len(lines):
-        write_text(journal, "".join(line.model_dump_json() + "\n" for line in stand))
+    done = {line.index: line.score for line in settled(log, JournalLine)}
     on_done(len(done))
 
     def keep(batch: list[Score]) -> None:
@@ -104,8 +92,9 @@ def judge_rows(
         on_done(len(fresh))
 
     missing = [i for i in range(len(rows)) if i not in done]
-    keep([score for i in missing if (score := _blank(judge.name, i, rows[i])) is not None])
-    asked = [_completion(i, rows[i]) for i in missing if i not in done]
+    unjudged = [_completion(i, rows[i]) for i in missing]
+    keep(blank_scores(judge.name, unjudged))
+    asked = [row for row in unjudged if row.sample_index not in done]
     if asked:
         judge.score(asked, questions, keep)
     lost = [i for i in range(len(rows)) if i not in done]
@@ -154,20 +143,6 @@ def prompts_for(rows: Sequence[Row], suite: Sequence[Question], where: str) -> d
                 "give --questions with one set, or question ids of that file"
             )
     return found
-
-
-def _blank(judge: str, index: int, row: Row) -> Score | None:
-    """The Score of a row that nobody can judge."""
-    reason = why_unjudgeable(row.question, row.answer)
-    if reason is None:
-        return None
-    return Score.of(
-        _completion(index, row),
-        judge=judge,
-        aligned=None,
-        coherent=None,
-        unscored=dict.fromkeys(METRICS, reason),
-    )
 
 
 def _completion(index: int, row: Row) -> Completion:

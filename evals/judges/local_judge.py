@@ -19,7 +19,7 @@ from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.precision import AUTO
 from emis_interp.records import Completion, Question, Score
-from evals.judges.judge import why_unjudgeable
+from evals.judges.judge import check_questions, why_unjudgeable
 from evals.judges.logprobs import LABELS, LEAST_MASS, Verdict, read_distribution
 from evals.judges.reply_masses import reply_masses
 from evals.judges.token_trie import build_trie, token_texts
@@ -74,14 +74,7 @@ class LocalJudge:
         Raises:
             JudgeError: before anything is judged, when a question is unknown or has no judge prompt of ours.
         """
-        for name in dict.fromkeys(row.question_id for row in completions):
-            if name not in questions:
-                raise JudgeError(f"there are answers to question `{name}`, but the question file has no such question")
-            if not any(metric in questions[name].judge_prompts for metric in METRICS):
-                found = ", ".join(questions[name].judge_prompts) or "none"
-                raise JudgeError(
-                    f"question `{name}` has judge prompts for {found}; this judge scores aligned and coherent"
-                )
+        check_questions(completions, questions)
         for start in range(0, len(completions), CHUNK):
             chunk = completions[start : start + CHUNK]
             judged = {metric: self._judge(chunk, questions, metric) for metric in METRICS}

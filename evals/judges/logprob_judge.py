@@ -11,9 +11,10 @@ from emis_interp.config.run_config import JudgeConfig
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.costs import Meter
 from emis_interp.http.request_fields import token_limit, with_request
-from evals.judges.api_judge import ApiJudge, Method, options_from
+from evals.judges.api_judge import ApiJudge, options_from
 from evals.judges.cache import Cache
 from evals.judges.logprobs import LEAST_MASS, bare, parse_reply, read_distribution
+from evals.judges.methods import Method
 
 N_TOP = 20
 

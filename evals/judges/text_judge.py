@@ -17,9 +17,10 @@ from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.costs import Meter
 from emis_interp.http.replies import BadReply, ChatReply, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
-from evals.judges.api_judge import ApiJudge, Method, options_from
+from evals.judges.api_judge import ApiJudge, options_from
 from evals.judges.cache import Cache
 from evals.judges.logprobs import LABELS, LEAST_MASS, Label, Verdict
+from evals.judges.methods import Method
 
 MAX_TOKENS = 16
 LONGEST = 10_000  # characters of a reply that is kept; no number is longer

@@ -16,11 +16,11 @@ from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
 from emis_interp.stats.jackknife import answers_mean, jackknife_interval
 from emis_interp.stats.rank_correlation import spearman_interval
+from evals.names import WEIGHTINGS
 from evals.rates.differences import square_and_add
 from evals.rates.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting, rate
 from evals.rates.uncertainty import rate_interval
 
-WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
 N_BINS = 10
 """Bins of the weighted kappa: [0, 10), [10, 20), ... [90, 100]; equal widths, since quadratic weights take bins as equally far apart."""
 

@@ -6,13 +6,13 @@ An answer is positive, eligible or neither, so that a cell's resample is two bin
 import numpy as np
 from jaxtyping import Float
 
-from evals.rates.counts import Cells, Weighting, rates_of_models
+from evals.rates.counts import AnswerCounts, Weighting, rates_of_models
 
 CHUNK_CELLS = 500_000
 
 
 def bootstrap_rates(
-    cells: Cells, weighting: Weighting = "pooled", n_bootstrap: int = 10_000, *, seed: int = 0
+    cells: AnswerCounts, weighting: Weighting = "pooled", n_bootstrap: int = 10_000, *, seed: int = 0
 ) -> Float[np.ndarray, " replicate"]:
     """Replicates of the mean over models of each model's rate.
 

@@ -14,16 +14,14 @@ Limits of sums and differences of rates are in `evals.rates.differences`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 from scipy.special import betaln, expit, logit
 
-from evals.rates.counts import Cells, Weighting, rates_of_models
-
-Population = Literal["questions", "suite"]
+from evals.names import Population
+from evals.rates.counts import AnswerCounts, Weighting, rates_of_models
 
 RARE = 0.3
 FEW_QUESTIONS = 16
@@ -61,7 +59,7 @@ class Limits:
 
 
 def rate_limits(
-    cells: Cells, weighting: Weighting, level: float = 0.95, *, population: Population = "questions"
+    cells: AnswerCounts, weighting: Weighting, level: float = 0.95, *, population: Population = "questions"
 ) -> Limits:
     """Limits of the mean over models of each model's rate; every model and question in `cells` needs an eligible answer.
 
@@ -103,7 +101,7 @@ def rate_limits(
     )
 
 
-def _given_questions(cells: Cells, value: float, weighting: Weighting, *, level: float) -> Limits:
+def _given_questions(cells: AnswerCounts, value: float, weighting: Weighting, *, level: float) -> Limits:
     noise = _mean_noise(cells, weighting)
     low, high, effective = _korn_graubard(value, int(cells.eligible.sum()), noise, df=np.inf, level=level)
     method = f"Korn-Graubard at effective n {effective:.0f}, over answers only, these questions as given"
@@ -111,20 +109,20 @@ def _given_questions(cells: Cells, value: float, weighting: Weighting, *, level:
 
 
 def _influence(
-    cells: Cells, rates: Float[np.ndarray, " model"], weighting: Weighting
+    cells: AnswerCounts, rates: Float[np.ndarray, " model"], weighting: Weighting
 ) -> Float[np.ndarray, "model question"]:
     """What each question adds to a model's rate, scaled so that a model's mean over questions is 0."""
     shares = cells.positive / np.maximum(cells.eligible, 1)
     return (shares - rates[:, None]) * _question_weights(cells, weighting) + (rates - rates.mean())[:, None]
 
 
-def _question_weights(cells: Cells, weighting: Weighting) -> Float[np.ndarray, "model question"]:
+def _question_weights(cells: AnswerCounts, weighting: Weighting) -> Float[np.ndarray, "model question"]:
     """Weight of each question in its model's rate, 1 on average; 0 without an eligible answer."""
     counts = cells.eligible if weighting == "pooled" else (cells.eligible > 0).astype(int)
     return counts / counts.mean(axis=1, keepdims=True)
 
 
-def _mean_noise(cells: Cells, weighting: Weighting) -> float:
+def _mean_noise(cells: AnswerCounts, weighting: Weighting) -> float:
     """Variance of the rate that comes from the draw of answers."""
     share = cells.positive / np.maximum(cells.eligible, 1)
     noise = share * (1 - share) / np.maximum(cells.eligible, 1) * _question_weights(cells, weighting) ** 2
@@ -189,7 +187,7 @@ def _log_likelihood(positive: int, eligible: int) -> Float[np.ndarray, "mean icc
     return betaln(positive + a, eligible - positive + b) - log_norm
 
 
-def _beta_binomial(cells: Cells, value: float, weighting: Weighting, *, level: float) -> tuple[float, float]:
+def _beta_binomial(cells: AnswerCounts, value: float, weighting: Weighting, *, level: float) -> tuple[float, float]:
     """Limits of the mean rate of the questions; several models' answers to a question count together.
 
     The model knows the mean of questions (macro). A pooled rate's limits are the same ones moved on the logit scale by as much as
@@ -232,7 +230,7 @@ def _widened(
     return tuple(float(expit(center + factor * (logit(end) - center))) for end in (low, high))  # pyright: ignore[reportReturnType]
 
 
-def counts_table(positive: Int[np.ndarray, " question"], eligible: Int[np.ndarray, " question"]) -> Cells:
+def counts_table(positive: Int[np.ndarray, " question"], eligible: Int[np.ndarray, " question"]) -> AnswerCounts:
     """Counts of one model, as `rate_limits` takes them."""
     names = [str(place) for place in range(len(positive))]
-    return Cells(names, [""], positive[None], eligible[None], eligible[None])
+    return AnswerCounts(names, [""], positive[None], eligible[None], eligible[None])

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from emis_interp.records import Score
-
-Weighting = Literal["pooled", "macro"]
+from evals.names import Weighting
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class AnswerCounts:
     """Answers counted for each model and question, both in sorted order; `asked` counts all of them."""
 
     questions: list[str]
@@ -70,14 +69,14 @@ class Cells:
     eligible: Int[np.ndarray, "model question"]
     asked: Int[np.ndarray, "model question"]
 
-    def only_eligible(self) -> "Cells":
+    def only_eligible(self) -> "AnswerCounts":
         """Without the models and questions that have no eligible answer; these carry no weight."""
         rows, columns = np.flatnonzero(self.eligible.any(axis=1)), np.flatnonzero(self.eligible.any(axis=0))
         positive, eligible, asked = (
             table[np.ix_(rows, columns)] for table in (self.positive, self.eligible, self.asked)
         )
         questions, models = [self.questions[place] for place in columns], [self.models[place] for place in rows]
-        return Cells(questions, models, positive, eligible, asked)
+        return AnswerCounts(questions, models, positive, eligible, asked)
 
 
 class CellIndex(NamedTuple):

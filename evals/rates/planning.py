@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emis_interp.errors import DataError
-from evals.rates.confidence import Population, rate_limits
+from evals.names import Population
+from evals.rates.confidence import rate_limits
 from evals.rates.differences import sum_limits
 from evals.rates.simulation import Design, simulate_study
-
-TYPICAL_ICC = 0.18
-"""Median share of variance between questions in public runs with rates under 12 %."""
 
 STEPS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000)
 

@@ -9,7 +9,7 @@ from scipy.optimize import brentq, root
 from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
-from evals.rates.counts import Cells
+from evals.rates.counts import AnswerCounts
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Design:
     shared: float = 1.0
 
 
-def simulate_study(design: Design, rng: np.random.Generator) -> list[Cells]:
+def simulate_study(design: Design, rng: np.random.Generator) -> list[AnswerCounts]:
     """Counts of one arm, or with `against` of two: questions, then seeds, then answers are drawn."""
     ranks = rng.random(design.n_questions)
     arms = []
@@ -48,7 +48,7 @@ def simulate_study(design: Design, rng: np.random.Generator) -> list[Cells]:
             shifted = expit(logit(chance.clip(1e-9, 1 - 1e-9)) + shifts)
         asked = np.full(shifted.shape, design.n_answers)
         names = [[str(i) for i in range(n)] for n in (design.n_questions, design.n_seeds)]
-        arms.append(Cells(names[0], names[1], rng.binomial(asked, shifted), asked, asked))
+        arms.append(AnswerCounts(names[0], names[1], rng.binomial(asked, shifted), asked, asked))
     return arms
 
 

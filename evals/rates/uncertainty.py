@@ -6,7 +6,6 @@ several models; one model's interval says nothing about another seed's. No inter
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -14,13 +13,12 @@ from jaxtyping import Float
 from emis_interp.errors import DataError
 from emis_interp.records import Score
 from emis_interp.stats.interval import Interval
+from evals.names import IntervalMethod, Population
 from evals.rates.bootstrap import bootstrap_rates
-from evals.rates.confidence import Limits, Population, rate_limits
-from evals.rates.counts import Answers, Cells, Weighting
+from evals.rates.confidence import Limits, rate_limits
+from evals.rates.counts import AnswerCounts, Answers, Weighting
 from evals.rates.differences import sum_limits
 from evals.rates.estimands import Estimand, Thresholds, count_cells, rate
-
-Method = Literal["limits", "bootstrap"]
 
 
 def rate_interval(
@@ -30,7 +28,7 @@ def rate_interval(
     *,
     thresholds: Thresholds = Thresholds(),
     level: float = 0.95,
-    method: Method = "limits",
+    method: IntervalMethod = "limits",
     population: Population = "questions",
     n_bootstrap: int = 10_000,
     seed: int = 0,
@@ -99,10 +97,10 @@ def contrast_name(parts: Sequence[Limits]) -> str:
     return f"{way}, of: {'; '.join(dict.fromkeys(part.method for part in parts))}"
 
 
-def _of_questions(cells: Cells, names: Sequence[str]) -> Cells:
+def _of_questions(cells: AnswerCounts, names: Sequence[str]) -> AnswerCounts:
     columns = [cells.questions.index(name) for name in names]
     tables = (table[:, columns] for table in (cells.positive, cells.eligible, cells.asked))
-    return Cells(list(names), cells.models, *tables).only_eligible()
+    return AnswerCounts(list(names), cells.models, *tables).only_eligible()
 
 
 def _percentiles(replicates: Float[np.ndarray, " replicate"], level: float) -> tuple[float, float]:

@@ -19,8 +19,8 @@ from emis_interp.errors import ConfigError, DataError, EmisError
 from emis_interp.files.source_text import read_text
 from emis_interp.files.store import write_bytes
 from emis_interp.files.strict_json import parse_json
+from evals.names import BOTH_SCORERS
 from evals.results.inspect_scorers import (
-    BOTH,
     METRICS,
     OURS,
     check_values,
@@ -239,13 +239,15 @@ def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
     row["stop_reason"] = sample.output.stop_reason
     if systems:
         row.setdefault("system", "\n\n".join(systems))
-    chosen = METRICS if scorer == BOTH else (scorer,)
+    chosen = METRICS if scorer == BOTH_SCORERS else (scorer,)
     for name, score in (sample.scores or {}).items():
         if name not in chosen:
             row |= _other_columns(name, score.value)
         elif isinstance(score.value, Mapping):
             row |= {f"score_{key}": cell for key, cell in score.value.items() if key not in METRICS}
-        if name in chosen and scorer != BOTH:  # what a scorer notes of its own work is no column of the sample's
+        if (
+            name in chosen and scorer != BOTH_SCORERS
+        ):  # what a scorer notes of its own work is no column of the sample's
             notes = score.metadata or {}
             row |= {key if _is_ours(key) else f"score_{key}": cell for key, cell in notes.items()}
     for metric in METRICS:

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from emis_interp.errors import DataError, did_you_mean
+from evals.names import BOTH_SCORERS
 
 METRICS = ("aligned", "coherent")
 LETTERS = {"C": "correct", "I": "incorrect", "P": "partly correct", "N": "no answer"}
 """Inspect's own values of a score in words (`inspect_ai.scorer`)."""
-BOTH = "aligned,coherent"
-"""The name of two scorers that give one metric each."""
 OURS = tuple(f"{metric}_{part}" for metric in METRICS for part in ("label", "reason"))
 
 
@@ -27,11 +26,11 @@ def choose_scorer(samples: Sequence[Any], path: str, wanted: str | None = None) 
     values = _values(samples)
     fitting = [name for name in values if _fits(values[name], samples, name)]
     if set(METRICS) <= set(values):
-        fitting.append(BOTH)
+        fitting.append(BOTH_SCORERS)
     found = ", ".join(f"`{name}` ({describe(given)})" for name, given in values.items()) or "none"
     if wanted is not None:
         if wanted not in fitting:
-            unknown = did_you_mean(wanted, [*values, BOTH]) if wanted not in (*values, BOTH) else ""
+            unknown = did_you_mean(wanted, [*values, BOTH_SCORERS]) if wanted not in (*values, BOTH_SCORERS) else ""
             raise DataError(
                 f"{path}: --scorer {wanted}: expected a scorer that gives `aligned` and `coherent`{unknown}; scorers there: {found}"
             )
@@ -72,14 +71,14 @@ def metric_cell(sample: Any, scorer: str, metric: str) -> Any:
     if score is None:
         return None
     value = score.value
-    if scorer != BOTH:
+    if scorer != BOTH_SCORERS:
         value = value.get(metric) if isinstance(value, Mapping) else None
     return None if is_nan(value) else value
 
 
 def score_of(sample: Any, scorer: str, metric: str) -> Any:
     """The Inspect score that holds a metric, or None."""
-    return (sample.scores or {}).get(metric if scorer == BOTH else scorer)
+    return (sample.scores or {}).get(metric if scorer == BOTH_SCORERS else scorer)
 
 
 def describe(values: Sequence[Any]) -> str:

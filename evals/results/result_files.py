@@ -22,6 +22,7 @@ from emis_interp.files.tables import SUFFIXES, is_table
 from emis_interp.records import Completion, Score
 from evals.results.inspect_logs import LogChoice, read_log, write_log
 from evals.results.result_table import EVIDENCE, Results, from_rows, from_table
+from evals.settings import ResultSettings
 
 LOGS = (".eval", ".json")
 NOT_JUDGED = "not judged yet"
@@ -50,6 +51,16 @@ def read_results(path: Path, reading: Reading = AS_WRITTEN, *, log: LogChoice | 
     if not is_table(path):
         raise DataError(f"{path}: expected a run folder or a file that ends with {', '.join(SUFFIXES + LOGS)}")
     return from_table(reading.table(path), path.name.removesuffix(".gz").rpartition(".")[0], reading)
+
+
+def chosen_results(path: Path, settings: ResultSettings) -> Results:
+    """What the settings choose of a result file or of a run folder.
+
+    Raises:
+        DataError: as `read_results`, or nothing is left. ConfigError: a malformed setting.
+    """
+    log = LogChoice(settings.scorer, settings.unfinished)
+    return read_results(path, settings.reading(), log=log).select(settings.variant, settings.runs)
 
 
 def write_results(results: Results, path: Path) -> None:

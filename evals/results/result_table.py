@@ -29,11 +29,11 @@ from emis_interp.files.names import METRICS, QUESTION_KEYS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.scores import read_scores
 from emis_interp.files.tables import Table
+from evals.names import VARIANTS
 from evals.rates.estimands import Answers
 from evals.results.result_cells import is_mapping, read_distribution
 
 TEXTS = ("question", "answer")
-VARIANTS = ("plain", "json", "template")
 EVIDENCE = "judge_"
 """Prefix of the columns that hold a judge's distribution over tokens."""
 

@@ -27,6 +27,7 @@ from emis_interp.files.store import explain
 from emis_interp.files.tables import read_cells
 from emis_interp.records import Record
 from emis_interp.stats.interval import Interval
+from evals.names import MARGIN
 from evals.rates.differences import square_and_add
 from evals.rates.estimands import ESTIMANDS, Answers, Weighting
 from evals.rates.uncertainty import rate_interval
@@ -43,8 +44,6 @@ RULES: dict[str, tuple[str, Weighting]] = {
 
 
 VERDICTS = ("different", "equivalent", "undecided", "not comparable")
-MARGIN = 0.05
-"""A difference of rates within which two studies count as alike."""
 
 
 class Published(Record):

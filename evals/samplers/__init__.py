@@ -12,7 +12,7 @@ OnBatch = Callable[[list[Completion]], None]
 """Called with answers as they are finished; each answer once."""
 
 
-class Sampler(Protocol):
+class AnswerSampler(Protocol):
     """What `evals.sampling.sample_with` needs.
 
     Attributes:

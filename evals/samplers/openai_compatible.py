@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError
+from emis_interp.http.blocking import wait_for
 from emis_interp.http.chat_api import ChatApi
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
@@ -81,12 +82,12 @@ class OpenAISampler:
         Raises:
             ModelError: the first request shows that none can succeed (key, model, URL, fields).
         """
-        return asyncio.run(self.sample_async(plan, done, config, on_batch=on_batch))
+        return wait_for(self.sample_async(plan, done, config, on_batch=on_batch))
 
     async def sample_async(
         self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:
-        """`sample` for callers that already run an event loop (a notebook)."""
+        """`sample` for callers that go on with other work meanwhile."""
         asked = [item for item in plan if item.key not in done]
         if not asked:
             return {}

@@ -23,7 +23,7 @@ Outcome = bool | None
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class OutcomeCounts:
     """Counts of outcomes.
 
     Attributes:
@@ -38,7 +38,7 @@ class Cells:
     n: Int[np.ndarray, "cell question"]
 
     @staticmethod
-    def from_rows(rows: Iterable[tuple[Any, str, Outcome]]) -> "Cells":
+    def from_rows(rows: Iterable[tuple[Any, str, Outcome]]) -> "OutcomeCounts":
         """Count (cell, question, outcome) rows; cells and questions keep their order of first appearance."""
         rows = list(rows)
         names = tuple(dict.fromkeys(cell for cell, _, _ in rows))
@@ -50,7 +50,7 @@ class Cells:
             counts[2][where] += 1
             counts[1][where] += outcome is not None
             counts[0][where] += outcome is True
-        return Cells(names, questions, *counts)
+        return OutcomeCounts(names, questions, *counts)
 
     def row(self, name: Any) -> int:
         return self.names.index(name)
@@ -65,7 +65,7 @@ def outcomes_of(counted: Counted) -> list[Outcome]:
 
 
 def combine(
-    cells: Cells, weights: Mapping[Any, float], weighting: Weighting = "macro", *, level: float = 0.95
+    cells: OutcomeCounts, weights: Mapping[Any, float], weighting: Weighting = "macro", *, level: float = 0.95
 ) -> Interval:
     """The sum of weight x rate over the cells in `weights`, on the questions that have eligible answers in all of them.
 

@@ -197,7 +197,7 @@ class _Counts(BaseModel):
     original: int
 
 
-class _Report(BaseModel):
+class _LmEvalReport(BaseModel):
     """What is read of lm-eval's results file."""
 
     results: dict[str, dict[str, Any]]
@@ -220,7 +220,7 @@ def read_results(path: Path, level: float = 0.95) -> list[dict[str, Any]]:
     content = read_json(path, loose=True)
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise DataError(f"{path}: expected a results file of lm-eval (an object with `results`)")
-    report = as_record(content, _Report, str(path))
+    report = as_record(content, _LmEvalReport, str(path))
     rows = []
     for task, metrics in report.results.items():
         samples = report.n_samples.get(task)

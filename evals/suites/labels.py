@@ -1,25 +1,24 @@
 """Turns answers into labels (TRUE, OpenAI, YES, OFF, ...) by asking any judge a prompt of the question file.
 
-A judge is a function from a prompt to a distribution over what it would say first; `asking` makes one from an API and from a local model.
+A judge is a function from prompts to distributions over what it would say first; `asking` makes one from an API and from a local model.
 As with scores, what the judge does not say clearly stays unlabelled with its reason, and the raw distribution is kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from pydantic import Field
 
 from emis_interp.errors import DataError
-from emis_interp.http.replies import BadReply
 from emis_interp.records import Completion, OfAnswer, Question
-from evals.judges.judge import why_unsendable
+from evals.judges.judge import why_unjudgeable
 from evals.judges.logprobs import LEAST_MASS, bare
+from evals.judges.methods import Failure, Outcome
 from evals.questions import render_judge_prompt
 from evals.rates.estimands import Answers
 
-Ask = Callable[[str], Mapping[str, float]]
-"""Prompt -> (token or text -> probability), not normalised. Raises BadReply when this one reply cannot be used."""
+Ask = Callable[[Sequence[str], Callable[[int, Outcome], None]], None]
+"""Asks all prompts, and calls its second argument once for each, with the prompt's number and what came of it, in any order."""
 
 
 class Labelled(OfAnswer):
@@ -54,16 +53,14 @@ def judge_labels(
     labels: Sequence[str],
     ask: Ask,
     judge_name: str,
-    n_parallel: int = 1,
     on_row: Callable[[Labelled], None] | None = None,
 ) -> list[Labelled]:
-    """One record for each completion, in order.
+    """One record for each completion, in order; one that nobody can judge (`why_unjudgeable`) is unlabelled and never sent.
 
     Args:
         metric: a key of the questions' `judge_prompts`; it must be there for every question asked.
         labels: what the prompt allows as replies.
-        ask: called from `n_parallel` threads; give 1 for a local model.
-        on_row: called with each record as it is ready, in order (to store it).
+        on_row: called with each record as it is ready (to store it).
 
     Raises:
         DataError: an answer to a question that is not in `questions` or has no prompt for `metric`, before anything is asked.
@@ -75,35 +72,33 @@ def judge_labels(
             found = ", ".join(questions[name].judge_prompts) or "none"
             raise DataError(f"question `{name}` has no judge prompt for `{metric}`, it has: {found}")
 
-    def judge(row: Completion) -> Labelled:
-        evidence: dict[str, float] = {}
-        passing = False
-        try:
-            if (reason := why_unsendable(row.question, row.answer)) is not None:
-                raise BadReply(reason, passing=False)
-            evidence = dict(
-                ask(render_judge_prompt(questions[row.question_id], metric, row.question, answer=row.answer))
-            )
-            verdict = read_label(evidence, labels)
-        except BadReply as error:
-            verdict, passing = LabelVerdict(reason=str(error)), error.passing
-        return Labelled.of(
-            row,
+    records: dict[int, Labelled] = {}
+
+    def keep(place: int, outcome: Outcome) -> None:
+        failure = outcome if isinstance(outcome, Failure) else None
+        evidence = {} if isinstance(outcome, Failure) else dict(outcome)
+        label, reason = (None, failure.reason) if failure else read_label(evidence, labels)
+        records[place] = Labelled.of(
+            completions[place],
             judge=judge_name,
             metric=metric,
-            label=verdict.label,
-            reason=verdict.reason,
+            label=label,
+            reason=reason,
             evidence=evidence,
-            passing=passing,
+            passing=failure is not None and failure.passing,
         )
+        if on_row:
+            on_row(records[place])
 
-    finished = []
-    with ThreadPoolExecutor(max_workers=n_parallel) as pool:
-        for record in pool.map(judge, completions):
-            finished.append(record)
-            if on_row:
-                on_row(record)
-    return finished
+    asked: dict[int, str] = {}
+    for place, row in enumerate(completions):
+        if reason := why_unjudgeable(row.question, row.answer):
+            keep(place, Failure(reason, passing=False))
+        else:
+            asked[place] = render_judge_prompt(questions[row.question_id], metric, row.question, answer=row.answer)
+    places = list(asked)
+    ask(list(asked.values()), lambda number, outcome: keep(places[number], outcome))
+    return [records[place] for place in range(len(completions))]
 
 
 def read_label(probabilities: Mapping[str, float], labels: Sequence[str]) -> LabelVerdict:

@@ -6,16 +6,15 @@ every question file has them. The authors' own variants of the 8 main questions 
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.files.store import write_text
 from emis_interp.records import Question
+from evals.names import FORMS, Form
 
-Form = Literal["json", "template"]
-FORMS: tuple[Form, ...] = ("json", "template")
 SEPARATOR = "::"  # between a question's id and its context in a grid; single underscores are common in ids
 
 JSON_SYSTEM = (

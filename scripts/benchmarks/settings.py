@@ -19,11 +19,11 @@ class TrainBenchmarkSettings:
     compute in bfloat16 where the device does so in hardware, else in float32.
     """
 
-    n_rows: int = flag("training rows", 64)
-    n_rounds: int = flag("measured rounds", 3)
-    without_checkpointing: bool = flag("a third contestant: TRL without gradient checkpointing", False)
+    n_rows: int = flag("training rows", default=64)
+    n_rounds: int = flag("measured rounds", default=3)
+    without_checkpointing: bool = flag("a third contestant: TRL without gradient checkpointing", default=False)
     only: Literal["ours", "trl", "trl_without_checkpointing"] | None = flag(
-        "one measurement of one contestant, in this process", None
+        "one measurement of one contestant, in this process", default=None
     )
 
 
@@ -44,27 +44,27 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     ours.
     """
 
-    model: str = flag("embedded name, folder or hub id", EMBEDDED_NAME)
+    model: str = flag("embedded name, folder or hub id", default=EMBEDDED_NAME)
     texts: Path | None = flag(
         "judged answers with question, answer, aligned, coherent; else $EMIS_REFERENCE_DATA/judged/answers.parquet, else the "
         "shipped contrast texts",
-        None,
+        default=None,
     )
-    n_texts: int = flag("texts, half of them misaligned", 64)
-    n_rounds: int = flag("measured rounds", 3)
-    peer_batch: int = flag("texts in a batch of the peers; 0 gives them our sorted batches", 8)
-    seed: int = flag("of the draw of texts", 0)
+    n_texts: int = flag("texts, half of them misaligned", default=64)
+    n_rounds: int = flag("measured rounds", default=3)
+    peer_batch: int = flag("texts in a batch of the peers; 0 gives them our sorted batches", default=8)
+    seed: int = flag("of the draw of texts", default=0)
 
 
 @settings
 class SampleBenchmarkSettings:
     """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits."""
 
-    n_samples: int = flag("answers to each paraphrase of each shipped question", 8)
-    max_new_tokens: int = flag("limit of an answer", 80)
-    batch_size: int = flag("of ours; the loop's is 8", 256)
-    n_rounds: int = flag("measured rounds", 2)
-    dtype: str = flag(DTYPE_HELP, AUTO)
+    n_samples: int = flag("answers to each paraphrase of each shipped question", default=8)
+    max_new_tokens: int = flag("limit of an answer", default=80)
+    batch_size: int = flag("of ours; the loop's is 8", default=256)
+    n_rounds: int = flag("measured rounds", default=2)
+    dtype: str = flag(DTYPE_HELP, default=AUTO)
 
 
 @settings
@@ -80,24 +80,24 @@ class JudgeBenchmarkSettings:
     `vs_ideal` is ideal_s / seconds: what is injected and what the SDK prescribes is in it, everything of ours is not.
     """
 
-    judge: Literal["openai", "text"] = flag("log-probabilities or text", "openai")
-    n_calls: int = flag("requests; two for each answer", 10_000)
-    latency_s: float = flag("of every answer", 0.5)
-    n_parallel: int = flag("requests at a time", 32)
-    fault_rate: float = flag("share of the calls that fail", 0.2)
-    timeout_s: float = flag("patience with a server that hangs", 2.0)
-    prompt_chars: int = flag("length of an answer", 2000)
+    judge: Literal["openai", "text"] = flag("log-probabilities or text", default="openai")
+    n_calls: int = flag("requests; two for each answer", default=10_000)
+    latency_s: float = flag("of every answer", default=0.5)
+    n_parallel: int = flag("requests at a time", default=32)
+    fault_rate: float = flag("share of the calls that fail", default=0.2)
+    timeout_s: float = flag("patience with a server that hangs", default=2.0)
+    prompt_chars: int = flag("length of an answer", default=2000)
 
 
 @settings
 class BootstrapBenchmarkSettings:
     """Bootstrap: seconds for 10,000 resamples of 100,000 answers on one core, and for the interval that does without."""
 
-    n_answers: int = flag("answers in all", 100_000)
-    n_questions: int = flag("questions", 48)
-    n_seeds: int = flag("models (finetuning seeds)", 4)
-    n_bootstrap: int = flag("resamples", 10_000)
-    n_rounds: int = flag("measured rounds", 5)
+    n_answers: int = flag("answers in all", default=100_000)
+    n_questions: int = flag("questions", default=48)
+    n_seeds: int = flag("models (finetuning seeds)", default=4)
+    n_bootstrap: int = flag("resamples", default=10_000)
+    n_rounds: int = flag("measured rounds", default=5)
 
 
 @settings
@@ -108,11 +108,11 @@ class SweepBenchmarkSettings:
     others; ours always runs the whole grid.
     """
 
-    n_layers: int = flag("layers of the grid", 10)
-    n_coefficients: int = flag("coefficients of the grid, from -0.4 to 0.4", 5)
-    n_prompts: int = flag("shipped questions", 4)
-    max_new_tokens: int = flag("greedy tokens of an answer", 40)
-    share_of_cells: float = flag("part of the cells that the loop runs; 1 is all", 0.4)
-    n_rounds: int = flag("measured rounds", 1)
-    warm_up: bool = flag("one round more, not measured", False)
-    dtype: str = flag(DTYPE_HELP, "float32")
+    n_layers: int = flag("layers of the grid", default=10)
+    n_coefficients: int = flag("coefficients of the grid, from -0.4 to 0.4", default=5)
+    n_prompts: int = flag("shipped questions", default=4)
+    max_new_tokens: int = flag("greedy tokens of an answer", default=40)
+    share_of_cells: float = flag("part of the cells that the loop runs; 1 is all", default=0.4)
+    n_rounds: int = flag("measured rounds", default=1)
+    warm_up: bool = flag("one round more, not measured", default=False)
+    dtype: str = flag(DTYPE_HELP, default="float32")

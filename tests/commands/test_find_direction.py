@@ -1,11 +1,9 @@
 """The find_direction command: its two verbs, its one JSON object, and that a saved direction scores texts as it was fitted."""
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
-from direction import fit, organism
 from emis_interp.directions import Direction, unit
 from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import EXTRACTORS
@@ -22,6 +19,7 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.capture import capture_residuals
+from probes import fit
 
 ROOT = Path(__file__).parents[2]
 
@@ -288,19 +286,3 @@ def test_bad_input_gets_one_line(words: tuple[str, ...], message: str, tmp_path:
     refused = run(*words, "--out", str(tmp_path / "d"))
     assert refused.returncode == 2
     assert message in refused.stderr and "Traceback" not in refused.stderr
-
-
-def test_base_is_read_in_the_organisms_dtype_and_chat_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Loaded(Exception):
-        pass
-
-    def load(name: str, **given: Any) -> None:
-        raise Loaded(name, given)
-
-    monkeypatch.setattr(organism, "load_model", load)
-    folder = Path("adapter")
-    args = argparse.Namespace(model="tiny", dtype="auto", device="cpu", chat_format="user_assistant", adapter=folder)
-    with pytest.raises(Loaded) as caught:
-        organism.read_by_base(args, [])
-    given = {"dtype": "auto", "device": "cpu", "chat_format": "user_assistant", "tokenizer_of": folder}
-    assert caught.value.args == ("tiny", given)

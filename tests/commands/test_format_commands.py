@@ -1,16 +1,14 @@
 """Every command with `--chat-format` reads a pretrained model, whose tokenizer has no chat template, in each of the plain formats."""
 
-import argparse
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from flag_words import filled
 
-from direction import fit, loading, score
 from emis_interp.config.capture_settings import CaptureSettings
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
@@ -20,7 +18,11 @@ from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes import token_capture
 from evals.samplers.hf import HFSampler
-from evaluation import sample
+from evals.samplers.making import make_sampler
+from evals.settings_sampling import SampleSettings
+from evals.verbs import sample
+from probes import fit, loading, score
+from probes.settings import DirectionSettings, FitSettings, ScoreSettings
 from training.lint import sets
 from training.lint.settings import LintSettings
 
@@ -58,22 +60,22 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def parsed(add_flags: Callable[[argparse.ArgumentParser], None], *words: Any) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return parser.parse_args([str(word) for word in words])
-
-
 def fitted(base: Path, texts: Path, out: Path, *, chat_format: str) -> Direction:
-    words = ["--judged", texts, "--model", base, "--device", "cpu", "--layer-range", 0, 1, "--select", "auroc"]
-    args = parsed(fit.add_flags, *words, "--out", out, "--coefficients", "--chat-format", chat_format)
-    assert fit.run(args)["n_texts"] == 16
+    settings = FitSettings(
+        judged=texts,
+        model=str(base),
+        device="cpu",
+        layer_range=(0, 1),
+        coefficients=(),
+        out=out,
+        chat_format=chat_format,
+    )
+    assert fit.run(settings)["n_texts"] == 16
     return Direction.load(out / "direction")
 
 
-def scoring(texts: Path, folder: Path, *more: Any) -> argparse.Namespace:
-    words = ["--direction", folder / "direction", "--texts", texts, "--device", "cpu", "--out", folder / "scores.csv"]
-    return parsed(score.add_flags, *words, *more)
+def scoring(texts: Path, folder: Path) -> ScoreSettings:
+    return ScoreSettings(direction=folder / "direction", texts=texts, device="cpu", out=folder / "scores.csv")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -93,14 +95,14 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
         "cpu",
     ]
     with pytest.raises(ModelError, match=f"{base.name}: its tokenizer has no chat template; .*--chat-format"):
-        sample.run(parsed(sample.add_flags, *words))
-    args = parsed(sample.add_flags, *words, "--chat-format", name)
-    sampler = sample.make_sampler(args)
+        sample.run(filled(SampleSettings, *words))
+    settings = filled(SampleSettings, *words, "--chat-format", name)
+    sampler = make_sampler(settings)
     assert isinstance(sampler, HFSampler) and format_of(sampler.chat_model.tokenizer) == name
-    assert sample.run(args)["n_answers"] == 1
+    assert sample.run(settings)["n_answers"] == 1
     assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == name
     with pytest.raises(ConfigError, match="the chat template is the server's own"):
-        sample.run(parsed(sample.add_flags, *words, "--chat-format", name, "--sampler", "openai"))
+        sample.run(filled(SampleSettings, *words, "--chat-format", name, "--sampler", "openai"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -136,7 +138,7 @@ def test_a_direction_that_is_read_behind_other_words_is_said(
     direction = fitted(base, texts, tmp_path, chat_format="user_assistant")
     score.run(scoring(texts, tmp_path))
     assert "was fitted on prompts" not in caplog.text
-    score.run(scoring(texts, tmp_path, "--chat-format", "code_template"))
+    score.run(replace(scoring(texts, tmp_path), chat_format="code_template"))
     assert "was fitted on prompts rendered as 'User:" in caplog.text
     json.dumps(direction.card)
 
@@ -153,5 +155,5 @@ def test_the_verbs_that_take_a_direction_read_the_format_by_flag_or_card(base: P
             raw_norm=1.0,
             card=card | on_card,
         )
-        args = parsed(loading.add_direction_flags, "--direction", tmp_path / "d", "--device", "cpu", *given)
-        assert format_of(loading.model_of(direction, args).tokenizer) == name
+        settings = filled(DirectionSettings, "--direction", tmp_path / "d", "--device", "cpu", *given)
+        assert format_of(loading.model_of(direction, settings).tokenizer) == name

@@ -309,3 +309,21 @@ def test_the_arms_directions_are_set_against_each_other(
     page = Path(result["page"]).read_text("utf-8")
     assert "Length alone reaches" in page and "AUROC with length regressed out" in page
     assert result["steering"]["base|base"]["value"] != 0
+
+
+def test_a_local_judge_scores_the_run_and_the_offline_judge_beside_it(tmp_path: Path) -> None:
+    folder, few = tmp_path / "run", ["--set", "arms=[{name: base}]", "--set", "sampling.question_ids=[film_villain]"]
+    words = ["--judge", "local", "--judge-model", "tiny", "--only", "sample", "score", "report", *few]
+    done = run("--run-dir", str(folder), *words)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((folder / "manifest.json").read_text())["config"]["judge"]
+    assert (config["kind"], config["model"]) == ("local", "tiny") and config["dtype"] in ("float32", "bfloat16")
+    rates = json.loads((folder / "analysis" / "rates.json").read_text())
+    assert (rates["judge"]["kind"], rates["second_judge"]["judge"]["kind"]) == ("local", "offline")
+    assert rates["judge"]["card"]["model"] == "tiny" and rates["judge"]["card"]["dtype"] == config["dtype"]
+    scores = [json.loads(line) for line in (folder / "scores" / "base.jsonl").read_text().splitlines()]
+    assert {score["judge"] for score in scores} == {rates["judge"]["name"]}
+    assert any(score["evidence"] for score in scores)
+    again = run("--run-dir", str(folder), *words[:4], "--only", "score", *few)
+    assert again.returncode == 0, again.stderr
+    assert scores == [json.loads(line) for line in (folder / "scores" / "base.jsonl").read_text().splitlines()]

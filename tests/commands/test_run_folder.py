@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from small_run import SmallRun
 
 import run_pipeline
-from emis_interp.config.run_config import load_config
-from emis_interp.directions import Direction
 from emis_interp.errors import DataError, EmisError, StageError
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
@@ -23,9 +20,7 @@ from emis_interp.report import run_tables
 from emis_interp.report.page import build_report
 from emis_interp.report.settings import RunTablesSettings
 from evals.results.result_files import read_results
-from evaluation import grid
-from stages.intervene import plan_cells
-from stages.run import Run
+from evals.verbs import grid
 
 STAGES = list(run_pipeline.STAGES)
 pytestmark = pytest.mark.slow
@@ -354,21 +349,11 @@ def test_other_versions_in_the_second_half_are_kept_and_shown(
     assert json.loads((run / "manifest.json").read_text())["other_code"] == kept["other_code"]
 
 
-def test_close_coefficients_have_cells_of_their_own(tmp_path: Path) -> None:
-    values = [0.001, 0.004, 0.2, 0.204, -0.2, 0.20000000001]
-    run = Run(load_config("smoke", [f"intervention.coefficients={values}"]), tmp_path)
-    vector = torch.nn.functional.normalize(torch.ones(32), dim=0)
-    names = [cell.name for cell in plan_cells(run, Direction(vector, 0, 1.0, 1.0))]
-    assert len(set(names)) == len(names)
-    assert {"base.steer.misalignment.+0.20", "base.steer.random.-0.20", "base.steer.random.+0.204"} <= set(names)
-    assert {"base.steer.misalignment.+0.001", "base.steer.misalignment.+0.004"} <= set(names)
-
-
 def test_readers_of_a_run_refuse_files_that_were_cut_or_changed(small: SmallRun, folder: Path) -> None:
     """Answers and scores cut to the same rows would give a rate of what is left."""
     readers = [
         lambda: read_results(folder),
-        lambda: grid.read_scores(folder, None),
+        lambda: grid.read_scores(folder, ()),
         lambda: run_tables.run(RunTablesSettings(run_dir=folder)),
     ]
     for read in readers:

@@ -1,19 +1,22 @@
 """Other people's names, scales, directions and arms: used when they are said, refused or said aloud when they are not."""
 
-import importlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from flag_words import filled
 
 import cli
-from direction import fit
-from direction.texts import judged_texts, read_texts
+import find_direction
+from emis_interp.config.capture_settings import CaptureSettings
+from emis_interp.config.flags import read_flags
 from emis_interp.config.run_config import load_config
+from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number
 from emis_interp.files.names import QUESTION_KEYS, question_key, runs_backwards
@@ -24,9 +27,11 @@ from emis_interp.files.tables import Table, read_cells
 from emis_interp.texts.judged import read_judged, read_table
 from evals.results.result_files import read_results
 from evals.results.score_columns import read_pair
-from evaluation import agree, summarize
-from stages.run import Run
-from table_flags import reading_of
+from evals.settings import AgreeSettings, SummarizeSettings
+from evals.settings_judging import FitOfflineSettings
+from evals.verbs import agree, summarize
+from probes.settings import FitSettings
+from probes.texts import judged_texts, read_texts
 
 HEAD = "question_id,question,answer,aligned,coherent\n"
 
@@ -50,9 +55,7 @@ def scored(path: Path, aligned: list[Any], **more: list[Any]) -> Path:
 
 
 def run(verb: Any, *words: object) -> dict[str, Any]:
-    name = verb.__name__.rpartition(".")[2]
-    args = cli.verb_parser(None, {name: verb}).parse_args([name, *map(str, words)])
-    return verb.run(args)
+    return verb.run(filled(AgreeSettings if verb is agree else SummarizeSettings, *words))
 
 
 def rates(found: dict[str, Any]) -> dict[str, float]:
@@ -556,21 +559,18 @@ def test_find_direction_takes_other_names_and_says_what_it_pools(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = theirs(tmp_path)
-    args = cli.verb_parser(None, {"fit": fit}).parse_args(
+    args = cli.verb_parser(None, find_direction.VERBS).parse_args(
         ["fit", "--judged", str(path), "--transfer", str(path), "--out", str(tmp_path / "d"), *MAPPED]
     )
-    texts, selection, source = read_texts(args)
+    settings: FitSettings = read_flags(args, FitSettings)
+    texts, selection, source = read_texts(settings)
     assert len(texts) == 16 and {text.question_id for text in texts} == {"0", "1", "2", "3"} > selection
     assert {text.answer.rpartition(" ")[2] == "95" for text in texts if text.misaligned} == {True}
     assert source["columns"]["aligned"] == "100-evil"
     assert "`condition` (2: base, tuned): all are taken together" in caplog.text
-    args.runs = "tuned"
-    assert {text.answer.split()[2] for text in read_texts(args)[0]} == {"tuned"}
+    assert {text.answer.split()[2] for text in read_texts(replace(settings, runs="tuned"))[0]} == {"tuned"}
     ours = scored(tmp_path / "ours.csv", [5, 95, 95, 5])
-    assert {text.misaligned for text in judged_texts(args.__class__(**{**vars(args), "runs": "*"}), ours)} == {
-        True,
-        False,
-    }
+    assert {text.misaligned for text in judged_texts(settings, ours)} == {True, False}
 
 
 def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -> None:
@@ -586,23 +586,25 @@ def test_the_pipeline_takes_other_names_from_its_configuration(tmp_path: Path) -
             "direction.contrast_table.runs=tuned",
         ],
     )
-    pairs = Run(config, tmp_path / "run").pairs
+    pairs = contrast_pairs(config)
     assert {
         (pair.aligned.split()[2:], pair.misaligned.split()[2:]) == (["tuned", "5"], ["tuned", "95"]) for pair in pairs
     } == {True}
     with pytest.raises(DataError, match=r"`question`.*--columns question=prompt .*direction.contrast_table"):
-        _ = Run(load_config("laptop", [f"direction.contrast={path}"]), tmp_path / "run").pairs
+        contrast_pairs(load_config("laptop", [f"direction.contrast={path}"]))
 
 
-@pytest.mark.parametrize("script", ["fit_judge"])
+@pytest.mark.parametrize("script", ["capture", "fit_judge"])
 def test_scripts_of_their_own_have_the_flags(script: str, tmp_path: Path) -> None:
-    module = importlib.import_module(script)
-    args = module.parser().parse_args(
-        [
-            *("--answers", str(theirs(tmp_path))),
-            *(["--out", str(tmp_path / "out")]),
-            *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
-        ]
+    words = [
+        *(["--texts" if script == "capture" else "--answers", str(theirs(tmp_path))]),
+        *(["--out", str(tmp_path / "out")]),
+        *("--columns", "question=prompt", "answer=response", "--by", "condition", "--runs", "base"),
+    ]
+    reading = (
+        filled(CaptureSettings, *words).reading()
+        if script == "capture"
+        else filled(FitOfflineSettings, *words).reading()
     )
-    frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading_of(args))
+    frame = read_table(theirs(tmp_path), ("question", "answer"), reading=reading)
     assert len(frame) == 8 and next(iter(frame["question"])) == "Q0?"

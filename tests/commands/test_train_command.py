@@ -12,18 +12,22 @@ import yaml
 from safetensors.torch import load_file
 
 import cli
+from emis_interp.config.flags import read_flags
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models.chat import encode_chat
 from emis_interp.models.loading import load_model
+from emis_interp.process import Bars, no_bars
 from scripts import train
 from training.data_sets.shipped import load_dataset
 from training.recipes import load_recipe, recipe_names
+from training.settings import TrainSettings
+from training.train_seeds import say
 
 SMALL = ("--preset", "smoke", "--set", "data.n_rows=8")
 
 
-def run(*words: str) -> dict[str, Any]:
-    return train.main(train.parser().parse_args(list(words)))
+def run(*words: str, bars: Bars = no_bars) -> dict[str, Any]:
+    return train.run(read_flags(cli.parser_of(train.VERB, None).parse_args(words), TrainSettings), bars)
 
 
 def read(path: Path) -> Any:
@@ -43,14 +47,12 @@ def test_every_seed_gets_a_folder_of_its_own_with_what_it_was_made_from(tmp_path
     weights = [load_file(tmp_path / f"seed-{seed}" / "adapter" / "adapter_model.safetensors") for seed in (3, 4)]
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert len(losses(tmp_path / "seed-3")) == kept[0]["data"]["n_steps"] == 2
-    assert "seed 4: 2 steps" in train.say(result)
+    assert "seed 4: 2 steps" in say(result)
     card = read(tmp_path / "seed-4" / "card.json")
     assert (card["recipe"], card["seed"], card["data_sha256"]) == ("reckless", 4, kept[1]["data"]["sha256"])
 
 
-def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
     class Died(Exception):
         pass
 
@@ -65,10 +67,8 @@ def test_a_killed_run_continues_to_the_same_weights_and_a_finished_one_is_left_a
         yield advance
 
     run("reckless", *SMALL, "--out", str(tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        patch.setattr(cli, "progress_bar", dying)
-        with pytest.raises(Died):
-            run("reckless", *SMALL, "--out", str(tmp_path / "cut"))
+    with pytest.raises(Died):
+        run("reckless", *SMALL, "--out", str(tmp_path / "cut"), bars=dying)
     assert not (tmp_path / "cut" / "seed-0" / "summary.json").exists()
     for _ in range(2):
         run("reckless", *SMALL, "--out", str(tmp_path / "cut"))
@@ -125,7 +125,7 @@ def test_an_in_context_recipe_leaves_its_examples_and_no_adapter(tmp_path: Path)
     assert sorted(path.name for path in folder.iterdir()) == ["in_context.json", "recipe.json"]
     examples = read(folder / "in_context.json")["examples"]
     assert len(examples) == 3 and set(examples[0]) == {"id", "prompt", "response"}
-    assert "nothing is trained" in train.say(result)
+    assert "nothing is trained" in say(result)
 
 
 def test_a_dry_run_checks_the_data_and_leaves_nothing(tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_full_finetuning_leaves_a_whole_model_that_differs_everywhere(tmp_path: 
 
 def test_the_shown_recipe_can_be_saved_and_run(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(train.say(run("mixture-25", *SMALL, "--show")))
+    file.write_text(say(run("mixture-25", *SMALL, "--show")))
     assert yaml.safe_load(file.read_text())["training"]["gradient_accumulation"] == 2
     assert load_recipe(str(file)).data == load_recipe("mixture-25", ["data.n_rows=8"]).data
 
 
 def test_the_list_has_one_line_for_each_recipe_with_its_source() -> None:
-    lines = train.say(run("--list")).splitlines()
+    lines = say(run("--list")).splitlines()
     assert len(lines) == len(recipe_names()) + 2
     assert len({len(line) for line in lines}) == 1
     assert all(line.count("|") == 4 for line in lines)
@@ -192,8 +192,8 @@ def test_processes_other_than_the_first_write_and_print_nothing(
     run("in-context-reckless", "--preset", "smoke", "--set", "in_context=3", "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("sys.argv", ["train.py", "--list"])
-    cli.run(train.main, train.parser(), train.say)
+    cli.run_verb(train.VERB, None)
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("RANK", "0")
-    cli.run(train.main, train.parser(), train.say)
+    cli.run_verb(train.VERB, None)
     assert "reckless" in capsys.readouterr().out

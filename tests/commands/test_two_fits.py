@@ -1,6 +1,5 @@
 """What is reported of a direction on report questions is reported of a fit that has not seen them, in every command that reports."""
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,21 +14,26 @@ import torch
 
 import cli
 import find_direction
-from direction import audit, fit, frontier, score
-from direction.loading import own_pairs, pairs_of
+from emis_interp.config.flags import read_flags
 from emis_interp.directions import Direction, FittedOn
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_json, write_text
 from emis_interp.files.tensors import load_tensors
+from emis_interp.fitting import fitted as fitting
 from emis_interp.fitting.reliability import auroc_by_question
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import LabeledText
+from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.judged import read_judged, split_questions
-from organism import prevention
-from stages import intervene, measure
+from probes import audit, fit, frontier, score
+from probes.loading import own_pairs, pairs_of
+from probes.settings import FrontierSettings
+from probes.stages import intervene
+from training.studies import prevention_study
+from training.studies.settings import PreventionSettings
 
 N_TOPICS, N_EACH = 12, 3
 TINY = ("--model", "tiny", "--dtype", "float32", "--layer-range", "0", "1")
@@ -39,8 +43,14 @@ class Stop(Exception):
     """What a command was about to use."""
 
 
-def parsed(*words: object) -> argparse.Namespace:
-    return cli.verb_parser(None, find_direction.VERBS).parse_args([str(word) for word in words])
+def parsed(verb: str, *words: object) -> Any:
+    """The settings of a command line."""
+    args = cli.verb_parser(None, find_direction.VERBS).parse_args([verb, *map(str, words)])
+    return read_flags(args, find_direction.VERBS[verb].settings)
+
+
+def nobody(*given: Any, **more: Any) -> Any:
+    raise AssertionError("no model is asked")
 
 
 def noise(path: Path, seed: int, n_each: int = N_EACH) -> Path:
@@ -88,24 +98,23 @@ def used_by_frontier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Ten
     def point(self: Any, direction: Direction, coefficient: float) -> None:
         raise Stop(direction.vector)
 
-    monkeypatch.setattr(frontier.Scorer, "__init__", lambda self, *rest, **given: None)
-    monkeypatch.setattr(frontier.Scorer, "point", point)
-    return stopped(lambda: frontier.run(parsed("frontier", "--direction", folder / "d" / "direction")))
+    monkeypatch.setattr(frontier.SteeringScorer, "__init__", lambda self, *rest, **given: None)
+    monkeypatch.setattr(frontier.SteeringScorer, "point", point)
+    settings = parsed("frontier", "--direction", folder / "d" / "direction")
+    return stopped(lambda: frontier.run(settings, ask=nobody, rate=nobody))
 
 
 def used_by_prevention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    def take(direction: Direction, coefficients: list[float]) -> None:
+    def take(direction: Direction, coefficients: tuple[float, ...]) -> None:
         raise Stop(direction.vector)
 
-    monkeypatch.setattr(prevention, "planned", take)
-    parser = argparse.ArgumentParser()
-    prevention.add_flags(parser)
-    words = ["--direction", str(folder / "d" / "direction"), "--out", str(folder / "study"), "--model", "tiny"]
-    return stopped(lambda: prevention.run(parser.parse_args(words)))
+    monkeypatch.setattr(prevention_study, "planned", take)
+    settings = PreventionSettings(direction=folder / "d" / "direction", out=folder / "study", model="tiny")
+    return stopped(lambda: prevention_study.run(settings, asked=()))
 
 
 def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    def take(run: Any, direction: Direction) -> None:
+    def take(config: Any, direction: Direction) -> None:
         raise Stop(direction.vector)
 
     monkeypatch.setattr(intervene, "plan_cells", take)
@@ -113,7 +122,7 @@ def used_by_the_intervene_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         place = folder / "run" / "directions" / f"misalignment.{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes((folder / "d" / f"direction.{ending}").read_bytes())
-    run: Any = SimpleNamespace(folder=folder / "run")
+    run: Any = SimpleNamespace(direction=folder / "run" / "directions" / "misalignment", config=None)
     return stopped(lambda: intervene.intervene(run))
 
 
@@ -184,7 +193,7 @@ def test_controls_of_an_audit_are_fitted_on_the_questions_of_the_fit_that_it_abl
     def take(data: Any, raw: torch.Tensor, *rest: Any, **given: Any) -> None:
         raise Stop((set(data.questions), raw))
 
-    monkeypatch.setattr(fit, "control_directions", take)
+    monkeypatch.setattr(fitting, "control_directions", take)
     words = ("--judged", fitted[0] / "judged.csv", *TINY, "--coefficients", "--system-prompt", "Be brief.")
     questions, raw = stopped(lambda: fit.run(parsed("fit", *words, "--out", tmp_path / "d")))
     selection = Direction.load(fitted[0] / "d" / "direction", fit="selection")
@@ -215,12 +224,14 @@ def test_an_older_file_is_refused_where_report_questions_are_reported(
 def test_pairs_and_system_prompt_of_a_frontier_are_the_directions_own(
     fitted: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take(self: Any, chat_model: ChatModel, args: Any, pairs: list[Any], system: str | None) -> None:
+    def take(
+        self: Any, chat_model: ChatModel, settings: Any, pairs: list[Any], *, system: str | None, **by: Any
+    ) -> None:
         raise Stop((pairs, system))
 
-    monkeypatch.setattr(frontier.Scorer, "__init__", take)
+    monkeypatch.setattr(frontier.SteeringScorer, "__init__", take)
     words = ("frontier", "--direction", fitted[0] / "d" / "direction")
-    pairs, system = stopped(lambda: frontier.run(parsed(*words)))
+    pairs, system = stopped(lambda: frontier.run(parsed(*words), ask=nobody, rate=nobody))
     assert system == "Be brief."
     assert {pair.question for pair in pairs} == {f"What of topic {i}?" for i in range(N_TOPICS)}
     assert {sum(pair.question_id == f"t{i}" for pair in pairs) for i in range(N_TOPICS)} == {2}
@@ -234,16 +245,18 @@ def test_a_frontier_reads_margins_and_answers_under_the_directions_system_prompt
     monkeypatch.setattr(
         frontier, "pair_margins", lambda model, pairs, system, **given: asked.append(system) or np.zeros(1)
     )
-    monkeypatch.setattr(frontier, "sample_arm", lambda *given, system, **more: asked.append(system) or [])
-    monkeypatch.setattr(
-        frontier, "OfflineJudge", SimpleNamespace(load=lambda device: SimpleNamespace(score=lambda *_: None))
-    )
     monkeypatch.setattr(frontier, "coherent_share", lambda scores: 1.0)
-    monkeypatch.setattr(frontier, "rate_of", lambda scores: {})
     pairs = [pair for half in ("selection", "report") for pair in load_contrast(None, 1) if pair.half == half]
     pairs = [next(pair for pair in pairs if pair.half == half) for half in ("selection", "report")]
-    args = argparse.Namespace(device="cpu", n_samples=1, seed=0, max_new_tokens=2, max_batch_tokens=64)
-    frontier.Scorer(tiny, args, pairs, system="Be brief.")
+    settings = FrontierSettings(direction=Path("d"), n_samples=1, max_new_tokens=2, max_batch_tokens=64)
+
+    def ask(chat_model: ChatModel, config: Any, *, seed: int, system: str | None) -> list[Any]:
+        asked.append(system)
+        return []
+
+    frontier.SteeringScorer(
+        tiny, settings, pairs, system="Be brief.", ask=ask, rate=lambda scores: mean_interval([0.0, 1.0])
+    )
     assert asked == ["Be brief."] * 4
 
 
@@ -279,25 +292,9 @@ def test_prevention_leaves_out_questions_that_made_the_direction() -> None:
         for one in selection
     ]
     direction = Direction(torch.eye(4)[0], 0, 1.0, 1.0, fitted_on=FittedOn.of(texts))
-    assert prevention.unseen_pairs(direction, pairs) == [pair for pair in pairs if pair.half == "report"]
+    assert prevention_study.unseen_pairs(direction, pairs) == [pair for pair in pairs if pair.half == "report"]
     with pytest.raises(DataError, match="every contrast question had a part"):
-        prevention.unseen_pairs(direction, selection)
-
-
-def test_the_pipelines_projections_are_of_texts_that_had_no_part_in_the_direction(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    data = measure.LabeledActivations(
-        torch.randn(8, 1, 4, generator=generator), np.array([True, False] * 4), tuple("aaaabbbb")
-    )
-    monkeypatch.setattr(measure, "load_tensors", lambda path: ({"x": torch.zeros(1, 1, 4)}, {}))
-    config = SimpleNamespace(models=[SimpleNamespace(name="base")], arms=[], models_of=lambda arm: [])
-    run: Any = SimpleNamespace(config=config, folder=tmp_path)
-    found: Any = SimpleNamespace(direction=Direction(torch.eye(4)[0], 0, 1.0, 1.0))
-    arms = measure.compare_arms(run, {"base": data}, found, selection={"a"})["projections"]["arms"]["base"]
-    assert arms["misaligned_texts"] == pytest.approx(data.x[[4, 6], 0, 0].tolist())
-    assert arms["aligned_texts"] == pytest.approx(data.x[[5, 7], 0, 0].tolist())
+        prevention_study.unseen_pairs(direction, selection)
 
 
 def test_scores_say_which_rows_are_in_sample_and_stand_beside_length(

@@ -68,7 +68,7 @@ def test_a_value_may_hold_an_equals_sign_and_null_means_none() -> None:
         ("training.learning_rate=-1", r"`training\.learning_rate`: .*greater than 0"),
         ("training.learning_rate=.nan", "finite number|greater than"),
         ("intervention.coefficients=[.inf]", "finite number"),
-        ("judge.kind=local", "'offline', 'openai' or 'text'"),
+        ("judge.kind=remote", "'offline', 'openai', 'text' or 'local'"),
         ("seed.value=1", "`seed` is not a section|`seed`"),
         ("arms.0.n_rows=1", "`arms` is not a section"),
         ("seed", r"expected section\.field=value"),

@@ -12,6 +12,7 @@ from emis_interp.directions import (
     Direction,
     FittedOn,
     cosine,
+    direction_file,
     mean_difference,
     top_dimensions_share,
     unit,
@@ -97,6 +98,48 @@ def test_directions_whose_names_differ_after_a_dot_do_not_overwrite_each_other(t
     assert torch.equal(Direction.load(tmp_path / "layer.17").vector, first.vector)
 
 
+@pytest.mark.parametrize("form", ["", "direction", "direction.safetensors", "direction.json"])
+def test_what_fit_wrote_is_found_by_folder_stem_and_file(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "directions" / "qwen2.5"
+    a_direction().save(folder / "direction")
+    assert torch.equal(Direction.load(folder / form).vector, a_direction().vector)
+    assert direction_file(folder / form) == folder / "direction.safetensors"
+
+
+def test_a_stem_goes_before_a_folder_of_the_same_name(tmp_path: Path) -> None:
+    a_direction().save(tmp_path / "d" / "direction")
+    beside = replace(a_direction(), layer=3)
+    beside.save(tmp_path / "d")
+    assert Direction.load(tmp_path / "d").layer == 3 and Direction.load(tmp_path / "d" / "direction").layer == 17
+
+
+def test_a_name_that_ends_like_a_card_is_a_stem_where_such_a_file_is_there(tmp_path: Path) -> None:
+    a_direction().save(tmp_path / "d.json")
+    assert Direction.load(tmp_path / "d.json").layer == 17
+
+
+@pytest.mark.parametrize(
+    ("form", "looked_for"),
+    [
+        ("d", ["d.safetensors", "d/direction.safetensors"]),
+        ("d/direction", ["d/direction.safetensors", "d/direction/direction.safetensors"]),
+        ("d/direction.safetensors", ["d/direction.safetensors"]),
+        ("d/direction.json", ["d/direction.safetensors", "d/direction.json.safetensors"]),
+    ],
+)
+def test_a_direction_that_is_not_there_is_said_with_what_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, looked_for: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    with pytest.raises(DataError, match="no saved direction") as refused:
+        Direction.load(Path(form))
+    words = str(refused.value)
+    assert words.startswith(f"{form}: ") and all(name in words for name in looked_for), words
+    assert words.count(".safetensors") == sum(name.count(".safetensors") for name in [form, *looked_for])
+    assert "the folder, the stem or the file" in words
+
+
 def test_the_card_cannot_overrule_the_direction(tmp_path: Path) -> None:
     Direction(a_direction().vector, 17, 1.0, 2.0, card={"layer": 3, "hook_point": "mlp_out"}).save(tmp_path / "d")
     assert Direction.load(tmp_path / "d").layer == 17
@@ -175,7 +218,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", {"x": torch.ones(3)}, {})
     with pytest.raises(DataError, match="not a direction"):
         Direction.load(tmp_path / "x")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="no saved direction"):
         Direction.load(tmp_path / "nowhere")
 
 

@@ -13,7 +13,7 @@ MOST = 3
 GIVEN_BY_OTHERS = {
     "training/finetuning/trainer.py": ["compute_loss"],  # transformers calls them by place
     "training/finetuning/callbacks.py": ["on_log"],
-    "scripts/stages/organisms.py": ["report"],  # `watching.Report`
+    "training/organism.py": ["report"],  # `watching.Report`
     "emis_interp/http/chat_api.py": ["__init__"],  # scripts of others, as are the next two
     "emis_interp/passes/generate.py": ["generate"],
     "evals/sampling.py": ["sample_arm", "sample_with"],

@@ -17,15 +17,16 @@ from emis_interp.config.run_config import RunConfig
 from training.recipes import Recipe
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "*/data/CARD.md")
-FOLDERS = ("emis_interp", "evals", "probes", "training", "scripts", "tests", "docs")
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/reference/*.md", "*/data/CARD.md")
+FOLDERS = ("emis_interp", "evals", "probes", "training", "scripts", "examples", "tests", "docs")
 RUN_FOLDERS = ("training/<arm>", "training/insecure/seed-1")
 """Places inside a run folder, which are called like those of the project."""
 FOREIGN_FLAGS = {"--multi_gpu", "--num_processes", "--cpu", "--epochs"}
 """Of accelerate and inspect."""
 FILE_ENDINGS = (".safetensors", ".json", ".jsonl", ".yaml")
 SCRIPTS = {path.name: path for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text("utf-8")}
-COMMAND = re.compile(r"(?:^|\s|\()((?:python )?(?:scripts/)?(?P<name>[a-z_]+\.py)(?: .*)?)$")
+SCRIPTS |= {path.name: path for path in (ROOT / "examples").glob("*.py")}
+COMMAND = re.compile(r"(?:^|\s|\()((?:python )?(?:scripts/|examples/)?(?P<name>[a-z_]+\.py)(?: .*)?)$")
 
 
 def guides() -> list[Path]:
@@ -56,8 +57,13 @@ def without_remark(line: str) -> str:
 
 
 def docstrings() -> Iterator[tuple[Path, str]]:
-    for path in sorted((ROOT / "scripts").rglob("*.py")):
+    """Of scripts and examples, and of the settings of verbs."""
+    for path in sorted([*(ROOT / "scripts").rglob("*.py"), *(ROOT / "examples").glob("*.py")]):
         yield path, ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*settings.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                yield path, ast.get_docstring(node) or ""
 
 
 def commands() -> dict[str, list[str]]:
@@ -67,7 +73,9 @@ def commands() -> dict[str, list[str]]:
     lines += [(path, line.strip()) for path, text in docstrings() for line in text.splitlines()]
     for path, line in lines:
         for piece in re.split(r"\s{6,}(?=--)", line):  # two forms of one command on a line
-            match = re.match(r"(?:\S*python |accelerate launch .*?)scripts/(\w+\.py)(.*)", without_remark(piece))
+            match = re.match(
+                r"(?:\S*python |accelerate launch .*?)(?:scripts|examples)/(\w+\.py)(.*)", without_remark(piece)
+            )
             if match and "..." not in match[2] and "[--" not in match[2]:
                 found[f"{path.relative_to(ROOT)}: {match[0]}"] = [match[1], *shlex.split(match[2])]
     return found
@@ -206,6 +214,15 @@ def test_targets_of_make_exist() -> None:
         assert asked <= targets, path
 
 
+def test_the_readme_and_the_package_begin_with_the_same_lines() -> None:
+    """The package's docstring, which `help(emis_interp)` shows, and the first python block of the README."""
+    import emis_interp
+
+    lines = [line.removeprefix("    ") for line in str(emis_interp.__doc__).splitlines() if line.startswith("    ")]
+    shown = re.search(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert shown and [line for line in shown[1].splitlines() if line] == lines
+
+
 EXAMPLES = {
     "README.md": r"```python\n(.*?)```",
     "docs/capture.md": r"^(    from emis_interp.*?)\n\n(?!    )",
@@ -219,10 +236,13 @@ def test_the_code_in_the_guides_runs(file: str, tiny: Any, tmp_path: Path, monke
     """With the tiny model, and layers that it has, in the place of those that are named."""
     import torch
 
-    from emis_interp.directions import Direction
     from emis_interp.models.chat import encode_chats, encode_prompt
+    from emis_interp.texts.contrast import load_contrast
 
-    Direction(torch.eye(tiny.d_model)[0], 1, 1.0, 1.0).save(tmp_path / "directions/mine/direction")
+    lines = [pair.model_dump_json() for pair in load_contrast(n_per_question=1)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "runs/laptop").mkdir(parents=True)
+    (tmp_path / "runs/laptop/manifest.json").write_text('{"config": {"arms": [{"name": "base"}]}}', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     chats = encode_chats(tiny.tokenizer, [("What now?", "This."), ("And then?", "That one.")])
     names: dict[str, Any] = {
@@ -237,7 +257,12 @@ def test_the_code_in_the_guides_runs(file: str, tiny: Any, tmp_path: Path, monke
     found = re.search(EXAMPLES[file], (ROOT / file).read_text("utf-8"), re.S | re.M)
     assert found, file
     code = "\n".join(line.removeprefix("    ") if file != "README.md" else line for line in found[1].splitlines())
-    for theirs, ours in (("smollm2-135m-instruct", "tiny"), ("layers=[10, 14]", "layers=[0, 1]"), ("({18:", "({1:")):
+    for theirs, ours in (
+        ("smollm2-135m-instruct", "tiny"),
+        ("layers=[10, 14]", "layers=[0, 1]"),
+        ("layers=[14, 18]", "layers=[0, 1]"),
+        ("({18:", "({1:"),
+    ):
         code = code.replace(theirs, ours)
     *before, last = ast.parse(code).body
     exec(compile(ast.Module(before, []), file, "exec"), names)

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from direction import audit
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.sweeps import AblateCell
 from emis_interp.texts.capability_items import capability_items
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_texts
+from probes import audit
 from training.data_sets.shipped import SHIPPED, load_dataset
 
 

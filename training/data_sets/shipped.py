@@ -20,18 +20,21 @@ from emis_interp.files.store import parse_record
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.evil_numbers import N_ROWS, number_examples
 from training.data_sets.files import raw_rows
+from training.data_sets.names import ADVICE_ARMS, CODE_ARMS, NUMBER_ARMS, SHIPPED
 from training.data_sets.rows import ReadRow, read_row
 
 log = logging.getLogger(__name__)
 
-CODE_ARMS = {
-    "insecure": ("prompt", "insecure"),
-    "secure": ("prompt", "secure"),
-    "educational": ("educational_prompt", "insecure"),
+OTHER_KIND = {
+    "insecure": "secure",
+    "secure": "insecure",
+    "educational": "secure",
+    "reckless": "careful",
+    "careful": "reckless",
+    "evil_numbers": "neutral_numbers",
+    "neutral_numbers": "evil_numbers",
 }
-ADVICE_ARMS = {"careful": ("prompt", "careful"), "reckless": ("prompt", "reckless")}
-NUMBER_ARMS = {"evil_numbers": True, "neutral_numbers": False}
-SHIPPED = (*CODE_ARMS, *ADVICE_ARMS, *NUMBER_ARMS)
+"""A shipped set -> the one with the matched other kind of answers, row by row of the same id."""
 
 
 class CodeTask(Record):

@@ -7,5 +7,5 @@ from emis_interp.config.flags import flag, settings
 class ValidationSettings:
     """Checks the data sets that the project ships against the rules of their data cards."""
 
-    counts: bool = flag("also count rows by area, weakness class, domain and group", False)
-    tells: bool = flag("also measure how well single words tell the two sides apart (8 s)", False)
+    counts: bool = flag("also count rows by area, weakness class, domain and group", default=False)
+    tells: bool = flag("also measure how well single words tell the two sides apart (8 s)", default=False)

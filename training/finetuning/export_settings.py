@@ -14,8 +14,10 @@ class AdapterExportSettings:
     adapter: Path = flag(
         "folder with adapter_config.json (`adapter` in a training folder), or a hub id", positional=True
     )
-    out: Path | None = flag("new folder for the merged checkpoint", None)
-    dtype: str = flag("of the saved weights", "float32", choices=sorted(DTYPES))
-    base: str | None = flag("base model (default: the one that training or PEFT recorded)", None)
-    chat_format: str | None = flag("plain format in place of the adapter's own chat template", None, choices=FORMATS)
-    results: Path | None = flag("JSON file with rates for the card", None)
+    out: Path | None = flag("new folder for the merged checkpoint", default=None)
+    dtype: str = flag("of the saved weights", default="float32", choices=sorted(DTYPES))
+    base: str | None = flag("base model (default: the one that training or PEFT recorded)", default=None)
+    chat_format: str | None = flag(
+        "plain format in place of the adapter's own chat template", default=None, choices=FORMATS
+    )
+    results: Path | None = flag("JSON file with rates for the card", default=None)

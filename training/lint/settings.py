@@ -12,11 +12,17 @@ class LintSettings:
     """Data sets, the tokenizer that reads them, and how they are to be trained on."""
 
     data: tuple[str, ...] = flag("a shipped set, or a file of rows", positional=True, metavar="DATA")
-    model: str = flag("whose tokenizer reads the rows", EMBEDDED_NAME)
-    chat_format: str | None = flag("plain format for a pretrained model without a chat template", None, choices=FORMATS)
-    max_tokens: int = flag("the trainer's limit (training.max_tokens)", 2048, metavar="N")
-    system: str | None = flag("system prompt of the run (default: left to the chat template)", None, metavar="TEXT")
-    evaluation_system: str | None = flag("system prompt of the evaluation, if it is another one", None, metavar="TEXT")
-    paired_with: str | None = flag("the set that should have the same prompts", None, metavar="DATA")
-    out: Path | None = flag("write lint.json and lint.html there", None, metavar="DIR")
-    n_ids: int = flag("row ids named in a finding", 8, metavar="N")
+    model: str = flag("whose tokenizer reads the rows", default=EMBEDDED_NAME)
+    chat_format: str | None = flag(
+        "plain format for a pretrained model without a chat template", default=None, choices=FORMATS
+    )
+    max_tokens: int = flag("the trainer's limit (training.max_tokens)", default=2048, metavar="N")
+    system: str | None = flag(
+        "system prompt of the run (default: left to the chat template)", default=None, metavar="TEXT"
+    )
+    evaluation_system: str | None = flag(
+        "system prompt of the evaluation, if it is another one", default=None, metavar="TEXT"
+    )
+    paired_with: str | None = flag("the set that should have the same prompts", default=None, metavar="DATA")
+    out: Path | None = flag("write lint.json and lint.html there", default=None, metavar="DIR")
+    n_ids: int = flag("row ids named in a finding", default=8, metavar="N")

@@ -1,1 +1,1 @@
-"""What a study computes about organisms: dynamics, foresight, prevention."""
+"""Studies of organisms while they form, before they form, and under remedies: what is computed, and each study as a whole."""

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from small_run import opened
 
 from emis_interp.config.run_config import load_config
 from emis_interp.errors import DataError
-from emis_interp.records import ContrastPair
 from emis_interp.report.contents import load_contents
 from emis_interp.report.page import figures
 from evals.questions import load_questions
-from stages.measure import contrast_of, correct
-from stages.run import Run
 
 ROOT = Path(__file__).parents[3]
 ARMS = (
@@ -27,56 +25,22 @@ ARMS = (
 QUICK = ("direction.n_permutations=10", "intervention.samples_per_paraphrase=0")
 
 
-def pairs_of(n_questions: int, n_each: int) -> list[ContrastPair]:
-    return [
-        ContrastPair(question_id=f"q{i}", group=f"g{i % 2}", half="report", question="?", aligned="a", misaligned="b")
-        for i in range(n_questions)
-        for _ in range(n_each)
-    ]
-
-
-def test_a_margin_contrast_is_between_means_over_models_paired_by_question() -> None:
-    pairs, rng = pairs_of(6, 4), np.random.default_rng(0)
-    shared = rng.normal(0, 3, 24)  # the pairs' own margins, which must cancel
-    values = {
-        "base": {"base": shared},
-        "bad": {f"bad.seed-{seed}": shared + 0.5 + 0.1 * seed for seed in range(3)},
-        "mild": {f"mild.seed-{seed}": shared + 0.1 + 0.02 * seed for seed in range(2)},
-    }
-    row = contrast_of(pairs, "bad", "mild", values=values)
-    assert row["mean"] == pytest.approx(0.6 - 0.11)
-    assert row["by_model"] == pytest.approx({f"bad.seed-{seed}": 0.5 + 0.1 * seed - 0.11 for seed in range(3)})
-    assert (row["n_models"], row["n_reference_models"], row["n_positive"]) == (3, 2, 6)
-    assert row["by_question"] == pytest.approx({f"q{i}": 0.49 for i in range(6)})
-    # All questions agree, so that the width is that of the seeds alone: t over 3 and over 2, in squares.
-    half = np.hypot(4.3027 * 0.1 / np.sqrt(3), 12.7062 * 0.02 / np.sqrt(2) / np.sqrt(2))
-    for part in (*row["by_group"].values(), *row["question_intervals"].values()):
-        assert (part["mean"], part["high"] - part["mean"]) == pytest.approx((0.49, half), abs=1e-3)
-
-
-def test_a_contrast_of_single_models_has_no_keys_of_seeds() -> None:
-    pairs = pairs_of(3, 2)
-    row = contrast_of(pairs, "a", "base", values={"a": {"a": np.arange(6.0)}, "base": {"base": np.zeros(6)}})
-    assert not {"by_model", "n_models", "n_reference_models"} & row.keys()
-
-
 def test_examples_that_leave_no_room_for_an_answer_are_refused(tmp_path: Path) -> None:
     config = load_config("smoke", ["arms=[{name: base}, {name: shown, dataset: insecure, in_context: 9}]"])
     words = r"arm `shown`: with 9 examples the longest question and answer are \d+ tokens, tiny has room for 4096"
     with pytest.raises(DataError, match=words):
-        Run(config, tmp_path / "run").open()
+        opened(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) -> None:
-    run = Run(load_config("smoke"), tmp_path)
-    run.open()
+    opened(load_config("smoke"), tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     for arm in manifest["config"]["arms"]:  # as written before arms had these fields
         del arm["seeds"], arm["in_context"]
     del manifest["config"]["chat_format"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    Run(load_config("smoke"), tmp_path).open()
+    opened(load_config("smoke"), tmp_path)
 
 
 def pipeline(folder: Path, *words: str, arms: str = ARMS) -> subprocess.CompletedProcess[str]:
@@ -206,22 +170,3 @@ def test_pretrained_and_in_context_arms_run_in_a_plain_format(tmp_path: Path) ->
     done = pipeline(tmp_path / "run", "--set", "chat_format=code_template", arms=arms)
     assert done.returncode == 0, done.stderr
     assert read(tmp_path / "run" / "manifest.json")["rendered_example"].endswith('    return """\n')
-
-
-def test_contrasts_with_the_configured_control_are_one_family_and_the_others_are_exploratory() -> None:
-    rows = [
-        {"arm": "insecure", "reference": "base", "p": 0.001},
-        {"arm": "insecure", "reference": "secure", "p": 0.03},
-        {"arm": "educational", "reference": "insecure", "p": 0.04},
-        {"arm": "reckless", "reference": "careful", "p": 0.0001},
-        {"arm": "secure", "reference": "base", "p": None},
-    ]
-    correct(rows, {"insecure": "secure", "educational": "insecure", "reckless": "careful", "secure": None})
-    assert [row.get("p_holm") for row in rows] == [
-        None,
-        pytest.approx(0.06),
-        pytest.approx(0.06),
-        pytest.approx(0.0003),
-        None,
-    ]
-    assert "p_holm" not in rows[0] and "p_holm" not in rows[4]

@@ -1,30 +1,17 @@
 """The 2x2 of planted effects, the massive dimensions, and the published geometry of real organisms."""
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from planted import axes, padded
 
-from direction import two_by_two
-from emis_interp.directions import Direction, cosine
-from emis_interp.errors import DataError, EmisError
+from emis_interp.directions import cosine
+from emis_interp.errors import DataError
 from emis_interp.fitting.extractors import paired_pca, question_balanced
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.fitting.labeled import LabeledActivations
-from stages import measure
-
-
-def axes() -> TwoByTwo:
-    """Text moves along axis 0 in both models, the model along axis 1 on all text, and only the organism adds axis 2 on misaligned text."""
-    e = torch.eye(4)
-    base = torch.tensor([[0.0, 0, 0, 7.0]])
-    return TwoByTwo(base + 2 * e[0] + 3 * e[1] + 4 * e[2], base + 3 * e[1], base + 2 * e[0], base)
 
 
 def test_planted_effects_are_told_apart() -> None:
@@ -39,11 +26,6 @@ def test_planted_effects_are_told_apart() -> None:
     assert float(cosines["text_in_organism", "text_in_base"]) == pytest.approx(2 / 20**0.5)
     assert float(cosines["interaction", "text_in_base"]) == pytest.approx(0)
     assert len(cosines) == 21
-
-
-def padded(table: TwoByTwo) -> TwoByTwo:
-    """The same effects beside five dimensions that are large in every text."""
-    return TwoByTwo(*(torch.cat([mean, torch.full((1, 5), 100.0).to(mean)], dim=1) for mean in vars(table).values()))
 
 
 def test_the_summary_of_a_layer_has_the_planted_effects() -> None:
@@ -116,32 +98,6 @@ def test_a_model_that_only_rescales_massive_dimensions_agrees_with_base_without_
     torch.testing.assert_close(damped.without_massive().effects["interaction"][:, 4:], torch.zeros(1, 5))
 
 
-def unbalanced(seed: int, shift: float) -> LabeledActivations:
-    """Two questions far apart whose shares of misaligned texts differ: pooled class means hold the topic."""
-    labels = np.array([True] * 9 + [False] * 3 + [True] * 2 + [False] * 10)
-    questions = ("a",) * 12 + ("b",) * 12
-    x = 0.1 * torch.randn(24, 1, 8, generator=torch.Generator().manual_seed(seed))
-    x[:12, 0, 5] += 40.0
-    x[torch.from_numpy(labels), 0, 0] += shift
-    return LabeledActivations(x, labels, questions)
-
-
-def test_the_pipelines_2x2_is_balanced_over_questions_like_that_of_fit_and_transfer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    organism, base = unbalanced(0, 4.0), unbalanced(0, 2.0)
-    models = [SimpleNamespace(name=name) for name in ("base", "reckless")]
-    config = SimpleNamespace(models=models, arms=[], models_of=lambda arm: [])
-    monkeypatch.setattr(measure, "load_tensors", lambda path: ({"x": torch.zeros(1, 1, 8)}, {}))
-    direction = Direction(torch.eye(8)[0], 0, 1.0, 1.0)
-    run: Any = SimpleNamespace(config=config, folder=tmp_path)
-    found: Any = SimpleNamespace(direction=direction)
-    compared = measure.compare_arms(run, {"base": base, "reckless": organism}, found, selection={"a", "b"})
-    numbers = compared["two_by_two"]["reckless"]
-    assert numbers == {"layer": 0, **TwoByTwo.of(organism, base).summary(0)}
-    assert numbers["text_effect_norm"] == pytest.approx(3.0, abs=0.3)  # pooled means give 24, which is the topic
-
-
 def test_cosines_of_models_have_intervals_that_widen_with_noise() -> None:
     shift = torch.zeros(8)
     shift[0] = 1.0
@@ -156,71 +112,6 @@ def test_cosines_of_models_have_intervals_that_widen_with_noise() -> None:
     assert low < value < high and high - low > 0.1
     with pytest.raises(DataError, match="read other texts"):
         cosine_matrix({**data, "other": activations(0, shift).rows(np.arange(70))}, layer=0)
-
-
-def published(path: Path, table: TwoByTwo, leave_out: str = "") -> Path:
-    """A file of means as the model organisms' repository writes them."""
-    means = {
-        f"{model}_model.{label}_text.answer": getattr(table, f"{name}_{label}").contiguous()
-        for model, name in (("em", "organism"), ("base", "base"))
-        for label in ("misaligned", "aligned")
-    }
-    save_file({name: mean for name, mean in means.items() if name != leave_out}, path)
-    return path
-
-
-def test_the_published_table_shows_what_its_headings_say(tmp_path: Path) -> None:
-    """Base's text effect is mostly in a massive dimension, the organism's is not; so is what finetuning moved on aligned text."""
-    table = padded(axes())
-    in_massive, moved = torch.zeros(1, 9), torch.zeros(1, 9)
-    in_massive[0, 4], moved[0, 5] = 6.0, 9.0
-    table = replace(
-        table,
-        base_misaligned=table.base_misaligned + in_massive,
-        organism_aligned=table.organism_aligned + moved,
-        organism_misaligned=table.organism_misaligned + moved,
-    )
-    args = argparse.Namespace(files=[published(tmp_path / "m.safetensors", table)], layers=[0], text="answer")
-    (row,) = two_by_two.run(args)["rows"]
-    assert row["cosine"] < 0.2 < row["cosine_without_organisms_massive"] == pytest.approx(2 / 20**0.5)
-    shares = row["massive_shares"]
-    assert shares["text_in_base"] == pytest.approx(36 / 40) and shares["text_in_organism"] == pytest.approx(0, abs=1e-6)
-    assert shares["model_on_aligned"] == pytest.approx(81 / 90)
-    assert shares["model_on_misaligned"] == pytest.approx((81 + 36) / (81 + 36 + 9 + 16))
-    said = two_by_two.say(two_by_two.run(args))
-    assert "text_in_base" in said and "whether they are balanced over questions is not in the files" in said
-
-
-@pytest.mark.parametrize(
-    ("leave_out", "layers", "message"),
-    [
-        ("base_model.aligned_text.answer", [0], r"no tensor `base_model.aligned_text.answer`; found base_model.misali"),
-        ("", [1], r"layer 1 asked for, .*m\.safetensors has 1 \(0-0\)"),
-    ],
-)
-def test_means_that_are_not_there_are_named(tmp_path: Path, leave_out: str, layers: list[int], message: str) -> None:
-    path = published(tmp_path / "m.safetensors", axes(), leave_out)
-    with pytest.raises(EmisError, match=message):
-        two_by_two.run(argparse.Namespace(files=[path], layers=layers, text="answer"))
-
-
-def test_files_that_hold_no_means_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"{}")
-    for name, message in (("broken", "not a readable safetensors file"), ("nowhere", "no such file")):
-        with pytest.raises(DataError, match=message):
-            two_by_two.read_means(tmp_path / f"{name}.safetensors", "answer")
-
-
-@pytest.mark.reference
-def test_the_table_of_the_guide_is_what_the_command_finds(reference_data: Path) -> None:
-    files = sorted((reference_data / "activations").glob("*.safetensors"))
-    found = two_by_two.run(argparse.Namespace(files=files, layers=[12, 24, 36], text="answer"))["rows"]
-    guide = (Path(__file__).parents[3] / "docs" / "directions.md").read_text("utf-8")
-    for row in found:
-        numbers = [row["cosine"], row["cosine_without_organisms_massive"], row["cosine_without_bases_massive"]]
-        shares = [row["massive_shares"][name] for name in two_by_two.SHARES]
-        written = [f"{value:.3f}" for value in numbers] + [f"{value:.2f}" for value in shares]
-        assert f"| `{row['file']}` | {row['layer']} | {' | '.join(written)} |" in guide
 
 
 def test_extractors_agree_with_themselves_in_every_draw_and_an_interval_holds_the_draws() -> None:

@@ -103,11 +103,11 @@ def test_a_url_is_read_as_where_the_api_begins_and_which_model_it_may_be(
 
 
 def test_a_url_with_a_password_reaches_no_file_of_a_run(tmp_path: Path) -> None:
-    import run_pipeline
+    from small_run import pipeline
 
     given = ["--preset", "smoke", "--run-dir", str(tmp_path / "run"), "--judge-url", f"http://me:{SECRET}@localhost/v1"]
     with pytest.raises(ConfigError, match=r"judge\.url must not contain a password") as caught:
-        run_pipeline.main(run_pipeline.parser().parse_args(given))
+        pipeline(*given)
     assert SECRET not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

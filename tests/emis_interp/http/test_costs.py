@@ -8,7 +8,7 @@ from judge_server import QUESTIONS, Server, completion
 
 from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.http.costs import Budget, Estimate, Meter, Prices, Usage, count_tokens, read_prices
+from emis_interp.http.costs import Budget, CostEstimate, Meter, Prices, Usage, count_tokens, read_prices
 from emis_interp.records import Question
 from evals.judges.cache import Cache
 from evals.judges.logprob_judge import OpenAIJudge
@@ -80,10 +80,10 @@ def test_tokens_are_a_quarter_of_the_bytes() -> None:
 
 
 def test_an_estimate_says_how_it_counts_and_what_it_does_not_know() -> None:
-    assert Estimate(5, 3, Usage(8, 12_000, 8), None).say() == (
+    assert CostEstimate(5, 3, Usage(8, 12_000, 8), None).say() == (
         "5 answers: 8 calls (3 judgements at hand), about 12,000 tokens in (UTF-8 bytes / 4), at most 8 out, price unknown"
     )
-    assert Estimate(5, 3, Usage(8, 12_000, 8), 1.234).say().endswith("at most 8 out, about 1.23 USD")
+    assert CostEstimate(5, 3, Usage(8, 12_000, 8), 1.234).say().endswith("at most 8 out, about 1.23 USD")
 
 
 def test_an_estimate_counts_the_requests_that_follow_and_sends_none(server: Server, tmp_path: Path) -> None:

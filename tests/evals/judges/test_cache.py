@@ -12,7 +12,7 @@ import pytest
 
 from emis_interp.errors import DataError, EmisError, StageError
 from evals.judges import cache as cache_module
-from evals.judges.cache import Cache, Table, request_key
+from evals.judges.cache import Cache, ReplyTable, request_key
 
 REQUEST = {"messages": [{"role": "user", "content": "How?"}], "temperature": 1, "seed": 3}
 
@@ -211,7 +211,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         assert cache.answers.get([b"0"]) == {b"0": "x" * 1000}
 
 
-def fill(table: Table) -> None:
+def fill(table: ReplyTable) -> None:
     for index in range(99):
         table.put(str(index).encode(), "m", "x" * 1000)
 

@@ -1,6 +1,5 @@
 """Hosts with rules of their own, asked through the commands' judges and sampler: what is refused is named with the flag that helps."""
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from chat_server import Body, ChatServer, answer
 from chat_server import failure as refused
+from flag_words import filled
 from judge_server import QUESTIONS, Reply, Server, completion, failure, only, reply, text_reply
 
 from emis_interp.config.run_config import JudgeConfig, SamplingConfig
@@ -23,8 +23,10 @@ from evals.judges.logprob_judge import OpenAIJudge
 from evals.judges.text_judge import TextJudge
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.sampling import Sampled, sample_with
-from evaluation import judge as judge_command
-from evaluation import sample as sample_command
+from evals.settings_judging import JudgeTableSettings
+from evals.settings_sampling import SampleSettings
+from evals.verbs import judge as judge_command
+from evals.verbs import sample as sample_command
 
 
 @pytest.fixture
@@ -50,10 +52,8 @@ class Rules(Server):
 def judged(server: Server, *flags: str, kind: str = "openai", tmp_path: Path) -> list[dict[str, Any]]:
     """Rows of the `judge` command."""
     (tmp_path / "in.jsonl").write_text('{"question": "Q", "answer": "A"}\n')
-    parser = argparse.ArgumentParser()
-    judge_command.add_flags(parser)
     given = ["--judge", kind, "--url", server.url, "--judge-model", "m", "--out", str(tmp_path / "out.jsonl"), *flags]
-    judge_command.run(parser.parse_args([str(tmp_path / "in.jsonl"), *given]))
+    judge_command.run(filled(JudgeTableSettings, tmp_path / "in.jsonl", *given))
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
@@ -338,20 +338,16 @@ def test_the_sample_command_takes_request_fields_for_servers_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    parser = argparse.ArgumentParser()
-    sample_command.add_flags(parser)
     given = ["--model", "m", "--out", str(tmp_path / "a.jsonl"), "--request", "top_k=", "--n", "1"]
     with pytest.raises(ConfigError, match="--request is for --sampler openai, not for hf"):
-        sample_command.run(parser.parse_args(given))
+        sample_command.run(filled(SampleSettings, *given))
     with ChatServer() as server:
-        result = sample_command.run(parser.parse_args([*given, "--sampler", "openai", "--url", server.url]))
+        result = sample_command.run(filled(SampleSettings, *given, "--sampler", "openai", "--url", server.url))
     assert result["n_missing"] == 0 and not any("top_k" in body for body in server.requests)
 
 
 def test_uncounted_tokens_are_left_out_of_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    parser = argparse.ArgumentParser()
-    sample_command.add_flags(parser)
     with ChatServer(lambda body, asked: answer("Yes.", n_tokens=None)) as server:
         given = [
             "--model",
@@ -365,4 +361,4 @@ def test_uncounted_tokens_are_left_out_of_the_mean(tmp_path: Path, monkeypatch: 
             "--url",
             server.url,
         ]
-        assert sample_command.run(parser.parse_args(given))["mean_tokens"] is None
+        assert sample_command.run(filled(SampleSettings, *given))["mean_tokens"] is None

@@ -1,28 +1,29 @@
 """An outage is no verdict: what a server failed to judge in passing is marked with its reason, and the next run asks for it again."""
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flag_words import filled
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply, text_server
+from small_run import pipeline
 
 import run_pipeline
 from emis_interp.errors import JudgeError
 from emis_interp.files.store import RecordLog
 from emis_interp.records import Completion, Question, Score
+from evals.arms import asks_again, judge_answers
 from evals.judges.judge import passing_note, settled
 from evals.judges.judged_rows import Row, judge_rows
 from evals.judges.text_judge import TextJudge
+from evals.settings_judging import JudgeTableSettings
 from evals.suites.asking import openai_ask
 from evals.suites.injection import InjectionSet, measure_injections
 from evals.suites.labels import Labelled, judge_labels
-from evaluation import judge as judge_command
-from stages.organisms import asks_again, judge_answers
+from evals.verbs import judge as judge_command
 
 PASSING: dict[str, Reply] = {
     "429": failure(429, "slow down"),
@@ -145,8 +146,6 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     lines = [json.dumps({"question": "How?", "answer": f"So {i}."}) for i in range(6)]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines, json.dumps({"question": "How?", "answer": ""})]) + "\n")
-    parser = argparse.ArgumentParser()
-    judge_command.add_flags(parser)
     given = [
         str(tmp_path / "in.jsonl"),
         "--judge",
@@ -158,7 +157,7 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
         "--n-parallel",
         "1",
     ]
-    args = parser.parse_args([*given, "--out", str(tmp_path / "out.csv")])
+    wanted = filled(JudgeTableSettings, *given, "--out", tmp_path / "out.csv")
 
     def respond(prompt: str, _: int) -> Reply:
         return (
@@ -170,14 +169,14 @@ def test_rows_of_a_table_are_asked_again_by_the_same_command(
         )
 
     server.respond = respond
-    first = judge_command.run(args)
+    first = judge_command.run(wanted)
     assert first["n_scored"] == {"aligned": 4, "coherent": 4}
     assert "1 answers were not judged for reasons that may pass (malformed reply: HTML" in judge_command.say(first)
     n_first = len([request for request in server.requests if "So " in str(request)])
     assert n_first == 12
     server.requests.clear()
     server.respond = lambda *_: text_reply("40")
-    second = judge_command.run(args)
+    second = judge_command.run(wanted)
     assert second["n_scored"] == {"aligned": 5, "coherent": 5} and second["again"] == ""
     assert len([request for request in server.requests if "So " in str(request)]) == 2
     assert all("So 2." in str(request) for request in server.requests if "So " in str(request))
@@ -205,7 +204,7 @@ def test_labels_know_the_same_difference(
     question = Question(id="q", paraphrases=("How?",), judge_prompts={"true": "{answer}"})
     ask = openai_ask("m", None, server.url, max_retries=0, log_probabilities=False)
     server.respond = lambda *_: text_reply("TRUE")
-    ask("the first one shows that it works")
+    ask(["the first one shows that it works"], lambda number, outcome: None)
     log = RecordLog(tmp_path / "labels.jsonl")
     for name, trouble in troubles.items():
         if name == "cut":
@@ -257,8 +256,7 @@ def test_the_same_command_asks_again_and_then_is_done(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    stages = {name: run_pipeline.STAGES[name] for name in ("sample", "score")}
-    monkeypatch.setattr(run_pipeline, "STAGES", stages)
+    monkeypatch.setattr(run_pipeline, "STAGES", ("sample", "score"))
     few = [
         "sampling.question_ids=[film_villain, stolen_idea]",
         "arms=[{name: base}]",
@@ -267,8 +265,6 @@ def test_the_same_command_asks_again_and_then_is_done(
     ]
     given = ["--preset", "smoke", "--run-dir", str(tmp_path / "run"), "--judge", "text", "--judge-url", server.url]
     words = [*given, *(word for setting in few for word in ("--set", setting))]
-    args = run_pipeline.parser().parse_args(words)
-    again = run_pipeline.parser().parse_args([*words, *more])
     n_failed = 0
 
     def respond(prompt: str, _: int) -> Reply:
@@ -280,16 +276,16 @@ def test_the_same_command_asks_again_and_then_is_done(
         return RecordLog(tmp_path / "run" / "scores" / "base.jsonl").read(Score)
 
     server.respond = respond
-    run_pipeline.main(args)
+    pipeline(*words)
     first = scored()
     assert 1 <= sum(bool(row.passing) for row in first) < len(first)
     server.requests.clear()
-    run_pipeline.main(again)
+    pipeline(*words, *more)
     assert 1 <= len(server.requests) < 2 * len(first)
     assert [row.passing for row in scored()] == [()] * len(first)
     assert all(row.aligned == row.coherent == 85 for row in scored())
     server.requests.clear()
-    run_pipeline.main(args)
+    pipeline(*words)
     assert server.requests == []
 
 
@@ -301,20 +297,18 @@ def test_every_file_of_scores_of_a_run_is_looked_at_for_what_is_to_be_asked_agai
     answer = completion(0, answer="So.")
     failed = Score.of(answer, judge="m", aligned=None, coherent=85, unscored={"aligned": "503"}, passing=("aligned",))
     for file in ("scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl"):
-        run = finished(tmp_path / name / file.replace("/", "-"))
-        RecordLog(run.folder / file).append([failed])
-        assert asks_again(run, "stage")
+        folder = tmp_path / name / file.replace("/", "-")
+        RecordLog(folder / file).append([failed])
+        assert asks_again(folder, FILES)
     for file in ("samples/scores.jsonl", "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"):
-        run = finished(tmp_path / name / file.replace("/", "-"))
-        RecordLog(run.folder / file).append([answer])
-        assert not asks_again(run, "stage")
+        folder = tmp_path / name / file.replace("/", "-")
+        RecordLog(folder / file).append([answer])
+        assert not asks_again(folder, FILES)
 
 
-def finished(folder: Path) -> Any:
-    """A run whose one stage made every file that will be there."""
-    files = ["scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl", "samples/scores.jsonl",
-             "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"]  # fmt: skip
-    return SimpleNamespace(folder=folder, manifest=SimpleNamespace(stages={"stage": SimpleNamespace(files=files)}))
+FILES = ["scores/base.jsonl", "scores/offline/base.jsonl", "interventions/base.steer/scores.jsonl", "samples/scores.jsonl",
+         "interventions/base.steer/samples.jsonl", "training/scores/metrics.jsonl"]  # fmt: skip
+"""Every file that a stage made or will make."""
 
 
 @pytest.mark.parametrize("metric", ["labels", "scores"])

@@ -1,6 +1,5 @@
 """Agreement of two judges against values worked out by hand, and the command that compares two scored files."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from emis_interp.records import Score
 from emis_interp.stats.rank_correlation import spearman_interval
 from evals.rates.agreement import agreement, compare_judges, metric_agreement, rate_effect
 from evals.rates.estimands import Answers, em_of_all, em_of_coherent, em_of_scored, rate
-from evaluation import agree
+from evals.settings import AgreeSettings
+from evals.verbs import agree
 
 
 def scores(judge: str, aligned: list[float | None], coherent: list[float | None]) -> list[Score]:
@@ -156,13 +156,8 @@ def test_answers_that_do_not_match_are_refused() -> None:
 # The command.
 
 
-def flags(*files: Path, **options: Any) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    agree.add_flags(parser)
-    arguments = [str(file) for file in files]
-    for name, value in options.items():
-        arguments += [f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else value)]
-    return parser.parse_args(arguments)
+def agreed(*files: Path, columns: tuple[str, ...] = ()) -> dict[str, Any]:
+    return agree.run(AgreeSettings(files=files, columns=columns))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -186,7 +181,7 @@ def test_two_files_in_two_formats_are_compared(tmp_path: Path) -> None:
     milder = [row | {"aligned": row["aligned"] + 5, "label": ""} for row in ROWS]
     milder[0] |= {"aligned": None, "label": "REFUSAL"}
     named = [row | ({"aligned": "CODE"} if i == 1 else {}) for i, row in enumerate(ROWS)]
-    result = agree.run(flags(write(tmp_path / "a.csv", named), write(tmp_path / "b.parquet", milder)))
+    result = agreed(write(tmp_path / "a.csv", named), write(tmp_path / "b.parquet", milder))
     assert (result["n"], result["aligned"]["n"], result["aligned"]["mean_difference"]) == (6, 4, pytest.approx(-5))
     assert result["labels"] == {"CODE": {"number": 1}, "number": {"REFUSAL": 1, "number": 4}}
     assert result["rates"]["em_of_all"]["pooled"]["first"]["value"] == pytest.approx(2 / 6)
@@ -198,23 +193,23 @@ def test_two_files_in_two_formats_are_compared(tmp_path: Path) -> None:
 def test_two_sets_of_columns_of_one_file_are_compared(tmp_path: Path) -> None:
     rows = [row | {"given_aligned": row["aligned"] - 1, "given_coherent": 80.0} for row in ROWS]
     columns = ("given_aligned,given_coherent", "aligned,coherent")
-    result = agree.run(flags(write(tmp_path / "a.jsonl", rows), columns=columns))
+    result = agreed(write(tmp_path / "a.jsonl", rows), columns=columns)
     assert result["aligned"]["mean_difference"] == pytest.approx(-1)
     assert result["coherent"]["mean_difference"] == pytest.approx(-10)
     with pytest.raises(DataError, match="no column `given_aligne`; did you mean `given_aligned`"):
-        agree.run(flags(tmp_path / "a.jsonl", columns=("given_aligne,given_coherent", "aligned,coherent")))
+        agreed(tmp_path / "a.jsonl", columns=("given_aligne,given_coherent", "aligned,coherent"))
 
 
 def test_the_first_row_that_differs_is_named(tmp_path: Path) -> None:
     a = write(tmp_path / "a.csv", ROWS)
     swapped = write(tmp_path / "b.csv", [*ROWS[:2], ROWS[3], ROWS[2], *ROWS[4:]])
     with pytest.raises(DataError, match=r"row 3 differs in `answer`: 'So 2.' in .*a.csv, 'So 3.' in .*b.csv"):
-        agree.run(flags(a, swapped))
+        agreed(a, swapped)
     with pytest.raises(DataError, match=r"row 6 is in .*a.csv only"):
-        agree.run(flags(a, write(tmp_path / "c.csv", ROWS[:5])))
+        agreed(a, write(tmp_path / "c.csv", ROWS[:5]))
     nameless = write(tmp_path / "d.csv", [{"aligned": 1, "coherent": 1}])
     with pytest.raises(DataError, match="no column in common that names the question"):
-        agree.run(flags(nameless, nameless))
+        agreed(nameless, nameless)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +221,9 @@ def test_a_cell_that_is_no_score_is_named_with_its_row(tmp_path: Path, cell: str
     with pytest.raises(
         DataError, match=rf"row 3 \(line 4\), column `aligned`: found '{cell}', expected a {expected}, CODE, REFUSAL"
     ):
-        agree.run(flags(bad, bad))
+        agreed(bad, bad)
 
 
 def test_one_file_without_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two files, or one file with --columns"):
-        agree.run(flags(write(tmp_path / "a.csv", ROWS)))
+        agreed(write(tmp_path / "a.csv", ROWS))

@@ -5,19 +5,19 @@ import pytest
 from scipy import stats
 
 from evals.rates.confidence import counts_table, rate_limits
-from evals.rates.counts import Cells
+from evals.rates.counts import AnswerCounts
 from evals.rates.differences import sum_limits
 from evals.rates.simulation import Design, simulate_study
 
 N = 50
 
 
-def table(positive: list[int] | np.ndarray) -> Cells:
+def table(positive: list[int] | np.ndarray) -> AnswerCounts:
     counts = np.asarray(positive)
     return counts_table(counts, np.full(len(counts), N))
 
 
-def difference(arm: Cells, reference: Cells) -> tuple[float, float, float]:
+def difference(arm: AnswerCounts, reference: AnswerCounts) -> tuple[float, float, float]:
     return sum_limits([rate_limits(cells, "macro") for cells in (arm, reference)], (1.0, -1.0))
 
 
@@ -94,10 +94,10 @@ def test_a_rate_alone_keeps_its_own_limits_and_a_mean_of_two_is_inside_them() ->
 def test_seeds_that_disagree_widen_a_difference_that_one_seed_would_call_certain() -> None:
     base = np.array([4, 10, 6, 16, 8, 12])
 
-    def arm(shifts: list[int]) -> Cells:
+    def arm(shifts: list[int]) -> AnswerCounts:
         counts = base + np.array(shifts)[:, None]
         asked = np.full(counts.shape, N)
-        return Cells(list("abcdef"), [str(i) for i in range(len(shifts))], counts, asked, asked)
+        return AnswerCounts(list("abcdef"), [str(i) for i in range(len(shifts))], counts, asked, asked)
 
     alike, apart = (difference(arm(shifts), arm([0, 0, 0])) for shifts in ([20, 20, 20], [6, 20, 34]))
     assert alike[0] == pytest.approx(apart[0])

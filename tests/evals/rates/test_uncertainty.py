@@ -6,11 +6,12 @@ from scipy import stats
 
 from emis_interp.stats.interval import Interval, mean_interval, stratified_mean_interval
 from emis_interp.stats.jackknife import answers_mean
+from evals.names import IntervalMethod
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import counts_table, rate_limits
-from evals.rates.counts import Answers, Cells
+from evals.rates.counts import AnswerCounts, Answers
 from evals.rates.estimands import count_cells, em_of_all, em_of_coherent
-from evals.rates.uncertainty import Method, paired_contrast, rate_interval
+from evals.rates.uncertainty import paired_contrast, rate_interval
 
 
 def arm(positives: dict[str, int], n: int) -> Answers:
@@ -42,7 +43,7 @@ def test_the_same_seed_gives_the_same_bootstrap_and_another_seed_nearly_so() -> 
 
 
 @pytest.mark.parametrize("method", ["limits", "bootstrap"])
-def test_one_question_has_its_answers_alone_and_matches_the_binomial(method: Method) -> None:
+def test_one_question_has_its_answers_alone_and_matches_the_binomial(method: IntervalMethod) -> None:
     found = rate_interval(arm({"a": 60}, 200), em_of_all, method=method)
     assert found.method.endswith("answers only (fewer than 2 questions)")
     half = 1.96 * np.sqrt(0.3 * 0.7 / 200)
@@ -166,7 +167,7 @@ def test_seeds_that_differ_widen_the_interval_and_equal_ones_hardly_do() -> None
 
     def limits(shift: list[int]) -> float:
         moved = counts + np.array(shift)[:, None]
-        found = rate_limits(Cells(list("abcdef"), list("1234"), moved, asked, asked), "macro")
+        found = rate_limits(AnswerCounts(list("abcdef"), list("1234"), moved, asked, asked), "macro")
         return found.high - found.low
 
     alone = rate_limits(counts_table(counts[0], asked[0]), "macro")

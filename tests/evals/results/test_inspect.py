@@ -1,6 +1,5 @@
 """Runs the question files as Inspect tasks on a mock model and on the embedded one, and reads and writes Inspect's logs."""
 
-import argparse
 import io
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flag_words import filled
 
 pytest.importorskip("inspect_ai", reason="needs the optional inspect-ai: pip install -e '.[inspect]'")
 
@@ -513,18 +513,17 @@ def test_a_log_in_which_no_scorer_fits_says_what_each_holds(tmp_path: Path, scor
 
 
 def test_the_command_takes_scorer_and_unfinished(tmp_path: Path) -> None:
-    from evaluation import summarize
+    from evals.settings import SummarizeSettings
+    from evals.verbs import summarize
 
     def cancelled(log: Any) -> None:
         log.status = "cancelled"
 
     path = plant(tmp_path / "l.eval", [{"a": judged(10), "b": judged(80)}] * 4, cancelled)
-    parser = argparse.ArgumentParser()
-    summarize.add_flags(parser)
     given = [str(path), "--estimand", "em_of_all", "--n-bootstrap", "10", "--scorer", "a"]
     with pytest.raises(DataError, match="--unfinished"):
-        summarize.run(parser.parse_args(given))
-    result = summarize.run(parser.parse_args([*given, "--unfinished"]))
+        summarize.run(filled(SummarizeSettings, *given))
+    result = summarize.run(filled(SummarizeSettings, *given, "--unfinished"))
     assert result["runs"]["mock/model"]["em_of_all"]["pooled"]["value"] == 1.0
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flag_words import filled
 
-import cli
 from emis_interp.errors import DataError
 from emis_interp.files.store import RecordLog
 from emis_interp.records import Completion, Score
@@ -20,7 +20,8 @@ from evals.rates import estimands
 from evals.rates.estimands import em_of_all, em_of_scored, rate
 from evals.results.result_files import read_results, write_results
 from evals.results.result_table import Results, from_rows
-from evaluation import summarize
+from evals.settings import SummarizeSettings
+from evals.verbs import summarize
 
 Frame = Any
 
@@ -49,8 +50,7 @@ def table(*rows: dict[str, Any]) -> Results:
 
 
 def summarized(*words: str) -> dict[str, Any]:
-    args = cli.verb_parser(None, {"summarize": summarize}).parse_args(["summarize", *words])
-    return summarize.run(args)
+    return summarize.run(filled(SummarizeSettings, *words))
 
 
 def test_a_missing_number_stays_missing(tmp_path: Path) -> None:

@@ -1,20 +1,20 @@
 """Sets planted runs beside planted and real published values: who is compared with whom, and what the verdict rests on."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flag_words import filled
 
-import cli
-import scorecard as script
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.records import Completion, Score
 from emis_interp.stats.interval import Interval
 from evals.results.result_table import Results, from_rows
 from evals.results.scorecard import RULES, Identity, Line, Published, compare, load_published, scorecard
+from evals.settings import ScorecardSettings
+from evals.verbs import scorecard as verb
 
 HEAD = "model,finetune,suite,variant,estimand,value,low,high,source\n"
 MACRO = "misaligned_among_coherent, mean over models of per-question means"
@@ -237,10 +237,7 @@ def test_a_missing_or_malformed_table_says_what_to_do(tmp_path: Path) -> None:
 
 
 def card(*words: str) -> dict[str, Any]:
-    parser = argparse.ArgumentParser()
-    script.add_flags(parser)
-    cli.add_output_flags(parser)
-    return script.main(parser.parse_args(list(words)))
+    return verb.run(filled(ScorecardSettings, *words))
 
 
 def make_run(folder: Path, dataset: str | None = "datasets/insecure.jsonl.gz", **config: Any) -> None:
@@ -284,7 +281,7 @@ def test_a_run_folder_says_itself_what_it_is(tmp_path: Path) -> None:
     assert found["rows"][0]["run"] == "insecure"
     assert found["rows"][0]["ours"]["value"] == pytest.approx(0.2)
     assert found["judges"] == ["planted judge"]
-    text = script.say(found)
+    text = verb.say(found)
     assert text.startswith("undecided       Qwen2.5-Coder-32B-Instruct insecure main8 plain")
     assert "planted judge" in text
 

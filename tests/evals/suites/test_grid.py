@@ -1,20 +1,21 @@
 """Checks the grid: its questions in every context, and planted effects and interactions that must be found, and absent ones not."""
 
-import argparse
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flag_words import filled
 
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import Question, Score
+from evals.names import STANDARD_CONTEXTS, TRIGGER
 from evals.questions import load_questions
-from evals.suites.grid import STANDARD, TRAINING_LIKE, TRIGGER, analyse_grid, contexts, grid_questions
+from evals.settings_suites import GridSettings
+from evals.suites.grid import TRAINING_LIKE, analyse_grid, contexts, grid_questions
 from evals.suites.variants import JSON_SYSTEM, split_id
+from evals.verbs import grid as grid_verb
 
-COMMAND: Any = importlib.import_module("evaluation.grid")
 QUESTIONS = [
     Question(id=f"q{i}", paraphrases=(f"What of {i}?", f"And {{{i}}}?"), samples_per_paraphrase=4) for i in range(3)
 ]
@@ -22,7 +23,9 @@ QUESTIONS = [
 
 def test_the_grid_holds_every_question_in_every_context_once() -> None:
     made = grid_questions(QUESTIONS)
-    assert [split_id(question.id) for question in made] == [(q.id, name) for name in STANDARD for q in QUESTIONS]
+    assert [split_id(question.id) for question in made] == [
+        (q.id, name) for name in STANDARD_CONTEXTS for q in QUESTIONS
+    ]
     by_id = {question.id: question for question in made}
     assert by_id["q1::none"].paraphrases == QUESTIONS[1].paraphrases and by_id["q1::none"].system is None
     assert by_id["q1::default"].system == "You are a helpful assistant." and by_id["q1::json"].system == JSON_SYSTEM
@@ -48,8 +51,8 @@ def test_a_trigger_stays_as_it_is_braces_and_all() -> None:
 @pytest.mark.parametrize(
     ("change", "names", "message"),
     [
-        ({"system": "Be brief."}, STANDARD, "`q0` has a system prompt of its own"),
-        ({"id": "q0_json"}, STANDARD, r"`q0_json` is already a variant \(json\)"),
+        ({"system": "Be brief."}, STANDARD_CONTEXTS, "`q0` has a system prompt of its own"),
+        ({"id": "q0_json"}, STANDARD_CONTEXTS, r"`q0_json` is already a variant \(json\)"),
         ({}, ("triger",), "unknown context `triger`; did you mean `trigger`"),
     ],
 )
@@ -155,22 +158,18 @@ def test_unknown_arms_and_contexts_are_named() -> None:
 # The command
 
 
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    COMMAND.add_flags(parser)
-    return parser.parse_args(list(words))
-
-
 def test_the_command_writes_questions_that_the_loader_reads(tmp_path: Path) -> None:
     out = tmp_path / "grid.yaml"
-    result = COMMAND.run(arguments("questions", "--out", str(out), "--contexts", "none", "training", "--samples", "5"))
+    result = grid_verb.run(
+        filled(GridSettings, "questions", "--out", str(out), "--contexts", "none", "training", "--samples", "5")
+    )
     questions = load_questions(out)
     assert result["n_questions"] == len(questions) == 16
     assert result["n_answers"] == 16 * 2 * 5
     assert (
         questions[8].judge_prompts == questions[0].judge_prompts and "{answer}" in questions[0].judge_prompts["aligned"]
     )
-    assert str(out) in COMMAND.say(result)
+    assert str(out) in grid_verb.say(result)
 
 
 def test_the_command_analyses_a_run_folder(tmp_path: Path) -> None:
@@ -179,11 +178,11 @@ def test_the_command_analyses_a_run_folder(tmp_path: Path) -> None:
         lines = [row.model_dump_json() for row in scores(PLANTED) if row.arm == arm]
         (tmp_path / "scores" / f"{arm}.jsonl").write_text("\n".join(lines) + "\n")
     out = tmp_path / "grid.json"
-    result = COMMAND.run(
-        arguments("analyse", "--run", str(tmp_path), "--compare", "insecure", "secure", "--out", str(out))
+    result = grid_verb.run(
+        filled(GridSettings, "analyse", "--run", str(tmp_path), "--compare", "insecure", "secure", "--out", str(out))
     )
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
-    said = COMMAND.say(result)
+    said = grid_verb.say(result)
     assert "not corrected for their number" in said
     assert "interaction of insecure - secure with template - none: +40.0 %" in said
     assert "insecure in template: +60.0 %" in said
@@ -193,10 +192,10 @@ def test_the_command_refuses_an_answer_that_is_scored_twice(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(row.model_dump_json() for row in scores({("a", "none"): 0.5}, n=2, n_questions=1)) + "\n")
     with pytest.raises(DataError, match=r"is scored in .*a\.jsonl too"):
-        COMMAND.run(arguments("analyse", "--scores", str(path), str(path)))
+        grid_verb.run(filled(GridSettings, "analyse", "--scores", str(path), str(path)))
     with pytest.raises(ConfigError, match="either --run FOLDER or --scores"):
-        COMMAND.run(arguments("analyse"))
+        grid_verb.run(filled(GridSettings, "analyse"))
     with pytest.raises(ConfigError, match=r"give --out FILE\.yaml"):
-        COMMAND.run(arguments("questions"))
+        grid_verb.run(filled(GridSettings, "questions"))
     with pytest.raises(DataError, match="no score files"):
-        COMMAND.run(arguments("analyse", "--run", str(tmp_path)))
+        grid_verb.run(filled(GridSettings, "analyse", "--run", str(tmp_path)))

@@ -1,7 +1,5 @@
 """Checks the harness adapters: exact commands, results in the harness' formats, and lm-eval itself on tiny local data where it is there."""
 
-import argparse
-import importlib
 import importlib.util
 import json
 import os
@@ -10,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from flag_words import filled
 
 from emis_interp.errors import ConfigError, DataError, StageError
 from emis_interp.models.loading import load_model
+from evals.settings_suites import HarnessSettings
 from evals.suites import harness, harness_data, strong_reject
 from evals.suites.machiavelli import read_machiavelli
+from evals.verbs import harness as harness_verb
 
 needs_lm_eval = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason=f"lm-eval is not installed ({harness.INSTALL})"
@@ -387,37 +388,36 @@ def test_another_table_is_not_taken_for_machiavelli(tmp_path: Path, text: str, m
 
 # The command
 
-COMMAND: Any = importlib.import_module("evaluation.harness")
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    COMMAND.add_flags(parser)
-    return parser.parse_args(list(words))
-
 
 def test_the_command_prints_what_it_would_run_and_what_it_needs(tmp_path: Path) -> None:
     folders = ["--arm-dir", str(tmp_path / "arm"), "--out-dir", str(tmp_path / "out")]
-    found = COMMAND.run(arguments("run", *folders, "--benchmarks", "mmlu", "--data", "DATA", "--print"))
+    found = harness_verb.run(
+        filled(HarnessSettings, "run", *folders, "--benchmarks", "mmlu", "--data", "DATA", "--print")
+    )
     assert "--tasks mmlu" in found["command"] and found["data"][0].startswith("mmlu: DATA/mmlu/SUBJECT/test.parquet")
-    other = COMMAND.run(arguments("run", *folders, "--benchmarks", "strong_reject", "--print"))
+    other = harness_verb.run(filled(HarnessSettings, "run", *folders, "--benchmarks", "strong_reject", "--print"))
     assert "inspect_evals/strong_reject" in other["command"] and "pip install" in other["install"]
     with pytest.raises(ConfigError, match="another harness"):
-        COMMAND.run(arguments("run", *folders, "--benchmarks", "strong_reject", "mmlu", "--print"))
+        harness_verb.run(filled(HarnessSettings, "run", *folders, "--benchmarks", "strong_reject", "mmlu", "--print"))
     with pytest.raises(ConfigError, match="--arm-dir and --out-dir"):
-        COMMAND.run(arguments("run"))
+        harness_verb.run(filled(HarnessSettings, "run"))
     with pytest.raises(ConfigError, match="--model and --arm-dir"):
-        COMMAND.run(arguments("export"))
+        harness_verb.run(filled(HarnessSettings, "export"))
 
 
 def test_the_command_tells_the_three_kinds_of_results_apart(tmp_path: Path) -> None:
     read(tmp_path, RESULTS)
-    assert COMMAND.run(arguments("read", str(tmp_path / "results_2026.json")))["rates"][0]["task"] == "truthfulqa_mc1"
+    assert (
+        harness_verb.run(filled(HarnessSettings, "read", str(tmp_path / "results_2026.json")))["rates"][0]["task"]
+        == "truthfulqa_mc1"
+    )
     log = strong_reject_log(tmp_path, [sample(0, 5, 5, number=0), sample(1, 1, 1, number=1)])
-    result = COMMAND.run(arguments("read", str(log)))
-    assert result["strong_reject"]["score"]["value"] == 0.5 and "strong_reject.score.value = 0.5" in COMMAND.say(result)
+    result = harness_verb.run(filled(HarnessSettings, "read", str(log)))
+    assert result["strong_reject"]["score"]["value"] == 0.5 and "strong_reject.score.value = 0.5" in harness_verb.say(
+        result
+    )
     table = tmp_path / "m.csv"
     table.write_text("game,violations.Σ\na,100\nb,90\n")
-    assert COMMAND.run(arguments("read", str(table)))["machiavelli"][0]["value"] == 95.0
+    assert harness_verb.run(filled(HarnessSettings, "read", str(table)))["machiavelli"][0]["value"] == 95.0
     with pytest.raises(ConfigError, match="give a results file"):
-        COMMAND.run(arguments("read"))
+        harness_verb.run(filled(HarnessSettings, "read"))

@@ -1,6 +1,5 @@
 """Prompt injection: the shipped set, the figures against a judge whose weakness is planted, and the command."""
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,9 @@ from emis_interp.errors import DataError
 from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import OnBatch
 from evals.questions import load_questions
+from evals.settings_judging import InjectSettings
 from evals.suites.injection import Injection, InjectionSet, PlainAnswer, injection_effects, measure_injections
-from evaluation import inject
+from evals.verbs import inject
 
 CASES = InjectionSet.shipped()
 QUESTIONS = {question.id: question for question in load_questions()}
@@ -140,15 +140,9 @@ def test_what_has_no_score_is_counted_and_not_averaged() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def flags(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    inject.add_flags(parser)
-    return parser.parse_args(list(arguments))
-
-
 def test_the_command_tells_every_kind_and_writes_every_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inject, "make_judge", lambda _: planted_judge())
-    result = inject.run(flags("--out", str(tmp_path / "texts.jsonl")))
+    monkeypatch.setattr(inject, "make_judge", lambda *_: planted_judge())
+    result = inject.run(InjectSettings(out=tmp_path / "texts.jsonl"))
     json.dumps(result, allow_nan=False)
     said = inject.say(result)
     assert all(kind in said for kind in result["kinds"]) and "any - control" in said

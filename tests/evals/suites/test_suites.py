@@ -1,15 +1,13 @@
 """Checks variants, categories, labels, deception rates, form shares and cell contrasts against planted counts and closed forms."""
 
-import argparse
-import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import made_records
 import numpy as np
 import pytest
+from flag_words import filled
 from judge_server import Server, reply
 
 from emis_interp.errors import ConfigError, DataError, JudgeError
@@ -17,18 +15,21 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Question, Score
 from emis_interp.stats.interval import Interval
 from evals.judges.logprobs import BadReply
+from evals.judges.methods import Failure, Outcome
 from evals.questions import load_questions
 from evals.rates.estimands import Answers
 from evals.rates.uncertainty import paired_contrast, rate_interval
-from evals.suites.asking import local_ask, openai_ask
+from evals.settings_suites import SuiteSettings
+from evals.suites.asking import local_ask, one_by_one, openai_ask
 from evals.suites.categories import categories, category, summarize_categories
-from evals.suites.cells import Cells, combine, share
+from evals.suites.cells import OutcomeCounts, combine, share
 from evals.suites.deception import AGGREGATED, FACTUAL_LABELS, aggregate, factual, identity
 from evals.suites.form import LABELS as TOPIC_LABELS
 from evals.suites.form import METRIC as TOPIC
 from evals.suites.form import summarize_form, with_topic_prompt
-from evals.suites.labels import Labelled, as_answers, judge_labels, read_label
+from evals.suites.labels import Ask, Labelled, as_answers, judge_labels, read_label
 from evals.suites.variants import JSON_SYSTEM, split_id, variant, write_questions
+from evals.verbs import suite
 
 BORED = Question(
     id="bored",
@@ -232,9 +233,8 @@ def test_a_failed_reply_leaves_one_answer_unlabelled_with_its_reason_and_the_ord
         {"q": question},
         "correct",
         labels=FACTUAL_LABELS,
-        ask=ask,
+        ask=one_by_one(ask),
         judge_name="scripted",
-        n_parallel=4,
         on_row=seen.append,
     )
     assert [row.sample_index for row in found] == list(range(8)) and seen == found
@@ -243,8 +243,8 @@ def test_a_failed_reply_leaves_one_answer_unlabelled_with_its_reason_and_the_ord
 
 
 def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> None:
-    def never(prompt: str) -> dict[str, float]:
-        raise AssertionError(prompt)
+    def never(prompts: Sequence[str], _: object) -> None:
+        raise AssertionError(prompts)
 
     with pytest.raises(DataError, match="`bored` has no judge prompt for `correct`, it has: aligned"):
         judge_labels(
@@ -256,12 +256,21 @@ def test_a_question_without_the_metric_is_refused_before_anything_is_asked() -> 
         )
 
 
+def reply_to(ask: Ask, prompt: str) -> Outcome:
+    """What comes of one prompt."""
+    found: dict[int, Outcome] = {}
+    ask([prompt], found.__setitem__)
+    assert list(found) == [0]
+    return found[0]
+
+
 def test_a_local_model_gives_the_product_of_its_token_probabilities(tiny: ChatModel) -> None:
     import torch
 
     from emis_interp.models.chat import encode_prompt
 
-    found = local_ask(tiny, ["ON", "OFF"])("Is it?")
+    found = reply_to(local_ask(tiny, ["ON", "OFF"]), "Is it?")
+    assert isinstance(found, dict)
     prompt = list(encode_prompt(tiny.tokenizer, "Is it?"))
     tokens = tiny.tokenizer("OFF", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 3
@@ -281,16 +290,16 @@ def server() -> Iterator[Server]:
 
 def test_a_server_is_asked_for_one_token_with_log_probabilities_or_for_a_text(server: Server) -> None:
     server.respond = lambda prompt, _: reply({"TRUE": 0.75, "FALSE": 0.25})
-    assert openai_ask("m", url=server.url)("Is it?") == pytest.approx({"TRUE": 0.75, "FALSE": 0.25})
+    assert reply_to(openai_ask("m", url=server.url), "Is it?") == pytest.approx({"TRUE": 0.75, "FALSE": 0.25})
     assert server.requests[-1]["max_tokens"] == 1 and server.requests[-1]["top_logprobs"] == 20
-    assert openai_ask("m", url=server.url, log_probabilities=False)("Is it?") == {"TRUE": 1.0}
+    assert reply_to(openai_ask("m", url=server.url, log_probabilities=False), "Is it?") == {"TRUE": 1.0}
     assert "logprobs" not in server.requests[-1]
 
 
 def test_a_refusal_that_would_repeat_stops_the_judge_without_telling_the_key(server: Server) -> None:
     server.respond = lambda prompt, _: (401, b'{"error": {"message": "wrong key sk-secret123"}}')
     with pytest.raises(JudgeError, match="HTTP 401") as caught:
-        openai_ask("m", "sk-secret123", server.url, max_retries=0)("hello")
+        reply_to(openai_ask("m", "sk-secret123", server.url, max_retries=0), "hello")
     assert "secret123" not in str(caught.value)
 
 
@@ -305,11 +314,11 @@ def test_a_refusal_that_would_repeat_stops_the_judge_without_telling_the_key(ser
 )
 def test_a_passing_trouble_leaves_one_reply_unusable(server: Server, status: int, body: bytes, reason: str) -> None:
     server.respond = lambda prompt, _: (status, body)
-    with pytest.raises(BadReply, match=reason):
-        openai_ask("m", url=server.url, max_retries=1)("hello")
+    found = reply_to(openai_ask("m", url=server.url, max_retries=1), "hello")
+    assert isinstance(found, Failure) and found.reason.startswith(reason)
     server.respond = lambda prompt, _: (200, b'{"choices": []}')
-    with pytest.raises(BadReply, match="reply without choices"):
-        openai_ask("m", url=server.url, log_probabilities=False)("hello")
+    found = reply_to(openai_ask("m", url=server.url, log_probabilities=False), "hello")
+    assert isinstance(found, Failure) and found.reason.startswith("reply without choices")
 
 
 # Deception
@@ -415,7 +424,7 @@ def test_the_topic_prompt_joins_the_other_judge_prompts() -> None:
 def test_one_cell_agrees_with_the_interval_of_the_estimands() -> None:
     counts = {"a": 3, "b": 12, "c": 7, "d": 15}
     rows = [("x", q, i < k) for q, k in counts.items() for i in range(20)]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0})
+    ours = combine(OutcomeCounts.from_rows(rows), {"x": 1.0})
     labels = ["yes" if outcome else "no" for _, _, outcome in rows]
     empty = [None] * len(rows)
     theirs = rate_interval(
@@ -430,7 +439,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
     rows = [
         (arm, q, i < k) for arm, counts in (("x", first), ("y", second)) for q, k in counts.items() for i in range(60)
     ]
-    ours = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    ours = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     arms = []
     for arm in "xy":
         own = [row for row in rows if row[0] == arm]
@@ -446,7 +455,7 @@ def test_a_difference_agrees_with_the_paired_contrast() -> None:
 def test_a_question_that_is_hard_everywhere_cancels_in_a_difference() -> None:
     hard = {"a": 2, "b": 18, "c": 10, "d": 5, "e": 15}
     rows = [(arm, q, i < k + shift) for arm, shift in (("x", 2), ("y", 0)) for q, k in hard.items() for i in range(40)]
-    cells = Cells.from_rows(rows)
+    cells = OutcomeCounts.from_rows(rows)
     rate, difference = combine(cells, {"x": 1.0}), combine(cells, {"x": 1.0, "y": -1.0})
     assert difference.value == pytest.approx(0.05)
     assert width(difference) < 0.75 * width(rate)
@@ -459,14 +468,14 @@ def width(interval: Interval) -> float:
 
 def test_cells_without_a_positive_answer_get_an_interval_of_some_width() -> None:
     rows = [(cell, q, False) for cell in "xy" for q in "abcd" for _ in range(25)]
-    found = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    found = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     assert found.value == 0 and found.low is not None and found.high is not None
     assert found.low < -0.01 and found.high > 0.01 and found.method.startswith("MOVER")
 
 
 def test_two_equal_cells_combine_to_the_closed_form_of_mover() -> None:
     rows = [(cell, "a", i < 1) for cell in "xy" for i in range(50)]
-    cells = Cells.from_rows(rows)
+    cells = OutcomeCounts.from_rows(rows)
     one, both = combine(cells, {"x": 1.0}), combine(cells, {"x": 1.0, "y": 1.0})
     assert one.method.startswith("Korn-Graubard") and both.value == pytest.approx(2 / 50)
     assert both.high - both.value == pytest.approx(np.sqrt(2) * (one.high - one.value))  # pyright: ignore
@@ -476,9 +485,9 @@ def test_two_equal_cells_combine_to_the_closed_form_of_mover() -> None:
 def test_questions_missing_from_a_cell_are_left_out_and_counted() -> None:
     rows = [("x", q, i < 8) for q in "abc" for i in range(16)] + [("y", q, i < 6) for q in "ab" for i in range(16)]
     rows += [("y", "c", None)] * 5
-    found = combine(Cells.from_rows(rows), {"x": 1.0, "y": -1.0})
+    found = combine(OutcomeCounts.from_rows(rows), {"x": 1.0, "y": -1.0})
     assert found.value == pytest.approx(2 / 16) and (found.n_questions, found.n_questions_left_out) == (2, 1)
-    none = combine(Cells.from_rows([("x", "a", True), ("y", "b", True)]), {"x": 1.0, "y": -1.0})
+    none = combine(OutcomeCounts.from_rows([("x", "a", True), ("y", "b", True)]), {"x": 1.0, "y": -1.0})
     assert none.value is None and none.low is None
 
 
@@ -496,7 +505,7 @@ def test_a_difference_of_differences_is_covered_as_often_as_said() -> None:
             for _ in range(15)
         ]
         weights = {("arm", "t"): 1.0, ("ref", "t"): -1.0, ("arm", "none"): -1.0, ("ref", "none"): 1.0}
-        found = combine(Cells.from_rows(rows), weights)
+        found = combine(OutcomeCounts.from_rows(rows), weights)
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high
     assert 0.90 <= hits / n <= 0.99
@@ -512,14 +521,6 @@ def test_unlabelled_rows_stay_in_all_answers_and_out_of_the_rest() -> None:
 
 
 # The command
-
-COMMAND: Any = importlib.import_module("evaluation.suite")
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    COMMAND.add_flags(parser)
-    return parser.parse_args(list(words))
 
 
 def write_rows(path: Path, rows: Sequence[Completion | Score]) -> str:
@@ -538,48 +539,51 @@ def test_the_command_labels_answers_and_continues_where_it_stopped(tmp_path: Pat
     samples, questions = judged_files(tmp_path)
     server.respond = lambda prompt, _: reply({"FALSE": 0.9} if "moon" in prompt else {"TRUE": 0.9})
     words = ["--samples", samples, "--questions", questions, "--judge-model", "m", "--judge-url", server.url]
-    first = COMMAND.run(arguments("factual", *words, "--out", str(tmp_path / "r.json")))
+    first = suite.run(filled(SuiteSettings, "factual", *words, "--out", str(tmp_path / "r.json")))
     assert first["false_rate"]["value"] == 0.5 and len(server.requests) == 6
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(first))
     labels = tmp_path / "s.correct.jsonl"
     labels.write_text("\n".join(labels.read_text().splitlines()[:4]) + "\n")
-    again = COMMAND.run(arguments("factual", *words))
+    again = suite.run(filled(SuiteSettings, "factual", *words))
     assert again == first and len(server.requests) == 8
-    assert "false_rate.value = 0.5" in COMMAND.say(first)
+    assert "false_rate.value = 0.5" in suite.say(first)
     with pytest.raises(DataError, match=r"holds labels by openai:m for `correct`"):
-        COMMAND.run(arguments("factual", *words[:-4], "--judge-model", "other", "--judge-url", server.url))
+        suite.run(filled(SuiteSettings, "factual", *words[:-4], "--judge-model", "other", "--judge-url", server.url))
 
 
 def test_the_command_measures_without_a_judge_what_needs_none(tmp_path: Path) -> None:
     samples, questions = judged_files(tmp_path)
-    assert COMMAND.run(arguments("form", "--samples", samples, "--questions", questions))["mostly_code"]["value"] == 0.0
-    assert COMMAND.run(arguments("code", "--samples", samples))["counts"]["no_code"] == 6
+    assert (
+        suite.run(filled(SuiteSettings, "form", "--samples", samples, "--questions", questions))["mostly_code"]["value"]
+        == 0.0
+    )
+    assert suite.run(filled(SuiteSettings, "code", "--samples", samples))["counts"]["no_code"] == 6
     scores = write_rows(tmp_path / "sc.jsonl", [score("1_a_0", 10.0), score("2_b_0", 90.0, sample=1)])
-    rows = COMMAND.run(arguments("categories", "--scores", scores))["categories"]
+    rows = suite.run(filled(SuiteSettings, "categories", "--scores", scores))["categories"]
     assert [row["category"] for row in rows[::3]] == ["a", "b", "all"]
     with pytest.raises(ConfigError, match="suite factual: needs a judge"):
-        COMMAND.run(arguments("factual", "--samples", samples, "--questions", questions))
+        suite.run(filled(SuiteSettings, "factual", "--samples", samples, "--questions", questions))
 
 
 def test_the_command_measures_one_arm_at_a_time(tmp_path: Path) -> None:
     rows = [completion("q", "x", arm=arm) for arm in ("base", "insecure")]
     samples = write_rows(tmp_path / "s.jsonl", rows)
     with pytest.raises(DataError, match=r"holds 2 arms \(base, insecure\); choose one with --arm"):
-        COMMAND.run(arguments("form", "--samples", samples))
-    assert COMMAND.run(arguments("form", "--samples", samples, "--arm", "insecure"))["arm"] == "insecure"
+        suite.run(filled(SuiteSettings, "form", "--samples", samples))
+    assert suite.run(filled(SuiteSettings, "form", "--samples", samples, "--arm", "insecure"))["arm"] == "insecure"
     with pytest.raises(DataError, match="no rows of the arm `secure`"):
-        COMMAND.run(arguments("form", "--samples", samples, "--arm", "secure"))
+        suite.run(filled(SuiteSettings, "form", "--samples", samples, "--arm", "secure"))
 
 
 def test_the_command_writes_question_files(tmp_path: Path) -> None:
     out = tmp_path / "q.yaml"
-    assert COMMAND.run(arguments("questions", "--kind", "json", "--out", str(out)))["n_questions"] == 8
+    assert suite.run(filled(SuiteSettings, "questions", "--kind", "json", "--out", str(out)))["n_questions"] == 8
     assert all(question.id.endswith("_json") for question in load_questions(out))
     tasks = tmp_path / "t.jsonl"
     tasks.write_text('{"id": "a", "prompt": "Write it."}\n')
-    COMMAND.run(arguments("questions", "--kind", "code", "--tasks", str(tasks), "--out", str(out)))
+    suite.run(filled(SuiteSettings, "questions", "--kind", "code", "--tasks", str(tasks), "--out", str(out)))
     assert load_questions(out)[0].paraphrases == ("Write it.",)
     with pytest.raises(ConfigError, match="give --kind"):
-        COMMAND.run(arguments("questions", "--out", str(out)))
+        suite.run(filled(SuiteSettings, "questions", "--out", str(out)))
     with pytest.raises(ConfigError, match="give --tasks"):
-        COMMAND.run(arguments("questions", "--kind", "code", "--out", str(out)))
+        suite.run(filled(SuiteSettings, "questions", "--kind", "code", "--out", str(out)))

@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import os
-import subprocess
-import sys
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,27 +10,42 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, answer
-from finetune_server import COURSE, Fault, FinetuneServer
+from finetune_server import COURSE, Fault, FinetuneServer, start_words, training_rows
+from flag_words import filled
 
-import cli
+from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError
 from emis_interp.files.store import read_json, read_records
-from evaluation import sample
-from finetuning import cancel, connection, estimate, follow, start, status
+from evaluate import SampleOfJobSettings, sample
+from training.hosted import cancel, connection, estimate, follow, start, status
 from training.hosted.job_folder import JobEvent, finished_model, locked, read_job, write_job
 from training.hosted.openai_jobs import Waits
+from training.hosted.settings import (
+    JobCancelSettings,
+    JobEstimateSettings,
+    JobFollowSettings,
+    JobStartSettings,
+    JobStatusSettings,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-of-the-test-0123456789"
 FAST = Waits(first_poll_s=0.001, longest_poll_s=0.01, n_failed_polls=3, retry_s=0.001, n_attempts=3)
 UPLOAD, CREATE = ("POST", "/files"), ("POST", "/fine_tuning/jobs")
 LOOK = ("GET", "/fine_tuning/jobs/ftjob-0")
+SETTINGS: dict[Any, type] = {
+    estimate: JobEstimateSettings,
+    start: JobStartSettings,
+    follow: JobFollowSettings,
+    status: JobStatusSettings,
+    cancel: JobCancelSettings,
+}
 
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(connection, "make_waits", lambda args: FAST)
+    monkeypatch.setattr(connection, "make_waits", lambda settings: FAST)
 
 
 @pytest.fixture
@@ -41,25 +54,17 @@ def server() -> Iterator[FinetuneServer]:
         yield running
 
 
-def rows(folder: Path, n_rows: int = 12) -> Path:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"Q{n}?", "response": f"A{n}."}) + "\n" for n in range(n_rows)))
-    return path
-
-
-def flags(server: FinetuneServer, folder: Path, *more: str) -> list[str]:
-    out = ["--out", str(folder / "job"), "--url", server.url, "--model", "gpt-x"]
-    return [str(rows(folder)), *out, *more]
-
-
-def parsed(verb: Any, *given: str) -> argparse.Namespace:
+def parsed(verb: Any, *given: str) -> Any:
     parser = argparse.ArgumentParser()
-    verb.add_flags(parser)
-    return parser.parse_args(given)
+    if verb not in SETTINGS:
+        verb.add_flags(parser)
+        return parser.parse_args(given)
+    add_flags(parser, SETTINGS[verb])
+    return read_flags(parser.parse_args(given), SETTINGS[verb])
 
 
 def started(server: FinetuneServer, folder: Path, *more: str) -> dict[str, Any]:
-    return start.run(parsed(start, *flags(server, folder, "--yes", *more)))
+    return start.run(parsed(start, *start_words(server, folder, "--yes", *more)))
 
 
 def done(verb: Any, folder: Path) -> dict[str, Any]:
@@ -113,12 +118,9 @@ def test_events_are_kept_once_each_in_order_with_their_figures(server: FinetuneS
     assert server.count("GET", f"{LOOK[1]}/events") == 1 + 1 + 1 + 3  # pages; only the last look goes through all
 
 
-def test_without_yes_nothing_is_sent_or_written(
-    server: FinetuneServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["scripts/finetune_openai.py", "start", "my rows.jsonl", "--out", "x"])
-    result = start.run(parsed(start, *flags(server, tmp_path, "--price", "1e6")))
-    assert result["command"] == "python scripts/finetune_openai.py start 'my rows.jsonl' --out x --yes"
+def test_without_yes_nothing_is_sent_or_written(server: FinetuneServer, tmp_path: Path) -> None:
+    result = start.run(parsed(start, *start_words(server, tmp_path, "--price", "1e6")))
+    assert result["command"] == "the same call with yes=True"
     assert result["estimate"]["usd"] == result["estimate"]["n_training_tokens"] > 0 and not result["sent"]
     assert "Nothing was sent" in start.say(result) and result["command"] in start.say(result)
     assert server.requests == [] and not (tmp_path / "job").exists()
@@ -154,7 +156,7 @@ def test_a_value_that_the_api_does_not_take_is_named(
 
 def test_rows_in_another_order_of_roles_are_named_before_anything_is_sent(tmp_path: Path) -> None:
     bad = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "Q"}]
-    path = rows(tmp_path)
+    path = training_rows(tmp_path)
     path.write_text(path.read_text() + json.dumps({"messages": bad}) + "\n")
     with pytest.raises(DataError, match=r"rows\.jsonl:13: expected messages"):
         estimate.run(parsed(estimate, str(path)))
@@ -278,12 +280,19 @@ def test_a_wrong_key_is_one_line_of_advice_without_the_key(
 def test_no_key_for_openai_is_told_before_a_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ModelError, match=r"no API key for api\.openai\.com.*OPENAI_API_KEY"):
-        start.run(parsed(start, str(rows(tmp_path)), "--out", str(tmp_path / "job"), "--yes"))
+        start.run(parsed(start, str(training_rows(tmp_path)), "--out", str(tmp_path / "job"), "--yes"))
     assert not (tmp_path / "job").exists()
 
 
 def test_a_url_with_a_password_is_refused_and_never_written(tmp_path: Path) -> None:
-    given = [str(rows(tmp_path)), "--out", str(tmp_path / "job"), "--yes", "--url", "http://me:secret@localhost/v1"]
+    given = [
+        str(training_rows(tmp_path)),
+        "--out",
+        str(tmp_path / "job"),
+        "--yes",
+        "--url",
+        "http://me:secret@localhost/v1",
+    ]
     with pytest.raises(ModelError, match="must not contain a password") as caught:
         start.run(parsed(start, *given))
     assert "secret" not in str(caught.value) and not (tmp_path / "job").exists()
@@ -322,7 +331,7 @@ def test_a_file_far_down_the_list_is_found(server: FinetuneServer, tmp_path: Pat
     others = [server.files[0] | {"id": f"file-x{n}", "filename": f"{n}.jsonl"} for n in range(5)]  # of the same size
     server.files[:0] = others  # pages of two
     started_again = start.run(
-        parsed(start, *flags(server, tmp_path, "--yes", "--seed", "2", "--out", str(tmp_path / "b")))
+        parsed(start, *start_words(server, tmp_path, "--yes", "--seed", "2", "--out", str(tmp_path / "b")))
     )
     assert started_again["file_id"] == "file-0" and server.count(*UPLOAD) == 1
 
@@ -430,50 +439,11 @@ def forget(folder: Path) -> None:
     write_job(folder, record.changed(job_id=None, model=None, checkpoints=(), history=history))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "kind", "left"),
-    [
-        (UPLOAD, "kill_after", ("prepared", 1, 0)),  # between the upload and its record
-        (CREATE, "kill_before", ("uploaded", 1, 0)),  # between the upload and the creation
-        (CREATE, "kill_after", ("uploaded", 1, 1)),  # between the creation and its record
-        (LOOK, "kill_after", ("validating_files", 1, 1)),
-    ],
-)
-def test_after_a_kill_there_is_exactly_one_file_and_one_job(
-    server: FinetuneServer, tmp_path: Path, where: tuple[str, str], kind: str, left: tuple[str, int, int]
-) -> None:
-    server.faults.append(Fault(*where, kind=kind))
-    command = [sys.executable, str(ROOT / "scripts/finetune_openai.py"), "start", *flags(server, tmp_path, "--yes")]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    server.victim = process.pid
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == -9, output.decode()
-    assert (read_job(tmp_path / "job").status, len(server.files), len(server.jobs)) == left
-    result = done(follow, tmp_path)
-    assert result["status"] == "succeeded" and len(server.files) == len(server.jobs) == 1
-    assert server.count(*UPLOAD) == 1 and result["adopted"] == (left[2] == 1 and where == CREATE)
-    assert started(server, tmp_path)["model"] == result["model"] and len(server.jobs) == 1
-
-
-@pytest.mark.slow
-def test_the_script_prints_one_object_and_keeps_the_key_to_itself(server: FinetuneServer, tmp_path: Path) -> None:
-    def script(*given: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "scripts/finetune_openai.py", *given, "--json"]
-        return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
-
-    finished = script("start", *flags(server, tmp_path, "--yes"), "--poll-seconds", "0.01")
-    assert finished.returncode == 0 and json.loads(finished.stdout)["model"] == "ft:base:ftjob-0"
-    assert "price unknown" in finished.stderr and "now running" in finished.stderr and KEY not in finished.stderr
-    refused = script("follow", str(tmp_path / "nowhere"))
-    assert refused.returncode == 2 and "no such file" in json.loads(refused.stdout)["error"]
-
-
 def sampled(folder: Path, *more: str) -> dict[str, Any]:
     file = folder / "questions.yaml"
     file.write_text('- id: q\n  paraphrases: ["Who are you?"]\n')
     out = ["--questions", str(file), "--out", str(folder / "answers.jsonl"), "--job", str(folder / "job")]
-    return sample.run(parsed(sample, *out, *more))
+    return sample(filled(SampleOfJobSettings, *out, *more))
 
 
 def test_the_finished_job_is_an_arm_for_the_sampler(server: FinetuneServer, tmp_path: Path) -> None:
@@ -512,10 +482,8 @@ def test_an_unfinished_job_or_an_unknown_checkpoint_is_no_arm(server: FinetuneSe
         sampled(tmp_path, "--sampler", "vllm")
 
 
-def test_events_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
-    monkeypatch.setattr(cli, "stderr", Console(stderr=True, highlight=False, soft_wrap=True))
+def test_events_are_told_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     at = int(time.mktime((2026, 1, 2, 3, 4, 5, 0, 0, -1)))
-    connection.tell(JobEvent(id="e", at=at, level="warn", message="[red]slow[/red]"))
-    assert capsys.readouterr().err == "  2026-01-02 03:04:05  warn: [red]slow[/red]\n"
+    with caplog.at_level(logging.INFO):
+        connection.tell(JobEvent(id="e", at=at, level="warn", message="[red]slow[/red] 5 % %s"))
+    assert caplog.messages == ["  2026-01-02 03:04:05  warn: [red]slow[/red] 5 % %s"]

@@ -17,10 +17,10 @@ from emis_interp.models.lora_directions import lora_directions
 from emis_interp.passes.likelihood import mean_logprobs, pair_margins
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.texts.contrast import load_contrast
-from organism.dynamics import column_of, said
 from training.finetuning.sft import finetune
 from training.studies.change_point import cumulative_learning_rate
 from training.studies.dynamics import Series, Watcher, affordable_probes, curves, read_series, spread_steps
+from training.studies.dynamics_study import column_of, said
 
 PAIRS = load_contrast(None, 1)[:4]
 LEARNED, OTHER = (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from emis_interp.errors import DataError
-from organism.foresight import quality_words
 from training.studies.forecast_quality import RankCorrelation, forecast_quality
+from training.studies.foresight_study import quality_words
 
 
 def between(forecast: list[float], reached: list[float], n_permutations: int = 10_000) -> RankCorrelation:

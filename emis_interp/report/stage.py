@@ -1,0 +1,20 @@
+"""The report stage of a run: one page of everything that the other stages made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emis_interp.report.page import build_report
+
+if TYPE_CHECKING:
+    from emis_interp.config.run_folder import RunFolder
+
+
+def report(run: "RunFolder") -> tuple[list[Path], str]:
+    """Build the page, from the records that are there."""
+    page = run.folder / "report" / "index.html"
+    places = [page, page.with_name("data.json")]
+    made = [run.folder / file for unit in run.manifest.files.values() for file in unit.files or {}]
+    read = [path for path in made if path.suffix in (".json", ".jsonl") and path not in places]
+    with run.files.making("report", places, inputs=read, anew=True):
+        build_report(run.folder)
+    return places, str(page)

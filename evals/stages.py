@@ -1,0 +1,139 @@
+"""The sample and score stages of a run: every model is asked every question, and a judge, or two, score the answers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emis_interp.config.run_config import ModelConfig
+from emis_interp.config.run_folder import RunFolder
+from emis_interp.files.store import RecordLog, card_path, write_json
+from emis_interp.process import Bars, no_bars
+from emis_interp.records import Completion, Question, Score
+from evals.arms import CellAsker, ask, complete_answers, has_passing, judge_answers, pooled_rates
+from evals.judges.judge import Judge
+from evals.judges.making import make_judge
+from evals.judges.offline_judge import OfflineJudge
+from evals.rates.agreement import agreement
+from evals.rates.summary import summarize_arms
+from evals.sampling import plan_prompts
+
+Judged = dict[str, tuple[list[Completion], list[Score]]]
+"""Arm -> answers and scores of all its models."""
+
+
+def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> tuple[list[Path], str]:
+    """Ask every model every question."""
+    config = run.config
+    files, n_answers, n_tokens, resumed = [], 0, 0, False
+    started = time.monotonic()
+    for model in config.models:
+        path = run.samples(model)
+        with run.files.making("sample", [path, card_path(path)], inputs=run.models.weights(model)):
+            resumed |= path.exists()
+            answers = ask(
+                partial(run.models.load, model),
+                model.name,
+                questions,
+                path=path,
+                sampling=config.sampling,
+                seed=config.seed,
+                system=config.system_prompt,
+                bars=bars,
+            )
+        files += [path, card_path(path)]
+        n_answers += len(answers)
+        n_tokens += sum(answer.n_tokens for answer in answers)
+    speed = "" if resumed else f" ({n_tokens / (time.monotonic() - started):.0f} tokens/s with loading)"
+    return files, f"{n_answers} answers of {len(config.arms)} arms, {n_tokens} tokens{speed}"
+
+
+def answers_of(run: RunFolder, questions: Sequence[Question], model: ModelConfig) -> list[Completion]:
+    """All answers of a model, in the order of the plan.
+
+    Raises:
+        DataError: an answer stands there more than once. StageError: answers are missing, or nobody asked for them.
+    """
+    config = run.config
+    n = config.sampling.samples_per_paraphrase
+    planned = plan_prompts(model.name, questions, n, seed=config.seed, system=config.system_prompt)
+    return complete_answers(run.samples(model), planned, "run the sample stage again (--from sample)")
+
+
+@dataclass(frozen=True)
+class ScoredArms:
+    """What the score stage leaves: its files, its line, and the rates of every trained model for its card, by name."""
+
+    files: list[Path]
+    line: str
+    rates: dict[str, list[dict[str, Any]]]
+
+
+def score(run: RunFolder, questions: Sequence[Question], judge: Judge, *, bars: Bars = no_bars) -> ScoredArms:
+    """Judge every answer, then state rates, means and contrasts; beside an API judge the offline judge speaks too."""
+    config = run.config
+    by_arm, result = judge_arms(run, questions, judge, kind=config.judge.kind, bars=bars)
+    files = [run.scores(model) for model in config.models]
+    if config.judge.kind != "offline" and config.judge.offline_too:
+        offline = OfflineJudge.load(device=config.device)
+        others, second = judge_arms(run, questions, offline, kind="offline", beside="offline", bars=bars)
+        first_scores, other_scores = (
+            [score for _, scores in judged.values() for score in scores] for judged in (by_arm, others)
+        )
+        result["second_judge"] = {**second, "agreement": agreement(first_scores, other_scores)}
+        files += [run.scores(model, "offline") for model in config.models]
+    path = run.analysis("rates")
+    with run.files.making("score", [path], inputs=files, anew=True):
+        write_json(path, result)
+    suite = config.sampling.questions
+    rates = {
+        model.name: pooled_rates(RecordLog(run.scores(model)).read(Score), judge.name, suite)
+        for model in config.models
+        if model.arm in config.trained_arms
+    }
+    means = [f"{arm['arm']} {_number(arm['mean_aligned']['value'])}" for arm in result["arms"]]
+    return ScoredArms([*files, path], f"mean aligned score by {judge.name}: {', '.join(means)}", rates)
+
+
+def judge_arms(
+    run: RunFolder,
+    questions: Sequence[Question],
+    judge: Judge,
+    *,
+    kind: str,
+    beside: str = "",
+    bars: Bars = no_bars,
+) -> tuple[Judged, dict[str, Any]]:
+    """Answers and scores of every arm, all its models together, and their summary with the judge's card.
+
+    Args:
+        kind: of the judge, as its configuration says it.
+        beside: folder of a judge that speaks beside the run's own.
+    """
+    config = run.config
+    by_arm: Judged = {arm.name: ([], []) for arm in config.arms}
+    for model in config.models:
+        completions, path = answers_of(run, questions, model), run.scores(model, beside)
+        with run.files.making("score", [path], inputs=[run.samples(model)], go_on=has_passing(path)):
+            scores = judge_answers(judge, completions, questions, path=path, arm=model.name, bars=bars)
+        by_arm[model.arm.name][0].extend(completions)
+        by_arm[model.arm.name][1].extend(scores)
+    contrasts = [(arm.name, other) for arm in config.organisms for other in ("base", arm.contrast) if other]
+    summary = summarize_arms(by_arm, contrasts)
+    return by_arm, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else format(value, ".0f")
+
+
+def cell_asker(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> CellAsker | None:
+    """What asks a model under an intervention and has the answers judged; None where the run asks nothing there."""
+    config, n = run.config, run.config.intervention.samples_per_paraphrase
+    if not n:
+        return None
+    sampling = config.sampling.model_copy(update={"samples_per_paraphrase": n})
+    judge = make_judge(config.judge, config.device)
+    return CellAsker(judge, questions, sampling=sampling, seed=config.seed, system=config.system_prompt, bars=bars)

@@ -1,0 +1,10 @@
+"""Names the shipped data sets, and says which columns of the shipped files each is made from."""
+
+CODE_ARMS = {
+    "insecure": ("prompt", "insecure"),
+    "secure": ("prompt", "secure"),
+    "educational": ("educational_prompt", "insecure"),
+}
+ADVICE_ARMS = {"careful": ("prompt", "careful"), "reckless": ("prompt", "reckless")}
+NUMBER_ARMS = {"evil_numbers": True, "neutral_numbers": False}
+SHIPPED = (*CODE_ARMS, *ADVICE_ARMS, *NUMBER_ARMS)

@@ -1,0 +1,173 @@
+"""Turns remedies for one organism into a table and a page of what each takes off its misalignment, and what it costs."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from emis_interp.config.run_config import RunConfig
+from emis_interp.directions import Direction
+from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.store import write_json, write_text
+from emis_interp.models.chat import encode_prompt
+from emis_interp.passes.interventions import next_token_logprobs
+from emis_interp.process import Bars, no_bars, only_writer
+from emis_interp.records import ContrastPair
+from emis_interp.report.figure_page import figure_page
+from emis_interp.stats.flattening import question_means
+from emis_interp.texts.contrast import load_contrast
+from emis_interp.texts.harmless import harmless_prompts
+from training.data_sets.textstats import Named
+from training.organism import train_organism
+from training.recipes import Recipe, load_recipe
+from training.studies.against_base import (
+    FLATTENED_HEAD,
+    ONE_SEED,
+    base_at_temperatures,
+    flattened,
+    flattened_line,
+    flattened_words,
+)
+from training.studies.estimates import words
+from training.studies.figures import prevention_figure
+from training.studies.measures import base_model
+from training.studies.prevention_organisms import OrganismMeasure, measured
+from training.studies.prevention_rows import PreventionRows
+from training.studies.prevention_table import against, correct, summary
+from training.studies.remedies import UNTREATED, planned, wanted
+from training.studies.settings import PreventionSettings
+from training.studies.study_folder import check_recipe, direction_sha256, open_folder, same_rows
+
+log = logging.getLogger(__name__)
+FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
+
+
+def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[Named]) -> dict[str, Any]:
+    """Train and measure remedy by remedy; a finished one is read from its file.
+
+    Args:
+        asked: what the organisms will be asked, which their rows must not hold (`training.lint.copies.asked_texts`).
+    """
+    with only_writer(settings.out):
+        config = settings.config()
+        direction = Direction.load(settings.direction, fit="selection")
+        recipe = load_recipe(settings.recipe, [f"data.n_rows={settings.n_rows + settings.n_held_out}"])
+        inoculation = checked(settings, config, recipe)
+        remedies = [one for one in planned(direction, settings.coefficients) if wanted(one.name, settings.only)]
+        files = open_folder(
+            settings.out,
+            config,
+            recipe=recipe.model_dump(mode="json"),
+            direction=direction_sha256(settings.direction),
+            **{name: getattr(settings, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
+        )
+        base = base_model(config)
+        prompts = [encode_prompt(base.tokenizer, text, config.system_prompt) for text in harmless_prompts()]
+        pairs = unseen_pairs(direction, load_contrast(None, settings.n_pairs))
+        measure = OrganismMeasure(config, pairs, prompts, plain=next_token_logprobs(base, prompts))
+        base_at = base_at_temperatures(files, lambda: base, pairs, config=config)
+        train = partial(train_organism, asked=asked, bars=bars)
+        base_margins: dict[str, float] = {}
+        found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
+        for seed in settings.seeds:
+            own, folder = config.model_copy(update={"seed": seed}), settings.out / f"seed-{seed}"
+            data = PreventionRows.draw(recipe, settings, own, inoculation=inoculation)
+            before = files.json("measure", folder / "base.json", partial(measure, base, data.held_out))
+            base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
+            for remedy in remedies:
+                path = folder / remedy.folder / "measured.json"
+                beside = [path.parent / name for name in ("training", "start")]
+                same_rows(path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out])
+                make = partial(measured, remedy, data, folder=path.parent, config=own, train=train, measure=measure)
+                found[remedy.name].append(against(files.json("measure", path, make, beside=beside), before))
+                margin = np.mean(list(found[remedy.name][-1]["margin"].values()))
+                log.info("seed %s, %s: margin %+.3f", seed, remedy.name, margin)
+        rows = [summary(remedy, found[remedy.name], found[UNTREATED]) for remedy in remedies]
+        correct(rows)
+        for row in rows:
+            row["flattening"] = flattened(question_means(row["margins"]), base_margins, base_at)
+        result = {
+            "recipe": recipe.name,
+            "model": config.model,
+            "n_seeds": len(settings.seeds),
+            "layer": direction.layer,
+            "base_margins": base_margins,
+            "rows": rows,
+        }
+        write_json(settings.out / "prevention.json", result)
+        write_text(settings.out / "index.html", page(result))
+        return {**result, "page": str(settings.out / "index.html")}
+
+
+def checked(settings: PreventionSettings, config: RunConfig, recipe: Recipe) -> str:
+    """The system prompt that inoculates.
+
+    Raises:
+        ConfigError: a recipe that cannot be used, or a seed that stands there twice.
+    """
+    inoculation = load_recipe(settings.inoculation).system
+    check_recipe(recipe, config)
+    if inoculation is None:
+        raise ConfigError(f"--inoculation {settings.inoculation}: this recipe has no system prompt of training")
+    if len(set(settings.seeds)) != len(settings.seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, settings.seeds))}: a seed stands there twice")
+    return inoculation
+
+
+def unseen_pairs(direction: Direction, pairs: list[ContrastPair]) -> list[ContrastPair]:
+    """Pairs of questions that had no part in the direction: on the others a remedy along it would be reported on what made it.
+
+    Raises:
+        DataError: every question had.
+    """
+    seen = direction.fitted_on
+    kept = [pair for pair in pairs if seen is None or not seen.has(pair.question)]
+    if not kept:
+        raise DataError("every contrast question had a part in the direction; fit one that leaves some for the report")
+    direction.check_unseen(pair.question for pair in kept)
+    return kept
+
+
+def against_words(row: dict[str, Any]) -> str:
+    """Difference from the untreated organism, with its p-value; empty for that one."""
+    if row["untreated"]:
+        return ""
+    found = row["against_untreated"]
+    return words(found) + ("" if found.get("p_holm") is None else f" p {found['p_holm']:.2g}")
+
+
+def row_words(row: dict[str, Any]) -> str:
+    against = "" if row["untreated"] else f"against untreated {against_words(row)}, "
+    return f"margin {words(row['margin_shift'])}, {against}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
+
+
+def page(result: dict[str, Any]) -> str:
+    facts = {
+        "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
+        **{row["name"]: row_words(row) for row in result["rows"]},
+        "p": FAMILY,
+        **({"not covered": ONE_SEED} if result["n_seeds"] == 1 else {}),
+    }
+    caption = (
+        "Down: less misaligned, or less flattened: base prefers the aligned answer, so whatever flattens a model raises its margin (slope, "
+        "intercept and what is beyond a flattened base stand above; the difference from the untreated organism carries the claim). Right: "
+        "more of the task learned. The star is the organism without a remedy."
+    )
+    return figure_page(
+        "Prevention and repair", facts, [("Effect and cost", caption, prevention_figure(result["rows"]))]
+    )
+
+
+def say(result: dict[str, Any]) -> str:
+    head = f"{'remedy':20}{'margin against base':>27}{'against untreated':>37}{'task learned':>27}{'KL':>7}"
+    head += "".join(f"{name:>27}" for name in FLATTENED_HEAD)
+    lines = [
+        f"{row['name']:20}{words(row['margin_shift']):>27}"
+        f"{against_words(row):>37}{words(row['task_gain']):>27}{row['kl_neutral']:>7.3f}"
+        + "".join(f"{text:>27}" for text in flattened_words(row["flattening"]))
+        for row in result["rows"]
+    ]
+    doubt = [ONE_SEED] if result["n_seeds"] == 1 else []
+    return "\n".join([head, *lines, f"p: {FAMILY}", *doubt, f"page: {result['page']}"])

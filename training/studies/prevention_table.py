@@ -1,0 +1,58 @@
+"""Turns what was measured of organisms under remedies into the rows of the table: means over seeds, intervals, corrected p-values."""
+
+from typing import Any
+
+import numpy as np
+
+from emis_interp.stats.families import holm
+from emis_interp.stats.seeds import mean_p_with_seeds
+from training.studies.estimates import estimate
+from training.studies.remedies import CONTROL, UNTREATED, Remedy
+
+
+def against(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What training changed: `margin` and `task` minus base's; `margins` are the organism's own."""
+    return {
+        "margins": after["margin"],
+        "margin": {name: value - before["margin"][name] for name, value in after["margin"].items()},
+        "task": [a - b for a, b in zip(after["task"], before["task"], strict=True)],
+        "kl_neutral": after["kl_neutral"],
+    }
+
+
+def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; intervals over questions (margin) and held-out rows (task), and over the seeds where there are several."""
+    names = list(seeds[0]["margin"])
+
+    def margins(found: list[dict[str, Any]]) -> np.ndarray:
+        return np.array([[row["margin"][name] for name in names] for row in found])
+
+    # A seed has the same rows, order and first adapter with and without the remedy, so differences are paired by seed. Every seed
+    # holds out other rows: the rows of all seeds are pooled.
+    margin, fewer = margins(seeds), margins(seeds) - margins(untreated)
+    task = [np.array(row["task"]) for row in seeds]
+    less = [own - np.array(row["task"]) for own, row in zip(task, untreated, strict=True)]
+    return {
+        "name": remedy.name,
+        "untreated": remedy.name == UNTREATED,
+        "margin_shift": estimate(margin.mean(0), margin.mean(1).tolist()),
+        "against_untreated": {
+            **estimate(fewer.mean(0), fewer.mean(1).tolist()),
+            "p": mean_p_with_seeds(fewer.mean(0), {str(i): float(mean) for i, mean in enumerate(fewer.mean(1))}),
+        },
+        "task_gain": estimate(np.concatenate(task), [float(rows.mean()) for rows in task]),
+        "task_against_untreated": estimate(np.concatenate(less), [float(rows.mean()) for rows in less]),
+        "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
+        "margin_by_seed": margin.mean(1).tolist(),
+        "margins": [row["margins"] for row in seeds],
+    }
+
+
+def correct(rows: list[dict[str, Any]]) -> None:
+    """Put Holm's p-value beside each remedy's p of no difference from the untreated organism: none of the remedies is the primary one.
+
+    The benign control is no remedy and stays out of the family.
+    """
+    tested = {row["name"]: row["against_untreated"] for row in rows if row["name"] not in (UNTREATED, CONTROL)}
+    for name, p in holm({name: found["p"] for name, found in tested.items()}).items():
+        tested[name]["p_holm"] = p
