@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import gc
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import platform
@@ -14,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
 
 Advance = Callable[..., None]
@@ -26,6 +29,29 @@ Bars = Callable[[str, int], AbstractContextManager[Advance]]
 def no_bars(name: str, total: int) -> Iterator[Advance]:
     """Shows nothing: the `Bars` of a notebook or a test."""
     yield lambda n=1, note=None: None
+
+
+def check_packages() -> None:
+    """Refuse to go on where `training`, `evals` or `probes` are those of another distribution: the names are common ones.
+
+    Raises:
+        ConfigError: which package, whose it is, and what to do.
+    """
+    root = Path(__file__).resolve().parents[1]
+    for name in ("training", "evals", "probes"):
+        spec = importlib.util.find_spec(name)
+        origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if origin != root / name / "__init__.py":
+            raise ConfigError(
+                f"`import {name}` finds {origin or 'nothing'}, not the {name} of emis_interp beside {root}; another package has this name: "
+                "use an environment of its own for emis_interp, or put its folder first in PYTHONPATH"
+            )
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            other = importlib.metadata.distribution(name)
+            raise ConfigError(
+                f"the distribution {name} {other.version} is installed beside emis_interp and writes into the same folder `{name}`; "
+                f"uninstall it (pip uninstall {name}) and install emis_interp again, or use an environment of its own"
+            )
 
 
 def is_main_process() -> bool:

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from emis_interp import process
 from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, Ended, end_in_order, is_main_process, progress_bar, quiet_libraries, reuse_memory
+from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries
 
 INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,14 +39,15 @@ def run(
     """
     args = parser.parse_args()
     end_in_order()
-    reuse_memory()
+    process.reuse_memory()
     quiet_libraries(args.verbose)
     try:
+        process.check_packages()
         result = main(args)
     except EmisError as error:
         fail(str(error), args)
     except KeyboardInterrupt as end:
-        name, code = (end.name, end.status) if isinstance(end, Ended) else ("interrupted", INTERRUPTED)
+        name, code = (end.name, end.status) if isinstance(end, process.Ended) else ("interrupted", INTERRUPTED)
         with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
             print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
         sys.exit(code)
@@ -55,7 +57,7 @@ def run(
         if isinstance(error, OSError) and error.errno in PATH_FAULTS and error.filename is not None:
             fail(f"{printable(str(error.filename), 300)}: cannot be used ({error.strerror}); give another path", args)
         raise
-    if is_main_process():
+    if process.is_main_process():
         put(json.dumps(result) if args.json else say(result))
     if code := status(result):
         sys.exit(code)

@@ -7,7 +7,6 @@ act under every cell; where they hold a tensor for each row, these are the rows 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
-from emis_interp.models.chat import EncodedChat, check_prompts, end_tokens
+from emis_interp.models.chat import EncodedChat, check_prompts
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.continuing import check_continues
-from emis_interp.models.head import head_logits
-from emis_interp.models.kv_cache import holes_filled, roomy_cache
 from emis_interp.passes.batch_rows import batch_rows
-from emis_interp.passes.batching import pad
 from emis_interp.passes.capture import Progress
+from emis_interp.passes.generate import generate
 from emis_interp.passes.interventions import Ablate, Intervention, Steer, apply, mean_kl, next_token_logprobs
 from emis_interp.passes.likelihood import cell_logprobs, margins_of, pair_chats
 from emis_interp.records import ContrastPair
@@ -71,7 +68,11 @@ def greedy_answers(
     check_continues(chat_model.model, chat_model.name)
     answers: list[list[tuple[int, ...]]] = []
     for chunk in _chunks(cells, max(1, max_rows // len(prompts))):
-        rows = _greedy(chat_model, chunk, prompts, max_new_tokens=max_new_tokens)
+        n_rows = len(chunk) * len(prompts)
+        of_prompts = batch_rows(chat_model, torch.arange(n_rows) % len(prompts), len(prompts), noun="prompts")
+        with of_prompts, under(chat_model, chunk)(len(prompts)):
+            found = generate(chat_model, [*prompts] * len(chunk), [0] * n_rows, max_new_tokens, temperature=0)
+        rows = [one.tokens for one in found]
         answers += [rows[i : i + len(prompts)] for i in range(0, len(rows), len(prompts))]
     return answers
 
@@ -172,43 +173,6 @@ def row_interventions(cells: Sequence[Cell], n_rows: int) -> list[Intervention]:
         repeated = None if coordinates is None else coordinates.repeat_interleave(n_rows, 1)
         result.append(Ablate(basis.repeat_interleave(n_rows, 0), repeated))
     return result
-
-
-def _greedy(
-    chat_model: ChatModel, cells: Sequence[Cell], prompts: Sequence[Sequence[int]], *, max_new_tokens: int
-) -> list[tuple[int, ...]]:
-    """Rows cell by cell. Keys and values grow in place, and a row leaves the batch when its answer ends."""
-    ends = torch.tensor(sorted(end_tokens(chat_model)))
-    batch = pad(prompts, chat_model.tokenizer.pad_token_id, "left").model_inputs(chat_model.device)
-    ids, mask, places = (batch[name].repeat(len(cells), 1) for name in ("input_ids", "attention_mask", "position_ids"))
-    cache: Any = roomy_cache(chat_model.model.config)
-    n_rows = len(cells) * len(prompts)
-    answers: list[list[int]] = [[] for _ in range(n_rows)]
-    alive = torch.arange(n_rows)
-    with (
-        torch.inference_mode(),
-        batch_rows(chat_model, alive % len(prompts), len(prompts), noun="prompts"),
-        under(chat_model, cells)(len(prompts)),
-    ):
-        for _ in range(max_new_tokens):
-            with batch_rows(chat_model, alive, n_rows):
-                output = chat_model.body(
-                    input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-                )
-            tokens = head_logits(chat_model.model, output.last_hidden_state[:, -1]).argmax(-1)
-            ids, places = tokens[:, None], places[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            found = tokens.cpu()
-            goes_on = ~torch.isin(found, ends)
-            for row, token in zip(alive[goes_on].tolist(), found[goes_on].tolist(), strict=True):
-                answers[row].append(token)
-            if not goes_on.all():
-                kept = holes_filled(goes_on)
-                if len(kept) == 0:
-                    break
-                alive, ids, mask, places = alive[kept], ids[kept], mask[kept], places[kept]
-                cache.reorder_cache(kept)
-    return [tuple(answer) for answer in answers]
 
 
 def _chunks(cells: Sequence[Cell], n: int) -> Iterator[Sequence[Cell]]:

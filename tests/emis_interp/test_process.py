@@ -1,0 +1,39 @@
+"""The packages of a command are those of this distribution: another one of a common name is found out, with what to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emis_interp.process import check_packages
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_packages_here_are_ours() -> None:
+    check_packages()
+
+
+def checked(*first: Path) -> str:
+    """What a process says that finds packages in these folders first."""
+    code = f"import sys; sys.path[:0] = {[str(path) for path in (*first, ROOT)]!r}; import emis_interp.process as p; p.check_packages()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+@pytest.mark.parametrize("name", ["evals", "training", "probes"])
+def test_a_package_of_another_distribution_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    said = checked(tmp_path)
+    assert f"`import {name}` finds {tmp_path / name / '__init__.py'}, not the {name} of emis_interp" in said
+    assert "use an environment of its own" in said
+
+
+def test_a_distribution_that_writes_into_the_same_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "evals-1.0.6.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: evals\nVersion: 1.0.6\n")
+    assert "the distribution evals 1.0.6 is installed beside emis_interp" in checked(ROOT, tmp_path)
+    assert checked() == ""
