@@ -21,7 +21,6 @@ from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries
 
-INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -47,7 +46,7 @@ def run(
     except EmisError as error:
         fail(str(error), args)
     except KeyboardInterrupt as end:
-        name, code = (end.name, end.status) if isinstance(end, process.Ended) else ("interrupted", INTERRUPTED)
+        name, code = (end.name, end.status) if isinstance(end, process.Ended) else ("interrupted", 130)
         with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
             print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
         sys.exit(code)
@@ -70,9 +69,8 @@ def put(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is left in the buffer goes there at the end
+        # What is left in the buffer goes there at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(text: str, args: argparse.Namespace) -> NoReturn:
