@@ -57,7 +57,7 @@ check: lint ## format, lint, types, shipped data and the quick tests
 lint: setup ## format, lint, types and shipped data, without tests
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
-	@$(VENV)/bin/lint-imports --no-timing --no-cache >$(LOG) || { cat $(LOG) >&2; exit 1; }
+	@$(VENV)/bin/lint-imports --no-logo --no-cache >$(LOG) || { cat $(LOG) >&2; exit 1; }
 	@$(PY) -m pyright
 	@$(PY) scripts/validate_data.py
 
