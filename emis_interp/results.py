@@ -1,4 +1,4 @@
-"""Names the keys of manifest.json and analysis/*.json that the page shows, and checks their types where they enter.
+"""The records of manifest.json and analysis/*.json: checked where a stage writes them, and where report and notebooks read them.
 
 Other keys are ignored, so that a stage may write more than is shown.
 """
@@ -397,3 +397,12 @@ class ManifestView(View):
     stages: dict[str, Stage] = {}
     files: dict[str, MadeFiles] = {}
     other_code: dict[str, list[OtherCodeView]] = {}
+
+
+ANALYSES: dict[str, type[View]] = {
+    "rates": Rates,
+    "margins": Margins,
+    "direction": DirectionView,
+    "interventions": Interventions,
+}
+"""Name of a file in analysis/ -> its record."""

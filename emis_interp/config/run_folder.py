@@ -1,10 +1,11 @@
 """A run folder: its configuration, its manifest with the ledger of its files, and where in it everything lies."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,8 +17,9 @@ from emis_interp.files.claim import check_same, holds_something, without
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
-from emis_interp.files.store import explain, read_object
+from emis_interp.files.store import explain, read_object, write_json
 from emis_interp.records import ContrastPair
+from emis_interp.results import ANALYSES
 
 FREE_TO_CHANGE = (
     "device",
@@ -179,6 +181,11 @@ class RunFolder:
 
     def analysis(self, name: str) -> Path:
         return self.folder / "analysis" / f"{name}.json"
+
+    def write_analysis(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write `analysis/NAME.json`, once it is the record that report and notebooks will read."""
+        ANALYSES[name].model_validate(value)
+        write_json(self.analysis(name), value)
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ from emis_interp.files.store import explain, read_json
 from emis_interp.records import Completion, Score
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.results import (
+    ANALYSES,
     ArmRates,
     Configured,
     ConfiguredArm,
@@ -126,8 +127,7 @@ def load_contents(run_dir: Path) -> Contents:
     manifest_raw = read_json(manifest_path)
     manifest = _view(manifest_raw, ManifestView, manifest_path)
     configured = _view(manifest.config, Configured, manifest_path).arms
-    names = ("rates", "margins", "direction", "interventions")
-    paths = {name: run_dir / "analysis" / f"{name}.json" for name in names}
+    paths = {name: run_dir / "analysis" / f"{name}.json" for name in ANALYSES}
     analysis = {name: read_json(path) if path.exists() else None for name, path in paths.items()}
 
     def read(name: str, view: type[M]) -> M | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
-from emis_interp.files.store import RecordLog, card_path, write_json
+from emis_interp.files.store import RecordLog, card_path
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Completion, Question, Score
 from evals.arms.asking import CellAsker, ask, complete_answers, has_passing, judge_answers, pooled_rates
@@ -86,7 +86,7 @@ def score(run: RunFolder, questions: Sequence[Question], judge: Judge, *, bars: 
         files += [run.scores(model, "offline") for model in config.models]
     path = run.analysis("rates")
     with run.files.making("score", [path], inputs=files, anew=True):
-        write_json(path, result)
+        run.write_analysis("rates", result)
     suite = config.sampling.questions
     rates = {
         model.name: pooled_rates(RecordLog(run.scores(model)).read(Score), judge.name, suite)

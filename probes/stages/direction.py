@@ -10,7 +10,6 @@ from torch import Tensor
 
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.directions import FittedOn, unit
-from emis_interp.files.store import write_json
 from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import question_balanced
 from emis_interp.fitting.labeled import LabeledActivations
@@ -74,7 +73,7 @@ def direction(run: RunFolder) -> tuple[list[Path], str]:
     read = [run.activations(model, kind) for model in models.values() for kind in KINDS]
     with run.files.making("direction", files, inputs=read, anew=True):
         chosen.save(path, reported)
-        write_json(analysis, result)
+        run.write_analysis("direction", result)
     report = result["report"]
     line = (
         f"layer {chosen.layer}, AUROC {report['auroc']:.3f} {bounds_text(report)} on the report half, "

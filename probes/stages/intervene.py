@@ -84,7 +84,7 @@ def intervene(
     if any(arm.seeds is not None for arm in run.config.arms):
         summary["models"] = FIRST_SEED
     with run.files.making("intervene", [analysis], inputs=files, anew=True):
-        write_json(analysis, {**summary, "cells": rows})
+        run.write_analysis("interventions", {**summary, "cells": rows})
     steered = [row for row in rows if row["kind"] == "steer"]
     text = ", ".join(
         f"{row['direction'][:6]} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}"

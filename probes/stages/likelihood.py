@@ -10,7 +10,7 @@ import numpy as np
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import DataError
-from emis_interp.files.store import read_object, write_json
+from emis_interp.files.store import read_object
 from emis_interp.passes.likelihood import by_question, margins_at, pair_margins
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.flattening import TEMPERATURES
@@ -33,7 +33,7 @@ def likelihood(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:
     path = run.analysis("margins")
     summary = summarized(run, values, table)
     with run.files.making("likelihood", [path], inputs=files, anew=True):
-        write_json(path, summary)
+        run.write_analysis("margins", summary)
     against_base = [row for row in summary["contrasts"] if row["reference"] == "base"]
     line = ", ".join(f"{row['arm']} {row['mean']:+.3f} {interval_text(row)}" for row in against_base)
     return [*files, path], f"margin shift against base, nats per token: {line}"
