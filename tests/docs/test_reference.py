@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import emis_interp as ei
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("emis_interp", "evals", "training", "probes")
 DIRECTIVE = re.compile(r"^::: ([\w.]+)$", re.M)
@@ -36,6 +38,12 @@ def test_every_room_and_module_has_its_entry(package: str) -> None:
 def is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return (path / "__init__.py").exists() or path.with_suffix(".py").exists()
+
+
+def test_the_surface_is_listed_with_the_places_of_its_names() -> None:
+    rows = re.findall(r"^\| \[`ei\.(\w+)`\]\[([\w.]+)\]", (ROOT / "docs/reference/index.md").read_text("utf-8"), re.M)
+    places = {name: f"{getattr(ei, name).__module__}.{name}" for name in ei.__all__ if name != "__version__"}
+    assert dict(rows) == places
 
 
 def test_an_entry_holds_the_modules_below_it() -> None:
