@@ -126,7 +126,7 @@ class Direction:
                 f"classes (the first: {seen[0][:60]!r}); give pairs of other questions, or fit again with these in the report half"
             )
 
-    def save(self, path: Path, selection: "Direction | None" = None) -> None:
+    def save(self, path: Path | str, selection: "Direction | None" = None) -> None:
         """Write `path`.safetensors and its card `path`.json.
 
         Args:
@@ -153,10 +153,10 @@ class Direction:
             "sign": "from aligned to misaligned",
             **fits,
         }
-        save_tensors(_file_of(path), tensors, card)
+        save_tensors(_file_of(Path(path)), tensors, card)
 
     @classmethod
-    def load(cls, path: Path, fit: FitName = "all") -> "Direction":
+    def load(cls, path: Path | str, fit: FitName = "all") -> "Direction":
         """Read what `save` wrote.
 
         Args:
@@ -168,7 +168,7 @@ class Direction:
         """
         file = direction_file(path)
         if not file.exists():
-            places = " or ".join(map(str, _places(path)))
+            places = " or ".join(map(str, _places(Path(path))))
             raise DataError(
                 f"{path}: no saved direction; looked for {places}. Give what find_direction.py fit saved: the folder, the stem or the file"
             )
@@ -201,12 +201,12 @@ def _fit_card(direction: Direction) -> dict[str, Any]:
     }
 
 
-def direction_file(path: Path) -> Path:
+def direction_file(path: Path | str) -> Path:
     """The tensors of a saved direction that is named by its folder, its stem or a file; what else `fit` wrote lies beside them.
 
     Where there is none: the place where they would most likely be.
     """
-    places = _places(path)
+    places = _places(Path(path))
     return next((place for place in places if place.exists()), places[0])
 
 

@@ -103,13 +103,14 @@ class Activations:
             raise ModelError(f"layer {layer} was not captured; these are: {', '.join(map(str, self.layers))}")
         return self.x[:, self.layers.index(layer)]
 
-    def project(self, direction: Direction) -> Float[Tensor, "n_texts"]:
+    def project(self, direction: Direction | Path | str) -> Float[Tensor, "n_texts"]:
         """Coordinate of each text along a direction, at the direction's layer; larger is more misaligned.
 
         Raises:
             ModelError: a tensor instead of a `Direction`, a layer that was not captured, or a direction of another width.
         """
-        return checked_direction(direction, "acts.project(direction)").project(self.at(direction.layer))
+        one = checked_direction(direction, "acts.project(direction)")
+        return one.project(self.at(one.layer))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -210,7 +211,7 @@ class Model:
         named = position if isinstance(position, str) else "given tokens"
         return Activations(x, norms, tuple(chosen), named, hook_point)
 
-    def steer(self, direction: Direction, coefficient: float) -> AbstractContextManager[None]:
+    def steer(self, direction: Direction | Path | str, coefficient: float) -> AbstractContextManager[None]:
         """Within the block, coefficient x residual norm x direction is added at the direction's layer, at all positions.
 
         Args:
@@ -222,7 +223,7 @@ class Model:
         call = "model.steer(direction, 0.2)"
         return interventions.steer(self.chat_model, checked_direction(direction, call), coefficient)
 
-    def ablate(self, direction: Direction) -> AbstractContextManager[None]:
+    def ablate(self, direction: Direction | Path | str) -> AbstractContextManager[None]:
         """Within the block, the coordinate along the direction is zero everywhere in the residual stream (Arditi et al. 2024).
 
         Raises:
@@ -251,20 +252,20 @@ class Model:
 
 
 def checked_direction(value: Any, call: str) -> Direction:
-    """The direction that was given.
+    """The direction that was given, or that was saved under the name given (folder, stem or file).
 
     Raises:
-        ModelError: something else, with the right call.
+        ModelError: something else, with the right call. DataError: nothing was saved there.
     """
     if isinstance(value, Direction):
         return value
+    if isinstance(value, str | Path):
+        return Direction.load(value)
     if isinstance(value, torch.Tensor):
         raise ModelError(
             f"{call} takes a Direction, which knows its layer and scale; found a tensor of shape {list(value.shape)}. Make one: "
             "ei.Direction(vector / vector.norm(), layer=14, raw_norm=float(vector.norm()), residual_norm=float(acts.token_norms.mean()))"
         )
-    if isinstance(value, str | Path):
-        raise ModelError(f"{call} takes a Direction; read the one at {value} with ei.Direction.load({str(value)!r})")
     raise ModelError(f"{call} takes a Direction, found {type(value).__name__}; make one with ei.fit_direction")
 
 

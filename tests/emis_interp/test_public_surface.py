@@ -78,7 +78,9 @@ def test_a_projection_is_along_the_direction_at_its_layer(model: Model, fitted: 
     assert float((found[:, 1] - found[:, 0]).mean()) == pytest.approx(fitted.raw_norm, rel=1e-4)
 
 
-def test_the_card_prints_in_five_lines_and_both_fits_are_saved(fitted: ei.FittedDirection, tmp_path: Path) -> None:
+def test_the_card_prints_in_five_lines_and_both_fits_are_saved(
+    model: Model, fitted: ei.FittedDirection, tmp_path: Path
+) -> None:
     assert len(repr(fitted).splitlines()) == 5
     assert "8 misaligned texts, 8 aligned, 8 questions" in repr(fitted)
     fitted.save(tmp_path / "mine")
@@ -88,7 +90,12 @@ def test_the_card_prints_in_five_lines_and_both_fits_are_saved(fitted: ei.Fitted
         "layers.json",
     }
     for name in ("mine", "mine/direction", "mine/direction.safetensors", "mine/direction.json"):
-        torch.testing.assert_close(ei.Direction.load(tmp_path / name).vector, fitted.vector)
+        for path in (tmp_path / name, str(tmp_path / name)):
+            torch.testing.assert_close(ei.Direction.load(path).vector, fitted.vector)
+    with model.steer(tmp_path / "mine", 0.5):
+        by_name = model.capture([("Why?", "Because.")]).x
+    with model.steer(fitted, 0.5):
+        torch.testing.assert_close(by_name, model.capture([("Why?", "Because.")]).x)
     half = ei.Direction.load(tmp_path / "mine", fit="selection")
     assert half.fitted_on is not None and len(half.fitted_on.questions) == 4
     seen = set(half.fitted_on.questions)
@@ -145,7 +152,10 @@ def test_answers_are_the_same_for_the_same_seed(model: Model) -> None:
         (lambda model, one: model.capture(["x"], layers=[7]), r"layer 7 asked for, tiny has 2 \(0-1\)"),
         (lambda model, one: model.capture(["x"], layers=[0]).at(1), "layer 1 was not captured; these are: 0"),
         (lambda model, one: model.steer(one.vector, 0.2), r"takes a Direction, .* found a tensor of shape \[32\]"),
-        (lambda model, one: model.ablate("d"), r"read the one at d with ei.Direction.load\('d'\)"),
+        (
+            lambda model, one: model.ablate("d"),
+            "d: no saved direction; looked for d.safetensors or d/direction.safetensors",
+        ),
         (lambda model, one: model.ablate(3), "found int; make one with ei.fit_direction"),
         (lambda model, one: ei.fit_direction([("q", "a")], model), "item 0 is no pair of answers to a question"),
         (lambda model, one: ei.fit_direction(PAIRS, cast("Any", "tiny")), "takes a model from ei.load, found str"),
