@@ -1,7 +1,7 @@
 """The settings of `scripts/capture.py`, and the request to `passes.token_capture` that they mean."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.config.model_settings import ModelSettings
@@ -11,6 +11,10 @@ from emis_interp.passes.hook_names import HOOK_POINTS
 
 if TYPE_CHECKING:
     from emis_interp.passes.token_capture import CaptureRequest
+
+KEPT = ("hook_point", "position", "max_gib", "shard_mib", "max_batch_tokens")
+READ = ("system_prompt", "max_tokens", "n_texts")
+"""Settings that `TokenRequest` and `CaptureRequest` call the same."""
 
 
 @settings
@@ -50,21 +54,14 @@ class CaptureSettings(ArmSettings, AnswerTableSettings, ModelSettings):
             texts=self.texts,
             out=self.out,
             model=self.spec,
-            tokens=TokenRequest(
-                layers=self.layers,
-                hook_point=self.hook_point,
-                position=self.position,
-                dtype=self.store_dtype,
-                max_gib=self.max_gib,
-                shard_mib=self.shard_mib,
-                max_batch_tokens=self.max_batch_tokens,
-            ),
+            tokens=TokenRequest(layers=self.layers, dtype=self.store_dtype, **self._same(KEPT)),
             reading=self.reading(),
-            system_prompt=self.system_prompt,
-            max_tokens=self.max_tokens,
-            n_texts=self.n_texts,
             worker=worker,
+            **self._same(READ),
         )
+
+    def _same(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
 
 def parse_worker(text: str) -> tuple[int, int]:

@@ -195,10 +195,4 @@ def _crossed(first: list[str], second: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _bounds(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "method": interval.method,
-    }
+    return {name: getattr(interval, name) for name in ("value", "low", "high", "n", "method")}

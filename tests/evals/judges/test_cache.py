@@ -146,7 +146,7 @@ def test_processes_that_share_a_cache_ask_for_every_key_once_and_all_have_the_sa
 
 def test_a_killed_process_leaves_a_whole_cache_and_its_claims_end(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from evals import cache; cache.LEASE_S = 0.2; "
+        "import os, sys; from pathlib import Path; from evals.judges import cache; cache.LEASE_S = 0.2; "
         "c = cache.Cache(Path(sys.argv[1])); c.answers.take([b'a', b'b']); c.answers.put(b'a', 'm', 'A'); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], timeout=60).returncode == 9
