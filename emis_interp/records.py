@@ -96,6 +96,13 @@ class Completion(AnswerKey):
     finish: Literal["stop", "length"]
     reasoning: str | None = None
 
+    @classmethod
+    def given(cls, arm: str, question_id: str, sample_index: int, *, question: str, answer: str) -> "Completion":
+        """An answer that was not sampled here, so that nothing is known of its seed and its tokens."""
+        place = {"arm": arm, "question_id": question_id, "paraphrase_index": 0, "sample_index": sample_index}
+        unknown = {"seed": 0, "system": None, "n_tokens": 0, "finish": "stop"}
+        return cls.model_validate({**place, **unknown, "question": question, "answer": answer})
+
     @property
     def answer_sha256(self) -> str:
         """SHA-256 of the answer's UTF-8 (half of a surrogate pair as its three bytes)."""

@@ -14,11 +14,11 @@ from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats
-from emis_interp.passes.capture import capture_residuals
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
 from probes.loading import beside, model_of, tensors_beside
+from probes.residuals import residuals_at
 from probes.settings import ScoreSettings
 
 JUDGED = ("aligned", "coherent")
@@ -33,16 +33,8 @@ def run(settings: ScoreSettings, bars: Bars = no_bars) -> dict[str, Any]:
     chats = encode_chats(
         chat_model.tokenizer, pairs, direction.card.get("system_prompt"), max_tokens=direction.card.get("max_tokens")
     )
-    with bars("score", len(chats)) as advance:
-        x = capture_residuals(
-            chat_model,
-            chats,
-            [direction.layer],
-            position=direction.position,
-            max_batch_tokens=settings.max_batch_tokens,
-            progress=advance,
-        )
-    projections = direction.project(x[:, 0]).numpy()
+    x = residuals_at(direction, chat_model, chats, max_batch_tokens=settings.max_batch_tokens, bars=bars, name="score")
+    projections = direction.project(x).numpy()
     lengths = np.array([chat.n_response for chat in chats])
     normed = projections / direction.residual_norm
     table = pd.DataFrame({"projection": projections, "projection_normed": normed, "n_tokens": lengths})
@@ -56,11 +48,7 @@ def run(settings: ScoreSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "n_rows_of_fitted_questions": None
         if fitted_on is None
         else sum(fitted_on.has(question) for question, _ in pairs),
-        **(
-            evaluated(settings, direction, pairs, x=x[:, 0], lengths=lengths)
-            if set(JUDGED) <= set(frame.columns)
-            else {}
-        ),
+        **(evaluated(settings, direction, pairs, x=x, lengths=lengths) if set(JUDGED) <= set(frame.columns) else {}),
     }
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import openai
 from openai import AsyncAzureOpenAI, AsyncOpenAI
@@ -22,7 +22,7 @@ from emis_interp.http.addresses import AZURE_KEY, Address, read_address, url_pro
 from emis_interp.http.guarded import NAMED_IN_200, GuardedClient, Pace, ReplyTooLarge
 from emis_interp.http.request_fields import refused_field, token_limit
 
-__all__ = ["JUDGE", "SAMPLER", "ChatApi", "Pace", "Role", "is_passing"]
+__all__ = ["JUDGE", "SAMPLER", "ApiOptions", "ChatApi", "Pace", "Role", "is_passing"]
 log = logging.getLogger(__name__)
 HEADERS_VARIABLE = "OPENAI_CUSTOM_HEADERS"
 
@@ -49,6 +49,16 @@ _ADVICE = {
     403: "check the key in {key}",
     404: "check the model `{model}`, and that {flag} ends where the API begins (often /v1)",
 }
+
+
+class ApiOptions(TypedDict, total=False):
+    """What `ChatApi` may be told besides model, key and URL, with its defaults."""
+
+    n_parallel: int
+    timeout_s: float
+    max_retries: int
+    key_variable: str
+    requests_per_minute: float | None
 
 
 class ChatApi:

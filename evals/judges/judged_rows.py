@@ -146,18 +146,7 @@ def prompts_for(rows: Sequence[Row], suite: Sequence[Question], where: str) -> d
 
 
 def _completion(index: int, row: Row) -> Completion:
-    return Completion(
-        arm=ARM,
-        question_id=row.question_id,
-        paraphrase_index=0,
-        sample_index=index,
-        seed=0,
-        system=None,
-        question=row.question,
-        answer=row.answer,
-        n_tokens=0,
-        finish="stop",
-    )
+    return Completion.given(ARM, row.question_id, index, question=row.question, answer=row.answer)
 
 
 def _reason(score: Score) -> str:

@@ -5,10 +5,10 @@ Follows Betley et al. 2025 (evaluation of the answers by GPT-4o). For servers wi
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from emis_interp.config.run_config import JudgeConfig
-from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.chat_api import ApiOptions, ChatApi
 from emis_interp.http.costs import Meter
 from emis_interp.http.request_fields import token_limit, with_request
 from evals.judges.api_judge import ApiJudge, options_from
@@ -37,26 +37,13 @@ class OpenAIJudge(ApiJudge):
         key: str | None = None,
         url: str | None = None,
         *,
-        n_parallel: int = 16,
-        timeout_s: float = 60.0,
-        max_retries: int = 5,
-        key_variable: str = "OPENAI_API_KEY",
-        requests_per_minute: float | None = None,
         cache: Cache | None = None,
         meter: Meter | None = None,
         request: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
+        **options: Unpack[ApiOptions],
     ) -> None:
-        api = ChatApi(
-            model,
-            key,
-            url,
-            n_parallel=n_parallel,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
-            key_variable=key_variable,
-            requests_per_minute=requests_per_minute,
-        )
+        api = ChatApi(model, key, url, **options)
         settings = {"max_tokens": max_tokens or 1, "temperature": 0, "logprobs": True, "top_logprobs": N_TOP}
         settings = with_request(settings, request or {})
         method = Method(

@@ -9,11 +9,11 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import JudgeError
-from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.chat_api import ApiOptions, ChatApi
 from emis_interp.http.costs import Meter
 from emis_interp.http.replies import BadReply, ChatReply, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
@@ -49,32 +49,19 @@ class TextJudge(ApiJudge):
         key: str | None = None,
         url: str | None = None,
         *,
-        n_parallel: int = 16,
-        timeout_s: float = 60.0,
-        max_retries: int = 5,
-        key_variable: str = "OPENAI_API_KEY",
-        requests_per_minute: float | None = None,
-        cache: Cache | None = None,
-        meter: Meter | None = None,
         n_samples: int = 1,
         temperature: float = 0.0,
+        cache: Cache | None = None,
+        meter: Meter | None = None,
         request: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
+        **options: Unpack[ApiOptions],
     ) -> None:
         if n_samples > 1 and temperature == 0:
             raise JudgeError(
                 f"text judge: {n_samples} samples at temperature 0 are one sample; give a temperature, e.g. 1"
             )
-        api = ChatApi(
-            model,
-            key,
-            url,
-            n_parallel=n_parallel,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
-            key_variable=key_variable,
-            requests_per_minute=requests_per_minute,
-        )
+        api = ChatApi(model, key, url, **options)
         settings = with_request({"max_tokens": max_tokens or MAX_TOKENS, "temperature": temperature}, request or {})
         limit = token_limit(settings)
         method = Method(

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from emis_interp.http.blocking import wait_for
-from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.chat_api import ApiOptions, ChatApi
 from emis_interp.http.costs import Meter, Usage, count_tokens
 from emis_interp.http.replies import BadReply, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
@@ -26,13 +26,10 @@ def openai_ask(
     key: str | None = None,
     url: str | None = None,
     *,
-    n_parallel: int = 16,
-    timeout_s: float = 60.0,
-    max_retries: int = 5,
     log_probabilities: bool = True,
     max_tokens: int = 8,
-    key_variable: str = "OPENAI_API_KEY",
     request: Mapping[str, Any] | None = None,
+    **options: Unpack[ApiOptions],
 ) -> Ask:
     """Ask a server for its first token with log-probabilities, or, where it returns none, for a short text.
 
@@ -47,15 +44,7 @@ def openai_ask(
         JudgeError: no key for OpenAI, a malformed key or URL; from the returned function, when the server refuses what would be refused
             for every answer, or failed many times in a row.
     """
-    api = ChatApi(
-        model,
-        key,
-        url,
-        n_parallel=n_parallel,
-        timeout_s=timeout_s,
-        max_retries=max_retries,
-        key_variable=key_variable,
-    )
+    api = ChatApi(model, key, url, **options)
     wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
     if log_probabilities:
         wanted = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": N_TOP}

@@ -216,18 +216,7 @@ def _mean(interval: Any) -> dict[str, Any]:
 
 
 def _completion(answer: PlainAnswer, index: int, text: str) -> Completion:
-    return Completion(
-        arm=answer.id,
-        question_id=answer.question_id,
-        paraphrase_index=0,
-        sample_index=index,
-        seed=0,
-        system=None,
-        question=answer.question,
-        answer=text,
-        n_tokens=0,
-        finish="stop",
-    )
+    return Completion.given(answer.id, answer.question_id, index, question=answer.question, answer=text)
 
 
 def texts_by_injection(cases: InjectionSet, scores: Sequence[Score]) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,10 @@ from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled, auroc_by_question
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.passes.capture import capture_residuals
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
 from emis_interp.stats.words import control_words, estimate, length_words
+from probes.residuals import residuals_at
 
 
 def transfer_to(
@@ -51,16 +51,8 @@ def transfer_to(
         raise DataError(f"{name}: the direction is fitted on all of its answers; give others to --transfer")
     pairs = [(text.question, text.answer) for text in others]
     chats = encode_chats(chat_model.tokenizer, pairs, system, max_tokens=max_tokens)
-    with bars("transfer", len(chats)) as advance:
-        x = capture_residuals(
-            chat_model,
-            chats,
-            [direction.layer],
-            position=direction.position,
-            max_batch_tokens=max_batch_tokens,
-            progress=advance,
-        )
-    scores = direction.project(x[:, 0]).numpy().astype(float)
+    x = residuals_at(direction, chat_model, chats, max_batch_tokens=max_batch_tokens, bars=bars, name="transfer")
+    scores = direction.project(x).numpy().astype(float)
     labels, questions = np.array([text.misaligned for text in others]), [text.question_id for text in others]
     lengths = np.array([chat.n_response for chat in chats], dtype=float)
     baseline = length_baseline(scores, lengths, labels, questions=questions)
@@ -73,7 +65,7 @@ def transfer_to(
         "transfer_high": baseline["projection"]["high"],
         "transfer_length": baseline,
         "transfer_control": against_shuffled(
-            baseline["projection"], shuffled, x[:, 0], misaligned=labels, questions=questions
+            baseline["projection"], shuffled, x, misaligned=labels, questions=questions
         ),
         "transfer_n_texts": len(others),
         "transfer_n_left_out": len(texts) - len(others),

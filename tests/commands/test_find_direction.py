@@ -22,6 +22,7 @@ from emis_interp.passes.capture import capture_residuals
 from probes.fits import fit
 
 ROOT = Path(__file__).parents[2]
+TINY = ("--model", "tiny", "--dtype", "float32", "--layer-range", "0", "1")
 
 pytestmark = pytest.mark.slow
 
@@ -60,22 +61,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fit_and_score_find_a_planted_difference(judged: Path, tiny: ChatModel, tmp_path: Path) -> None:
-    fitted = run(
-        "fit",
-        "--judged",
-        str(judged),
-        "--model",
-        "tiny",
-        "--dtype",
-        "float32",
-        "--layer-range",
-        "0",
-        "1",
-        "--coefficients",
-        "--out",
-        str(tmp_path / "d"),
-        "--json",
-    )
+    fitted = run("fit", "--judged", str(judged), *TINY, "--coefficients", "--out", str(tmp_path / "d"), "--json")
     assert fitted.returncode == 0, fitted.stderr
     result = json.loads(fitted.stdout)
     assert result["auroc"] > 0.95 and result["n_texts"] == 32 and result["n_questions"] == 4
@@ -161,20 +147,7 @@ def test_fit_is_the_default_verb_and_uses_the_shipped_pairs(tmp_path: Path) -> N
 def fitted_folder(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A direction of the tiny model with its controls and page."""
     folder = tmp_path_factory.mktemp("fitted") / "d"
-    words = [
-        "--judged",
-        str(judged),
-        "--model",
-        "tiny",
-        "--dtype",
-        "float32",
-        "--out",
-        str(folder),
-        "--layer-range",
-        "0",
-        "1",
-    ]
-    done = run("fit", *words, "--extractor", "mass_mean")
+    done = run("fit", "--judged", str(judged), *TINY, "--out", str(folder), "--extractor", "mass_mean")
     assert done.returncode == 0, done.stderr
     assert "extractor mass_mean" in done.stdout and "bootstrap cosine" in done.stdout
     assert done.stdout.count("length regressed out") == 2  # beside the primary AUROC and the one of all questions
@@ -203,20 +176,7 @@ def test_the_causal_choice_and_the_organism_stand_on_the_card_and_the_page(judge
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
-    words = [
-        "fit",
-        "--judged",
-        str(judged),
-        "--model",
-        "tiny",
-        "--dtype",
-        "float32",
-        "--layer-range",
-        "0",
-        "1",
-        "--n-pairs",
-        "1",
-    ]
+    words = ["fit", "--judged", str(judged), *TINY, "--n-pairs", "1"]
     words += ["--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "d"), "--json"]
     refused = run(*words, "--select", "causal", "--kl-limit", "1e-6")
     assert refused.returncode == 2 and "the smallest KL of an ablation is" in refused.stderr

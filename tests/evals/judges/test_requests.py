@@ -46,7 +46,8 @@ def answers(n: int, start: int = 0) -> list[Completion]:
 
 
 def make(server: Server, **options: Any) -> OpenAIJudge:
-    return OpenAIJudge("m", None, server.url, **{"max_retries": 0, "timeout_s": 5.0, "n_parallel": 4, **options})
+    settings: dict[str, Any] = {"max_retries": 0, "timeout_s": 5.0, "n_parallel": 4, **options}
+    return OpenAIJudge("m", None, server.url, **settings)
 
 
 def score(judge: Judge, rows: list[Completion], kept: list[Score] | None = None) -> list[Score]:
