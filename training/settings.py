@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from emis_interp.config.flags import flag, settings
-from emis_interp.config.run_config import preset_names
+from emis_interp.config.presets import preset_names
 
 
 @settings

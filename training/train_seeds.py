@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from emis_interp.config.run_config import RunConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import ConfigError
 from emis_interp.files.claim import claim, holds_something
 from emis_interp.files.code_state import versions

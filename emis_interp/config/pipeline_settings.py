@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from emis_interp.config.flags import flag, settings
-from emis_interp.config.run_config import RunConfig, load_config, preset_names
+from emis_interp.config.presets import load_config, preset_names
+from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.http.request_fields import parse_request
 

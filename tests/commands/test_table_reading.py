@@ -15,7 +15,7 @@ import cli
 import find_direction
 from capture import CaptureSettings
 from emis_interp.config.flags import read_flags
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.cells import read_number

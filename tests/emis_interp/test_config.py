@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config.run_config import (
-    DirectionConfig,
-    InterventionConfig,
-    SamplingConfig,
-    TrainingConfig,
-    load_config,
-    preset_names,
-)
+from emis_interp.config.presets import load_config, preset_names
+from emis_interp.config.run_config import DirectionConfig, InterventionConfig, SamplingConfig, TrainingConfig
 from emis_interp.errors import ConfigError
 
 ARMS = "arms: [{name: base}, {name: insecure, dataset: insecure, contrast: secure}, {name: secure, dataset: secure}]\n"

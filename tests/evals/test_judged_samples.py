@@ -1,6 +1,6 @@
 """Judged answers of a model that forms: all questions are asked, and the same model gets the same scores."""
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.models.chat_model import ChatModel
 from evals.arms.judged_samples import JudgedSamples
 from evals.questions import load_questions

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small_run import opened
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import StageError
 from training.arms import RunArms

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emis_interp.config.run_config import TrainingConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import TrainingExample
 from evals.suites.grid import TRIGGER

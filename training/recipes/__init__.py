@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from emis_interp.config.run_config import Config, TrainingConfig, fields_of
+from emis_interp.config.presets import fields_of
+from emis_interp.config.run_config import Config, TrainingConfig
 from emis_interp.errors import ConfigError, DataError, did_you_mean
 from emis_interp.files.store import explain
 from emis_interp.files.strict_yaml import YamlDocument, parse_yaml, read_yaml

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from emis_interp.config.flags import flag, settings
-from emis_interp.config.run_config import RunConfig, load_config, preset_names
+from emis_interp.config.presets import load_config, preset_names
+from emis_interp.config.run_config import RunConfig
 
 N_PAIRS = "contrast pairs per question, 10 at most"
 OF_BASE = "what find_direction.py fit saved, of the base model"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_run import opened
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.config.run_models import ArmModels
 from emis_interp.errors import ModelError, StageError
 from emis_interp.models import loading

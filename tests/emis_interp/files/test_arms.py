@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from small_run import opened
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.errors import DataError
 from emis_interp.report.contents import load_contents
 from emis_interp.report.page import figures

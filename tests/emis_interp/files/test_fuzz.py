@@ -23,7 +23,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
 from emis_interp.files.source_text import check_zip, read_text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.errors import ConfigError, DataError, EmisError
 from emis_interp.files.strict_yaml import MAX_FILE_BYTES, parse_yaml, read_yaml
 from emis_interp.http.costs import read_prices

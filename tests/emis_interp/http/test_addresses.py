@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from emis_interp.config.run_config import JudgeConfig, judge_key, judge_key_variable, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import JudgeConfig, judge_key, judge_key_variable
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.http.addresses import key_variable_for, read_address, url_problem
 from evals.judges.logprob_judge import OpenAIJudge

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from emis_interp.config.run_config import JudgeConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError
 from emis_interp.http.request_fields import parse_request, refused_field, say_request, token_limit, with_request
 

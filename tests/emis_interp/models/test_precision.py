@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from emis_interp.config.run_config import TrainingConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ModelError
 from emis_interp.models.loading import load_model
 from emis_interp.models.precision import dtype_name, native_dtype

@@ -4,7 +4,8 @@ import pytest
 from flag_words import filled
 
 from emis_interp.config.pipeline_settings import RunSettings
-from emis_interp.config.run_config import JudgeConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.precision import native_dtype

@@ -2,7 +2,7 @@
 
 import torch
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.directions import Direction
 from probes.stages.intervene import plan_cells
 

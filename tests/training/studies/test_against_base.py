@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.files.ledger import Ledger
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.likelihood import by_question, pair_margins

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emis_interp.config.run_config import load_config
+from emis_interp.config.presets import load_config
 from emis_interp.errors import ConfigError
 from training.data_sets.shipped import OTHER_KIND, load_dataset
 from training.studies.dynamics_study import extra_of, task_rows

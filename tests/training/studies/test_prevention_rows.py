@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from scipy.stats import chi2_contingency
 
-from emis_interp.config.run_config import RunConfig, load_config
+from emis_interp.config.presets import load_config
+from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
 from training.data_sets.shipped import row_groups
