@@ -1,6 +1,5 @@
 """Turns a job's record into a connection to its server, errors of the server into advice, and its events into messages."""
 
-import asyncio
 import logging
 import os
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import openai
 
 from emis_interp.errors import ModelError
+from emis_interp.http import blocking
 from emis_interp.http.chat_api import ChatApi, Role, is_passing
 from training.hosted.job_folder import JobEvent, JobRecord, follow_command, key_variable_of, read_job
 from training.hosted.openai_jobs import Server, Waits, follow
@@ -56,7 +56,7 @@ def ask(
             return await work(Server(client, lambda error: is_passing(error) and not api.refusal(error), api.redact))
 
     try:
-        return asyncio.run(connected())
+        return blocking.wait_for(connected())
     except openai.OpenAIError as error:
         raise ModelError(advice(api, error, read_job(folder), folder=folder)) from None
 
