@@ -39,7 +39,8 @@ def llama_url() -> Iterator[str]:
 @contextmanager
 def running_server(gguf: Path) -> Iterator[str]:
     """Serve `gguf` on a free port of the loopback interface."""
-    command = [sys.executable, __file__, str(gguf)]
+    # -P: the folder of this file holds folders with the names of our packages, which are not those.
+    command = [sys.executable, "-P", __file__, str(gguf)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdin and process.stdout
