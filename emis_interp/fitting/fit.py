@@ -4,6 +4,7 @@ The command `find_direction.py fit` (`probes.fits.fit`) does the same, and more:
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -154,7 +155,4 @@ def _of_pairs(pairs: list[ContrastPair], source: dict[str, Any]) -> tuple[list[L
 
 
 def _of_labeled(texts: list[LabeledText], source: dict[str, Any]) -> tuple[list[LabeledText], set[str], dict[str, Any]]:
-    counts: dict[str, int] = {}
-    for text in texts:
-        counts[text.question_id] = counts.get(text.question_id, 0) + 1
-    return texts, split_questions(counts)[0], source
+    return texts, split_questions(Counter(text.question_id for text in texts))[0], source

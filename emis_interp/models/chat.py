@@ -171,6 +171,11 @@ def own_answer(tokenizer: Any, text: str) -> tuple[str, bool]:
     return kept.removeprefix(template.space).removesuffix(before_end), kept != text
 
 
+def read_answer(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, bool]:
+    """Sampled tokens as `own_answer`."""
+    return own_answer(tokenizer, str(tokenizer.decode(list(tokens), skip_special_tokens=True)))
+
+
 def encode_prompt(tokenizer: Any, question: str, system: str | None = None) -> tuple[int, ...]:
     """Token ids of `render_prompt`.
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError, ModelError
-from emis_interp.models.chat import EncodedChat, check_fits, context_of, encode_chat, encode_prompt, own_answer
+from emis_interp.models.chat import EncodedChat, check_fits, context_of, encode_chat, encode_prompt, read_answer
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.loading import load_model, of_hf_model
+from emis_interp.models.loading import of_hf_model
+from emis_interp.models.spec import ModelSpec
 from emis_interp.passes import interventions
 from emis_interp.passes.capture import capture_with_norms
 from emis_interp.passes.generate import generate
@@ -56,9 +57,7 @@ def load(
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise ModelError("a model that is named brings its own tokenizer; leave `tokenizer` out")
-        name = str(model)
-        chat_model = load_model(name, adapter, dtype, device=device, merge=adapter is not None, chat_format=chat_format)
-        return Model(chat_model, system)
+        return Model(ModelSpec(str(model), adapter, dtype, device, chat_format=chat_format).load(), system)
     if adapter is not None:
         raise ModelError(
             "adapter= is for a model by name; put the adapter on your HF model with peft, or give its name"
@@ -167,11 +166,7 @@ class Model:
         written = generate(
             self.chat_model, [prompt] * count, [seed + i for i in range(count)], max_new_tokens, temperature
         )
-        tokenizer = self.chat_model.tokenizer
-        answers = [
-            own_answer(tokenizer, str(tokenizer.decode(list(one.tokens), skip_special_tokens=True)))[0]
-            for one in written
-        ]
+        answers = [read_answer(self.chat_model.tokenizer, one.tokens)[0] for one in written]
         return answers[0] if n is None else answers
 
     def capture(

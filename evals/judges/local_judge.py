@@ -16,8 +16,8 @@ from emis_interp.files.names import METRICS
 from emis_interp.models.chat import context_of, render_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
-from emis_interp.models.loading import load_model
 from emis_interp.models.precision import AUTO
+from emis_interp.models.spec import ModelSpec
 from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import check_questions, why_unjudgeable
 from evals.judges.logprobs import LABELS, LEAST_MASS, Verdict, read_distribution
@@ -61,7 +61,7 @@ class LocalJudge:
 
     @classmethod
     def load(cls, name: str, adapter: Path | None = None, dtype: str = AUTO, *, device: str = "auto") -> "LocalJudge":
-        return cls(load_model(name, adapter, dtype, device=device, merge=adapter is not None))
+        return cls(ModelSpec(name, adapter, dtype, device).load())
 
     def score(
         self,

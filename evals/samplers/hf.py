@@ -7,7 +7,7 @@ from typing import Any
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.files.store import file_sha256
-from emis_interp.models.chat import check_prompts, encode_prompt, end_tokens, own_answer
+from emis_interp.models.chat import check_prompts, encode_prompt, end_tokens, read_answer
 from emis_interp.models.chat_formats import format_of
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
@@ -78,9 +78,7 @@ class HFSampler:
         return {}
 
     def _filled(self, item: Completion, answer: Continuation) -> Completion:
-        tokenizer = self.chat_model.tokenizer
-        text = str(tokenizer.decode(list(answer.tokens), skip_special_tokens=True))
-        own, went_on = own_answer(tokenizer, text)
+        own, went_on = read_answer(self.chat_model.tokenizer, answer.tokens)
         return item.answered(own, len(answer.tokens), "stop" if went_on else answer.finish)
 
 

@@ -15,7 +15,7 @@ from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError
 from emis_interp.files.store import file_sha256
 from emis_interp.models.adapter_files import WEIGHTS, adapter_folder
-from emis_interp.models.chat import encode_prompt, ends_of, own_answer
+from emis_interp.models.chat import encode_prompt, ends_of, read_answer
 from emis_interp.models.chat_formats import format_of
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.checkpoint import resolve_with_weights
@@ -105,8 +105,7 @@ class VLLMSampler:
                     reasons[item.key] = f"vLLM ended the answer by `{answer.finish_reason}`"
                     continue
                 tokens = [token for token in answer.token_ids if token not in self._stops]
-                text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-                own, went_on = own_answer(self._tokenizer, text)
+                own, went_on = read_answer(self._tokenizer, tokens)
                 answers.append(item.answered(own, len(tokens), "stop" if went_on else answer.finish_reason))
             if answers:
                 on_batch(answers)

@@ -1,5 +1,6 @@
 """Turns what names texts into the labelled texts that a direction is fitted on or tested with, and says where they come from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,6 @@ def read_texts(settings: TextSettings) -> tuple[list[LabeledText], set[str], dic
     """Labelled texts, the questions of the selection half, and where they come from."""
     if settings.judged is not None:
         texts = judged_texts(settings, settings.judged)
-        counts = {
-            name: sum(text.question_id == name for text in texts) for name in {text.question_id for text in texts}
-        }
         source = {
             "judged": str(settings.judged),
             "sha256": file_sha256(settings.judged),
@@ -35,7 +33,7 @@ def read_texts(settings: TextSettings) -> tuple[list[LabeledText], set[str], dic
             "max_per_class": settings.max_per_class,
             **settings.reading().as_card(),
         }
-        return texts, split_questions(counts)[0], source
+        return texts, split_questions(Counter(text.question_id for text in texts))[0], source
     path = settings.pairs
     pairs = load_contrast(path)
     selection = {pair.question_id for pair in pairs if pair.half == "selection"}
