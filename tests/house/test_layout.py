@@ -4,6 +4,8 @@ Each rule is a function from a root folder to a list of findings in words, so th
 """
 
 import ast
+import functools
+import gc
 import json
 import os
 import subprocess
@@ -17,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("emis_interp", "training", "evals", "probes")
 # Inspect finds tasks by decorators at the top of a module, which therefore needs the optional inspect-ai to be imported.
 NEEDS_AN_EXTRA = ("evals/inspect_suites.py",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_earlier_tests_is_left() -> None:
+    """CPython 3.11 raises SystemError where garbage that logs as it goes (a failed task) is collected inside `ast.parse`."""
+    gc.collect()
 
 
 def test_scripts_are_flat_and_short() -> None:
@@ -222,6 +230,7 @@ def modules(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
         yield from sorted((root / folder).rglob("*.py"))
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), str(path))
 
