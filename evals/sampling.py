@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
+from emis_interp.files.journal import Journal
 from emis_interp.files.rows import by_key
 from emis_interp.files.store import RecordLog, card_path, read_object, write_json
 from emis_interp.models.chat_model import ChatModel
@@ -98,18 +99,18 @@ def sample_with(
     card["sampler"] = sampler.card
     _check_card(card_path(path), card)
     n_before = len(done)
+    answers = Journal(log, done.values(), lambda completion: completion.key)
 
     def keep(batch: list[Completion]) -> None:
         if not card_path(path).exists():
             # Answers without a card are from elsewhere: the card must not vouch for them.
             write_json(card_path(path), card | ({"n_answers_before_this_card": n_before} if n_before else {}))
-        log.append(batch)
-        done.update((completion.key, completion) for completion in batch)
+        answers.keep(batch)
         if progress:
             progress(len(batch), sum(completion.n_tokens for completion in batch))
 
     missing = sampler.sample(plan, frozenset(done), config, on_batch=keep)
-    return Sampled([done[item.key] for item in plan if item.key in done], missing)
+    return Sampled([answers.done[item.key] for item in plan if item.key in answers.done], missing)
 
 
 def _check_card(where: Path, card: Mapping[str, Any]) -> None:

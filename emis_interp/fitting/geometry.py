@@ -20,6 +20,9 @@ from emis_interp.fitting.extractors import Extractor, question_balanced
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.reliability import bootstrap_directions
 
+LEAST_DRAWS = 0.9
+"""Share of bootstrap draws that must give a value, else there is no interval: what is left would be the easier draws."""
+
 
 @dataclass(frozen=True)
 class TwoByTwo:
@@ -126,7 +129,7 @@ def share_in(
 
 
 def cosine_matrix(
-    data: Mapping[str, LabeledActivations], layer: int, n_boot: int = 200, *, seed: int = 0
+    data: Mapping[str, LabeledActivations], layer: int, n_bootstrap: int = 200, *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Cosine between the question-balanced directions of every two models at one layer, with a 95 % percentile bootstrap interval.
 
@@ -137,7 +140,7 @@ def cosine_matrix(
     for name, other in data.items():
         if other.questions != first.questions or not np.array_equal(other.misaligned, first.misaligned):
             raise DataError(f"{name} read other texts than {next(iter(data))}; capture all models on the same file")
-    drawn = {name: bootstrap_directions(one.at([layer]), n_boot, seed)[:, 0] for name, one in data.items()}
+    drawn = {name: bootstrap_directions(one.at([layer]), n_bootstrap, seed)[:, 0] for name, one in data.items()}
     whole = {name: question_balanced(one.at([layer]))[0] for name, one in data.items()}
     result = {}
     for a, b in combinations(data, 2):
@@ -147,17 +150,18 @@ def cosine_matrix(
 
 
 def extractor_cosines(
-    data: LabeledActivations, extractors: Mapping[str, Extractor], n_boot: int = 50, *, seed: int = 0
+    data: LabeledActivations, extractors: Mapping[str, Extractor], n_bootstrap: int = 50, *, seed: int = 0
 ) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
     """Cosine between what every two extractors find in the same texts, with a 95 % percentile bootstrap interval.
 
     `data` holds one layer. A draw takes questions with replacement, then texts of each class within them; all extractors see the same
-    draw. The bounds are None without draws. As in `cosine_matrix`, the interval speaks of the spread.
+    draw. The bounds are None without draws, and where fewer than nine draws of ten leave both extractors enough texts. As in
+    `cosine_matrix`, the interval speaks of the spread.
     """
     generator = np.random.default_rng(seed)
     cells = list(data.cells.values())
     draws = [data]
-    for _ in range(n_boot):
+    for _ in range(n_bootstrap):
         rows, questions = [], []
         for place, index in enumerate(generator.integers(len(cells), size=len(cells))):
             for part in cells[index]:
@@ -165,10 +169,28 @@ def extractor_cosines(
                 questions += [str(place)] * len(part)
         drawn = np.concatenate(rows)
         draws.append(LabeledActivations(data.x[torch.from_numpy(drawn)], data.misaligned[drawn], tuple(questions)))
-    found = {name: torch.stack([extract(one)[0] for one in draws]) for name, extract in extractors.items()}
+    found = {
+        name: [_extracted(extract, one, number) for number, one in enumerate(draws)]
+        for name, extract in extractors.items()
+    }
     result: dict[tuple[str, str], tuple[float, float | None, float | None]] = {}
     for a, b in combinations(found, 2):
-        values = cosine(found[a], found[b]).numpy()
-        bounds = [float(bound) for bound in np.percentile(values[1:], [2.5, 97.5])] if n_boot else [None, None]
-        result[a, b] = (float(values[0]), bounds[0], bounds[1])
+        both = [
+            (one, other) for one, other in zip(found[a], found[b], strict=True) if one is not None and other is not None
+        ]
+        values = [float(cosine(one, other)) for one, other in both]
+        enough = n_bootstrap and len(both) - 1 >= n_bootstrap * LEAST_DRAWS
+        bounds = [float(bound) for bound in np.percentile(values[1:], [2.5, 97.5])] if enough else [None, None]
+        result[a, b] = (values[0], bounds[0], bounds[1])
     return result
+
+
+def _extracted(extract: Extractor, data: LabeledActivations, number: int) -> Float[Tensor, "d_model"] | None:
+    """What an extractor finds at the one layer; None where a draw (number 1 and later) leaves it too little, say no question with two
+    texts of a class."""
+    try:
+        return extract(data)[0]
+    except DataError:
+        if number == 0:
+            raise
+        return None

@@ -217,15 +217,15 @@ def shuffled_directions(
 
 
 def bootstrap_directions(
-    data: LabeledActivations, n_boot: int = 200, seed: int = 0
-) -> Float[Tensor, "n_boot n_layers d_model"]:
+    data: LabeledActivations, n_bootstrap: int = 200, seed: int = 0
+) -> Float[Tensor, "n_bootstrap n_layers d_model"]:
     """Question-balanced directions of texts drawn with replacement: questions first, then texts of each class within a question.
 
     The direction is linear in the texts, so a draw is a vector of weights and all draws are one matrix product.
     """
     generator = np.random.default_rng(seed)
     cells = list(data.cells.values())
-    weights = np.zeros((n_boot, len(data.questions)), dtype=np.float32)
+    weights = np.zeros((n_bootstrap, len(data.questions)), dtype=np.float32)
     for draw in weights:
         for index in generator.integers(len(cells), size=len(cells)):
             for rows, sign in zip(cells[index], (1, -1), strict=True):

@@ -8,11 +8,12 @@ from typing import Any
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
-from emis_interp.files.rows import about, by_key, check_complete
+from emis_interp.files.journal import Journal
+from emis_interp.files.rows import about, by_key, check_complete, key_text
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
-from emis_interp.records import Completion, Question, Score
+from emis_interp.records import Completion, Key, Question, Score
 from evals.judges.judge import Judge, passing_note, passing_reasons, settled
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.summary import summarize_arm
@@ -101,20 +102,21 @@ def judge_answers(
         raise StageError(
             f"{path}: holds scores of {sorted(foreign)}, this run asks {judge.name}; give another --run-dir"
         )
-    missing = [completion for completion in completions if completion.key not in done]
+    by_its_key = {completion.key: completion for completion in completions}
     with bars(f"score {arm}", len(completions)) as advance:
-        advance(len(completions) - len(missing))
+        scores = Journal(kept, done.values(), lambda score: score.key, advance=advance)
 
-        def keep(batch: list[Score]) -> None:
-            kept.append(batch)
-            done.update((item.key, item) for item in batch)
-            advance(len(batch))
+        def judge_missing(missing: list[Key]) -> None:
+            judge.score(
+                [by_its_key[key] for key in missing], {question.id: question for question in questions}, scores.keep
+            )
 
-        if missing:
-            judge.score(missing, {question.id: question for question in questions}, keep)
-    if note := passing_note(passing_reasons(done.values())):
+        found = scores.fill(
+            list(by_its_key), judge_missing, lost=lambda key: f"{judge.name} gave no score for {key_text(key)}"
+        )
+    if note := passing_note(passing_reasons(found)):
         log.warning("%s: %s", arm, note)
-    return [done[completion.key] for completion in completions]
+    return found
 
 
 def has_passing(path: Path) -> bool:
@@ -157,7 +159,7 @@ def pooled_rates(scores: Sequence[Score], judge: str, suite: str) -> list[dict[s
 
 
 class CellAsker:
-    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`probes.effects.measure.Asker`)."""
+    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`emis_interp.passes.effects.Asker`)."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.journal import Journal
 from emis_interp.files.names import METRICS
 from emis_interp.files.store import RecordLog
 from emis_interp.files.tables import Table
@@ -82,25 +83,21 @@ def judge_rows(
         else:
             continue
         raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
-    done = {line.index: line.score for line in settled(log, JournalLine)}
-    on_done(len(done))
+    kept = Journal(log, settled(log, JournalLine), lambda line: line.index, advance=on_done)
 
     def keep(batch: list[Score]) -> None:
-        fresh = {score.sample_index: score for score in batch if score.sample_index not in done}
-        log.append([JournalLine(index=i, sha256=hashes[i], score=score) for i, score in fresh.items()])
-        done.update(fresh)
-        on_done(len(fresh))
+        kept.keep([JournalLine(index=(i := score.sample_index), sha256=hashes[i], score=score) for score in batch])
 
-    missing = [i for i in range(len(rows)) if i not in done]
-    unjudged = [_completion(i, rows[i]) for i in missing]
-    keep(blank_scores(judge.name, unjudged))
-    asked = [row for row in unjudged if row.sample_index not in done]
-    if asked:
-        judge.score(asked, questions, keep)
-    lost = [i for i in range(len(rows)) if i not in done]
-    if lost:
-        raise StageError(f"{judge.name} gave no judgement for row {lost[0] + 1}; run the same command again")
-    return [done[i] for i in range(len(rows))]
+    def judge_missing(numbers: list[int]) -> None:
+        unjudged = [_completion(i, rows[i]) for i in numbers]
+        keep(blank_scores(judge.name, unjudged))
+        if asked := [row for row in unjudged if row.sample_index not in kept.done]:
+            judge.score(asked, questions, keep)
+
+    def lost(number: int) -> str:
+        return f"{judge.name} gave no judgement for row {number + 1}"
+
+    return [line.score for line in kept.fill(range(len(rows)), judge_missing, lost=lost)]
 
 
 def columns_of(scores: Sequence[Score]) -> dict[str, list[Any]]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.journal import Journal
 from emis_interp.files.rows import about, by_key
 from emis_interp.files.store import RecordLog
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.http.request_fields import parse_request, say_request
 from emis_interp.models.loading import load_model
 from emis_interp.process import Bars, no_bars, only_writer
-from emis_interp.records import Completion, Question
+from emis_interp.records import Completion, Key, Question
 from evals.judges.judge import passing_note, settled
 from evals.settings.suites import LabelJudgeSettings
 from evals.suites.asking import local_ask, openai_ask
@@ -71,17 +72,24 @@ def labels_in_file(
             raise DataError(
                 f"{path} holds labels by {strange[0].judge} for `{strange[0].metric}`; give another file with --labels"
             )
-        arms = {row.arm for row in answers}
-        done = about([row for row in read if row.arm in arms], by_key(answers, path), path)
-        missing = [row for row in answers if row.key not in done]
-        with bars(f"label {metric}", len(missing)) as advance:
+        arms, by_its_key = {row.arm for row in answers}, by_key(answers, path)
+        done = about([row for row in read if row.arm in arms], by_its_key, path)
+        with bars(f"label {metric}", len(answers)) as advance:
+            kept = Journal(file, done.values(), lambda row: row.key, advance=advance)
 
-            def keep(row: Labelled) -> None:
-                file.append([row])
-                done[row.key] = row
-                advance()
+            def label(missing: list[Key]) -> None:
+                asked = [by_its_key[key] for key in missing]
+                judge_labels(
+                    asked,
+                    questions,
+                    metric,
+                    labels=labels,
+                    ask=ask,
+                    judge_name=judge_name,
+                    on_row=lambda row: kept.keep([row]),
+                )
 
-            judge_labels(missing, questions, metric, labels=labels, ask=ask, judge_name=judge_name, on_row=keep)
-    if note := passing_note([row.reason for row in done.values() if row.passing]):
+            found = kept.fill([row.key for row in answers], label)
+    if note := passing_note([row.reason for row in found if row.passing]):
         log.warning(note)
-    return [done[row.key] for row in answers]
+    return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
+from emis_interp.files.journal import Journal
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -146,11 +147,11 @@ def measured(
     asked = hashlib.sha256("\n".join(item.model_dump_json() for item in items).encode()).hexdigest()
     context = f"{weights_hash(chat_model)} {texts_hash(chats)} {prompts} {asked}"
     keys = [cell_key(context, cell) for cell in cells]
-    done = {row.key: row for row in journal.read(Measured)}
-    missing = [(key, cell) for key, cell in zip(keys, cells, strict=True) if key not in done]
-    progress(len(cells) - len(missing))
-    for start in range(0, len(missing), CELLS_TOGETHER):
-        fresh_keys, fresh = zip(*missing[start : start + CELLS_TOGETHER], strict=True)
+    cell_of = dict(zip(keys, cells, strict=True))
+    kept = Journal(journal, journal.read(Measured), lambda row: row.key, advance=progress)
+
+    def measure_some(fresh_keys: list[str]) -> None:
+        fresh = [cell_of[key] for key in fresh_keys]
         values = text_logprobs(chat_model, fresh, chats, max_batch_tokens=max_batch_tokens, max_cells=CELLS_TOGETHER)
         passed = right_is_likelier(
             chat_model, fresh, items, max_batch_tokens=max_batch_tokens, max_cells=CELLS_TOGETHER
@@ -168,10 +169,13 @@ def measured(
                     passed="".join("1" if one else "0" for one in own),
                 )
             )
-        journal.append(rows)
-        done |= {row.key: row for row in rows}
-        progress(len(rows))
-    return [done[key] for key in keys]
+        kept.keep(rows)
+
+    def measure_all(missing: list[str]) -> None:
+        for start in range(0, len(missing), CELLS_TOGETHER):
+            measure_some(missing[start : start + CELLS_TOGETHER])
+
+    return kept.fill(keys, measure_all)
 
 
 def cell_key(context: str, cell: AblateCell) -> str:

@@ -20,11 +20,11 @@ from emis_interp.files.text import number_name
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.effects import Ablation, Asker, Steering, measure
 from emis_interp.passes.likelihood import by_question
 from emis_interp.process import Bars, no_bars
 from emis_interp.texts.harmless import harmless_prompts
 from probes.comparison.margins import shift_summary
-from probes.effects.measure import Ablation, Asker, Steering, measure
 from probes.stages.likelihood import read_margins
 
 FIRST_SEED = "of an arm with several seeds, the model of the first seed"

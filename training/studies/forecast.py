@@ -12,7 +12,7 @@ from emis_interp.errors import DataError
 from emis_interp.files.csv_text import csv_text
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import write_text
-from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat import encode_prompt, read_answer
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.generate import generate
 from emis_interp.process import Bars, no_bars
@@ -102,7 +102,7 @@ def own_answers(
         for start in range(0, len(rows), config.sampling.batch_size):
             part = slice(start, start + config.sampling.batch_size)
             found = generate(base, prompts[part], seeds[part], max_new_tokens=max_new_tokens, temperature=1.0)
-            texts += [base.tokenizer.decode(answer.tokens) for answer in found]
+            texts += [read_answer(base.tokenizer, answer.tokens)[0] for answer in found]
             advance(len(found))
     return texts
 

@@ -1,7 +1,7 @@
 """Turns a direction and strengths into the remedies that are compared: what holds while an organism trains, and when it is used."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -9,9 +9,8 @@ from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.files.text import number_name
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.passes.interventions import ablate, steer
+from emis_interp.passes.effects import Ablation, Around, Steering
 
-Around = Callable[[ChatModel], AbstractContextManager[None]]
 UNTREATED, CONTROL = "untreated", "control"
 
 
@@ -40,22 +39,16 @@ def planned(direction: Direction, coefficients: Sequence[float]) -> list[Remedy]
         if not math.isfinite(c) or c == 0 or coefficients.count(c) > 1:
             raise ConfigError(f"--coefficients {c}: each is a finite number other than 0 and stands there once")
 
-    def steered(coefficient: float) -> Around:
-        return lambda chat_model: steer(chat_model, direction, coefficient)
-
-    def ablated(chat_model: ChatModel) -> AbstractContextManager[None]:
-        return ablate(chat_model, direction)
-
     return [
         Remedy(UNTREATED),
         Remedy(CONTROL, rows="control"),
-        *(Remedy(f"steer {number_name(c, '+g')}", during=steered(c)) for c in coefficients),
-        Remedy("ablate", during=ablated),
+        *(Remedy(f"steer {number_name(c, '+g')}", during=Steering(direction, c)) for c in coefficients),
+        Remedy("ablate", during=Ablation(direction)),
         Remedy("inoculate", rows="inoculated"),
         Remedy("mix", rows="mixed"),
         Remedy("realign", realign=True),
-        Remedy("after: ablate", after=ablated),
-        *(Remedy(f"after: steer {number_name(-c, '+g')}", after=steered(-c)) for c in coefficients),
+        Remedy("after: ablate", after=Ablation(direction)),
+        *(Remedy(f"after: steer {number_name(-c, '+g')}", after=Steering(direction, -c)) for c in coefficients),
     ]
 
 

@@ -9,7 +9,7 @@ from planted import axes, padded
 
 from emis_interp.directions import cosine
 from emis_interp.errors import DataError
-from emis_interp.fitting.extractors import paired_pca, question_balanced
+from emis_interp.fitting.extractors import EXTRACTORS, paired_pca, question_balanced
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix, extractor_cosines, massive_dimensions, share_in
 from emis_interp.fitting.labeled import LabeledActivations
 
@@ -120,7 +120,7 @@ def test_extractors_agree_with_themselves_in_every_draw_and_an_interval_holds_th
     x = torch.randn(24, 1, 8, generator=generator) + torch.from_numpy(labels)[:, None, None] * torch.eye(8)[0] * 6
     data = LabeledActivations(x, labels, tuple("abc"[i // 8] for i in range(24)))
     found = extractor_cosines(
-        data, {"a": question_balanced, "minus": lambda one: -question_balanced(one), "pca": paired_pca}, n_boot=20
+        data, {"a": question_balanced, "minus": lambda one: -question_balanced(one), "pca": paired_pca}, n_bootstrap=20
     )
     assert found["a", "minus"] == pytest.approx((-1, -1, -1))
     value, low, high = found["a", "pca"]
@@ -130,7 +130,19 @@ def test_extractors_agree_with_themselves_in_every_draw_and_an_interval_holds_th
         and 0.8 < low <= high <= 1
         and value == pytest.approx(float(cosine(question_balanced(data)[0], paired_pca(data)[0])))
     )
-    assert extractor_cosines(data, {"a": question_balanced, "pca": paired_pca}, n_boot=0)["a", "pca"][1:] == (
+    assert extractor_cosines(data, {"a": question_balanced, "pca": paired_pca}, n_bootstrap=0)["a", "pca"][1:] == (
         None,
         None,
     )
+
+
+def test_draws_that_leave_an_extractor_too_few_texts_cost_the_interval_and_not_the_fit() -> None:
+    generator = torch.Generator().manual_seed(1)
+    # Only question a has two texts of a class: a draw without it says nothing about the scatter within questions.
+    labels = np.array([True, True, False, False, True, False, True, False])
+    questions = ("a", "a", "a", "a", "b", "b", "c", "c")
+    data = LabeledActivations(torch.randn(8, 1, 6, generator=generator), labels, questions)
+    extractors = {name: EXTRACTORS[name] for name in ("question_balanced", "mass_mean")}
+    value, low, high = extractor_cosines(data, extractors, n_bootstrap=40)["question_balanced", "mass_mean"]
+    assert -1 <= value <= 1
+    assert (low, high) == (None, None)

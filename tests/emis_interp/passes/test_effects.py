@@ -6,10 +6,10 @@ import torch
 from emis_interp.directions import Direction
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.effects import Ablation, Steering, measure
 from emis_interp.passes.interventions import steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.texts.contrast import load_contrast
-from probes.effects.measure import Ablation, Steering, measure
 
 PAIRS = load_contrast(None, 1)[:3]
 

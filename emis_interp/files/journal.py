@@ -1,0 +1,71 @@
+"""Turns a log of records into a mapping by key: what it holds stays, what is missing is made and kept as soon as it is there."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from emis_interp.errors import StageError
+from emis_interp.files.store import RecordLog
+
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R", bound=BaseModel)
+
+
+class Journal(Generic[K, R]):
+    """A `RecordLog` by key.
+
+    Args:
+        rows: what the log holds, checked by the caller, who knows what belongs there.
+        key: of a record.
+        advance: called with the number of records that were just kept.
+    """
+
+    def __init__(
+        self,
+        log: RecordLog,
+        rows: Iterable[R],
+        key: Callable[[R], K],
+        *,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.log, self.key, self.advance = log, key, advance
+        self.done: dict[K, R] = {key(row): row for row in rows}
+
+    def missing(self, wanted: Iterable[K]) -> list[K]:
+        """The keys of which there is no record yet, in their order."""
+        return [key for key in dict.fromkeys(wanted) if key not in self.done]
+
+    def keep(self, rows: Iterable[R]) -> None:
+        """Append records and sync them to disk; of a key that is there already the first record stands."""
+        fresh: dict[K, R] = {}
+        for row in rows:
+            if self.key(row) not in self.done:
+                fresh.setdefault(self.key(row), row)
+        self.log.append(fresh.values())
+        self.done.update(fresh)
+        self.advance(len(fresh))
+
+    def fill(
+        self,
+        wanted: Sequence[K],
+        make: Callable[[list[K]], object],
+        *,
+        lost: Callable[[K], str] = lambda key: f"nothing was made for {key}",
+    ) -> list[R]:
+        """The records of these keys, in their order.
+
+        Args:
+            make: called with the keys that are missing, if there are any; gives each record to `keep`.
+            lost: says of a key that it was left out.
+
+        Raises:
+            StageError: `make` left a key without a record; what it kept stands.
+        """
+        missing = self.missing(wanted)
+        self.advance(len(wanted) - len(missing))
+        if missing:
+            make(missing)
+        if without := self.missing(missing):
+            raise StageError(f"{self.log.path}: {lost(without[0])}; run the same command again")
+        return [self.done[key] for key in wanted]
