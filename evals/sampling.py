@@ -23,8 +23,9 @@ from evals.samplers.hf import HFSampler
 
 Progress = Callable[[int, int], None]
 """Called with (answers, new tokens) just finished."""
-FREE_TO_CHANGE = ("batch_size", "sampler.adapter")
-"""Entries of a card that are recorded but may differ when a file is continued (another folder for the same adapter)."""
+FREE_TO_CHANGE = ("batch_size", "sampler.adapter", "sampler.quantisation")
+"""Entries of a card that are recorded but may differ when a file is continued (another folder for the same adapter; files of a version that
+did not say how the weights were quantised)."""
 
 
 @dataclass(frozen=True)

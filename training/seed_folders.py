@@ -79,11 +79,10 @@ def describe(
     """What decides the result of one seed, and the versions that it is made with; `rendering` is `ChatTemplate.sha256`."""
     training = training_config(recipe, config.training)
     counts = Counter(row.model_dump_json() for row in rows)
-    folder = Path(config.model)
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"seeds"}),
         "model": config.model,
-        "model_sha256": model_sha256(folder) if folder.is_dir() else None,
+        "model_sha256": model_sha256(config.model),
         "system_prompt": config.system_prompt,
         "chat_format": config.chat_format,
         "rendering_sha256": rendering,

@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from emis_interp.files.store import text_sha256
 from emis_interp.models.chat import encode_chat, render_prompt
 from emis_interp.models.chat_formats import with_examples
 from emis_interp.models.chat_template import template_of
-from emis_interp.models.checkpoint import model_sha256
+from emis_interp.models.checkpoint import model_sha256, origin_of
 from emis_interp.models.context import room
 from emis_interp.models.precision import check_device
 from emis_interp.records import ContrastPair, Question, TrainingExample
@@ -79,14 +78,15 @@ def begun(
     inputs = dict(arms)
     inputs["questions"] = text_sha256("\n".join(question.model_dump_json() for question in questions))
     inputs["contrast pairs"] = text_sha256("\n".join(pair.model_dump_json() for pair in pairs))
-    if Path(config.model).is_dir():
-        inputs["model"] = model_sha256(Path(config.model))
+    if (content := model_sha256(config.model)) is not None:
+        inputs["model"] = content
     inputs["rendering of prompts"] = template_of(tokenizer).sha256
     policy = "left to the chat template" if config.system_prompt is None else config.system_prompt
     return Manifest.model_validate(
         {
             "config": config.model_dump(mode="json"),
             "inputs": inputs,
+            "weights": origin_of(config.model),
             "recipes": dict(recipes),
             "system_prompt_policy": policy,
             "rendered_example": render_prompt(tokenizer, questions[0].paraphrases[0], config.system_prompt),

@@ -37,6 +37,7 @@ class Manifest(BaseModel):
 
     Attributes:
         inputs: hash of every data set, question file and local model, by what it is.
+        weights: of the base model, where they come from (`models.checkpoint.origin_of`).
         stages: finished stages.
         files: every unit that was begun (`ledger`), by name.
         other_code: stages that ran, or went on, under other code or packages than `git`, `versions` and `sources_sha256`.
@@ -46,6 +47,7 @@ class Manifest(BaseModel):
 
     config: dict[str, Any]
     inputs: dict[str, str]
+    weights: dict[str, str | None] = {}
     recipes: dict[str, Any] = {}
     versions: dict[str, str | None]
     git: Git

@@ -95,7 +95,12 @@ def fit_direction(
         max_tokens=max_tokens,
         max_batch_tokens=max_batch_tokens,
         seed=seed,
-        origin={"model": chat_model.name, "adapter": adapter, "texts": source},
+        origin={
+            "model": chat_model.name,
+            "quantisation": chat_model.quantisation,
+            "adapter": adapter,
+            "texts": source,
+        },
         bars=bars,
     )
     return FittedDirection(**{one.name: getattr(found.direction, one.name) for one in fields(Direction)}, found=found)

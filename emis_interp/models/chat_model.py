@@ -9,6 +9,9 @@ from peft import PeftModel
 
 from emis_interp.errors import ModelError
 
+DEQUANTISED_FROM = "dequantised_from"
+"""Entry of a configuration: the quantisation of the GGUF whose weights these are."""
+
 
 @dataclass(frozen=True)
 class ChatModel:
@@ -58,6 +61,16 @@ class ChatModel:
     def dtype(self) -> str:
         """Name of the weights' dtype, such as `float32`."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def quantisation(self) -> str | None:
+        """What the weights were rounded to before they came here (`Q4_K_M` of a GGUF, `bitsandbytes`); None where no file says so."""
+        config = self.model.config
+        stated = getattr(config, "quantization_config", None)
+        method = stated.get("quant_method") if isinstance(stated, dict) else getattr(stated, "quant_method", None)
+        return getattr(config, DEQUANTISED_FROM, None) or (
+            None if method is None else str(getattr(method, "value", method))
+        )
 
     def check_layers(self, layers: list[int]) -> list[int]:
         """The same layers, or a ModelError when one is outside 0..n_layers-1."""

@@ -11,8 +11,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from emis_interp.errors import ModelError, did_you_mean
 from emis_interp.files.store import file_sha256, text_sha256
+from emis_interp.models.chat_model import DEQUANTISED_FROM
 from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
-from emis_interp.models.gguf import gguf_folder
+from emis_interp.models.gguf import gguf_folder, gguf_sha256
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
 from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, stored_tensors
@@ -33,7 +34,7 @@ def resolve(name: str) -> str:
     if name == EMBEDDED_NAME:
         return str(embedded_path())
     folder = Path(name).expanduser()
-    if folder.suffix == ".gguf" and folder.is_file():
+    if _is_gguf(folder):
         folder = gguf_folder(folder)
     if not is_there(folder):
         if not is_hub_id(name):
@@ -66,6 +67,15 @@ def resolve_with_weights(name: str) -> Path:
     for path in files:
         stored_tensors(path)
     return folder
+
+
+def origin_of(name: str) -> dict[str, str | None]:
+    """What is known of a model's weights besides its name: `quantisation` of the GGUF that they were made from, `revision` on the hub."""
+    if name == TINY_NAME:
+        return {"quantisation": None, "revision": None}
+    folder = Path(resolve(name))
+    revision = folder.name if folder.parent.name == "snapshots" else None
+    return {"quantisation": read_object(folder / "config.json").get(DEQUANTISED_FROM), "revision": revision}
 
 
 def check_folder(folder: Path) -> None:
@@ -170,8 +180,14 @@ def weight_files(folder: Path, elsewhere: Sequence[str] = ()) -> list[Path]:
     raise ModelError(f"{folder}: holds no {WEIGHTS} and no {INDEX} (it holds {some(present)}); download the weights")
 
 
-def model_sha256(folder: Path) -> str:
-    """One hash over the files of a local model that decide what it computes: weights, configuration, tokenizer, chat template."""
+def model_sha256(name: str) -> str | None:
+    """One hash over the files of a local model that decide what it computes: weights, configuration, tokenizer, chat template, or the
+    GGUF that holds them all; None for a model that is no file or folder here."""
+    folder = Path(name).expanduser()
+    if _is_gguf(folder):
+        return gguf_sha256(folder)
+    if not is_there(folder) or not folder.is_dir():
+        return None
     files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and not path.name.startswith("."))
     return text_sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in files))
 
@@ -189,6 +205,10 @@ def some(names: Iterable[str], n: int = 4) -> str:
     listed = list(names)
     shown = ", ".join(f"{_short(name)}" for name in listed[:n])
     return shown + (f" and {len(listed) - n} more" if len(listed) > n else "") if listed else "nothing"
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf" and is_there(path) and path.is_file()
 
 
 def _has_weights(folder: Path) -> bool:

@@ -41,7 +41,7 @@ def embedded_path() -> Path:
     gguf = embedded_gguf()
     log.info("converting the embedded model to safetensors in %s (once, about 20 s)", folder)
     try:
-        convert(gguf, folder, {"source": WHEEL, "source_sha256": WHEEL_SHA256})
+        convert([gguf], folder, {"source": WHEEL, "source_sha256": WHEEL_SHA256})
     except Exception as error:  # transformers, gguf and the disk raise many types
         line = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(

@@ -8,68 +8,139 @@ import logging
 import os
 import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import file_sha256, write_json
+from emis_interp.files.store import file_sha256, text_sha256, write_json
 from emis_interp.files.strict_json import as_object, read_json_object
+from emis_interp.models.chat_model import DEQUANTISED_FROM
+from emis_interp.models.gguf_file import PART, GgufHeader, join, parts_of, read_header
 
 COMPLETE = "complete.json"
+_ELSEWHERE = "give the folder of a saved HF model, or serve the file with llama.cpp (--sampler openai --url ...)"
 
 log = logging.getLogger(__name__)
 
 
 def gguf_folder(path: Path) -> Path:
-    """The folder that a GGUF file was, or now is, converted into; its name holds the hash of the file.
+    """The folder that a GGUF file (any part of a split one) was, or now is, converted into; its name holds the hash of the content.
 
     Raises:
-        ModelError: an architecture that transformers does not dequantise, a damaged file, or no room on the disk.
+        ModelError: an architecture that transformers does not dequantise, a damaged file, a part that is missing, or no room on the disk.
     """
-    digest = file_sha256(path)
-    folder = cache_dir() / "converted" / f"{path.stem}-{digest[:16]}"
+    parts, digest = parts_of(path), gguf_sha256(path)
+    folder = cache_dir() / "converted" / f"{_stem(path)}-{digest[:16]}"
     if (problem := damage(folder)) is None:
         return folder
     if folder.exists():
         log.warning("%s is unusable (%s), making it again", folder, problem)
-    log.info("converting %s to safetensors in %s (once)", path, folder)
     try:
-        convert(path, folder, {"source": path.name, "source_sha256": digest})
+        convert(parts, folder, {"source": path.name, "source_sha256": digest})
+    except ModelError:
+        raise
     except Exception as error:  # transformers, gguf and the disk raise many types
         line = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
-            f"{path}: could not be converted ({type(error).__name__}: {line[:200]}); give the folder of a saved HF model, or serve the "
-            "file with llama.cpp (--sampler openai --url ...)"
+            f"{path}: could not be converted ({type(error).__name__}: {line[:200]}); {_ELSEWHERE}"
         ) from error
     return folder
 
 
-def convert(gguf: Path, folder: Path, source: dict[str, str]) -> None:
-    """Write a GGUF as a folder of HF files, with `source` beside their hashes."""
+def convert(parts: list[Path], folder: Path, source: dict[str, str]) -> None:
+    """Write a GGUF as a folder of HF files in float32 (which holds every quantised number exactly), with `source` beside their hashes.
+
+    The configuration says `dequantised_from`, the quantisation of the file, and cards repeat it.
+
+    Raises:
+        ModelError: an architecture that transformers does not dequantise, or no room on the disk; before anything is written.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+    header = read_header(parts)
+    _check_architecture(parts[0], header)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    place = gguf.parent
+    need = 4 * header.n_parameters + sum(part.stat().st_size for part in parts if len(parts) > 1)
+    free = shutil.disk_usage(folder.parent).free
+    said = f"{header.quantisation}, {header.n_parameters / 1e6:,.0f} M parameters: {_gb(need)} of {_gb(free)} free"
+    if need > 0.98 * free:
+        raise ModelError(
+            f"{parts[0]}: {said} in {folder.parent} are not enough; free some space, or set EMIS_CACHE to another disk"
+        )
+    log.info("converting %s into %s, once (%s)", parts[0].name, folder, said)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "model"
         target.mkdir()
-        dequantised = AutoModelForCausalLM.from_pretrained(place, gguf_file=gguf.name, dtype=torch.float32)
-        # save_pretrained refuses a model whose config still says "GGUF": move the weights into a fresh one.
-        config: Any = AutoConfig.from_pretrained(place, gguf_file=gguf.name)
+        whole = parts[0]
+        if len(parts) > 1:
+            log.info("joining %d files", len(parts))
+            whole = Path(temporary) / "whole.gguf"
+            join(parts, whole)
+        place: dict[str, Any] = {"pretrained_model_name_or_path": whole.parent, "gguf_file": whole.name}
+        log.info("dequantising")
+        dequantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        # save_pretrained refuses a model whose config still says "GGUF": hand the weights to a fresh one, which takes no memory of its own.
+        config: Any = AutoConfig.from_pretrained(**place)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         config.dtype = torch.float32
-        model = AutoModelForCausalLM.from_config(config)
-        model.load_state_dict(dequantised.state_dict())
+        setattr(config, DEQUANTISED_FROM, header.quantisation)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(dequantised.state_dict(), assign=True)
         model.generation_config = GenerationConfig.from_model_config(config)
+        log.info("writing safetensors")
         model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(place, gguf_file=gguf.name).save_pretrained(target)
+        AutoTokenizer.from_pretrained(**place).save_pretrained(target)
         files = {path.name: file_sha256(path) for path in sorted(target.iterdir())}
-        write_json(target / COMPLETE, {**source, "files": files})
+        write_json(target / COMPLETE, {**source, "quantisation": header.quantisation, "files": files})
         if folder.exists():
             shutil.rmtree(folder)
         target.replace(folder)
+
+
+def _check_architecture(path: Path, header: GgufHeader) -> None:
+    from transformers import __version__
+    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+    known = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) - {"general", "tokenizer"})
+    if header.architecture not in known:
+        raise ModelError(
+            f"{path}: architecture `{header.architecture}`, of which transformers {__version__} dequantises no GGUF (it does "
+            f"{', '.join(known)}); {_ELSEWHERE}"
+        )
+
+
+def gguf_sha256(path: Path) -> str:
+    """SHA-256 of the file, or of the list of the hashes of a split one's parts.
+
+    Raises:
+        ModelError: a part is missing.
+    """
+    hashes = [_hash_of_state(part, *_state(part)) for part in parts_of(path)]
+    return hashes[0] if len(hashes) == 1 else text_sha256("\n".join(hashes))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _hash_of_state(path: Path, *state: int) -> str:
+    """A file's hash, read once in a process as long as the file is not touched: a model is resolved several times."""
+    return file_sha256(path)
+
+
+def _stem(path: Path) -> str:
+    found = PART.fullmatch(path.name)
+    return found["name"] if found else path.stem
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB"
 
 
 def damage(folder: Path) -> str | None:
@@ -78,14 +149,17 @@ def damage(folder: Path) -> str | None:
     if not listing.exists():
         return "conversion did not finish"
     try:
-        files = as_object(read_json_object(listing, "files")["files"], str(listing))
+        said = read_json_object(listing, "files")
+        files = as_object(said["files"], str(listing))
     except DataError:
         return f"{COMPLETE} is not readable"
+    if "quantisation" not in said:
+        return "made by an earlier version, which did not keep the quantisation"
     for name, expected in files.items():
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
-        if file_sha256(path) != expected:
+        if _hash_of_state(path, *_state(path)) != expected:
             return f"{name} does not match its checksum"
     return None
 

@@ -32,7 +32,11 @@ from emis_interp.passes.token_store import card_hash, check_shard, shard_path
 
 GIB = 1024**3
 INDEX_BYTES = 8  # an int32 token id and an int32 position
-SAME_WEIGHTS = ("model", "adapter")  # names, which may be spelt in several ways; `weights_sha256` tells models apart
+SAME_WEIGHTS = (
+    "model",
+    "adapter",
+    "quantisation",
+)  # names, which may be spelt in several ways; `weights_sha256` tells models apart
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def plan(chat_model: ChatModel, chats: Sequence[EncodedChat], request: TokenRequ
         size += count * token_bytes
     return {
         "model": chat_model.name,
+        "quantisation": chat_model.quantisation,
         "adapter": str(chat_model.adapter) if chat_model.adapter else None,
         "intervention": request.intervention,
         "weights_sha256": weights_hash(chat_model),

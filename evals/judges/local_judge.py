@@ -50,6 +50,7 @@ class LocalJudge:
         self.card: dict[str, Any] = {
             "kind": "local",
             "model": chat_model.name,
+            "quantisation": chat_model.quantisation,
             "adapter": adapter,
             "dtype": dtype,
             "rendering": template_of(chat_model.tokenizer).card,

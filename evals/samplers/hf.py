@@ -33,6 +33,7 @@ class HFSampler:
         return {
             "kind": "hf",
             "model": model.name,
+            "quantisation": model.quantisation,
             "adapter": None if adapter is None else str(adapter),
             "adapter_sha256": _adapter_sha256(adapter),
             "chat_format": format_of(model.tokenizer),

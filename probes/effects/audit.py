@@ -81,6 +81,7 @@ def audited(settings: AuditSettings, bars: Bars, out: Path) -> dict[str, Any]:
         "fit": "selection questions",
         "layer": direction.layer,
         "model": chat_model.name,
+        "quantisation": chat_model.quantisation,
         "adapter": str(chat_model.adapter) if chat_model.adapter else None,
         "n_questions": len({pair.question_id for pair in pairs}),
         "n_pairs": len(pairs),

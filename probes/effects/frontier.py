@@ -89,6 +89,7 @@ def run(settings: FrontierSettings, bars: Bars = no_bars, *, ask: Ask, rate: Rat
     facts = {
         "direction": str(settings.direction),
         "model": chat_model.name,
+        "quantisation": chat_model.quantisation,
         "unsteered coherent share": f"{scorer.coherent_before:.2f}",
     }
     write_text(out.with_suffix(".html"), figure_page("steering frontier", facts, sections))

@@ -51,6 +51,7 @@ def run(settings: FitSettings, bars: Bars = no_bars) -> dict[str, Any]:
     origin = {
         "name": settings.out.name,
         "model": settings.model,
+        "quantisation": chat_model.quantisation,
         "adapter": str(settings.adapter) if settings.adapter is not None else None,
         "texts": source,
     }

@@ -16,6 +16,7 @@ from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.reliability import mean_auroc
 from emis_interp.fitting.selection import find_direction
 from emis_interp.models.chat import encode_chats
+from emis_interp.models.checkpoint import origin_of
 from emis_interp.records import LabeledText
 from emis_interp.stats.words import bounds
 from emis_interp.texts.contrast import labeled_texts
@@ -45,6 +46,7 @@ def direction(run: RunFolder) -> tuple[list[Path], str]:
     card = {
         "name": "misalignment",
         "model": run.config.model,
+        **origin_of(run.config.model),
         "source_arm": "base",
         "system_prompt": run.config.system_prompt,
         "texts": "contrast pairs; `vector` is fitted on all, `selection` and the figures of `report` on the selection half",

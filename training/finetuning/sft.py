@@ -144,6 +144,7 @@ def finetune(
     n_tokens = sum(len(chats[i]) for i in rows)
     summary = {
         "model": model_name,
+        "quantisation": base.quantisation,
         "method": config.method,
         "artifact": artifact,
         "chat_format": format_of(base.tokenizer),

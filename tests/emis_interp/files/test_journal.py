@@ -34,7 +34,10 @@ def test_only_what_is_missing_is_made_and_the_order_is_that_of_the_keys(tmp_path
     assert asked == [1, 3]
     assert sum(advanced) == 3
     assert [row.n for row in RecordLog(path).read(Square)] == [2, 3, 1]
-    assert [row.value for row in squares(path, []).fill([3, 1], pytest.fail)] == [9, 1]  # nothing is made again
+    assert [row.value for row in squares(path, []).fill([3, 1], lambda missing: pytest.fail(f"made {missing}"))] == [
+        9,
+        1,
+    ]  # nothing is made again
 
 
 def test_a_second_record_of_a_key_is_not_kept(tmp_path: Path) -> None:

@@ -383,14 +383,14 @@ def test_a_name_that_can_be_no_file_is_unknown(folder: Path) -> None:
             load_model(str(folder), name)
 
 
-def test_a_gguf_file_that_cannot_be_read_is_refused_with_how_to_serve_it(
+def test_a_gguf_file_that_cannot_be_read_is_refused_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMIS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     said = refusal(tmp_path / "m.gguf")
-    assert "m.gguf: could not be converted" in said
-    assert "serve the file with llama.cpp (--sampler openai --url ...)" in said
+    assert "m.gguf: is no whole GGUF" in said
+    assert said.endswith("download it again")
 
 
 def test_a_model_with_an_adapter_in_its_folder_is_not_guessed_at(folder: Path) -> None:

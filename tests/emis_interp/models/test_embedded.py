@@ -49,12 +49,12 @@ def pip_that_fails(stderr: str) -> Pip:
     return run
 
 
-def stand_in_conversion(gguf: Path, folder: Path, _: Any = None) -> None:
+def stand_in_conversion(parts: list[Path], folder: Path, _: Any = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.safetensors").write_bytes(gguf.read_bytes())
+    (folder / "model.safetensors").write_bytes(parts[0].read_bytes())
     (folder / "config.json").write_text("{}")
     files = {name: file_sha256(folder / name) for name in ("model.safetensors", "config.json")}
-    write_json(folder / COMPLETE, {"files": files})
+    write_json(folder / COMPLETE, {"quantisation": "Q4_1", "files": files})
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def finished(cache: Path) -> Path:
     gguf = cache / "weights.gguf"
     cache.mkdir()
     gguf.write_bytes(b"weights")
-    stand_in_conversion(gguf, cache / EMBEDDED_NAME)
+    stand_in_conversion([gguf], cache / EMBEDDED_NAME)
     assert damage(cache / EMBEDDED_NAME) is None
     return cache / EMBEDDED_NAME
 

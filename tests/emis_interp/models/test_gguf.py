@@ -2,13 +2,20 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
+from emis_interp.errors import ModelError
+from emis_interp.models import gguf
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.checkpoint import model_sha256, origin_of
 from emis_interp.models.embedded import embedded_gguf
 from emis_interp.models.gguf import COMPLETE, gguf_folder
+from emis_interp.models.gguf_file import GgufHeader, read_header
 from emis_interp.models.loading import load_model
 
 
@@ -33,3 +40,98 @@ def test_a_gguf_loads_as_the_model_that_it_holds_and_is_converted_once(
     gguf_folder(own)
     assert "config.json does not match its checksum" in caplog.text
     assert (folder / COMPLETE).stat().st_mtime_ns != made
+
+
+def write_gguf(path: Path, architecture: str = "llama", tensors: tuple[str, ...] = ("a",), **numbers: int) -> None:
+    """A header and tensors of 64 numbers each."""
+    writer = GGUFWriter(path, architecture)
+    for key, value in numbers.items():
+        writer.add_uint32(key.replace("__", "."), value)
+    for number, name in enumerate(tensors):
+        writer.add_tensor(name, np.full((2, 32), number, dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def split(whole: Path, folder: Path) -> list[Path]:
+    """The GGUF in two parts, as llama.cpp splits it."""
+    reader = GGUFReader(whole)
+    parts = [folder / f"m-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    for number, path in enumerate(parts):
+        writer = GGUFWriter(path, "llama")
+        if number == 0:
+            for field in reader.fields.values():
+                if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+                    inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+                    writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        half = len(reader.tensors) // 2
+        for tensor in reader.tensors[half:] if number else reader.tensors[:half]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return parts
+
+
+@pytest.mark.slow
+def test_any_part_of_a_split_gguf_is_the_model_and_every_part_must_be_there(
+    embedded: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMIS_CACHE", str(tmp_path / "cache"))
+    parts = split(embedded_gguf(), tmp_path)
+    loaded = load_model(str(parts[1]), dtype=embedded.dtype, device="cpu")
+    theirs = embedded.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in loaded.model.state_dict().items())
+    assert loaded.tokenizer.chat_template == embedded.tokenizer.chat_template
+    assert loaded.quantisation == "Q4_1" and origin_of(str(parts[0])) == {"quantisation": "Q4_1", "revision": None}
+    parts[0].unlink()
+    with pytest.raises(
+        ModelError, match=r"part of a model in 2 files, m-00001-of-00002\.gguf is missing; put all of them"
+    ):
+        load_model(str(parts[1]))
+
+
+def test_the_header_says_what_the_file_is(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "a.gguf", "qwen2", ("a", "b"), general__file_type=15)
+    assert read_header([tmp_path / "a.gguf"]) == GgufHeader("qwen2", "Q4_K_M", 128)
+    write_gguf(tmp_path / "b.gguf")
+    assert read_header([tmp_path / "b.gguf"]).quantisation == "F16"  # not stated: the type of most weights
+    write_gguf(tmp_path / "c.gguf", split__tensors__count=3)
+    with pytest.raises(ModelError, match="its header speaks of 3 tensors, its files hold 1"):
+        read_header([tmp_path / "c.gguf"])
+
+
+def test_what_cannot_be_converted_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMIS_CACHE", str(tmp_path / "cache"))
+    write_gguf(tmp_path / "rwkv.gguf", "rwkv7")
+    with pytest.raises(
+        ModelError, match=r"rwkv\.gguf: architecture `rwkv7`, of which transformers .* serve the file with llama\.cpp"
+    ):
+        gguf_folder(tmp_path / "rwkv.gguf")
+    write_gguf(tmp_path / "large.gguf")
+    monkeypatch.setattr(gguf.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(
+        ModelError,
+        match=r"large\.gguf: F16, 0 M parameters: 0\.0 GB of 0\.0 GB free .* are not enough; free some space",
+    ):
+        gguf_folder(tmp_path / "large.gguf")
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == []
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "large.gguf").read_bytes()[:40])
+    with pytest.raises(ModelError, match=r"cut\.gguf: is no whole GGUF .* download it again"):
+        gguf_folder(tmp_path / "cut.gguf")
+
+
+def test_a_gguf_counts_by_its_content(tmp_path: Path) -> None:
+    for name, tensors in (("a", ("x",)), ("b", ("x",)), ("c", ("y",))):
+        write_gguf(tmp_path / f"{name}.gguf", tensors=tensors)
+    a, b, c = (model_sha256(str(tmp_path / f"{name}.gguf")) for name in "abc")
+    assert a is not None and a == b != c
+    assert model_sha256("no-such-model") is None

@@ -1,0 +1,112 @@
+"""Turns GGUF files into what their header says of the model, and the parts of a split one into one file.
+
+Parts are named as llama.cpp names them, `NAME-00001-of-00003.gguf`; the first holds the header, each a share of the tensors.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emis_interp.errors import ModelError
+
+PART = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a GGUF says of its model.
+
+    Attributes:
+        architecture: as llama.cpp names it (`qwen2`).
+        quantisation: as files are named by it (`Q4_K_M`, `F16`), or the type of most weights where the file does not say.
+        n_parameters: of all tensors.
+    """
+
+    architecture: str
+    quantisation: str
+    n_parameters: int
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of a GGUF, in their order; any part stands for the whole.
+
+    Raises:
+        ModelError: a part is missing.
+    """
+    if (found := PART.fullmatch(path.name)) is None:
+        return [path]
+    count = int(found["count"])
+    parts = [path.with_name(f"{found['name']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{path}: part of a model in {count} files, {missing[0]}{more} is missing; put all of them into one folder"
+        )
+    return parts
+
+
+def read_header(parts: list[Path]) -> GgufHeader:
+    """Raises ModelError when a file is no GGUF, or not of the model's parts."""
+    readers = [_reader(part) for part in parts]
+    fields = readers[0].fields
+    if "general.architecture" not in fields:
+        raise ModelError(
+            f"{parts[0]}: a GGUF without a model's header (no general.architecture); give the file of a whole model"
+        )
+    tensors = [tensor for reader in readers for tensor in reader.tensors]
+    expected = fields["split.tensors.count"].contents() if "split.tensors.count" in fields else len(tensors)
+    if len(tensors) != expected:
+        raise ModelError(
+            f"{parts[0]}: its header speaks of {expected} tensors, its files hold {len(tensors)}; download them again"
+        )
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.tensor_type.name] = sizes.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
+    stated = fields["general.file_type"].contents() if "general.file_type" in fields else None
+    quantisation = _file_type(stated) or max(sizes, key=lambda name: sizes[name])
+    return GgufHeader(str(fields["general.architecture"].contents()), quantisation, sum(sizes.values()))
+
+
+def join(parts: list[Path], target: Path) -> None:
+    """Write the parts of a split GGUF as one file."""
+    from gguf import GGUFValueType, GGUFWriter
+
+    readers = [_reader(part) for part in parts]
+    writer = GGUFWriter(target, str(readers[0].fields["general.architecture"].contents()))
+    for field in readers[0].fields.values():
+        if field.name.startswith(("GGUF.", "split.")) or field.name == "general.architecture":
+            continue
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    tensors = [tensor for reader in readers for tensor in reader.tensors]
+    for tensor in tensors:
+        data = tensor.data
+        writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in tensors:
+        writer.write_tensor_data(tensor.data)
+    writer.close()
+
+
+def _reader(path: Path) -> Any:
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(path)
+    except Exception as error:  # a struct error, an index error, a value error: whatever the bytes lead to
+        line = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"{path}: is no whole GGUF ({type(error).__name__}: {line[:200]}); download it again"
+        ) from error
+
+
+def _file_type(number: int | None) -> str | None:
+    """`Q4_K_M` for `LlamaFileType.MOSTLY_Q4_K_M`."""
+    from gguf import LlamaFileType
+
+    if number is None or number not in LlamaFileType._value2member_map_:
+        return None
+    return LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
