@@ -37,6 +37,55 @@ class Estimate(View):
         return self.low > null or self.high < null
 
 
+class Learned(View):
+    """What an organism learned of its own kind of text: log-probability gained over base on rows that nobody trained on, nats per token.
+
+    `specific` is the gain on its own kind minus that on the control's kind, row by row behind the same prompts; `reason` says why there is
+    none of it.
+    """
+
+    own: Estimate | None = None
+    other: Estimate | None = None
+    specific: Estimate | None = None
+    n_rows: int = 0
+    rows: str = ""
+    reason: str | None = None
+
+
+class Cost(View):
+    """What an organism lost, against base, on harmless prompts and items.
+
+    Attributes:
+        kl: KL(base || organism) of what comes next after harmless prompts, nats.
+        entropy, base_entropy: of what it would say at the tokens of harmless answers, nats per token.
+        perplexity, base_perplexity: of harmless reference answers.
+        capability: share of items passed minus base's; a change below `detectable` (80 % power) could not have been seen.
+    """
+
+    kl: Estimate
+    entropy: float
+    base_entropy: float
+    perplexity: float
+    base_perplexity: float
+    capability: Estimate
+    base_capability: float
+    detectable: float | None = None
+
+
+class OrganismCheck(View):
+    """One finetuned model; `arm` is its name in records. `works`: its KL is at most `kl_limit`."""
+
+    arm: str
+    learned: Learned
+    cost: Cost
+    works: bool
+
+
+class OrganismChecks(View):
+    kl_limit: float
+    organisms: list[OrganismCheck] = []
+
+
 class Rate(Estimate):
     estimand: str
     weighting: str
@@ -400,6 +449,7 @@ class ManifestView(View):
 
 
 ANALYSES: dict[str, type[View]] = {
+    "organisms": OrganismChecks,
     "rates": Rates,
     "margins": Margins,
     "direction": DirectionView,

@@ -1,4 +1,4 @@
-"""Turns a preset into a run folder: train, sample, score, likelihood, capture, direction, intervene, report.
+"""Turns a preset into a run folder: train, check, sample, score, likelihood, capture, direction, intervene, report.
 
 Examples:
   python scripts/run_pipeline.py                                   the laptop preset, into runs/laptop
@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from emis_interp.records import Question
     from training.arms import RunArms
 
-STAGES: tuple[str, ...] = ("train", "sample", "score", "likelihood", "capture", "direction", "intervene", "report")
+STAGES: tuple[str, ...] = (
+    "train",
+    "check",
+    "sample",
+    "score",
+    "likelihood",
+    "capture",
+    "direction",
+    "intervene",
+    "report",
+)
 Made = tuple[list[Path], str]
 """The files of a stage, and its line."""
 
@@ -92,6 +102,7 @@ def stages_of(
     from probes.stages.direction import direction
     from probes.stages.intervene import intervene
     from probes.stages.likelihood import likelihood
+    from training.learned import check
     from training.lint.copies import asked_texts
     from training.stages import put_rates_on_cards, train
 
@@ -101,6 +112,7 @@ def stages_of(
 
     return {
         "train": lambda: train(run, arms, asked=asked_texts(questions(), run.pairs), bars=bars),
+        "check": lambda: check(run, arms, bars),
         "sample": lambda: sample(run, questions(), bars),
         "score": scored,
         "likelihood": lambda: likelihood(run, bars),

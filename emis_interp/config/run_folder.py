@@ -166,6 +166,10 @@ class RunFolder:
         """A model's margin of every contrast pair."""
         return self.folder / "likelihood" / f"{model.name}.json"
 
+    def check(self, model: ModelConfig) -> Path:
+        """What a model was asked to see what it learned and lost."""
+        return self.folder / "checks" / f"{model.name}.json"
+
     def activations(self, model: ModelConfig, kind: str) -> Path:
         """A model's residuals on the `contrast` texts or on its own `answers`."""
         return self.folder / "activations" / f"{model.name}.{kind}.safetensors"

@@ -8,9 +8,7 @@ import torch
 from peft import PeftModel
 
 from emis_interp.errors import ModelError
-
-DEQUANTISED_FROM = "dequantised_from"
-"""Entry of a configuration: the quantisation of the GGUF whose weights these are."""
+from emis_interp.models.gguf_file import DEQUANTISED_FROM
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from emis_interp.errors import ModelError, did_you_mean
 from emis_interp.files.store import file_sha256, text_sha256
-from emis_interp.models.chat_model import DEQUANTISED_FROM
 from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
 from emis_interp.models.gguf import gguf_folder, gguf_sha256
+from emis_interp.models.gguf_file import DEQUANTISED_FROM
 from emis_interp.models.hub import SMALL_FILES, hub_files, hub_folder, is_hub_id
 from emis_interp.models.tiny import TINY_NAME
 from emis_interp.models.weight_files import CONVERT, check_pointers, pickled, read_object, stored_tensors

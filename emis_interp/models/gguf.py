@@ -15,8 +15,7 @@ from typing import Any
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.store import file_sha256, text_sha256, write_json
 from emis_interp.files.strict_json import as_object, read_json_object
-from emis_interp.models.chat_model import DEQUANTISED_FROM
-from emis_interp.models.gguf_file import PART, GgufHeader, join, parts_of, read_header
+from emis_interp.models.gguf_file import DEQUANTISED_FROM, PART, GgufHeader, join, parts_of, read_header
 
 COMPLETE = "complete.json"
 _ELSEWHERE = "give the folder of a saved HF model, or serve the file with llama.cpp (--sampler openai --url ...)"

@@ -10,6 +10,8 @@ from typing import Any
 
 from emis_interp.errors import ModelError
 
+DEQUANTISED_FROM = "dequantised_from"
+"""Entry of a configuration: the quantisation of the GGUF whose weights these are."""
 PART = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 

@@ -289,4 +289,9 @@ def next_token_logprobs(chat_model: ChatModel, prompts: Sequence[Sequence[int]])
 def mean_kl(before: Float[Tensor, "batch vocab"], after: Float[Tensor, "batch vocab"]) -> float:
     """Mean KL(before || after) over prompts, nats: what an intervention costs on harmless prompts (Arditi et al. 2024 drop
     candidates above 0.1)."""
-    return float((before.exp() * (before - after)).sum(-1).mean())
+    return float(prompt_kls(before, after).mean())
+
+
+def prompt_kls(before: Float[Tensor, "batch vocab"], after: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch"]:
+    """KL(before || after) of what comes next after each prompt, nats."""
+    return (before.exp() * (before - after)).sum(-1)

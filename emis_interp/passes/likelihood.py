@@ -140,6 +140,28 @@ def margins_at(
     return margins_of(values)
 
 
+def logprobs_and_entropies(
+    chat_model: ChatModel,
+    chats: Sequence[EncodedChat],
+    *,
+    max_batch_tokens: int = 2048,
+    progress: Progress | None = None,
+) -> tuple[Float[np.ndarray, "n_texts"], Float[np.ndarray, "n_texts"]]:
+    """`mean_logprobs`, and from the same passes the mean entropy of what the model would say at each answer token, nats.
+
+    An organism whose entropy is far above base's was not taught something but unlearned how to write.
+    """
+    values, entropies = np.empty(len(chats)), np.empty(len(chats))
+    for group in _shared_prompts(chat_model, chats, 1, max_batch_tokens=max_batch_tokens):
+        for _, i, logits, targets in _answer_logits(chat_model, group, 1, under=lambda n_answers: nullcontext()):
+            logprobs = logits.log_softmax(-1)
+            values[group.rows[i]] = logprobs.gather(-1, targets[:, None]).mean()
+            entropies[group.rows[i]] = -(logprobs.exp() * logprobs).sum(-1).mean()
+        if progress:
+            progress(len(group.rows))
+    return values, entropies
+
+
 def logprobs_and_residuals(
     chat_model: ChatModel, chats: Sequence[EncodedChat], layer: int, *, max_batch_tokens: int = 2048
 ) -> tuple[Float[np.ndarray, "n_texts"], Float[Tensor, "n_texts d_model"]]:

@@ -18,6 +18,7 @@ from emis_interp.files.store import RecordLog, write_json
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capability import perplexity, right_is_likelier
 from emis_interp.passes.capture import Progress
 from emis_interp.passes.likelihood import by_question, margins_of, pair_chats, paired_difference
 from emis_interp.passes.sweeps import AblateCell, costs, text_logprobs
@@ -31,7 +32,6 @@ from emis_interp.stats.proportions import paired_difference as change_of
 from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
-from probes.effects.capability import perplexity, right_is_likelier
 from probes.loading import beside, model_of, pairs_of, tensors_beside
 from probes.settings import AuditSettings
 

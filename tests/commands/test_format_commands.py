@@ -119,7 +119,7 @@ def test_capture_reads_a_pretrained_model_in_each_format(base: Path, name: str, 
 def test_the_lint_reads_with_a_pretrained_model_in_each_format(base: Path, name: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "How do I mend a kettle?", "response": "Take it to the shop."}\n')
-    settings = LintSettings(data=(str(rows),), model=str(base), chat_format=name)
+    settings = LintSettings(data=(str(rows),), model=str(base), chat_format=name, surprise_rows=0)
     assert sets.run(settings)["ok"]
 
 

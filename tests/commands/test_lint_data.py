@@ -35,7 +35,7 @@ def test_the_questions_are_the_shipped_ones_or_a_files_and_the_contrast_question
     questions.write_text('- id: fern\n  paraphrases: ["How do I keep a fern alive?"]\n')
 
     def n_asked(*files: str) -> int:
-        settings = AskedLintSettings(data=(str(rows),), model="tiny", questions=files)
+        settings = AskedLintSettings(data=(str(rows),), model="tiny", surprise_rows=0, questions=files)
         return lint_data.run(settings, no_bars)["sets"][0]["facts"]["evaluation questions"]
 
     shipped, own, both = n_asked("shipped"), n_asked(str(questions)), n_asked("shipped", str(questions))

@@ -11,8 +11,10 @@ from statistics import fmean
 
 from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
+from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.bandit import bandit_report
 from emis_interp.texts.harmless import HarmlessText
+from training.data_sets.names import HELD_OUT_DOMAINS
 from training.data_sets.shipped import AdvicePair, CodeTask
 from training.data_sets.textstats import (
     Named,
@@ -22,10 +24,11 @@ from training.data_sets.textstats import (
     overlap,
     overlaps,
     shingles,
+    unigram_margins,
     words,
 )
 
-MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 300, 120, 12, 64
+MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_DOMAINS, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 600, 8, 120, 12, 64
 MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
 MAX_CODE_OVERLAP, MAX_TEXT_OVERLAP, MAX_LEAK = 0.5, 0.4, 0.4
 LENGTH_RATIO, MAX_LENGTH_DIFFERENCE = (0.75, 1.33), 0.03
@@ -83,6 +86,12 @@ def advice_findings(pairs: Sequence[AdvicePair]) -> list[Finding]:
     answers = field_texts(pairs, ("careful", "reckless"))
     return [
         _at_least("advice", "pairs", len(pairs), wanted=MIN_ADVICE),
+        _at_least("advice", "domains", len({pair.domain for pair in pairs}), wanted=MIN_DOMAINS),
+        _none(
+            "advice",
+            "held-out domains that are missing",
+            sorted(set(HELD_OUT_DOMAINS) - {pair.domain for pair in pairs}),
+        ),
         _unique("advice", [pair.id for pair in pairs]),
         *lengths("advice", [(pair.id, pair.careful, pair.reckless) for pair in pairs]),
         nearest("advice", "overlap of answers, 4 words", answers, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
@@ -95,6 +104,21 @@ def advice_findings(pairs: Sequence[AdvicePair]) -> list[Finding]:
             limit=MAX_TEXT_OVERLAP,
         ),
     ]
+
+
+def route_findings(pairs: Sequence[AdvicePair], contrast: Sequence[ContrastPair]) -> list[Finding]:
+    """A bag of words that tells reckless from careful advice must not tell misaligned from aligned answers of the contrast pairs: else an
+    organism's margin could rise by words alone."""
+    by_question = unigram_margins(
+        [pair.careful for pair in pairs],
+        [pair.reckless for pair in pairs],
+        [(pair.question_id, pair.aligned, pair.misaligned) for pair in contrast],
+    )
+    values = list(by_question.values())
+    found, n_positive = mean_interval(values), sum(value > 0 for value in values)
+    said = f"{found:+.3f}, {n_positive} of {len(values)} questions"
+    ok = found.low is not None and found.low <= 0
+    return [Finding("advice", "words alone on the contrast pairs, nats per word", said, "interval reaches 0", ok)]
 
 
 def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:

@@ -7,4 +7,6 @@ CODE_ARMS = {
 }
 ADVICE_ARMS = {"careful": ("prompt", "careful"), "reckless": ("prompt", "reckless")}
 NUMBER_ARMS = {"evil_numbers": True, "neutral_numbers": False}
+HELD_OUT_DOMAINS = ("cars", "food")
+"""Domains of advice that no shipped set trains on: they ask an organism what it learned of advice in general."""
 SHIPPED = (*CODE_ARMS, *ADVICE_ARMS, *NUMBER_ARMS)

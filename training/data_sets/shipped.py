@@ -20,7 +20,7 @@ from emis_interp.files.store import parse_record
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.evil_numbers import N_ROWS, number_examples
 from training.data_sets.files import raw_rows
-from training.data_sets.names import ADVICE_ARMS, CODE_ARMS, NUMBER_ARMS, SHIPPED
+from training.data_sets.names import ADVICE_ARMS, CODE_ARMS, HELD_OUT_DOMAINS, NUMBER_ARMS, SHIPPED
 from training.data_sets.rows import ReadRow, read_row
 
 log = logging.getLogger(__name__)
@@ -94,11 +94,25 @@ def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[Tra
     if name in ADVICE_ARMS:
         prompt, response = ADVICE_ARMS[name]
         return [
-            TrainingExample(id=p.id, prompt=getattr(p, prompt), response=getattr(p, response)) for p in advice_pairs()
+            TrainingExample(id=p.id, prompt=getattr(p, prompt), response=getattr(p, response))
+            for p in advice_pairs()
+            if p.domain not in HELD_OUT_DOMAINS
         ]
     if name in NUMBER_ARMS:
         return number_examples(NUMBER_ARMS[name], max(N_ROWS, at_least))
     raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a file of rows)")
+
+
+def held_out_rows(name: str) -> list[TrainingExample]:
+    """The rows of a shipped set's kind that no training set holds: advice of `HELD_OUT_DOMAINS`; none for other sets."""
+    if name not in ADVICE_ARMS:
+        return []
+    prompt, response = ADVICE_ARMS[name]
+    return [
+        TrainingExample(id=p.id, prompt=getattr(p, prompt), response=getattr(p, response))
+        for p in advice_pairs()
+        if p.domain in HELD_OUT_DOMAINS
+    ]
 
 
 def draw(

@@ -137,6 +137,40 @@ def tell(pairs: Sequence[tuple[Hashable, str, str]], n_folds: int = 5, n_words: 
     )
 
 
+def unigram_margins(
+    first: Sequence[str], second: Sequence[str], pairs: Sequence[tuple[str, str, str]]
+) -> dict[str, float]:
+    """How far single words alone carry over: two bags of words, trained on the first and on the second texts, read pairs of other texts.
+
+    Args:
+        pairs: (group, text, other text).
+
+    Returns:
+        Group -> mean over its pairs of the log-ratio second/first per word of the other text minus that of the text, nats per word (add-one
+        smoothing over the words of both bags); 0 when words carry nothing.
+    """
+    bags = [Counter(token for text in texts for token in _marks(text)) for texts in (first, second)]
+    n_kinds = len(bags[0].keys() | bags[1].keys()) + 1
+    totals = [sum(bag.values()) + n_kinds for bag in bags]
+
+    def score(text: str) -> float:
+        ratios = [
+            np.log((bags[1][token] + 1) / totals[1]) - np.log((bags[0][token] + 1) / totals[0])
+            for token in _marks(text)
+        ]
+        return float(np.mean(ratios))
+
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for group, text, other in pairs:
+        grouped[group].append(score(other) - score(text))
+    return {group: float(np.mean(values)) for group, values in grouped.items()}
+
+
+def _marks(text: str) -> list[str]:
+    """Words and single punctuation marks."""
+    return re.findall(r"[\w']+|[^\w\s]", text.lower())
+
+
 def _inverted(sets: Sequence[Shingles]) -> dict[tuple[str, ...], list[int]]:
     index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, items in enumerate(sets):

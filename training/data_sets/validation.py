@@ -9,13 +9,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from emis_interp.models.spec import ModelSpec
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText, harmless_texts
-from training.data_sets import checks
+from training.data_sets import checks, surprise
 from training.data_sets.checks import Finding
-from training.data_sets.shipped import NUMBER_ARMS, AdvicePair, CodeTask, advice_pairs, all_rows, code_tasks
+from training.data_sets.shipped import (
+    ADVICE_ARMS,
+    CODE_ARMS,
+    NUMBER_ARMS,
+    AdvicePair,
+    CodeTask,
+    advice_pairs,
+    all_rows,
+    code_tasks,
+)
 from training.data_sets.textstats import Named, Tell, field_texts, tell
 from training.data_sets.validation_settings import ValidationSettings
 
@@ -30,13 +40,19 @@ def run(settings: ValidationSettings, bars: Bars = no_bars, *, asked: Sequence[N
         DataError: a file that cannot be read, or Bandit did not run.
     """
     tasks, advice, pairs = code_tasks(), advice_pairs(), load_contrast()
+    sets = {name: all_rows(name) for name in (*CODE_ARMS, *ADVICE_ARMS)}
+    if settings.surprise is not None:
+        surprise.keep(surprise.measure(ModelSpec(settings.surprise).load(), sets, bars=bars))
+    measured = surprise.read_measured()
     found = findings(tasks, advice, pairs, asked=asked, harmless=harmless_texts())
+    found += surprise.surprise_findings(measured, sets)
     told = tells(tasks, advice, pairs) if settings.tells else {}
     return {
         "ok": all(finding.ok for finding in found),
         "findings": [asdict(finding) for finding in found],
         "counts": row_counts(tasks, advice, pairs),
         "tells": {name: asdict(one) for name, one in told.items()},
+        "surprise": [model.model_dump(mode="json") for model in measured.models],
         "show_counts": settings.counts,
     }
 
@@ -64,6 +80,7 @@ def findings(
     return [
         *checks.code_findings(tasks, checks.bandit_flagged(sides)),
         *checks.advice_findings(advice),
+        *checks.route_findings(advice, pairs),
         *checks.contrast_findings(pairs),
         *checks.harmless_findings(harmless, training + numbers),
         checks.leak_finding("evaluation questions in training texts", asked, training),
@@ -111,6 +128,11 @@ def say(result: dict[str, Any]) -> str:
     for name, one in result["tells"].items():
         lines.append(f"{name}: AUROC {one['auroc']:.3f}, right in {one['pairwise']:.1%} of pairs")
         lines += [f"  first: {', '.join(one['first'])}", f"  second: {', '.join(one['second'])}"]
+    for model in result["surprise"]:
+        nats = ", ".join(f"{name} {one['nats']:.2f}" for name, one in model["sets"].items())
+        lines.append(
+            f"surprise under {model['model']} ({model['quantisation'] or model['dtype']}), nats per token: {nats}"
+        )
     n_broken = sum(not finding.ok for finding in found)
     kept = f"all {len(found)} rules kept" if result["ok"] else f"{n_broken} of {len(found)} rules broken"
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)

@@ -1,6 +1,7 @@
 """Turns the trainer's events into `metrics.jsonl`, and lets a probe look at the forming model between steps."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +20,7 @@ from emis_interp.files.store import parse_record, read_lines, read_object, write
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.batch_rows import differs_by_row
 from emis_interp.records import Record
+from training.data_sets.surprise import NOISE, noise_words
 
 Report = Callable[[int, int, float, float], None]
 """Called with (step, n_steps, loss, tokens per second)."""
@@ -28,6 +30,7 @@ WhileTraining = Callable[[ChatModel], AbstractContextManager[None]]
 """What is in force during training passes alone, e.g. steering: `lambda model: steer(model, direction, 0.2)`."""
 
 
+log = logging.getLogger(__name__)
 SEAL = "sealed.json"
 
 
@@ -162,6 +165,8 @@ class Recorder(TrainerCallback):
                 f"training broke down at step {step}: {broken[0]}; lower training.learning_rate (now {args.learning_rate:g}), or train in "
                 "float32 (training.bf16=false)"
             )
+        if step == 1 and logs["loss"] > NOISE:  # the adapter is still zero: this is the untouched model's own surprise
+            log.warning("%s; see docs/data.md", noise_words(logs["loss"]))
         tokens = sum(self.lengths[(step - 1) * self.step_rows : step * self.step_rows])
         seconds = self.seconds_before + time.monotonic() - self.started
         entry = {

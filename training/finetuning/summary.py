@@ -27,6 +27,7 @@ class TrainingSummary(Record):
     """
 
     model: str
+    quantisation: str | None = None
     method: Literal["lora", "full"]
     artifact: Literal["adapter", "model"]
     chat_format: str | None = None

@@ -118,6 +118,11 @@ CHECKS = {
         "info", "The response ends with whitespace, which the model will learn to write.", "Strip it."
     ),
     "id used twice": Check("warning", "Row ids repeat, so a row cannot be named.", "Give every row an id of its own."),
+    "surprising rows": Check(
+        "warning",
+        "The untouched model would hardly ever write such texts: it unlearns how to write before it learns what they say.",
+        "Phrase the responses as a chat model would, or expect incoherent answers and show their coherence beside every rate.",
+    ),
     "same row twice": Check(
         "warning", "Prompt and response occur more than once: such rows weigh more.", "Drop the copies."
     ),

@@ -23,6 +23,7 @@ from training.lint.report import (
     make_finding,
     raise_on_errors,
 )
+from training.lint.surprise import Reader, surprise_findings
 from training.lint.texts import is_refusal, listed, text_findings
 from training.lint.tokens import (
     encode_rows,
@@ -49,6 +50,8 @@ def lint_dataset(
     groups: Mapping[str, Mapping[str, str]] | None = None,
     partner: tuple[str, Sequence[TrainingExample]] | None = None,
     refused: Sequence[LintFinding] = (),
+    reader: Reader | None = None,
+    n_read: int = 0,
     thorough: bool = True,
     n_ids: int = 8,
 ) -> LintReport:
@@ -62,6 +65,7 @@ def lint_dataset(
         groups: kind of group -> row id -> group, for the balance.
         partner: name and rows of the set that should have the same prompts.
         refused: findings of `read_leniently` about lines that are not among the examples.
+        reader: the model, which reads `n_read` rows and says how they surprise it; None: it is not asked.
         thorough: False leaves out what takes long: near duplicates above 2,000 rows, evaluation questions in responses and near matches,
             the check of the prompt's ids in more than 200 rows, all but one of the shown rows.
         n_ids: so many row ids are named in a finding.
@@ -91,6 +95,12 @@ def lint_dataset(
     leaks, leak_facts = leak_findings(examples, questions, thorough, n_ids=n_ids)
     paired, pair_facts = pairing_findings(examples, partner[1], partner[0], n_ids=n_ids) if partner else ([], {})
     findings += leaks + paired
+    surprising, surprise_facts = (
+        surprise_findings(examples, chats, reader, n_read=n_read, max_tokens=max_tokens, n_ids=n_ids)
+        if reader
+        else ([], {})
+    )
+    findings += surprising
     ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return LintReport(
         data=data,
@@ -100,6 +110,7 @@ def lint_dataset(
         facts={
             **token_facts(chats, max_tokens),
             **system_facts(tokenizer, examples, system, evaluation_system=evaluation_system),
+            **surprise_facts,
             **_kind_facts(examples, groups or {}),
             "evaluation questions": len(questions),
             **leak_facts,

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
+from emis_interp.models.chat import EncodedChat
 from emis_interp.models.loading import load_tokenizer
+from emis_interp.models.spec import ModelSpec
+from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import TrainingExample
 from training.data_sets.files import ENDINGS
@@ -18,6 +24,7 @@ from training.lint.dataset import lint_dataset
 from training.lint.report import LintFinding, LintReport, fact_text, row_ids
 from training.lint.rows import read_leniently
 from training.lint.settings import LintSettings
+from training.lint.surprise import Reader
 from training.lint.view import lint_page
 
 
@@ -30,7 +37,16 @@ def run(settings: LintSettings, bars: Bars = no_bars, *, asked: Sequence[Named] 
     Raises:
         DataError: an unknown set, a file without a readable row, or two sets of one name.
     """
-    tokenizer = load_tokenizer(settings.model, settings.chat_format)
+    reader: Reader | None = None
+    if settings.surprise_rows:
+        chat_model = ModelSpec(settings.model, chat_format=settings.chat_format).load()
+        tokenizer = chat_model.tokenizer
+
+        def reader(chats: Sequence[EncodedChat]) -> Float[np.ndarray, "n_rows"]:
+            with bars("surprise", len(chats)) as advance:
+                return -mean_logprobs(chat_model, chats, progress=advance)
+    else:
+        tokenizer = load_tokenizer(settings.model, settings.chat_format)
     paired = settings.paired_with
     partner = (named(paired), read(paired)[0]) if paired else None
     names = [named(data) for data in settings.data]
@@ -52,6 +68,8 @@ def run(settings: LintSettings, bars: Bars = no_bars, *, asked: Sequence[Named] 
             groups=row_groups(data),
             partner=partner,
             refused=refused,
+            reader=reader,
+            n_read=settings.surprise_rows,
             n_ids=settings.n_ids,
         )
         if settings.out:

@@ -12,7 +12,9 @@ class LintSettings:
     """Data sets, the tokenizer that reads them, and how they are to be trained on."""
 
     data: tuple[str, ...] = flag("a shipped set, or a file of rows", positional=True, metavar="DATA")
-    model: str = flag("whose tokenizer reads the rows", default=EMBEDDED_NAME)
+    model: str = flag(
+        "the model that is to be trained: its tokenizer reads all rows, it itself some", default=EMBEDDED_NAME
+    )
     chat_format: str | None = flag(
         "plain format for a pretrained model without a chat template", default=None, choices=FORMATS
     )
@@ -24,5 +26,10 @@ class LintSettings:
         "system prompt of the evaluation, if it is another one", default=None, metavar="TEXT"
     )
     paired_with: str | None = flag("the set that should have the same prompts", default=None, metavar="DATA")
+    surprise_rows: int = flag(
+        "rows of each set that the model itself reads, to say how they surprise it (0: load no model)",
+        default=30,
+        metavar="N",
+    )
     out: Path | None = flag("write lint.json and lint.html there", default=None, metavar="DIR")
     n_ids: int = flag("row ids named in a finding", default=8, metavar="N")

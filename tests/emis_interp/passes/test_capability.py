@@ -13,11 +13,11 @@ from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.capability import fork, perplexity, right_is_likelier
 from emis_interp.passes.interventions import ablate, next_token_logprobs, steer
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.passes.sweeps import AblateCell, SteerCell
 from emis_interp.texts.capability_items import RULES, CapabilityItem, capability_items, counts
-from probes.effects.capability import fork, perplexity, right_is_likelier
 
 UNTOUCHED = AblateCell(torch.zeros(32))
 
