@@ -22,6 +22,7 @@ from emis_interp.results import (
     ManifestView,
     MarginContrast,
     Margins,
+    OrganismChecks,
     Rates,
     TrainingSummaryView,
 )
@@ -68,6 +69,7 @@ class Contents:
     margins: Margins | None
     direction: DirectionView | None
     interventions: Interventions | None
+    organisms: OrganismChecks | None
     training: list[TrainingRun]
     answers: list[Answer]
     notes: list[str]
@@ -140,6 +142,7 @@ def load_contents(run_dir: Path) -> Contents:
     training = _training(run_dir, [model for arm in configured for model in arm.models], rows)
     answers = _answers(run_dir, [model for arm in configured for model in arm.models], rows)
     rates = read("rates", Rates)
+    rates = None if rates is None else rates.shown()
     notes = [*code_notes(manifest), *file_notes(run_dir, manifest), *rows.notes]
     return Contents(
         name=str(manifest.config.get("name") or run_dir.resolve().name),
@@ -151,6 +154,7 @@ def load_contents(run_dir: Path) -> Contents:
         margins=read("margins", Margins),
         direction=direction,
         interventions=read("interventions", Interventions),
+        organisms=read("organisms", OrganismChecks),
         training=training,
         answers=answers,
         notes=notes,

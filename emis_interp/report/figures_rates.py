@@ -147,6 +147,8 @@ def why_no_rate(arm: ArmRates) -> str:
     """The reason why a rate of this arm has no value."""
     if arm.n == 0:
         return "no answers were sampled"
+    if arm.too_incoherent is not None:
+        return arm.too_incoherent
     reasons = "; ".join(f"{reason}: {n}" for reason, n in arm.unscored_reasons.items())
     text = f"no answer was eligible for the denominator ({arm.n} answers, {arm.n_unscored} of them unscored"
     return text + (f": {reasons})" if reasons else ")")

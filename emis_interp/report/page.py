@@ -15,6 +15,7 @@ from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
 from emis_interp.report.contents import Answer, Contents, load_contents
+from emis_interp.report.entries import estimate_entry, missing
 from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
 from emis_interp.report.figures_direction import cosines_figure, layers_figure, projections_figure
 from emis_interp.report.figures_interventions import ablation_figure, steering_figure
@@ -26,6 +27,7 @@ from emis_interp.report.figures_rates import (
     thresholds_figure,
 )
 from emis_interp.report.html_page import embed, render
+from emis_interp.report.organisms import organism_rows
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.results import CellView
@@ -80,12 +82,13 @@ def render_page(contents: Contents) -> str:
         contents=contents,
         styles=styles_of(contents),
         arm_rows=summary.arm_rows(contents),
+        organism_rows=organism_rows(contents.organisms),
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),
         role=lambda row: summary.role(contents, row),
-        entry=summary.estimate_entry,
-        missing=summary.missing,
+        entry=estimate_entry,
+        missing=missing,
         signed=signed,
         percent=percent,
         score=lambda value: number(value, 1),

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from emis_interp.files.manifest import check_read
-from emis_interp.files.store import read_object
+from emis_interp.files.store import as_record, read_object
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.settings import RunTablesSettings
+from emis_interp.results import ArmRates, Rates
 from emis_interp.stats.words import length_words, limits, report_words
 
 PRIMARY = (
@@ -31,7 +32,10 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
     names = ("margins", "rates", "direction", "interventions")
     paths = [folder / "analysis" / f"{name}.json" for name in names] + [folder / "manifest.json"]
     check_read(folder, paths)
-    margins, rates, direction, interventions, manifest = map(read_object, paths)
+    margins, raw_rates, direction, interventions, manifest = map(read_object, paths)
+    checks = folder / "analysis" / "organisms.json"
+    organisms = read_object(checks)["organisms"] if checks.exists() else []
+    rates = as_record(raw_rates, Rates, str(paths[1])).shown()
     stages, base = manifest["stages"], list(margins["arms"]["base"].values())
     return {
         "margins": [[contrast(row), shift(row), positive(row), corrected_p(row)] for row in margins["contrasts"]],
@@ -45,9 +49,21 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
             if row["reference"] != "base"
         ],
         "group_names": list(next(iter(margins["contrasts"]))["by_group"]),
+        "organisms": [
+            [
+                one["arm"],
+                bounded(one["learned"]["specific"])
+                if one["learned"].get("specific")
+                else f"– ({one['learned']['reason']})",
+                bounded(one["cost"]["kl"], ".2f"),
+                f"{one['cost']['entropy']:.2f} (base {one['cost']['base_entropy']:.2f})",
+                f"{100 * one['cost']['capability']['value']:+.1f} points",
+            ]
+            for one in organisms
+        ],
         "rates": [
-            [arm["arm"] + seeds(arm["rates"][0]), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
-            for arm in rates["arms"]
+            [arm.arm + seeds(arm.rates[0].model_dump()), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
+            for arm in rates.arms
         ],
         "direction": {"layer": direction["chosen_layer"], **direction["report"]},
         "cells": [
@@ -76,6 +92,16 @@ def say(result: dict[str, Any]) -> str:
                 result["flattening"],
             ),
             markdown_table(["by question group", *result["group_names"]], result["groups"]),
+            *(
+                [
+                    markdown_table(
+                        ["organism", "learned of its own kind", "KL to base", "entropy", "items passed"],
+                        result["organisms"],
+                    )
+                ]
+                if result["organisms"]
+                else []
+            ),
             markdown_table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
             f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
             markdown_table(
@@ -149,8 +175,9 @@ def positive(row: dict[str, Any]) -> str:
     return f"{row['n_positive']} of {row['n_questions']}"
 
 
-def rate(arm: dict[str, Any], estimand: str) -> str:
-    row = next(r for r in arm["rates"] if r["estimand"] == estimand and r["weighting"] == "pooled")
-    if row["value"] is None:
-        return "–"
-    return f"{row['value']:.1%} {limits(row, '.1%')}, {row['n_positive']} of {row['n']}"
+def rate(arm: ArmRates, estimand: str) -> str:
+    """`9.8 % [4.6 %, 24.9 %], 4 of 41`, or why there is none."""
+    row = next(r for r in arm.rates if r.estimand == estimand and r.weighting == "pooled")
+    if row.value is None:
+        return f"– ({arm.too_incoherent})" if arm.too_incoherent else "–"
+    return f"{row.value:.1%} {limits(row.model_dump(), '.1%')}, {row.n_positive} of {row.n}"

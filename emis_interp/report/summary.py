@@ -1,12 +1,11 @@
 """Turns results into the rows and sentences of "what was found"; every verdict is computed from an interval."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from emis_interp.files.text import number_name
 from emis_interp.report.contents import BASE, Contents
+from emis_interp.report.entries import Entry, estimate_entry, missing, seeds_of
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
-from emis_interp.report.style import MISSING, interval, number, percent, signed
+from emis_interp.report.organisms import organism_sentences
+from emis_interp.report.style import interval, number, percent, signed
 from emis_interp.results import (
     ArmRates,
     CellView,
@@ -22,20 +21,6 @@ from emis_interp.stats.permutation import NullP
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
 NO_MARGINS = "the stage that measures likelihood margins has not run"
 NO_RATES = "the stage that samples and judges answers has not run"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell of a table: main text, smaller lines below, tooltip. `missing`: an en dash that stands for a number."""
-
-    text: str
-    details: tuple[str, ...] = ()
-    title: str = ""
-    missing: bool = False
-
-
-def missing(reason: str) -> Entry:
-    return Entry(MISSING, title=reason, missing=True)
 
 
 def arm_rows(contents: Contents) -> list[dict[str, Entry]]:
@@ -91,19 +76,6 @@ def preset_rows(contents: Contents) -> list[tuple[str, list[Entry]]]:
     return rows
 
 
-def estimate_entry(
-    estimate: Estimate | None, show: Callable[[float | None], str], reason: str, *, title: str = ""
-) -> Entry:
-    """A number with its interval below, or an en dash with the reason."""
-    if estimate is None or estimate.value is None:
-        return missing(reason)
-    return Entry(show(estimate.value), (interval(estimate, show), *_seeds(estimate)), title)
-
-
-def _seeds(estimate: Estimate) -> tuple[str, ...]:
-    return (f"{len(estimate.by_model)} seeds",) if estimate.by_model else ()
-
-
 def _shift_entry(contents: Contents, arm: str, reference: str | None) -> Entry:
     if arm == reference:
         return Entry("reference")
@@ -137,7 +109,7 @@ def rate_entry(contents: Contents, rates: ArmRates | None, estimand: str, *, wei
         return missing(why_no_rate(rates))
     return Entry(
         percent(rate.value),
-        (interval(rate, percent), f"{rate.n_positive} of {rate.n}", *_seeds(rate)),
+        (interval(rate, percent), f"{rate.n_positive} of {rate.n}", *seeds_of(rate)),
         f"{estimand}, {weighting}: {ESTIMANDS[estimand]}",
     )
 
@@ -163,7 +135,7 @@ def _counts(rates: ArmRates) -> str:
 
 def sentences(contents: Contents) -> list[str]:
     """What the intervals say, one sentence per comparison."""
-    found = []
+    found = organism_sentences(contents.organisms)
     for row in contents.margins.contrasts if contents.margins else []:
         if row.reference == BASE or contents.contrast_arms.get(row.arm) == row.reference:
             runs = contents.runs_of(row)

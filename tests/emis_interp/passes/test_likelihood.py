@@ -19,6 +19,7 @@ from emis_interp.passes.capture import capture_residuals
 from emis_interp.passes.interventions import ablate, steer
 from emis_interp.passes.likelihood import (
     by_question,
+    logprobs_and_entropies,
     logprobs_and_residuals,
     margins_of,
     mean_logprobs,
@@ -180,3 +181,16 @@ def test_residuals_of_the_same_passes_are_those_of_capture(tiny: ChatModel) -> N
     assert torch.allclose(residuals, capture_residuals(tiny, chats, [0])[:, 0], atol=1e-5)
     with pytest.raises(ModelError, match="layer 7 asked for"):
         logprobs_and_residuals(tiny, chats, 7)
+
+
+def test_entropies_are_those_of_the_full_logits_at_answer_tokens(tiny: ChatModel) -> None:
+    chats = encode_chats(tiny.tokenizer, TEXTS)
+    values, entropies = logprobs_and_entropies(tiny, chats, max_batch_tokens=64)
+    assert values == pytest.approx(mean_logprobs(tiny, chats), abs=1e-5)
+    for chat, entropy in zip(chats, entropies, strict=True):
+        with torch.no_grad():
+            logits = tiny.model(torch.tensor([chat.input_ids])).logits[
+                0, chat.response_start - 1 : chat.response_end - 1
+            ]
+        wanted = torch.distributions.Categorical(logits=logits).entropy().mean()
+        assert entropy == pytest.approx(float(wanted), abs=1e-5)

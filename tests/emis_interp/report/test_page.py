@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "<!-- <script>"]
 SECTIONS = [
     "found-section",
+    "organisms",
     "rates",
     "margins",
     "layers",
@@ -156,6 +157,14 @@ def _interventions() -> dict[str, Any]:
     return {"layer": 1, "residual_norm": 9.0, "margin_questions": "report half", "cells": cells}
 
 
+def _organisms(kl: float = 0.1, specific: float = 0.5) -> dict[str, Any]:
+    learned = {name: _estimate(specific) for name in ("own", "other", "specific")} | {"n_rows": 4, "rows": HOSTILE[0]}
+    cost = {"kl": _estimate(kl), "entropy": 2.5, "base_entropy": 2.0, "perplexity": 9.0, "base_perplexity": 8.0}
+    cost |= {"capability": _estimate(-0.02), "base_capability": 0.8, "detectable": 0.05}
+    told = {"arm": "insecure", "learned": learned, "cost": cost, "works": kl <= 0.3}
+    return {"kl_limit": 0.3, "organisms": [told, {**told, "arm": "secure", "learned": {"reason": "none was left"}}]}
+
+
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
@@ -186,6 +195,7 @@ def _write_run(tmp_path: Path) -> Path:
     for name, value in (("rates", _rates()), ("margins", _margins()), ("direction", _direction())):
         _write(tmp_path / f"analysis/{name}.json", value)
     _write(tmp_path / "analysis/interventions.json", _interventions())
+    _write(tmp_path / "analysis/organisms.json", _organisms())
     for arm in ARMS:
         _write_answers(tmp_path / f"samples/{arm}.jsonl", tmp_path / f"scores/{arm}.jsonl", arm)
     cell = tmp_path / "interventions/base.steer.misalignment"
@@ -335,6 +345,7 @@ def test_every_section_is_there_and_every_figure_has_its_place(finished: Finishe
 
 
 MISSING_STAGES = [
+    ("analysis/organisms.json", "organisms", "what each organism learned has not run"),
     ("analysis/rates.json", "rates", "samples and judges answers has not run"),
     ("analysis/margins.json", "margins", "likelihood margins has not run"),
     ("analysis/direction.json", "layers", "extracts the misalignment direction has not run"),
@@ -343,14 +354,14 @@ MISSING_STAGES = [
 
 
 def test_a_partial_run_says_which_stages_are_missing(run_dir: Path) -> None:
-    removed = MISSING_STAGES[:2]
+    removed = MISSING_STAGES[:3]
     for name, _, _ in removed:
         (run_dir / name).unlink()
     sections = _parse(_build(run_dir)).sections
     for name, section, words in removed:
         assert words in sections[section]
         assert name in sections[section]
-    for _, section, _ in MISSING_STAGES[2:]:
+    for _, section, _ in MISSING_STAGES[3:]:
         assert "has not run" not in sections[section]
     assert "pooled" in sections["found-section"]
 
@@ -634,3 +645,38 @@ def test_the_page_is_built_again_from_settings(run_dir: Path) -> None:
     result = page.run(PageSettings(run_dir=run_dir))
     assert result["report"] == str(run_dir / "report/index.html") and result["n_bytes"] > 10_000
     assert page.say(result) == f"report: {result['report']}" and Path(result["data"]).exists()
+
+
+def test_the_organisms_table_has_gains_and_costs_or_says_why_there_are_none(finished: Finished) -> None:
+    section = _parse(finished.text).sections["organisms"]
+    assert "+0.500" in section and "0.10" in section and "base 2.000" in section and "−2.0 points" in section
+    assert "none was left" in finished.text
+
+
+def test_a_broken_organism_and_one_that_learned_nothing_are_said_first(run_dir: Path) -> None:
+    def said(**changes: float) -> list[str]:
+        _write(run_dir / "analysis/organisms.json", _organisms(**changes))
+        return summary.sentences(load_contents(run_dir))
+
+    assert not any("working model" in one or "Manipulation" in one for one in said())
+    first, second, third = said(kl=0.4, specific=0.05)[:3]
+    assert first.startswith("Not a working model: insecure differs from base by 0.400 nats") and "limit 0.3" in first
+    assert second.startswith("Manipulation check failed: insecure gained +0.050 nats per token [−0.050, +0.150]")
+    assert third.startswith("Not a working model: secure")
+
+
+def test_an_arm_below_one_half_coherent_shows_no_rate_and_says_so(run_dir: Path) -> None:
+    rates = _rates()
+    for rate in rates["arms"][2]["rates"]:
+        rate["n"] = 1 if rate["estimand"] == "em_of_coherent" else 4
+    rates["contrasts"].append({**rates["contrasts"][0], "arm": "secure"})
+    _write(run_dir / "analysis/rates.json", rates)
+    contents = load_contents(run_dir)
+    assert contents.rates is not None
+    base, insecure, secure = contents.rates.arms
+    assert [rate.value for rate in secure.rates] == [None] * 4 and base.rates[0].value == 0.25
+    assert insecure.too_incoherent is None  # unscored: nothing is known of its coherence
+    why = "1 of 4 scored answers are coherent, fewer than half: no rate is shown"
+    assert why in _build(run_dir) and secure.too_incoherent == why
+    assert {row.arm: row.value for row in contents.rates.contrasts} == {"insecure": 0.05, "secure": None}
+    assert contents.analysis["rates"] == rates  # the numbers stay in the data file

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from emis_interp.report import run_tables
+from emis_interp.results import ArmRates
 
 
 def test_a_table_has_a_head_a_rule_and_its_rows() -> None:
@@ -24,9 +25,13 @@ def test_a_shift_says_its_interval_or_that_there_is_none(row: dict[str, Any], sa
 
 def test_a_rate_of_nothing_and_an_exploratory_contrast_have_a_dash() -> None:
     nothing = {"estimand": "em_of_all", "weighting": "pooled", "value": None}
-    assert run_tables.rate({"rates": [nothing]}, "em_of_all") == run_tables.corrected_p({}) == "–"
+
+    def said(rate: dict[str, Any]) -> str:
+        return run_tables.rate(ArmRates.model_validate({"arm": "a", "n": 4, "rates": [rate]}), "em_of_all")
+
+    assert said(nothing) == run_tables.corrected_p({}) == "–"
     found = {**nothing, "value": 0.25, "low": 0.1, "high": 0.5, "n_positive": 1, "n": 4}
-    assert run_tables.rate({"rates": [found]}, "em_of_all") == "25.0% [10.0%, 50.0%], 1 of 4"
+    assert said(found) == "25.0% [10.0%, 50.0%], 1 of 4"
 
 
 def test_random_draws_are_counted_that_come_as_far_as_the_direction_that_was_found() -> None:
