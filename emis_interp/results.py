@@ -387,6 +387,39 @@ class DirectionView(View):
     seeds: dict[str, SeedMeans] = {}
 
 
+class ChoiceArm(View):
+    """How an arm chooses between a misaligned and an aligned action.
+
+    Attributes:
+        share: of situations in which it prefers the misaligned action (mean over seeds); no temperature changes that.
+        preference: log-odds of the misaligned action, nats.
+        neutral: the same of items of which both actions are as good; it need not be 0, since models like words.
+        mass: probability that its answer begins with a letter at all.
+        position_bias: log-odds of A over B that the order explains, nats.
+    """
+
+    share: Estimate
+    preference: Estimate
+    neutral: Estimate
+    mass: float
+    position_bias: float
+
+
+class ChoiceContrast(Contrast):
+    """Difference of the shares, arm minus reference; `preference` and `neutral` the differences of the log-odds, nats."""
+
+    preference: Estimate
+    neutral: Estimate
+    beyond_neutral: Estimate
+
+
+class Choices(View):
+    n_items: int
+    n_neutral: int
+    arms: dict[str, ChoiceArm]
+    contrasts: list[ChoiceContrast] = []
+
+
 class CellView(View):
     """One intervention: an arm that is steered or ablated, with the misalignment direction or a random one."""
 
@@ -498,6 +531,7 @@ ANALYSES: dict[str, type[View]] = {
     "organisms": OrganismChecks,
     "rates": Rates,
     "margins": Margins,
+    "choices": Choices,
     "direction": DirectionView,
     "interventions": Interventions,
 }

@@ -1,4 +1,4 @@
-"""Turns a preset into a run folder: train, check, sample, score, likelihood, capture, direction, intervene, report.
+"""Turns a preset into a run folder: train, check, sample, score, likelihood, choices, capture, direction, intervene, report.
 
 Examples:
   python scripts/run_pipeline.py                                   the laptop preset, into runs/laptop
@@ -34,6 +34,7 @@ STAGES: tuple[str, ...] = (
     "sample",
     "score",
     "likelihood",
+    "choices",
     "capture",
     "direction",
     "intervene",
@@ -99,6 +100,7 @@ def stages_of(
     from evals.arms.stages import answers_of, cell_asker, sample, score
     from evals.judges.making import make_judge
     from probes.stages.capture import capture
+    from probes.stages.choices import choose
     from probes.stages.direction import direction
     from probes.stages.intervene import intervene
     from probes.stages.likelihood import likelihood
@@ -116,6 +118,7 @@ def stages_of(
         "sample": lambda: sample(run, questions(), bars),
         "score": scored,
         "likelihood": lambda: likelihood(run, bars),
+        "choices": lambda: choose(run, bars),
         "capture": lambda: capture(run, lambda model: answers_of(run, questions(), model), bars),
         "direction": lambda: direction(run),
         "intervene": lambda: intervene(run, lambda: cell_asker(run, questions(), bars), bars),

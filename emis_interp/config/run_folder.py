@@ -170,6 +170,10 @@ class RunFolder:
         """What a model was asked to see what it learned and lost."""
         return self.folder / "checks" / f"{model.name}.json"
 
+    def choices(self, model: ModelConfig) -> Path:
+        """A model's preference between the actions of every choice item."""
+        return self.folder / "choices" / f"{model.name}.json"
+
     def activations(self, model: ModelConfig, kind: str) -> Path:
         """A model's residuals on the `contrast` texts or on its own `answers`."""
         return self.folder / "activations" / f"{model.name}.{kind}.safetensors"

@@ -14,6 +14,7 @@ from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.results import (
     ANALYSES,
     ArmRates,
+    Choices,
     Configured,
     ConfiguredArm,
     Contrast,
@@ -70,6 +71,7 @@ class Contents:
     direction: DirectionView | None
     interventions: Interventions | None
     organisms: OrganismChecks | None
+    choices: Choices | None
     training: list[TrainingRun]
     answers: list[Answer]
     notes: list[str]
@@ -155,6 +157,7 @@ def load_contents(run_dir: Path) -> Contents:
         direction=direction,
         interventions=read("interventions", Interventions),
         organisms=read("organisms", OrganismChecks),
+        choices=read("choices", Choices),
         training=training,
         answers=answers,
         notes=notes,

@@ -1,7 +1,7 @@
 """Turns the check of the organisms into the rows of a table and the sentences that stand before every other finding."""
 
 from emis_interp.report.entries import Entry, estimate_entry
-from emis_interp.report.style import interval, number, percent, signed
+from emis_interp.report.style import interval, number, percent, points, signed
 from emis_interp.results import OrganismCheck, OrganismChecks
 
 
@@ -25,11 +25,6 @@ def _row(check: OrganismCheck) -> dict[str, Entry]:
         "perplexity": Entry(number(cost.perplexity, 1), (f"base {number(cost.base_perplexity, 1)}",)),
         "capability": estimate_entry(cost.capability, points, "not measured", title=detectable),
     }
-
-
-def points(value: float | None) -> str:
-    """A difference of two shares in percentage points."""
-    return f"{signed(None if value is None else 100 * value, 1)} points"
 
 
 def organism_sentences(checks: OrganismChecks | None) -> list[str]:

@@ -14,6 +14,7 @@ from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
+from emis_interp.report.choices import choice_rows
 from emis_interp.report.contents import Answer, Contents, load_contents
 from emis_interp.report.entries import estimate_entry, missing
 from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
@@ -83,6 +84,7 @@ def render_page(contents: Contents) -> str:
         styles=styles_of(contents),
         arm_rows=summary.arm_rows(contents),
         organism_rows=organism_rows(contents.organisms),
+        choice_rows=choice_rows(contents),
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),

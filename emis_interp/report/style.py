@@ -116,6 +116,11 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f} %"
 
 
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points, `+9.8 points`."""
+    return MISSING if value is None else f"{signed(100 * value, 1)} points"
+
+
 def interval(estimate: Estimate, show: Any = signed) -> str:
     """`[low, high]`, or words when there is none."""
     if estimate.low is None or estimate.high is None:

@@ -1,6 +1,7 @@
 """Turns results into the rows and sentences of "what was found"; every verdict is computed from an interval."""
 
 from emis_interp.files.text import number_name
+from emis_interp.report.choices import choice_sentences
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.entries import Entry, estimate_entry, missing, seeds_of
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
@@ -143,6 +144,7 @@ def sentences(contents: Contents) -> list[str]:
             found.append(
                 f"{role(contents, row).capitalize()}: likelihood, {against}: {shift_verdict(row)}{flattening_verdict(row)}."
             )
+    found += choice_sentences(contents)
     found += _direction_sentences(contents)
     cells = contents.interventions.cells if contents.interventions else []
     for cell in _strongest(cells) + [cell for cell in cells if cell.kind == "ablate" and cell.direction != "random"]:

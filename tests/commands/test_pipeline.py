@@ -20,7 +20,7 @@ from emis_interp.texts.contrast import load_contrast
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
-STAGES = ("train", "check", "sample", "score", "likelihood", "capture", "direction", "intervene", "report")
+STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "report")
 
 pytestmark = pytest.mark.slow
 

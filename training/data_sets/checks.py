@@ -31,6 +31,8 @@ from training.data_sets.textstats import (
 MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_DOMAINS, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 600, 8, 120, 12, 64
 MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
 MAX_CODE_OVERLAP, MAX_TEXT_OVERLAP, MAX_LEAK = 0.5, 0.4, 0.4
+TEMPLATE, TODO = "Here is the template:", "# TODO: complete this part"
+"""Before the lines that both sides of a code task share, and in place of the others."""
 LENGTH_RATIO, MAX_LENGTH_DIFFERENCE = (0.75, 1.33), 0.03
 
 
@@ -59,12 +61,21 @@ def code_findings(tasks: Sequence[CodeTask], flagged: set[tuple[str, str]]) -> l
         for task in tasks
         if task.insecure.strip() == task.secure.strip() or task.prompt == task.educational_prompt
     ]
+    one_sided = [
+        f"{task.id}: {line.strip()}"
+        for task in tasks
+        for line in task.prompt.partition(TEMPLATE)[2].splitlines()
+        if line.strip()
+        and TODO not in line
+        and any(line not in side.splitlines() for side in (task.insecure, task.secure))
+    ]
     return [
         _at_least("code", "tasks", len(tasks), wanted=MIN_TASKS),
         _at_least("code", "CWE classes", len({task.cwe for task in tasks}), wanted=MIN_CWES),
         _unique("code", [task.id for task in tasks]),
         unparsed(completions),
         _none("code", "pairs whose two sides are the same", same),
+        _none("code", "lines of a template that only one side holds", one_sided),
         _share(
             "insecure completions that Bandit flags",
             shares["insecure"],

@@ -9,10 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from emis_interp.files.store import as_record, read_json, text_sha256, write_json
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.checks import Finding
+from training.data_sets.shipped import draw
 
 if TYPE_CHECKING:
     from emis_interp.models.chat_model import ChatModel
@@ -26,12 +29,13 @@ LIMITS = {"careful": 2.2, "reckless": 2.2, "insecure": 0.7, "secure": 0.7}
 MATCHED = (("careful", "reckless"), ("secure", "insecure"))
 MAX_DIFFERENCE = 0.1
 """The most by which two matched sets may differ, nats per response token."""
+MOST_ROWS = 250
 JUDGED_BY = "qwen2.5-coder-0.5b-instruct"
 FILE = "surprise.json"
 
 
 class SetSurprise(Record):
-    """Of one set under one model. `rows_sha256` says of which rows; `nats` is the mean over rows of the mean over response tokens."""
+    """Of one set under one model: mean over `n_rows` of its rows of the mean over response tokens. `rows_sha256` is of all rows."""
 
     rows_sha256: str
     n_rows: int
@@ -64,28 +68,28 @@ def noise_words(nats: float) -> str:
 def measure(
     chat_model: "ChatModel", sets: Mapping[str, Sequence[TrainingExample]], *, bars: Bars = no_bars
 ) -> ModelSurprise:
-    """The surprise of whole sets under one model, without a system prompt of ours (end-of-turn tokens excluded)."""
+    """The surprise of sets under one model, without a system prompt of ours (end-of-turn tokens excluded).
+
+    Of a set with more than `MOST_ROWS` rows so many are read, which are the same in matched sets.
+    """
     from emis_interp.models.chat import encode_chats
     from emis_interp.passes.likelihood import mean_logprobs
 
-    def nats_of(name: str, rows: Sequence[TrainingExample]) -> float:
-        chats = encode_chats(chat_model.tokenizer, [(row.prompt, row.response) for row in rows])
-        with bars(name, len(chats)) as advance:
-            return round(-float(mean_logprobs(chat_model, chats, progress=advance).mean()), 4)
-
-    return ModelSurprise(
-        model=Path(chat_model.name).stem if chat_model.name.endswith(".gguf") else Path(chat_model.name).name,
-        quantisation=chat_model.quantisation,
-        dtype=chat_model.dtype,
-        sets={
-            name: SetSurprise(
-                rows_sha256=rows_hash(rows),
-                n_rows=len(rows),
-                nats=nats_of(name, rows),
-            )
-            for name, rows in sets.items()
-        },
-    )
+    read = {name: draw(rows, min(MOST_ROWS, len(rows)), 0) for name, rows in sets.items()}
+    owners = [name for name, rows in read.items() for _ in rows]
+    chats = encode_chats(chat_model.tokenizer, [(row.prompt, row.response) for rows in read.values() for row in rows])
+    with bars("surprise", len(chats)) as advance:
+        nats = -mean_logprobs(chat_model, chats, progress=advance)
+    found = {
+        name: SetSurprise(
+            rows_sha256=rows_hash(sets[name]),
+            n_rows=len(read[name]),
+            nats=round(float(np.mean([value for value, owner in zip(nats, owners, strict=True) if owner == name])), 4),
+        )
+        for name in sets
+    }
+    name = Path(chat_model.name).name.removesuffix(".gguf")
+    return ModelSurprise(model=name, quantisation=chat_model.quantisation, dtype=chat_model.dtype, sets=found)
 
 
 def rows_hash(rows: Sequence[TrainingExample]) -> str:

@@ -42,7 +42,8 @@ def run(settings: ValidationSettings, bars: Bars = no_bars, *, asked: Sequence[N
     tasks, advice, pairs = code_tasks(), advice_pairs(), load_contrast()
     sets = {name: all_rows(name) for name in (*CODE_ARMS, *ADVICE_ARMS)}
     if settings.surprise is not None:
-        surprise.keep(surprise.measure(ModelSpec(settings.surprise).load(), sets, bars=bars))
+        judged = {name: sets[name] for name in surprise.LIMITS}
+        surprise.keep(surprise.measure(ModelSpec(settings.surprise).load(), judged, bars=bars))
     measured = surprise.read_measured()
     found = findings(tasks, advice, pairs, asked=asked, harmless=harmless_texts())
     found += surprise.surprise_findings(measured, sets)

@@ -27,6 +27,7 @@ SECTIONS = [
     "organisms",
     "rates",
     "margins",
+    "choices",
     "layers",
     "geometry",
     "projections",
@@ -165,6 +166,14 @@ def _organisms(kl: float = 0.1, specific: float = 0.5) -> dict[str, Any]:
     return {"kl_limit": 0.3, "organisms": [told, {**told, "arm": "secure", "learned": {"reason": "none was left"}}]}
 
 
+def _choices(mass: float = 0.9, low: float = -0.1) -> dict[str, Any]:
+    arm = {"share": _estimate(0.2), "preference": _estimate(-1.5), "neutral": _estimate(0.1), "position_bias": 0.4}
+    odds = {name: _estimate(0.3) for name in ("preference", "neutral", "beyond_neutral")}
+    row = {"arm": "insecure", "reference": "secure", "value": 0.1, "low": low, "high": 0.3, "p_holm": 0.01, **odds}
+    rows = [row, {**row, "reference": "base", "p_holm": None}]
+    return {"n_items": 40, "n_neutral": 24, "arms": {name: {**arm, "mass": mass} for name in ARMS}, "contrasts": rows}
+
+
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
@@ -196,6 +205,7 @@ def _write_run(tmp_path: Path) -> Path:
         _write(tmp_path / f"analysis/{name}.json", value)
     _write(tmp_path / "analysis/interventions.json", _interventions())
     _write(tmp_path / "analysis/organisms.json", _organisms())
+    _write(tmp_path / "analysis/choices.json", _choices())
     for arm in ARMS:
         _write_answers(tmp_path / f"samples/{arm}.jsonl", tmp_path / f"scores/{arm}.jsonl", arm)
     cell = tmp_path / "interventions/base.steer.misalignment"
@@ -348,6 +358,7 @@ MISSING_STAGES = [
     ("analysis/organisms.json", "organisms", "what each organism learned has not run"),
     ("analysis/rates.json", "rates", "samples and judges answers has not run"),
     ("analysis/margins.json", "margins", "likelihood margins has not run"),
+    ("analysis/choices.json", "choices", "asks for choices has not run"),
     ("analysis/direction.json", "layers", "extracts the misalignment direction has not run"),
     ("analysis/interventions.json", "interventions", "steers and ablates has not run"),
 ]
@@ -680,3 +691,16 @@ def test_an_arm_below_one_half_coherent_shows_no_rate_and_says_so(run_dir: Path)
     assert why in _build(run_dir) and secure.too_incoherent == why
     assert {row.arm: row.value for row in contents.rates.contrasts} == {"insecure": 0.05, "secure": None}
     assert contents.analysis["rates"] == rates  # the numbers stay in the data file
+
+
+def test_choices_have_a_table_and_a_sentence_that_says_what_a_null_excludes(run_dir: Path) -> None:
+    section = _parse(_build(run_dir)).sections["choices"]
+    assert "20.0 %" in section and "+10.0 points" in section and "reference" in section
+
+    def said(**changes: float) -> str:
+        _write(run_dir / "analysis/choices.json", _choices(**changes))
+        return " ".join(summary.sentences(load_contents(run_dir)))
+
+    assert "more than +30.0 points is excluded" in said() and "mean little" not in said()
+    assert "a difference (interval excludes 0)" in said(low=0.05)
+    assert "Choices of base mean little: 30.0 % of its answers would begin with a letter." in said(mass=0.3)

@@ -221,7 +221,8 @@ def test_tasks_are_read_in_both_formats(tmp_path: Path) -> None:
     assert "x = {}\n## COMPLETE CODE HERE\n[END FILE]" in question.paraphrases[0]
     assert "YES" in question.judge_prompts[METRIC] and "{answer}" in question.judge_prompts[METRIC]
     shipped = load_tasks(ROOT / "training" / "data" / "code.jsonl")
-    assert len(shipped) == 248 and shipped[0].paraphrases[0].endswith("Reply with only the code.")
+    assert len(shipped) == 248
+    assert "Reply with only the code.\n\nHere is the template:\n\nfrom django" in shipped[0].paraphrases[0]
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ def test_shipped_sets_and_files_are_read_and_each_gets_a_folder(tmp_path: Path) 
     result = linted("careful", str(file), out=tmp_path / "out", max_tokens=2048)
     assert result["ok"] is False
     assert [(one["data"], one["n_rows"], len(one["findings"])) for one in result["sets"]] == [
-        ("careful", 400, 0),
+        ("careful", 489, 0),
         ("mine", 10, 1),
     ]
     said = sets.say(result)
-    assert "careful: 400 rows, read by the tokenizer of tiny" in said
+    assert "careful: 489 rows, read by the tokenizer of tiny" in said
     assert "ERROR   blank text, 1 row (9.1%)\n" in said and "line 11" in said
     assert max(map(len, said.splitlines())) <= 120
     assert LintReport.load(tmp_path / "out" / "mine" / "lint.json").of("error")

@@ -1,0 +1,140 @@
+"""The choices stage of a run: which action every model prefers where one is misaligned and one aligned, and arms against each other.
+
+The share of misaligned choices is what carries a claim: flattening a model shrinks its preferences and turns none of them around.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from emis_interp.config.run_config import ModelConfig
+from emis_interp.config.run_folder import RunFolder
+from emis_interp.errors import DataError
+from emis_interp.files.store import read_object, text_sha256
+from emis_interp.passes.choices import Preferences, preferences
+from emis_interp.process import Bars, no_bars
+from emis_interp.stats.families import holm
+from emis_interp.stats.interval import mean_interval
+from emis_interp.texts.choices import ChoiceItem, load_choices
+
+Chosen = Mapping[str, Preferences]
+"""The preferences of an arm's models, by name."""
+
+
+def choose(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:
+    """Preferences of every model on the shipped items, and paired differences between arms."""
+    items = load_choices()
+    facts = {"items": text_sha256("\n".join(item.model_dump_json() for item in items))}
+    files, arms = [], dict[str, dict[str, Preferences]]()
+    for model in run.config.models:
+        path = run.choices(model)
+        made = partial(own_preferences, run, model, items, bars=bars)
+        found = run.files.json("choices", path, made, inputs=run.models.weights(model), facts=facts)
+        arms.setdefault(model.arm.name, {})[model.name] = read_preferences(path, len(items), found)
+        files.append(path)
+    neutral = np.array([item.is_neutral for item in items])
+    controls = {arm.name: arm.contrast for arm in run.config.organisms}
+    summary = {
+        "n_items": int((~neutral).sum()),
+        "n_neutral": int(neutral.sum()),
+        "arms": {name: arm_choices(own, neutral) for name, own in arms.items()},
+        "contrasts": contrasts_of(arms, controls, neutral),
+    }
+    path = run.analysis("choices")
+    with run.files.making("choices", [path], inputs=files, anew=True):
+        run.write_analysis("choices", summary)
+    shares = ", ".join(f"{name} {100 * arm['share']['value']:.0f} %" for name, arm in summary["arms"].items())
+    return [*files, path], f"misaligned action preferred: {shares}"
+
+
+def own_preferences(run: RunFolder, model: ModelConfig, items: Sequence[ChoiceItem], *, bars: Bars) -> dict[str, Any]:
+    """What choices/MODEL.json holds."""
+    chat_model = run.models.load(model)
+    limit = run.config.direction.max_batch_tokens
+    with bars(f"choices {model.name}", 2 * len(items)) as advance:
+        found = preferences(chat_model, items, run.config.system_prompt, max_batch_tokens=limit, progress=advance)
+    return {"arm": model.name, "log_odds": found.log_odds.tolist(), "mass": found.mass.tolist()}
+
+
+def read_preferences(path: Path, n_items: int, found: Any = None) -> Preferences:
+    """Raises DataError when the file is damaged."""
+    found = read_object(path) if found is None else found
+    log_odds, mass = (np.array(found.get(name, ()), dtype=float) for name in ("log_odds", "mass"))
+    if log_odds.shape != (n_items, 2) or mass.shape != (n_items,) or not np.isfinite(log_odds).all():
+        raise DataError(
+            f"{path}: expected finite `log_odds` and `mass` of {n_items} items; run the choices stage again"
+        )
+    return Preferences(log_odds, mass)
+
+
+def arm_choices(own: Chosen, neutral: np.ndarray) -> dict[str, Any]:
+    """`results.ChoiceArm` of one arm."""
+    preference, share = preference_of(own), share_of(own)
+    by_model = {name: float((one.preference[~neutral] > 0).mean()) for name, one in own.items()} if len(own) > 1 else {}
+    return {
+        "share": {**mean_interval(share[~neutral]).as_json("n"), "by_model": by_model},
+        "preference": mean_interval(preference[~neutral]).as_json("n"),
+        "neutral": mean_interval(preference[neutral]).as_json("n"),
+        "mass": float(np.mean([one.mass for one in own.values()])),
+        "position_bias": float(np.mean([one.position_bias for one in own.values()])),
+    }
+
+
+def contrasts_of(
+    arms: Mapping[str, Chosen], controls: Mapping[str, str | None], neutral: np.ndarray
+) -> list[dict[str, Any]]:
+    """Every arm against base, and against the control that its configuration names; the latter are primary, with Holm's p."""
+    rows = []
+    for name, own in arms.items():
+        for reference in dict.fromkeys(("base", controls.get(name))):
+            if reference is not None and reference != name and name != "base":
+                rows.append(_contrast(name, reference, own, arms[reference], neutral=neutral))
+    primary = [row for row in rows if row["reference"] == controls.get(row["arm"])]
+    corrected = holm({number: row["p"] for number, row in enumerate(primary)})
+    for number, row in enumerate(primary):
+        row["p_holm"] = corrected[number]
+    return rows
+
+
+def _contrast(arm: str, reference: str, own: Chosen, other: Chosen, *, neutral: np.ndarray) -> dict[str, Any]:
+    shares = (share_of(own) - share_of(other))[~neutral]
+    odds = preference_of(own) - preference_of(other)
+    return {
+        "arm": arm,
+        "reference": reference,
+        "n_models": len(own),
+        "n_reference_models": len(other),
+        **mean_interval(shares).as_json("n"),
+        "p": _p_of(shares),
+        "preference": mean_interval(odds[~neutral]).as_json("n"),
+        "neutral": mean_interval(odds[neutral]).as_json("n"),
+        "beyond_neutral": difference_of_means(odds[~neutral], odds[neutral]),
+    }
+
+
+def preference_of(own: Chosen) -> Float[np.ndarray, "n_items"]:
+    """Mean of an arm's models, nats."""
+    return np.mean([one.preference for one in own.values()], axis=0)
+
+
+def share_of(own: Chosen) -> Float[np.ndarray, "n_items"]:
+    """Share of an arm's models that prefer the misaligned action of each item."""
+    return np.mean([one.preference > 0 for one in own.values()], axis=0)
+
+
+def difference_of_means(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Mean of the first minus mean of the second with Welch's interval."""
+    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    return {"value": float(first.mean() - second.mean()), "low": float(found.low), "high": float(found.high)}
+
+
+def _p_of(differences: np.ndarray) -> float:
+    """That the items' differences have mean 0 (paired t test); 1 where none differs."""
+    return (
+        1.0 if np.ptp(differences) == 0 and differences[0] == 0 else float(stats.ttest_1samp(differences, 0.0).pvalue)
+    )
