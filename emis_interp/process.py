@@ -113,6 +113,20 @@ def end_in_order() -> None:
             signal.signal(number, end)
 
 
+SPIN_COUNT = "10000"
+"""Rounds for which a waiting OpenMP thread spins before it sleeps (GNU's library; its own default is 300,000). Measured by
+`scripts/benchmark.py threads`."""
+
+
+def share_cores() -> None:
+    """Let OpenMP's threads sleep when they wait, so that other processes get the cores; to be called before torch is loaded.
+
+    What the environment says of waiting (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
 def quiet_libraries(verbose: bool = False) -> None:
     """Our messages on standard error, the libraries' only when they are warnings."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -8,6 +8,7 @@ import cli
 from benchmarks import settings
 
 VERBS = {
+    "threads": cli.Verb(settings.ThreadBenchmarkSettings, "benchmarks.threads"),
     "train": cli.Verb(settings.TrainBenchmarkSettings, "benchmarks.train"),
     "capture": cli.Verb(settings.CaptureBenchmarkSettings, "benchmarks.capture"),
     "sample": cli.Verb(settings.SampleBenchmarkSettings, "benchmarks.sample"),

@@ -28,6 +28,19 @@ class TrainBenchmarkSettings:
 
 
 @settings
+class ThreadBenchmarkSettings:
+    """Waiting: forward passes of the embedded model under settings of OpenMP's waiting, alone and beside one busy process for each core.
+
+    Threads that wait by spinning keep a core from whoever has work on it. `ours` is what every command sets (`emis_interp.process`).
+    `of_fair_share` is the speed beside as many busy processes as cores, over half of the library's own speed alone.
+    """
+
+    counts: tuple[int, ...] = flag("spin counts", default=(1000, 10_000, 100_000))
+    seconds: float = flag("of every measurement", default=5.0)
+    n_rounds: int = flag("measured rounds", default=3)
+
+
+@settings
 class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     """Capture of all layers: ours against the bare decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
 
