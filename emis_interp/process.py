@@ -113,7 +113,7 @@ def end_in_order() -> None:
             signal.signal(number, end)
 
 
-SPIN_COUNT = "10000"
+SPIN_COUNT = "2000"
 """Rounds for which a waiting OpenMP thread spins before it sleeps (GNU's library; its own default is 300,000). Measured by
 `scripts/benchmark.py threads`."""
 

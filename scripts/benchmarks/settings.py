@@ -35,7 +35,7 @@ class ThreadBenchmarkSettings:
     `of_fair_share` is the speed beside as many busy processes as cores, over half of the library's own speed alone.
     """
 
-    counts: tuple[int, ...] = flag("spin counts", default=(1000, 10_000, 100_000))
+    counts: tuple[int, ...] = flag("spin counts", default=(300, 10_000, 100_000))
     seconds: float = flag("of every measurement", default=5.0)
     n_rounds: int = flag("measured rounds", default=3)
 

@@ -1,11 +1,13 @@
-"""The packages of a command are those of this distribution: another one of a common name is found out, with what to do."""
+"""The packages of a command are those of this distribution: another one of a common name is found out; threads share cores."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from emis_interp import process
 from emis_interp.process import check_packages
 
 ROOT = Path(__file__).parents[2]
@@ -37,3 +39,22 @@ def test_a_distribution_that_writes_into_the_same_folder_is_named(tmp_path: Path
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: evals\nVersion: 1.0.6\n")
     assert "the distribution evals 1.0.6 is installed beside emis_interp" in checked(ROOT, tmp_path)
     assert checked() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": process.SPIN_COUNT}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {}),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    process.share_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected.get("GOMP_SPINCOUNT")
