@@ -11,7 +11,6 @@ from benchmarks.alternate import alternate
 from benchmarks.settings import SampleBenchmarkSettings
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.models.chat import encode_prompt, end_tokens
-from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_model
 from emis_interp.process import Bars, no_bars
 from evals.questions import load_questions
@@ -22,7 +21,7 @@ LOOP_BATCH = 8
 
 def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Shipped questions to the embedded model at temperature 1; real new tokens per second, end-of-turn and padding not counted."""
-    chat_model, questions = load_model(EMBEDDED_NAME, dtype=settings.dtype), load_questions()
+    chat_model, questions = load_model(settings.model, dtype=settings.dtype), load_questions()
     tokenizer = chat_model.tokenizer
     ends = end_tokens(chat_model)
     config = SamplingConfig(

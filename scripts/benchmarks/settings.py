@@ -19,6 +19,7 @@ class TrainBenchmarkSettings:
     compute in bfloat16 where the device does so in hardware, else in float32.
     """
 
+    model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
     n_rows: int = flag("training rows", default=64)
     n_rounds: int = flag("measured rounds", default=3)
     without_checkpointing: bool = flag("a third contestant: TRL without gradient checkpointing", default=False)
@@ -73,6 +74,7 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
 class SampleBenchmarkSettings:
     """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits."""
 
+    model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
     n_samples: int = flag("answers to each paraphrase of each shipped question", default=8)
     max_new_tokens: int = flag("limit of an answer", default=80)
     batch_size: int = flag("of ours; the loop's is 8", default=256)
@@ -121,6 +123,7 @@ class SweepBenchmarkSettings:
     others; ours always runs the whole grid.
     """
 
+    model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
     n_layers: int = flag("layers of the grid", default=10)
     n_coefficients: int = flag("coefficients of the grid, from -0.4 to 0.4", default=5)
     n_prompts: int = flag("shipped questions", default=4)

@@ -13,7 +13,6 @@ from emis_interp.directions import Direction, unit
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat import encode_chats, encode_prompt, end_tokens
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.head import head_logits
 from emis_interp.models.loading import load_model
 from emis_interp.passes.batching import pad
@@ -27,7 +26,7 @@ from evals.questions import load_questions
 
 def run(settings: SweepBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Random directions with the residual norms of the shipped contrast texts; new tokens per second."""
-    chat_model = load_model(EMBEDDED_NAME, dtype=settings.dtype)
+    chat_model = load_model(settings.model, dtype=settings.dtype)
     texts = [(text.question, text.answer) for text in labeled_texts(load_contrast(n_per_question=1))]
     norms = capture_with_norms(chat_model, encode_chats(chat_model.tokenizer, texts))[1].mean(0)
     vectors = unit(random_directions(1, chat_model.n_layers, chat_model.d_model)[0])

@@ -27,18 +27,19 @@ def run(settings: TrainBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any
     """Real tokens per second (model loading left out), the loss of the last step, and peak memory of whole processes."""
     rows, note = rows_of(os.environ.get("EMIS_REFERENCE_DATA"), settings.n_rows)
     if settings.only is not None:
-        return measure(settings.only, rows)
+        return measure(settings.only, rows, settings.model)
     names = ["ours", "trl"] + (["trl_without_checkpointing"] if settings.without_checkpointing else [])
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
 
     def contestant(name: str) -> float:
-        results[name].append(in_child(name, settings.n_rows))
+        results[name].append(in_child(name, settings.n_rows, settings.model))
         return results[name][-1]["tokens_per_second"]
 
     speeds = alternate({name: lambda name=name: contestant(name) for name in names}, settings.n_rounds, warm_up=False)
     compared = compare({name: medians(found) for name, found in results.items()})
     return {
         **compared,
+        "model": settings.model,
         "data": note,
         "n_rows": len(rows),
         "n_rounds": settings.n_rounds,
@@ -60,10 +61,10 @@ def rows_of(reference: str | None, n_rows: int) -> tuple[list[TrainingExample], 
     return load_dataset("insecure", n_rows=n_rows, seed=0), note
 
 
-def in_child(name: str, n_rows: int) -> dict[str, float]:
+def in_child(name: str, n_rows: int, model: str) -> dict[str, float]:
     """`measure` in a process of its own."""
     script = Path(__file__).resolve().parents[1] / "benchmark.py"
-    words = [sys.executable, str(script), "train", "--json", "--only", name, "--n-rows", str(n_rows)]
+    words = [sys.executable, str(script), "train", "--json", "--only", name, "--n-rows", str(n_rows), "--model", model]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise StageError(f"{name} failed: {' | '.join(done.stderr.strip().splitlines()[-3:])}")

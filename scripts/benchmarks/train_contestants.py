@@ -12,7 +12,7 @@ import torch
 
 from emis_interp.config.run_config import TrainingConfig
 from emis_interp.models.chat import encode_chat
-from emis_interp.models.embedded import EMBEDDED_NAME, embedded_path
+from emis_interp.models.checkpoint import resolve_with_weights
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.models.precision import native_dtype
 from emis_interp.records import TrainingExample
@@ -25,15 +25,15 @@ CONFIG = TrainingConfig(
 OPTIONS = {"trl": {}, "trl_without_checkpointing": {"gradient_checkpointing": False}}
 
 
-def measure(name: str, rows: Sequence[TrainingExample]) -> dict[str, float]:
+def measure(name: str, rows: Sequence[TrainingExample], model: str) -> dict[str, float]:
     """One training run in this process: speed by the clock and by CPU time (for busy machines), losses, peak memory."""
-    tokenizer = load_tokenizer(EMBEDDED_NAME)
+    tokenizer = load_tokenizer(model)
     lengths = [len(encode_chat(tokenizer, row.prompt, row.response)) for row in rows]
     if name == "ours":
-        losses, seconds, cpu_seconds = _ours(rows)
+        losses, seconds, cpu_seconds = _ours(rows, model)
     else:
         ordered = [rows[i] for i in training_order(lengths, CONFIG, seed=0)]
-        losses, seconds, cpu_seconds = _trl(ordered, OPTIONS[name])
+        losses, seconds, cpu_seconds = _trl(ordered, OPTIONS[name], model)
     return {
         "tokens_per_second": sum(lengths) / seconds,
         "tokens_per_cpu_second": sum(lengths) / cpu_seconds,
@@ -48,12 +48,12 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _ours(rows: Sequence[TrainingExample]) -> tuple[list[float], float, float]:
+def _ours(rows: Sequence[TrainingExample], model: str) -> tuple[list[float], float, float]:
     # The first step's clock starts when the trainer does: loading stands before the first report's interval.
     with tempfile.TemporaryDirectory() as folder:
         marks: list[float] = []
         summary = finetune(
-            EMBEDDED_NAME,
+            model,
             rows,
             CONFIG,
             out_dir=Path(folder),
@@ -65,7 +65,7 @@ def _ours(rows: Sequence[TrainingExample]) -> tuple[list[float], float, float]:
     return [json.loads(line)["loss"] for line in lines], summary["seconds"], cpu_seconds
 
 
-def _trl(ordered: Sequence[TrainingExample], options: dict[str, Any]) -> tuple[list[float], float, float]:
+def _trl(ordered: Sequence[TrainingExample], options: dict[str, Any], model: str) -> tuple[list[float], float, float]:
     from datasets import Dataset
     from peft import LoraConfig
     from torch.utils.data import SequentialSampler
@@ -110,7 +110,7 @@ def _trl(ordered: Sequence[TrainingExample], options: dict[str, Any]) -> tuple[l
             disable_tqdm=True,
             **options,
         )
-        trainer = InOrder(model=str(embedded_path()), args=arguments, train_dataset=data, peft_config=lora)
+        trainer = InOrder(model=str(resolve_with_weights(model)), args=arguments, train_dataset=data, peft_config=lora)
         started, cpu_started = time.monotonic(), _cpu_seconds()
         trainer.train()
         seconds, cpu_seconds = time.monotonic() - started, _cpu_seconds() - cpu_started

@@ -1,11 +1,12 @@
 """Turns encoded rows into optimiser steps: transformers' Trainer with response-only loss, our row order, and one or many processes.
 
-The wrapped model's own forward is what is called, as DDP, FSDP and DeepSpeed need; the boolean `logits_to_keep` makes it compute logits
-where there is loss and nowhere else.
+Among several processes the wrapped model's own forward is called, as DDP, FSDP and DeepSpeed need; the boolean `logits_to_keep` makes
+it compute logits where there is loss and nowhere else. In one process with a frozen head the loss is taken in parts behind the decoder, so
+that the logits of a large vocabulary are never held together.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from transformers import Trainer, TrainingArguments
 from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import ConfigError, ModelError
 from emis_interp.models.chat import EncodedChat
+from emis_interp.models.chat_model import decoder_of, without_adapter
+from emis_interp.models.head import head_logits
 from emis_interp.models.precision import check_device, uses_bfloat16
 from emis_interp.passes.batching import length_batches, pad
 from training.finetuning.encoding import loss_positions
 
 IGNORED = -100
+LOGITS_TOGETHER = 2**24
+"""So many logits are held at a time: 110 tokens of a vocabulary of 152,000, 64 MiB in float32."""
 CPU_PASS_TOKENS = 512
 """On a CPU a batch goes through in parts of about so many tokens: the gradient is the same, activations stay small, padding is rare."""
 
@@ -49,7 +54,12 @@ class ResponseTrainer(Trainer):
     ) -> Any:
         # Data parallel training averages gradients over processes, and each divides by the tokens of all.
         n_processes = self.accelerator.num_processes
-        loss = response_loss(model, inputs, None if num_items_in_batch is None else num_items_in_batch / n_processes)
+        n_tokens = None if num_items_in_batch is None else num_items_in_batch / n_processes
+        if n_processes == 1 and not is_sharded() and has_frozen_head(model):
+            with self.accelerator.autocast():
+                loss = loss_in_parts(model, inputs, n_tokens)
+        else:
+            loss = response_loss(model, inputs, n_tokens)
         return (loss, {}) if return_outputs else loss
 
 
@@ -75,6 +85,56 @@ def response_loss(
         )
     total = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
     return total / (n_tokens if n_tokens is not None else chosen.sum())
+
+
+def has_frozen_head(model: Any) -> bool:
+    """Whether only the decoder is trained: what is behind it needs no gradient of its own, nor do the embeddings that may be tied to it."""
+    inner = without_adapter(model)
+    inside = {id(parameter) for parameter in decoder_of(inner).parameters()}
+    behind = [parameter for parameter in inner.parameters() if id(parameter) not in inside]
+    tied = [
+        layer.weight for layer in (inner.get_input_embeddings(), inner.get_output_embeddings()) if layer is not None
+    ]
+    return not any(parameter.requires_grad for parameter in (*behind, *tied))
+
+
+def loss_in_parts(
+    model: Any, inputs: dict[str, Int[Tensor, "batch position"]], n_tokens: Any = None
+) -> Float[Tensor, ""]:
+    """`response_loss` of a model with a frozen head, whose logits are computed, used and forgotten for some tokens at a time."""
+    targets = inputs["labels"][:, 1:]
+    chosen = targets != IGNORED
+    body = decoder_of(without_adapter(model))
+    states = body(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state
+    total = _HeadLoss.apply(states[:, :-1][chosen], targets[chosen], lambda hidden: head_logits(model, hidden))
+    return total / (n_tokens if n_tokens is not None else chosen.sum())
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Summed cross-entropy behind a head without trained weights; the gradient of the hidden states is taken on the way forward."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        gradients, total, start = torch.empty_like(hidden), hidden.new_zeros((), dtype=torch.float32), 0
+        size = 1
+        while start < len(targets):
+            part = slice(start, start + size)
+            with torch.enable_grad():
+                own = hidden[part].detach().requires_grad_()
+                logits = head(own)
+                loss = torch.nn.functional.cross_entropy(logits.float(), targets[part], reduction="sum")
+            (gradients[part],) = torch.autograd.grad(loss, own)
+            total += loss.detach()
+            start, size = part.stop, max(1, LOGITS_TOGETHER // logits.shape[-1])
+        ctx.save_for_backward(gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors
+        return gradients * outputs[0], None, None
 
 
 def parts_of(inputs: dict[str, Int[Tensor, "batch position"]], max_tokens: int) -> Iterator[dict[str, Tensor]]:

@@ -53,6 +53,39 @@ def test_the_loss_equals_the_models_own_loss_on_the_same_labels(tiny: ChatModel)
     assert torch.allclose(trainer.response_loss(model, batch), model(**batch).loss, atol=1e-5)
 
 
+@pytest.mark.parametrize("together", [1, 300, 10**6])
+def test_a_loss_in_parts_has_the_value_and_the_gradients_of_the_whole(
+    tiny: ChatModel, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "LOGITS_TOGETHER", together)
+    model = weights.trainable(load_model("tiny"), config(), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # zeros at the beginning, which would hide wrong gradients
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    batch = trainer.Collator(tiny.tokenizer.pad_token_id)(
+        [encode_chat(tiny.tokenizer, row.prompt, row.response) for row in ROWS[:4]]
+    )
+    assert trainer.has_frozen_head(model)
+    found = []
+    for loss_of in (trainer.response_loss, trainer.loss_in_parts):
+        model.zero_grad()
+        loss = loss_of(model, batch, n_tokens=7)
+        (2 * loss).backward()
+        found.append((loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    (whole, gradients), (parts, own) = found
+    assert torch.allclose(whole, parts, rtol=1e-5) and gradients.keys() == own.keys() and len(own) > 4
+    for name, gradient in gradients.items():
+        assert (gradient - own[name]).abs().max() < 2e-4 * gradient.abs().max(), name
+
+
+def test_a_head_that_is_trained_is_not_taken_for_frozen() -> None:
+    assert not trainer.has_frozen_head(weights.trainable(load_model("tiny"), config(method="full"), seed=0))
+    model = weights.trainable(load_model("tiny"), config(), seed=0)
+    model.get_base_model().get_output_embeddings().weight.requires_grad_(True)
+    assert not trainer.has_frozen_head(model)
+
+
 def test_training_changes_the_model_and_reports_what_it_did(tmp_path: Path) -> None:
     seen: list[int] = []
     summary = sft.finetune(
