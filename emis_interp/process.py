@@ -66,6 +66,12 @@ def only_writer(folder: Path, name: str | None = None) -> Iterator[None]:
         yield
 
 
+def settle_in() -> None:
+    """What every command asks of the machine before torch is loaded: memory that is kept, cores that are shared."""
+    reuse_memory()
+    share_cores()
+
+
 def reuse_memory() -> None:
     """Let glibc keep freed blocks for the next tensor.
 

@@ -19,7 +19,7 @@ from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries, share_cores
+from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -38,8 +38,7 @@ def run(
     """
     args = parser.parse_args()
     end_in_order()
-    process.reuse_memory()
-    share_cores()
+    process.settle_in()
     quiet_libraries(args.verbose)
     try:
         process.check_packages()

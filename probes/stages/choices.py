@@ -93,7 +93,7 @@ def contrasts_of(
     for name, own in arms.items():
         for reference in dict.fromkeys(("base", controls.get(name))):
             if reference is not None and reference != name and name != "base":
-                rows.append(_contrast(name, reference, own, arms[reference], neutral=neutral))
+                rows.append(_contrast(name, reference, own=own, other=arms[reference], neutral=neutral))
     primary = [row for row in rows if row["reference"] == controls.get(row["arm"])]
     corrected = holm({number: row["p"] for number, row in enumerate(primary)})
     for number, row in enumerate(primary):
@@ -101,7 +101,7 @@ def contrasts_of(
     return rows
 
 
-def _contrast(arm: str, reference: str, own: Chosen, other: Chosen, *, neutral: np.ndarray) -> dict[str, Any]:
+def _contrast(arm: str, reference: str, *, own: Chosen, other: Chosen, neutral: np.ndarray) -> dict[str, Any]:
     shares = (share_of(own) - share_of(other))[~neutral]
     odds = preference_of(own) - preference_of(other)
     return {

@@ -11,7 +11,7 @@ FOLDERS = ("emis_interp", "training", "evals", "probes", "scripts")
 MOST = 3
 
 GIVEN_BY_OTHERS = {
-    "training/finetuning/trainer.py": ["compute_loss"],  # transformers calls them by place
+    "training/finetuning/trainer.py": ["compute_loss", "forward"],  # transformers and torch call them by place
     "training/finetuning/callbacks.py": ["on_log"],
     "training/organism.py": ["report"],  # `watching.Report`
     "emis_interp/http/chat_api.py": ["__init__"],  # scripts of others, as are the next two

@@ -141,7 +141,9 @@ def row_groups(name: str) -> dict[str, dict[str, str]]:
     """What is known about the rows of a shipped set: kind of group (area, cwe, domain) -> row id -> group; nothing for others."""
     if name in CODE_ARMS:
         return {"area": {t.id: t.area for t in code_tasks()}, "cwe": {t.id: t.cwe for t in code_tasks()}}
-    return {"domain": {p.id: p.domain for p in advice_pairs()}} if name in ADVICE_ARMS else {}
+    if name not in ADVICE_ARMS:
+        return {}
+    return {"domain": {p.id: p.domain for p in advice_pairs() if p.domain not in HELD_OUT_DOMAINS}}
 
 
 def _shipped(name: str, record: type[Any]) -> list[Any]:
