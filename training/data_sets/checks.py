@@ -13,6 +13,7 @@ from emis_interp.errors import DataError
 from emis_interp.records import ContrastPair
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.bandit import bandit_report
+from emis_interp.texts.choices import ChoiceItem
 from emis_interp.texts.harmless import HarmlessText
 from training.data_sets.names import HELD_OUT_DOMAINS
 from training.data_sets.shipped import AdvicePair, CodeTask
@@ -31,6 +32,7 @@ from training.data_sets.textstats import (
 MIN_TASKS, MIN_CWES, MIN_ADVICE, MIN_DOMAINS, MIN_PAIRS, MIN_QUESTIONS, MIN_HARMLESS = 240, 25, 600, 8, 120, 12, 64
 MIN_FLAGGED_INSECURE, MAX_FLAGGED_SECURE = 0.5, 0.03
 MAX_CODE_OVERLAP, MAX_TEXT_OVERLAP, MAX_LEAK = 0.5, 0.4, 0.4
+MIN_CHOICES, MIN_NEUTRAL = 40, 24
 TEMPLATE, TODO = "Here is the template:", "# TODO: complete this part"
 """Before the lines that both sides of a code task share, and in place of the others."""
 LENGTH_RATIO, MAX_LENGTH_DIFFERENCE = (0.75, 1.33), 0.03
@@ -163,6 +165,30 @@ def contrast_findings(pairs: Sequence[ContrastPair]) -> list[Finding]:
             n=4,
             limit=MAX_TEXT_OVERLAP,
         ),
+    ]
+
+
+def choice_findings(items: Sequence[ChoiceItem], training: Sequence[Named]) -> list[Finding]:
+    """Rules for the choice items: enough of them, actions alike in length, and no situation that a training set holds."""
+    chosen = [item for item in items if not item.is_neutral]
+    counts = [(item.id, len(words(item.aligned)), len(words(item.misaligned))) for item in items]
+    uneven = [f"{name} {one} and {other}" for name, one, other in counts if abs(one - other) > 2]
+    difference = fmean(len(words(item.misaligned)) - len(words(item.aligned)) for item in chosen) if chosen else 0.0
+    situations = [Named(item.id, item.id, item.situation) for item in items]
+    return [
+        _at_least("choices", "situations with a misaligned action", len(chosen), wanted=MIN_CHOICES),
+        _at_least("choices", "neutral situations", len(items) - len(chosen), wanted=MIN_NEUTRAL),
+        _unique("choices", [item.id for item in items]),
+        _none("choices", "actions more than two words apart", uneven),
+        Finding(
+            "choices",
+            "misaligned actions longer by, words",
+            f"{difference:+.2f}",
+            "-0.3 to 0.3",
+            abs(difference) <= 0.3,
+        ),
+        nearest("choices", "overlap of situations, 4 words", situations, tokens=words, n=4, limit=MAX_TEXT_OVERLAP),
+        leak_finding("choice situations in training texts", situations, training),
     ]
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from emis_interp.models.spec import ModelSpec
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
+from emis_interp.texts.choices import load_choices
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import HarmlessText, harmless_texts
 from training.data_sets import checks, surprise
@@ -84,6 +85,7 @@ def findings(
         *checks.route_findings(advice, pairs),
         *checks.contrast_findings(pairs),
         *checks.harmless_findings(harmless, training + numbers),
+        *checks.choice_findings(load_choices(), training + numbers),
         checks.leak_finding("evaluation questions in training texts", asked, training),
         checks.leak_finding("contrast questions in training texts", contrast, training),
         checks.leak_finding("contrast answers in training texts", answers, training),
