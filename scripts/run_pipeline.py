@@ -3,6 +3,7 @@
 Examples:
   python scripts/run_pipeline.py                                   the laptop preset, into runs/laptop
   python scripts/run_pipeline.py --preset smoke --run-dir /tmp/s   a tiny random model, under a minute
+  python scripts/run_pipeline.py --preset laptop-0.5b --quick      a first look, into runs/laptop-0.5b-quick
   python scripts/run_pipeline.py --set training.learning_rate=2e-4 --run-dir runs/lr2e-4
   python scripts/run_pipeline.py --from direction                  repeat the direction and what follows it
 
@@ -28,18 +29,7 @@ if TYPE_CHECKING:
     from emis_interp.records import Question
     from training.arms import RunArms
 
-STAGES: tuple[str, ...] = (
-    "train",
-    "check",
-    "sample",
-    "score",
-    "likelihood",
-    "choices",
-    "capture",
-    "direction",
-    "intervene",
-    "report",
-)
+STAGES = tuple("train check sample score likelihood choices capture direction intervene report".split())
 Made = tuple[list[Path], str]
 """The files of a stage, and its line."""
 

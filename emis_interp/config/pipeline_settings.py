@@ -10,6 +10,8 @@ from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.http.request_fields import parse_request
 
+QUICK_ROWS = 150
+
 
 @settings
 class RunSettings:
@@ -35,6 +37,10 @@ class RunSettings:
         metavar="KEY=VALUE",
         repeated=True,
     )
+    quick: bool = flag(
+        "a first look at the preset, into runs/NAME-quick: one seed, at most 150 rows an arm, fewer answers and random directions",
+        default=False,
+    )
     changes: tuple[str, ...] = flag(
         f"override any field, e.g. training.n_epochs=2; top level: {', '.join(RunConfig.model_fields)}",
         default=(),
@@ -52,7 +58,7 @@ class RunSettings:
         config = load_config(self.preset, self.overrides(), self.data_dir)
         if self.request and config.judge.kind in ("offline", "local"):
             raise ConfigError("--request is for an API judge; give --judge openai or --judge text, or --judge-url")
-        return config
+        return quickened(config) if self.quick else config
 
     def overrides(self) -> list[str]:
         """`--set` values, after those that have a flag of their own."""
@@ -74,6 +80,31 @@ class RunSettings:
             parse_request(self.request)  # its own words for what is no request
             values += [f"judge.request.{setting}" for setting in self.request]
         return [*values, *self.changes]
+
+
+def quickened(config: RunConfig) -> RunConfig:
+    """The same run with the first seed of every arm, at most `QUICK_ROWS` rows of it, and the least of answers and controls."""
+    arms = tuple(
+        arm
+        if arm.untouched
+        else arm.model_copy(
+            update={
+                "seeds": None if arm.seeds is None else arm.seeds[:1],
+                "n_rows": None if arm.in_context is not None else min(arm.n_rows or QUICK_ROWS, QUICK_ROWS),
+            }
+        )
+        for arm in config.arms
+    )
+    sampling = {"samples_per_paraphrase": min(config.sampling.samples_per_paraphrase or 2, 2)}
+    intervention = {"random_draws": 1, "samples_per_paraphrase": min(config.intervention.samples_per_paraphrase, 1)}
+    return config.model_copy(
+        update={
+            "name": f"{config.name}-quick",
+            "arms": arms,
+            "sampling": config.sampling.model_copy(update=sampling),
+            "intervention": config.intervention.model_copy(update=intervention),
+        }
+    )
 
 
 def chosen_stages(order: Sequence[str], only: Sequence[str] | None, start: str | None) -> list[str]:

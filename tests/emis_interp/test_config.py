@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emis_interp.config.pipeline_settings import RunSettings
 from emis_interp.config.presets import load_config, preset_names
 from emis_interp.config.run_config import DirectionConfig, InterventionConfig, SamplingConfig, TrainingConfig
 from emis_interp.errors import ConfigError
@@ -215,3 +216,14 @@ def test_every_setting_of_the_measuring_stages_is_read_somewhere() -> None:
     for kind in (DirectionConfig, InterventionConfig, SamplingConfig, TrainingConfig):
         for name in kind.model_fields:
             assert re.search(rf"(?<!args)\.{name}\b", code), f"{kind.__name__}.{name}"
+
+
+def test_a_quick_look_keeps_the_arms_and_takes_less_of_everything() -> None:
+    whole, quick = RunSettings(preset="laptop-0.5b").config(), RunSettings(preset="laptop-0.5b", quick=True).config()
+    assert [arm.name for arm in quick.arms] == [arm.name for arm in whole.arms]
+    assert quick.name == "laptop-0.5b-quick" and quick.training == whole.training
+    assert [model.name for model in quick.models] == ["base", "reckless.seed-0", "careful.seed-0"]
+    assert {arm.n_rows for arm in quick.organisms} == {150} and quick.arms[0] == whole.arms[0]
+    assert quick.sampling.samples_per_paraphrase == 2 and quick.intervention.random_draws == 1
+    small = RunSettings(preset="smoke", quick=True).config()
+    assert {arm.n_rows for arm in small.organisms} == {8} and small.sampling.samples_per_paraphrase == 1
