@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from emis_interp.records import Question
     from training.arms import RunArms
 
-STAGES = tuple("train check sample score likelihood choices capture direction intervene report".split())
+STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "report")
 Made = tuple[list[Path], str]
 """The files of a stage, and its line."""
 
