@@ -135,19 +135,21 @@ def test_a_replaced_adapter_is_refused_and_taken_only_with_everything_that_hangs
     replace_adapter(folder)
     with pytest.raises(StageError, match=r"changed since they were written: training/x/adapter/adapter_model"):
         small.go(folder)
-    words = rf"the sample stage must run first \(it was made from another {ADAPTER}\); start there: --from sample"
+    words = rf"the check stage must run first \(it was made from another {ADAPTER}\); start there: --from check"
     for asked in (("--from", "direction"), ("--only", "likelihood"), ("--only", "report")):
         with pytest.raises(StageError, match=words):
             small.go(folder, *asked)
     with pytest.raises(StageError, match="changed since they were written"):
         small.go(folder)  # a refused command took nothing for granted
-    small.go(folder, "--from", "sample")
+    small.go(folder, "--from", "check")
     after = contents(folder)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed >= {
+        "checks/x.json",
         "samples/x.jsonl",
         "scores/x.jsonl",
         "likelihood/x.json",
+        "choices/x.json",
         "activations/x.contrast.safetensors",
         "activations/x.answers.safetensors",
         "analysis/margins.json",
@@ -172,7 +174,7 @@ def test_what_was_taken_as_it_is_is_made_again_when_its_own_stage_is_asked_for(s
     small.go(folder, "--from", "sample")
     assert contents(folder) == before
     replace_adapter(folder)
-    small.go(folder, "--from", "sample")
+    small.go(folder, "--from", "check")
     small.go(folder, "--from", "train")
     assert contents(folder) == before
     small.go(folder)
@@ -306,9 +308,9 @@ def test_a_file_that_no_stage_made_is_not_taken(small: SmallRun, whole: Path, tm
 def test_stages_asked_for_alone_do_not_build_on_what_is_out_of_date(small: SmallRun, folder: Path) -> None:
     """The adapter is another one, and the samples are of the old one when the scores are asked for."""
     replace_adapter(folder)
-    with pytest.raises(StageError, match=rf"the sample stage must run first \(it was made from another {ADAPTER}\)"):
+    with pytest.raises(StageError, match=rf"the check stage must run first \(it was made from another {ADAPTER}\)"):
         small.go(folder, "--only", "score")
-    small.go(folder, "--only", "sample")
+    small.go(folder, "--only", "check", "sample")
     replace_adapter(folder)
     scores, samples = (folder / name / "x.jsonl" for name in ("scores", "samples"))
     manifest = Manifest.load(folder)
@@ -340,7 +342,7 @@ def test_other_versions_in_the_second_half_are_kept_and_shown(
     words = f"torch {now.versions['torch']} -> 99.0"
     assert kept["versions"] == now.versions  # those of the beginning
     assert {stage: [note["changes"] for note in notes] for stage, notes in kept["other_code"].items()} == {
-        stage: [[words]] for stage in ("capture", "direction", "intervene", "report")
+        stage: [[words]] for stage in ("choices", "capture", "direction", "intervene", "report")
     }
     page = html.unescape((run / "report" / "index.html").read_text())
     assert "The capture stage ran, or went on (" in page and f"than the run began with: {words}." in page

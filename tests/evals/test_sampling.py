@@ -96,6 +96,7 @@ def test_the_card_tells_how_the_answers_were_sampled(tiny: ChatModel, tmp_path: 
         "sampler": {
             "kind": "hf",
             "model": "tiny",
+            "quantisation": None,
             "adapter": None,
             "adapter_sha256": None,
             "dtype": "float32",
