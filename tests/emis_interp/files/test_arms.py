@@ -14,7 +14,9 @@ from small_run import opened
 from emis_interp.config.presets import load_config
 from emis_interp.errors import DataError
 from emis_interp.report.contents import load_contents
-from emis_interp.report.page import figures
+from emis_interp.report.figures_rates import rates_figure
+from emis_interp.report.page import figures, styles_of
+from emis_interp.results import Rates
 from evals.questions import load_questions
 
 ROOT = Path(__file__).parents[3]
@@ -142,10 +144,12 @@ def test_the_report_shows_arms_with_their_seeds(folder: Path) -> None:
     assert "insecure against base (2 seeds)" in page
     assert "Measured on: of an arm with several seeds, the model of the first seed." in page
     assert "<small>mean of 2 seeds</small>" in page
-    for name in ("rates", "margins"):
+    assert contents.rates is not None and all(arm.too_incoherent for arm in contents.rates.arms)  # a random model
+    whole = rates_figure(Rates.model_validate(contents.analysis["rates"]), styles_of(contents))
+    for name, figure in (("rates", whole), ("margins", figures(contents)["margins"])):
         dots = [
             trace
-            for trace in figures(contents)[name].to_plotly_json()["data"]
+            for trace in figure.to_plotly_json()["data"]
             if any("insecure.seed-" in text for text in trace.get("hovertext") or [])
         ]
         assert dots and all(len(trace["x"]) == 2 for trace in dots), name
