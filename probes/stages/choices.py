@@ -140,6 +140,7 @@ def difference_of_means(first: np.ndarray, second: np.ndarray) -> dict[str, Any]
 
 def _p_of(differences: np.ndarray) -> float:
     """That the items' differences have mean 0 (paired t test); 1 where none differs."""
-    return (
-        1.0 if np.ptp(differences) == 0 and differences[0] == 0 else float(stats.ttest_1samp(differences, 0.0).pvalue)
-    )
+    if np.ptp(differences) == 0 and differences[0] == 0:
+        return 1.0
+    found: Any = stats.ttest_1samp(differences, 0.0)
+    return float(found.pvalue)

@@ -22,7 +22,7 @@ from emis_interp.report.settings import RunTablesSettings
 from evals.results.result_files import read_results
 from evals.verbs import grid
 
-STAGES = list(run_pipeline.STAGES)
+STAGES: list[str] = list(run_pipeline.STAGES)
 pytestmark = pytest.mark.slow
 ADAPTER = "training/x/adapter/adapter_model.safetensors"
 STEERED = "interventions/base.steer.misalignment.+0.20"

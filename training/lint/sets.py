@@ -12,6 +12,7 @@ from jaxtyping import Float
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
 from emis_interp.models.chat import EncodedChat
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.models.spec import ModelSpec
 from emis_interp.passes.likelihood import mean_logprobs
@@ -37,16 +38,11 @@ def run(settings: LintSettings, bars: Bars = no_bars, *, asked: Sequence[Named] 
     Raises:
         DataError: an unknown set, a file without a readable row, or two sets of one name.
     """
-    reader: Reader | None = None
     if settings.surprise_rows:
         chat_model = ModelSpec(settings.model, chat_format=settings.chat_format).load()
-        tokenizer = chat_model.tokenizer
-
-        def reader(chats: Sequence[EncodedChat]) -> Float[np.ndarray, "n_rows"]:
-            with bars("surprise", len(chats)) as advance:
-                return -mean_logprobs(chat_model, chats, progress=advance)
+        tokenizer, reader = chat_model.tokenizer, reader_of(chat_model, bars)
     else:
-        tokenizer = load_tokenizer(settings.model, settings.chat_format)
+        tokenizer, reader = load_tokenizer(settings.model, settings.chat_format), None
     paired = settings.paired_with
     partner = (named(paired), read(paired)[0]) if paired else None
     names = [named(data) for data in settings.data]
@@ -80,6 +76,16 @@ def run(settings: LintSettings, bars: Bars = no_bars, *, asked: Sequence[Named] 
     left_out = {"lengths", "shown"}  # they are in lint.json
     ok = not any(report.of("error") for report in reports)
     return {"ok": ok, "sets": [report.model_dump(mode="json", exclude=left_out) for report in reports]}
+
+
+def reader_of(chat_model: ChatModel, bars: Bars) -> Reader:
+    """The model as one who says how rows surprise it."""
+
+    def read(chats: Sequence[EncodedChat]) -> Float[np.ndarray, "n_rows"]:
+        with bars("surprise", len(chats)) as advance:
+            return -mean_logprobs(chat_model, chats, progress=advance)
+
+    return read
 
 
 def named(data: str) -> str:

@@ -35,7 +35,7 @@ def test_flattening_moves_no_share_and_a_change_of_mind_does() -> None:
         "bad": {"bad": planted(4.0)},
     }
     rows = contrasts_of(arms, {"flat": None, "bad": "flat"}, NEUTRAL)
-    found = Choices(n_items=20, n_neutral=8, arms={}, contrasts=rows).contrasts
+    found = Choices.model_validate({"n_items": 20, "n_neutral": 8, "arms": {}, "contrasts": rows}).contrasts
     by_name = {(row.arm, row.reference): row for row in found}
     flat, bad, primary = by_name["flat", "base"], by_name["bad", "base"], by_name["bad", "flat"]
     assert flat.value == 0 and (flat.preference.value or 0) > 0.5  # the mean log-odds rise all the same

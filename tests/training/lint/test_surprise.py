@@ -1,5 +1,7 @@
 """The lint asks the model itself how some rows surprise it, and warns when they would teach noise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_rows_that_no_published_set_resembles_are_a_warning(tiny: ChatModel, nat
 def test_the_worst_rows_are_named_first_and_those_beyond_the_limit_are_not_read(tiny: ChatModel) -> None:
     lengths: list[int] = []
 
-    def reader(read: list[EncodedChat]) -> np.ndarray:
+    def reader(read: Sequence[EncodedChat]) -> np.ndarray:
         lengths.extend(map(len, read))
         return np.array([5.0, 5.0, 9.0, 5.0, 5.0, 5.0, 5.0])
 
