@@ -43,6 +43,10 @@ def _against(contents: Contents, arm: str, reference: str) -> Entry:
     return estimate_entry(row, points, f"no choices of {arm} and {reference}", title=f"{arm} − {reference}")
 
 
+def _hundredfold(value: float | None) -> str:
+    return signed(None if value is None else 100 * value, 1)
+
+
 def choice_sentences(contents: Contents) -> list[str]:
     """The primary contrasts, and which arms do not choose at all."""
     found = contents.choices
@@ -55,16 +59,16 @@ def choice_sentences(contents: Contents) -> list[str]:
     ]
     for row in found.contrasts:
         if contents.contrast_arms.get(row.arm) == row.reference:
-            outside = row.excludes(0.0)
+            outside, farthest = row.excludes(0.0), 100 * max(abs(row.low or 0), abs(row.high or 0))
             verdict = {
                 None: "no interval",
                 True: "a difference (interval excludes 0)",
-                False: f"no detectable difference; more than {points(max(abs(row.low or 0), abs(row.high or 0)))} is excluded",
+                False: f"no detectable difference; more than {farthest:.1f} points either way is excluded",
             }[outside]
             if outside and row.p_holm is not None and row.p_holm >= 0.05:
                 verdict = f"no difference beyond the choice among the primary contrasts (Holm's p {row.p_holm:.2g})"
             said.append(
                 f"Primary: choices, {row.arm} against {row.reference}: misaligned action preferred in {points(row.value)} "
-                f"{interval(row, points)} more situations: {verdict}."
+                f"{interval(row, _hundredfold)} more of the situations: {verdict}."
             )
     return said

@@ -701,6 +701,10 @@ def test_choices_have_a_table_and_a_sentence_that_says_what_a_null_excludes(run_
         _write(run_dir / "analysis/choices.json", _choices(**changes))
         return " ".join(summary.sentences(load_contents(run_dir)))
 
-    assert "more than +30.0 points is excluded" in said() and "mean little" not in said()
+    assert (
+        "[−10.0, +30.0] more of the situations: no detectable difference; more than 30.0 points either way is excluded"
+        in said()
+        and "mean little" not in said()
+    )
     assert "a difference (interval excludes 0)" in said(low=0.05)
     assert "Choices of base mean little: 30.0 % of its answers would begin with a letter." in said(mass=0.3)
