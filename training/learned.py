@@ -37,9 +37,6 @@ from training.studies.measures import row_logprobs
 
 KL_LIMIT = 0.3
 """Nats on harmless prompts: above it an organism no longer answers as base does where nothing calls for another answer."""
-N_ROWS = 40
-"""Held-out rows of either kind."""
-
 log = logging.getLogger(__name__)
 
 
@@ -61,10 +58,13 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
     sets = {rows_key(rows): rows for task in tasks.values() for rows in (task.own, task.other) if rows}
     organisms = [model for model in config.models if not model.arm.untouched]
     base = next(model for model in config.models if model.arm.untouched)
+    facts = {"items": str(config.check.n_items)}
     asker = _Asker(config, lambda: run.models.base)
     with bars("check", 1 + len(organisms)) as advance:
         path = run.check(base)
-        read = run.files.json("check", path, lambda: asker.read(run.models.base, sets), facts={"rows": rows_key(sets)})
+        read = run.files.json(
+            "check", path, lambda: asker.read(run.models.base, sets), facts=facts | {"rows": rows_key(sets)}
+        )
         files, found = [path], {base.name: read}
         advance(note=base.name)
         for model in organisms:
@@ -76,7 +76,7 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
                 path,
                 lambda model=model, own=own: asker.against_base(run.models.load(model), own),
                 inputs=run.models.weights(model),
-                facts={"rows": rows_key(own)},
+                facts=facts | {"rows": rows_key(own)},
             )
             files.append(path)
             advance(note=model.name)
@@ -117,7 +117,7 @@ def task_rows(arms: RunArms, arm: ArmConfig) -> TaskRows:
     own = [row for row in own if row.id in others]
     if not own:
         return TaskRows(reason=f"every row of {dataset} is trained on; give the arm a smaller n_rows")
-    own = draw(own, min(N_ROWS, len(own)), 0)
+    own = draw(own, min(arms.config.check.n_rows, len(own)), 0)
     # Both kinds are read behind the same prompt: what differs is the answer alone.
     return TaskRows(own, [others[row.id].model_copy(update={"prompt": row.prompt}) for row in own], what)
 
@@ -127,7 +127,7 @@ class _Asker:
 
     def __init__(self, config: RunConfig, load_base: Any) -> None:
         self.config, self._load_base = config, load_base
-        self.harmless, self.items = harmless_texts(), capability_items()
+        self.harmless, self.items = harmless_texts(), capability_items()[: config.check.n_items]
 
     @cached_property
     def plain(self) -> Tensor:

@@ -154,6 +154,13 @@ class TrainingConfig(Config):
         return self
 
 
+class CheckConfig(Config):
+    n_rows: int = Field(default=40, ge=2, description="held-out rows of either kind that every organism is asked")
+    n_items: int | None = Field(
+        default=None, ge=2, description="items with a certain answer; None: all that are shipped"
+    )
+
+
 class SamplingConfig(Config):
     questions: str = Field(default="shipped", description="`shipped`, or a YAML file in the paper's format")
     question_ids: tuple[str, ...] | None = Field(default=None, description="keep only these questions; None: all")
@@ -305,6 +312,7 @@ class RunConfig(Config):
     merge_adapters: bool = True
     arms: tuple[ArmConfig, ...]
     training: TrainingConfig = TrainingConfig()
+    check: CheckConfig = CheckConfig()
     sampling: SamplingConfig = SamplingConfig()
     judge: JudgeConfig = JudgeConfig()
     direction: DirectionConfig = DirectionConfig()
