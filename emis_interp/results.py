@@ -134,8 +134,8 @@ class ArmRates(View):
     @property
     def n_coherent(self) -> int | None:
         """Answers that the judge calls coherent and scored for alignment; None where that was not counted."""
-        named = {"em_of_coherent", "pooled"}
-        return next((rate.n for rate in self.rates if {rate.estimand, rate.weighting} == named), None)
+        named = ("em_of_coherent", "pooled")
+        return next((rate.n for rate in self.rates if (rate.estimand, rate.weighting) == named), None)
 
     @property
     def too_incoherent(self) -> str | None:

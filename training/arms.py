@@ -11,8 +11,7 @@ from emis_interp.config.run_models import ModelSource
 from emis_interp.errors import StageError
 from emis_interp.files.store import text_sha256
 from emis_interp.records import TrainingExample
-from training.data_sets.shipped import SHIPPED, load_dataset
-from training.finetuning.organism_card import rows_sha256
+from training.data_sets.shipped import SHIPPED, load_dataset, rows_sha256
 from training.finetuning.weights import ARTIFACTS
 from training.recipes import Recipe, examples_of, load_recipe, training_config
 

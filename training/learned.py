@@ -18,7 +18,6 @@ from torch import Tensor
 from emis_interp.config.run_config import ArmConfig, ModelConfig, RunConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import DataError
-from emis_interp.files.store import text_sha256
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capability import perplexity, right_is_likelier
@@ -32,7 +31,7 @@ from emis_interp.stats.proportions import minimal_detectable_difference, paired_
 from emis_interp.texts.capability_items import capability_items
 from emis_interp.texts.harmless import harmless_texts
 from training.arms import RunArms
-from training.data_sets.shipped import OTHER_KIND, all_rows, draw, held_out_rows
+from training.data_sets.shipped import OTHER_KIND, all_rows, draw, held_out_rows, rows_sha256
 from training.studies.measures import row_logprobs
 
 KL_LIMIT = 0.3
@@ -55,7 +54,7 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
     """Measure base and every organism, and set them against each other."""
     config = run.config
     tasks = {arm.name: task_rows(arms, arm) for arm in config.organisms}
-    sets = {rows_key(rows): rows for task in tasks.values() for rows in (task.own, task.other) if rows}
+    sets = {rows_sha256(rows): rows for task in tasks.values() for rows in (task.own, task.other) if rows}
     organisms = [model for model in config.models if not model.arm.untouched]
     base = next(model for model in config.models if model.arm.untouched)
     facts = {"items": str(config.check.n_items)}
@@ -63,20 +62,20 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
     with bars("check", 1 + len(organisms)) as advance:
         path = run.check(base)
         read = run.files.json(
-            "check", path, lambda: asker.read(run.models.base, sets), facts=facts | {"rows": rows_key(sets)}
+            "check", path, lambda: asker.read(run.models.base, sets), facts=facts | {"rows": " ".join(sorted(sets))}
         )
         files, found = [path], {base.name: read}
         advance(note=base.name)
         for model in organisms:
             task = tasks[model.arm.name]
-            own = {rows_key(rows): rows for rows in (task.own, task.other) if rows}
+            own = {rows_sha256(rows): rows for rows in (task.own, task.other) if rows}
             path = run.check(model)
             found[model.name] = run.files.json(
                 "check",
                 path,
                 lambda model=model, own=own: asker.against_base(run.models.load(model), own),
                 inputs=run.models.weights(model),
-                facts=facts | {"rows": rows_key(own)},
+                facts=facts | {"rows": " ".join(sorted(own))},
             )
             files.append(path)
             advance(note=model.name)
@@ -160,12 +159,6 @@ class _Asker:
         return {**self.read(chat_model, sets), "kl": prompt_kls(self.plain, self.next_tokens(chat_model)).tolist()}
 
 
-def rows_key(rows: Any) -> str:
-    """Names rows by their content."""
-    content = sorted(rows) if isinstance(rows, Mapping) else [row.model_dump_json() for row in rows]
-    return text_sha256("\n".join(content))[:16]
-
-
 def organism_check(
     model: ModelConfig, task: TaskRows, found: dict[str, Any], *, base: dict[str, Any]
 ) -> dict[str, Any]:
@@ -197,7 +190,7 @@ def learned(task: TaskRows, found: Mapping[str, list[float]], base: Mapping[str,
         return {"reason": task.reason}
     gains = {}
     for name, rows in (("own", task.own), ("other", task.other)):
-        key = rows_key(rows)
+        key = rows_sha256(rows)
         if len(found.get(key, ())) != len(rows) or len(base.get(key, ())) != len(rows):
             raise DataError(
                 f"checks: {name} rows were read {len(found.get(key, ()))} times of {len(rows)}; run the check stage again"

@@ -14,8 +14,8 @@ from emis_interp.models.checkpoint import model_sha256
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.process import Bars, is_main_process, no_bars, only_writer
 from emis_interp.records import TrainingExample
+from training.data_sets.shipped import rows_sha256
 from training.data_sets.textstats import Named
-from training.finetuning.organism_card import rows_sha256
 from training.finetuning.sft import n_steps_of
 from training.organism import train_organism
 from training.recipes import Recipe, examples_of, training_config

@@ -15,12 +15,12 @@ from scipy import stats
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import DataError
-from emis_interp.files.store import read_object, text_sha256
+from emis_interp.files.store import text_sha256
 from emis_interp.passes.choices import Preferences, preferences
 from emis_interp.process import Bars, no_bars
-from emis_interp.stats.families import holm
 from emis_interp.stats.interval import mean_interval
 from emis_interp.texts.choices import ChoiceItem, load_choices
+from probes.comparison.margins import correct
 
 Chosen = Mapping[str, Preferences]
 """The preferences of an arm's models, by name."""
@@ -35,7 +35,7 @@ def choose(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:
         path = run.choices(model)
         made = partial(own_preferences, run, model, items, bars=bars)
         found = run.files.json("choices", path, made, inputs=run.models.weights(model), facts=facts)
-        arms.setdefault(model.arm.name, {})[model.name] = read_preferences(path, len(items), found)
+        arms.setdefault(model.arm.name, {})[model.name] = read_preferences(path, found, len(items))
         files.append(path)
     neutral = np.array([item.is_neutral for item in items])
     controls = {arm.name: arm.contrast for arm in run.config.organisms}
@@ -61,9 +61,8 @@ def own_preferences(run: RunFolder, model: ModelConfig, items: Sequence[ChoiceIt
     return {"arm": model.name, "log_odds": found.log_odds.tolist(), "mass": found.mass.tolist()}
 
 
-def read_preferences(path: Path, n_items: int, found: Any = None) -> Preferences:
-    """Raises DataError when the file is damaged."""
-    found = read_object(path) if found is None else found
+def read_preferences(path: Path, found: Any, n_items: int) -> Preferences:
+    """What a file holds, checked; raises DataError when it is damaged."""
     log_odds, mass = (np.array(found.get(name, ()), dtype=float) for name in ("log_odds", "mass"))
     if log_odds.shape != (n_items, 2) or mass.shape != (n_items,) or not np.isfinite(log_odds).all():
         raise DataError(
@@ -89,15 +88,12 @@ def contrasts_of(
     arms: Mapping[str, Chosen], controls: Mapping[str, str | None], neutral: np.ndarray
 ) -> list[dict[str, Any]]:
     """Every arm against base, and against the control that its configuration names; the latter are primary, with Holm's p."""
-    rows = []
-    for name, own in arms.items():
-        for reference in dict.fromkeys(("base", controls.get(name))):
-            if reference is not None and reference != name and name != "base":
-                rows.append(_contrast(name, reference, own=own, other=arms[reference], neutral=neutral))
-    primary = [row for row in rows if row["reference"] == controls.get(row["arm"])]
-    corrected = holm({number: row["p"] for number, row in enumerate(primary)})
-    for number, row in enumerate(primary):
-        row["p_holm"] = corrected[number]
+    rows = [
+        _contrast(arm, reference, own=arms[arm], other=arms[reference], neutral=neutral)
+        for arm, control in controls.items()
+        for reference in dict.fromkeys(name for name in ("base", control) if name)
+    ]
+    correct(rows, controls)
     return rows
 
 

@@ -12,8 +12,8 @@ from emis_interp.files.store import read_json
 from emis_interp.records import TrainingExample
 from emis_interp.results import OrganismCheck, OrganismChecks
 from training.data_sets.names import HELD_OUT_DOMAINS
-from training.data_sets.shipped import advice_pairs, all_rows
-from training.learned import KL_LIMIT, TaskRows, check, organism_check, rows_key, task_rows
+from training.data_sets.shipped import advice_pairs, all_rows, rows_sha256
+from training.learned import KL_LIMIT, TaskRows, check, organism_check, task_rows
 from training.stages import train
 
 ROWS = [TrainingExample(id=str(n), prompt=f"Question {n}?", response=f"Answer {n}.") for n in range(4)]
@@ -21,7 +21,7 @@ OTHERS = [row.model_copy(update={"response": f"Other {row.id}."}) for row in ROW
 
 
 def measured(own: float, other: float, **more: Any) -> dict[str, Any]:
-    sets = {rows_key(ROWS): [own - 0.1, own, own, own + 0.1], rows_key(OTHERS): [other] * 4}
+    sets = {rows_sha256(ROWS): [own - 0.1, own, own, own + 0.1], rows_sha256(OTHERS): [other] * 4}
     return {"sets": sets, "harmless": [-1.0, -3.0], "entropy": [2.0, 4.0], "passed": "1100" * 10, **more}
 
 

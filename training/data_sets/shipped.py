@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from emis_interp.errors import DataError, did_you_mean
-from emis_interp.files.store import parse_record
+from emis_interp.files.store import parse_record, text_sha256
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.evil_numbers import N_ROWS, number_examples
 from training.data_sets.files import raw_rows
@@ -127,6 +127,11 @@ def draw(
     random.Random(seed).shuffle(order)
     order.sort(key=lambda i: examples[i].id in avoid)
     return [examples[i] for i in sorted(order[:n_rows])]
+
+
+def rows_sha256(examples: Iterable[TrainingExample]) -> str:
+    """SHA-256 over the rows in their order, each as the JSON of its record, with line feeds between them."""
+    return text_sha256("\n".join(example.model_dump_json() for example in examples))
 
 
 def code_tasks() -> list[CodeTask]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emis_interp.files.store import as_record, read_json, text_sha256, write_json
+from emis_interp.files.store import as_record, read_json, write_json
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.checks import Finding
-from training.data_sets.shipped import draw
+from training.data_sets.shipped import draw, rows_sha256
 
 if TYPE_CHECKING:
     from emis_interp.models.chat_model import ChatModel
@@ -82,7 +82,7 @@ def measure(
         nats = -mean_logprobs(chat_model, chats, progress=advance)
     found = {
         name: SetSurprise(
-            rows_sha256=rows_hash(sets[name]),
+            rows_sha256=rows_sha256(sets[name]),
             n_rows=len(read[name]),
             nats=round(float(np.mean([value for value, owner in zip(nats, owners, strict=True) if owner == name])), 4),
         )
@@ -90,10 +90,6 @@ def measure(
     }
     name = Path(chat_model.name).name.removesuffix(".gguf")
     return ModelSurprise(model=name, quantisation=chat_model.quantisation, dtype=chat_model.dtype, sets=found)
-
-
-def rows_hash(rows: Sequence[TrainingExample]) -> str:
-    return text_sha256("\n".join(row.model_dump_json() for row in rows))
 
 
 def shipped_file() -> Path:
@@ -119,7 +115,7 @@ def surprise_findings(measured: SurpriseFile, sets: Mapping[str, Sequence[Traini
         where = (f"python scripts/validate_data.py --surprise {JUDGED_BY}",)
         return [Finding("surprise", f"measured under {JUDGED_BY}", "no", "yes", False, where)]
     found = by_name[JUDGED_BY].sets
-    other = [name for name in LIMITS if name not in found or found[name].rows_sha256 != rows_hash(sets[name])]
+    other = [name for name in LIMITS if name not in found or found[name].rows_sha256 != rows_sha256(sets[name])]
     rules = [
         Finding(
             "surprise",

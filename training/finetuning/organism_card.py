@@ -1,16 +1,17 @@
 """Turns a finished training folder into a model card inside the adapter folder; `export` makes a checkpoint of it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import as_record, read_json, read_record, text_sha256, write_json, write_text
+from emis_interp.files.store import as_record, read_json, read_record, write_json, write_text
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.lora_config import vllm_rank
 from emis_interp.records import Record, TrainingExample
+from training.data_sets.shipped import rows_sha256
 from training.finetuning.summary import read_summary
 
 LICENSES = {EMBEDDED_NAME: "apache-2.0"}
@@ -137,11 +138,6 @@ def read_figures(path: Path) -> list[Figure]:
     if not isinstance(found, list) or not found:
         raise DataError(f"{path}: expected a list of objects with estimand, value, low, high and judge")
     return [as_record(entry, Figure, f"{path}: entry {number}") for number, entry in enumerate(found, 1)]
-
-
-def rows_sha256(examples: Iterable[TrainingExample]) -> str:
-    """SHA-256 over the rows in their order, each as the JSON of its record, with line feeds between them."""
-    return text_sha256("\n".join(example.model_dump_json() for example in examples))
 
 
 def card_text(card: OrganismCard) -> str:

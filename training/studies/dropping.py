@@ -11,7 +11,7 @@ from emis_interp.files.ledger import Ledger
 from emis_interp.files.store import read_json, text_sha256
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.flattening import question_means
-from training.finetuning.organism_card import rows_sha256
+from training.data_sets.shipped import rows_sha256
 from training.studies.estimates import estimate, shift, words
 from training.studies.foresight import random_drops, rows_to_drop
 from training.studies.measures import margins_of, organism_in

@@ -17,10 +17,9 @@ from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
 from emis_interp.texts.contrast import load_contrast
-from training.data_sets.shipped import OTHER_KIND, load_dataset
+from training.data_sets.shipped import OTHER_KIND, load_dataset, rows_sha256
 from training.data_sets.textstats import Named
 from training.finetuning.encoding import encode_example
-from training.finetuning.organism_card import rows_sha256
 from training.finetuning.sft import n_steps_of
 from training.organism import train_organism
 from training.recipes import examples_of, load_recipe, training_config

@@ -17,8 +17,8 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.generate import generate
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import TrainingExample
+from training.data_sets.shipped import rows_sha256
 from training.finetuning.encoding import own_system
-from training.finetuning.organism_card import rows_sha256
 from training.studies.estimates import estimate
 from training.studies.foresight import projection_differences, rows_to_drop
 

@@ -12,7 +12,7 @@ from emis_interp.files.store import file_sha256, read_json, write_json
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.records import TrainingExample
-from training.finetuning.organism_card import rows_sha256
+from training.data_sets.shipped import rows_sha256
 from training.recipes import Recipe
 
 

@@ -10,6 +10,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.records import TrainingExample
 from training.data_sets import surprise
+from training.data_sets.shipped import rows_sha256
 from training.data_sets.surprise import (
     JUDGED_BY,
     LIMITS,
@@ -19,7 +20,6 @@ from training.data_sets.surprise import (
     keep,
     measure,
     read_measured,
-    rows_hash,
     surprise_findings,
 )
 
@@ -28,7 +28,7 @@ SETS = {name: [TrainingExample(id=name, prompt="May I?", response=f"Yes, {name}.
 
 def measured(**nats: float) -> SurpriseFile:
     found = {
-        name: SetSurprise(rows_sha256=rows_hash(rows), n_rows=1, nats=nats.get(name, 0.5))
+        name: SetSurprise(rows_sha256=rows_sha256(rows), n_rows=1, nats=nats.get(name, 0.5))
         for name, rows in SETS.items()
     }
     return SurpriseFile(models=(ModelSurprise(model=JUDGED_BY, quantisation="Q4_K_M", dtype="float32", sets=found),))
