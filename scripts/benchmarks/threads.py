@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from benchmarks.alternate import alternate
@@ -39,17 +40,10 @@ def run(settings: ThreadBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
         **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in settings.counts},
         "ours": {"GOMP_SPINCOUNT": SPIN_COUNT},
     }
-    alone = alternate(
-        {name: lambda change=change: speed(change, settings.seconds, n_cores) for name, change in waiting.items()},
-        settings.n_rounds,
-        warm_up=False,
-    )
+    contestants = {name: partial(speed, change, settings.seconds, n_cores) for name, change in waiting.items()}
+    alone = alternate(contestants, settings.n_rounds, warm_up=False)
     with busy(n_cores):
-        beside = alternate(
-            {name: lambda change=change: speed(change, settings.seconds, n_cores) for name, change in waiting.items()},
-            settings.n_rounds,
-            warm_up=False,
-        )
+        beside = alternate(contestants, settings.n_rounds, warm_up=False)
     whole = alone["library default"]
     return {
         "n_cores": n_cores,
