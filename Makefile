@@ -19,7 +19,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup pipeline test check lint fix docs clean help
+.PHONY: setup pipeline test coverage check lint fix docs clean help
 
 setup: $(READY) ## make .venv with everything pinned and fetch the embedded model (about 2 minutes, once)
 	@echo "setup: $(VENV) is ready"
@@ -48,7 +48,10 @@ $(READY): pyproject.toml constraints.txt
 pipeline: setup ## the whole study on this machine: train, sample, judge, direction, interventions, report (ARGS="..." adds flags)
 	@$(PY) scripts/run_pipeline.py --preset laptop $(ARGS)
 
-test: setup ## all tests with coverage, except those that need a GPU or the network (ARGS="..." adds flags)
+test: setup ## all tests, except those that need a GPU or the network (ARGS="..." adds flags)
+	@$(PYTEST) $(ARGS)
+
+coverage: setup ## the same tests with branch coverage
 	@$(PYTEST) --cov --cov-report=term $(ARGS)
 
 check: lint ## format, lint, types, shipped data and the quick tests

@@ -91,6 +91,15 @@ def release_memory() -> None:
         libc.malloc_trim(0)
 
 
+def set_imports_aside() -> None:
+    """Take what is there now, modules above all, out of every later collection; for a command that has imported what it needs.
+
+    torch and transformers alone are half a million objects, which no collection frees and each one walks through: 0.3 s a time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 

@@ -22,7 +22,7 @@ from emis_interp.config.flags import flag, settings
 from emis_interp.config.pipeline_settings import RunSettings, chosen_stages
 from emis_interp.files.lock import writing
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, release_memory
+from emis_interp.process import Bars, release_memory, set_imports_aside
 
 if TYPE_CHECKING:
     from emis_interp.config.run_folder import RunFolder
@@ -64,6 +64,7 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     run = RunFolder(config, arms.folder, arms.source)
     questions = cache(lambda: run_questions(config))
     stages = stages_of(run, arms, questions, bars=bars)
+    set_imports_aside()
     with writing(run.folder):
         open_run(run, questions, recipes=arms.recipes, arms=arms.inputs)
         check_files(run, STAGES, wanted if settings.only or settings.start else ())

@@ -1,5 +1,6 @@
 """What all tests share: an offline, two-threaded process, and the models and data that are slow to load."""
 
+import gc
 import os
 
 # Read when torch and transformers are imported, so set before anything else.
@@ -15,6 +16,12 @@ import pytest
 
 if TYPE_CHECKING:
     from emis_interp.models.chat_model import ChatModel
+
+
+def pytest_collection_finish() -> None:
+    """What the test modules imported stays until the end: no collection need walk through it (`process.set_imports_aside`)."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
-"""The words of a command line as the record of settings that they fill."""
+"""The words of a command line as the record of settings that they fill, and what a verb says of words that it refuses."""
 
 import argparse
-from typing import TypeVar
+import importlib
+from typing import Any, TypeVar
+
+import pytest
 
 from emis_interp.config.flags import add_flags, read_flags
+from emis_interp.errors import EmisError
+from emis_interp.process import no_bars
 
 T = TypeVar("T")
 
@@ -12,3 +17,11 @@ def filled(record: type[T], *words: object) -> T:
     parser = argparse.ArgumentParser()
     add_flags(parser, record)
     return read_flags(parser.parse_args([str(word) for word in words]), record)
+
+
+def refusal(verb: Any, *words: object) -> str:
+    """The message of the error with which a `cli.Verb` answers these words; a command prints it as its one line, with status 2."""
+    run = verb.run or importlib.import_module(verb.module).run
+    with pytest.raises(EmisError) as caught:
+        run(filled(verb.settings, *words), no_bars)
+    return str(caught.value)

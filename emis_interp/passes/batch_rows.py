@@ -23,10 +23,12 @@ class RowKeeper:
 
     Attributes:
         tensors: everything that differs from row to row, rows first and equally many; empty when all rows are treated alike.
+        by_pass: an intervention treats a prompt's pass otherwise than those that continue it.
         rows: which of these rows stand in the pass at hand; None: all of them, in their order.
     """
 
     tensors: tuple[Shaped[Tensor, "n_rows ..."], ...] = ()
+    by_pass: bool = False
     rows: Int[Tensor, "batch"] | None = None
 
     @property
@@ -112,6 +114,11 @@ def one_probe_row(chat_model: ChatModel) -> Iterator[None]:
 def differs_by_row(chat_model: ChatModel) -> bool:
     """Whether an intervention in force treats the rows of a batch differently."""
     return any(keeper.tensors for keeper in _keepers(chat_model))
+
+
+def differs_by_pass(chat_model: ChatModel) -> bool:
+    """Whether an intervention in force treats a prompt's pass otherwise than those that continue it."""
+    return any(keeper.by_pass for keeper in _keepers(chat_model))
 
 
 def picked_rows(

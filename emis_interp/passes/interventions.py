@@ -41,6 +41,11 @@ class Steer:
     positions: Positions = "all"
     schedule: Callable[[int], float] | None = None
 
+    @property
+    def by_pass(self) -> bool:
+        """Whether a prompt's pass is treated otherwise than those that continue it."""
+        return self.positions in ("prompt", "generated") or self.schedule is not None
+
     def expand(self, row_indices: RowIndices) -> "Steer":
         """The same for a batch whose row i is row row_indices[i] of this one; what is one for all rows stays so.
 
@@ -114,7 +119,8 @@ def apply(chat_model: ChatModel, *interventions: Intervention) -> Iterator[None]
         ModelError: a vector of another width or shape, a layer that the model does not have, or interventions for other numbers of
             rows; nothing is changed then.
     """
-    clock = Clock(RowKeeper(_row_tensors(interventions)))
+    by_pass = any(isinstance(item, Steer) and item.by_pass for item in interventions)
+    clock = Clock(RowKeeper(_row_tensors(interventions), by_pass))
     plans = [plan for item in interventions for plan in _plans(chat_model, item, clock)]
     follows = plans or clock.keeper.tensors
     handles = [chat_model.body.register_forward_pre_hook(clock, with_kwargs=True)] if follows else []

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from flag_words import refusal
 from peft import LoraConfig, get_peft_model
 from sklearn.metrics import roc_auc_score
 
@@ -19,6 +20,7 @@ from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.capture import capture_residuals
+from find_direction import VERBS
 from probes.fits import fit
 
 ROOT = Path(__file__).parents[2]
@@ -242,7 +244,5 @@ def test_a_frontier_needs_a_model_that_says_something_coherent(fitted_folder: Pa
         (("fit", "--model", "tiny", "--position", "respons_mean"), "did you mean `response_mean`?"),
     ],
 )
-def test_bad_input_gets_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    refused = run(*words, "--out", str(tmp_path / "d"))
-    assert refused.returncode == 2
-    assert message in refused.stderr and "Traceback" not in refused.stderr
+def test_bad_input_is_answered(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in refusal(VERBS[words[0]], *words[1:], "--out", tmp_path / "d")

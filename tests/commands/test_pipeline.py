@@ -11,17 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flag_words import refusal
 from judge_server import Server, reply
 from safetensors.torch import load_file
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.texts.contrast import load_contrast
+from run_pipeline import VERB
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
 STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "report")
 
+SMOKE = ("--preset", "smoke")
 pytestmark = pytest.mark.slow
 
 
@@ -180,19 +183,22 @@ def test_beside_an_api_judge_the_offline_judge_scores_the_same_answers(tmp_path:
         (("--set", "seed=many"), "seed"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_no_run_behind(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    refused = run("--run-dir", str(tmp_path / "run"), *words)
-    assert refused.returncode == 2
-    assert message in refused.stderr and "Traceback" not in refused.stderr
+def test_bad_input_is_answered_and_leaves_no_run_behind(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in refusal(VERB, "--run-dir", tmp_path / "run", *SMOKE, *words)
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_what_is_refused_is_one_line_and_status_2(tmp_path: Path) -> None:
+    refused = run("--run-dir", str(tmp_path / "run"), "--set", "training.learning_rat=1")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert refused.stderr.startswith("error: ")
 
 
 def test_a_malformed_training_line_is_named(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": " "}\n')
-    refused = run("--run-dir", str(tmp_path / "run"), "--set", f"arms=[{{name: base}}, {{name: x, dataset: {data}}}]")
-    assert refused.returncode == 2
-    assert f"{data}:2: empty or missing completion" in refused.stderr
+    words = ("--run-dir", tmp_path / "run", "--set", f"arms=[{{name: base}}, {{name: x, dataset: {data}}}]")
+    assert f"{data}:2: empty or missing completion" in refusal(VERB, *SMOKE, *words)
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_log_likelihoods_equal_a_naive_loop_whatever_the_batches(tiny: ChatModel
     assert values.std() > 0.01
 
 
+def test_texts_with_prompts_of_their_own_share_batches_and_many_answers_share_their_prompt(tiny: ChatModel) -> None:
+    alone = encode_chats(tiny.tokenizer, [(f"Question {i}?", "An answer.") for i in range(12)])
+    shared = encode_chats(tiny.tokenizer, [("Why?", f"Because of {i}.") for i in range(12)])
+    shapes: list[tuple[int, ...]] = []
+    hook = tiny.body.register_forward_hook(lambda *_: shapes.append(tuple(_[2].last_hidden_state.shape[:2])))
+    try:
+        both = mean_logprobs(tiny, alone + shared)
+    finally:
+        hook.remove()
+    width, n_prompt = max(chat.response_end for chat in alone), shared[0].response_start
+    assert sorted(shapes)[:2] == [(1, n_prompt), (12, max(chat.n_response for chat in shared))]
+    assert sorted(shapes)[2:] == [(12, width)]
+    np.testing.assert_allclose(both, [naive(tiny, chat) for chat in alone + shared], rtol=1e-5)
+
+
 def test_the_end_of_turn_does_not_count(tiny: ChatModel) -> None:
     chat = encode_chat(tiny.tokenizer, "Why?", "because")
     without = EncodedChat(chat.input_ids[:-1], chat.response_start, chat.response_end)
@@ -174,7 +189,7 @@ def test_the_embedded_model_equals_the_naive_loop(embedded: ChatModel) -> None:
 def test_residuals_of_the_same_passes_are_those_of_capture(tiny: ChatModel) -> None:
     texts = [
         (question, answer) for question in ("Who?", "What now?") for answer in ("I am.", "No", "We shall see, yes")
-    ]
+    ] + [("Alone?", "Read whole, with others."), ("And I?", "Too.")]
     chats = encode_chats(tiny.tokenizer, texts)
     values, residuals = logprobs_and_residuals(tiny, chats, 0, max_batch_tokens=80)
     assert values == pytest.approx(mean_logprobs(tiny, chats), abs=1e-6)
