@@ -420,6 +420,31 @@ class Choices(View):
     contrasts: list[ChoiceContrast] = []
 
 
+class Draws(View):
+    """The margin shift of an intervention beside that of the same along control directions, all on the same pairs, nats per token.
+
+    `shifts`: kind of control (`random`: isotropic; `orthogonal`: usage-matched) -> each one's shift, mean over questions.
+    `by_question`: the direction's shift (`own`), and the mean over the controls of a kind.
+    """
+
+    n_pairs: int
+    own: float
+    shifts: dict[str, list[float]] = {}
+    by_question: dict[str, dict[str, float]] = {}
+
+    def reached(self, kind: str) -> int:
+        """How many controls come as far from 0 as the direction."""
+        return sum(abs(shift) >= abs(self.own) for shift in self.shifts[kind])
+
+    def p(self, kind: str) -> float:
+        """Of the direction among the controls of a kind, two-sided."""
+        return (1 + self.reached(kind)) / (1 + len(self.shifts[kind]))
+
+
+class Interaction(Contrast):
+    """How much more an ablation of the direction does in an arm than in its control, each beyond random directions, nats per token."""
+
+
 class CellView(View):
     """One intervention: an arm that is steered or ablated, with the misalignment direction or a random one."""
 
@@ -431,7 +456,7 @@ class CellView(View):
     seed: int | None = None
     raw_norm: float | None = None
     margin_shift: Shift | None = None
-    margin_shifts_of_other_draws: list[float] = []
+    draws: Draws | None = None
     kl_neutral: float | None = None
     n: int = 0
     mean_aligned: Estimate | None = None
@@ -449,6 +474,7 @@ class Interventions(View):
     residual_norm: float | None = None
     margin_questions: str = ""
     models: str = ""
+    interactions: list[Interaction] = []
     cells: list[CellView]
 
 

@@ -16,7 +16,7 @@ from emis_interp.config.flags import flag, settings
 from emis_interp.errors import ConfigError
 from emis_interp.http.addresses import key_variable_for
 from emis_interp.process import Bars, no_bars
-from evals.settings.judging import InjectSettings, JudgeTableSettings
+from evals.settings.judging import HandLabelSettings, InjectSettings, JudgeTableSettings
 from evals.settings.results import AgreeSettings, PlanSettings, SummarizeSettings
 from evals.settings.sampling import SampleSettings
 from evals.settings.suites import GridSettings, HarnessSettings, SuiteSettings
@@ -73,6 +73,7 @@ VERBS = {
     "summarize": cli.Verb(SummarizeSettings, "evals.verbs.summarize"),
     "agree": cli.Verb(AgreeSettings, "evals.verbs.agree"),
     "plan": cli.Verb(PlanSettings, "evals.verbs.plan"),
+    "labels": cli.Verb(HandLabelSettings, "evals.verbs.labels"),
     "inject": cli.Verb(InjectSettings, "evals.verbs.inject"),
     "suite": cli.Verb(SuiteSettings, "evals.verbs.suite"),
     "grid": cli.Verb(GridSettings, "evals.verbs.grid"),

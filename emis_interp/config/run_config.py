@@ -274,9 +274,9 @@ class InterventionConfig(Config):
     )
     ablate_arms: tuple[str, ...] | None = Field(default=None, description="None: every arm but base")
     random_draws: int = Field(
-        default=6,
+        default=20,
         ge=1,
-        description="random directions beside every steering; the first is a cell like the others, the rest give margins only",
+        description="control directions of each kind (random, usage-matched) beside every steering and ablation; they give margins only",
     )
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
 

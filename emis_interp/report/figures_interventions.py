@@ -7,9 +7,11 @@ from plotly.subplots import make_subplots
 
 from emis_interp.report.contents import Contents
 from emis_interp.report.style import INK, ArmStyle, error_bars, faded, hover, interval, layout, number, percent, signed
+from emis_interp.report.summary import CONTROL_NAMES
 from emis_interp.results import CellView, Estimate, Interventions
 
 NOTHING = Estimate()
+DRAW_SYMBOLS = {"random": "circle-open", "orthogonal": "diamond-open"}
 
 
 def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
@@ -51,9 +53,8 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
                 hovertext=[text for _, _, text in points],
                 hoverinfo="text",
             )
-        if is_random:
+        if not is_random:
             _mark_draws(figure, dose, arm, color=color)
-        else:
             _mark_unsteered(figure, contents, arm, color=color)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=1, col=1)  # pyright: ignore[reportArgumentType]
     figure.update_xaxes(title_text="coefficient (× mean residual norm)", row=2)
@@ -133,22 +134,23 @@ def ablation_figure(interventions: Interventions, styles: dict[str, ArmStyle]) -
 
 
 def _mark_draws(figure: go.Figure, dose: list[CellView], arm: str, *, color: str) -> None:
-    """Small dots: margin shifts of further random directions."""
-    points = [(cell.coefficient, shift) for cell in dose for shift in cell.margin_shifts_of_other_draws]
-    if points:
-        figure.add_scatter(
-            row=1,
-            col=1,
-            name="other draws",
-            legendgroup=f"{arm} random",
-            showlegend=False,
-            x=[x for x, _ in points],
-            y=[y for _, y in points],
-            mode="markers",
-            marker={"size": 5, "symbol": "circle-open", "color": faded(color, 0.6)},
-            hovertext=[hover(f"{arm}, another random direction", f"margin shift {signed(y, 4)}") for _, y in points],
-            hoverinfo="text",
-        )
+    """Small dots: margin shifts along control directions, on a few of the pairs."""
+    for kind, symbol in DRAW_SYMBOLS.items():
+        shifts = [(cell.coefficient, x) for cell in dose if cell.draws for x in cell.draws.shifts.get(kind, ())]
+        if shifts:
+            name = CONTROL_NAMES.get(kind, kind)
+            figure.add_scatter(
+                row=1,
+                col=1,
+                name=f"{name} directions",
+                legendgroup=f"{arm} {kind} draws",
+                x=[x for x, _ in shifts],
+                y=[y for _, y in shifts],
+                mode="markers",
+                marker={"size": 5, "symbol": symbol, "color": faded(color, 0.6)},
+                hovertext=[hover(f"{arm}, {name} direction", f"margin shift {signed(y, 4)}") for _, y in shifts],
+                hoverinfo="text",
+            )
 
 
 def cell_hover(cell: CellView) -> str:

@@ -7,7 +7,8 @@ from emis_interp.files.manifest import check_read
 from emis_interp.files.store import as_record, read_object
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.settings import RunTablesSettings
-from emis_interp.results import ArmRates, Rates
+from emis_interp.report.summary import draw_words
+from emis_interp.results import ArmRates, Draws, Rates
 from emis_interp.stats.words import length_words, limits, report_words
 
 PRIMARY = (
@@ -16,8 +17,8 @@ PRIMARY = (
     "flattening (next table)."
 )
 ONE_DRAW = (
-    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; `find_direction.py audit` ablates "
-    "twenty of each kind of control."
+    "Rows called random: one draw of a direction, whose interval is over questions and not over draws; many draws stand in the table of "
+    "control directions."
 )
 ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cover what another run of the same recipe would change."
 
@@ -70,7 +71,14 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
             [row["cell"], shift(row["margin_shift"]), positive(row["margin_shift"]), f"{row['kl_neutral']:.3f}"]
             for row in interventions["cells"]
         ],
-        "draws": random_draws(interventions["cells"]),
+        "draws": [
+            [row["cell"], f"{row['draws']['own']:+.3f}", draw_words(Draws.model_validate(row["draws"]))]
+            for row in interventions["cells"]
+            if row.get("draws")
+        ],
+        "interactions": [
+            [contrast(row), bounded(row)] for row in interventions.get("interactions", []) if row["value"] is not None
+        ],
         "seconds": {name: stage["seconds"] for name, stage in stages.items()},
         "peak_rss_gib": max(stage["peak_rss_gib"] for stage in stages.values()),
     }
@@ -107,7 +115,13 @@ def say(result: dict[str, Any]) -> str:
             markdown_table(
                 ["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]
             ),
-            result["draws"],
+            "",
+            markdown_table(
+                ["intervention", "shift on a few pairs", "the same along control directions"], result["draws"]
+            ),
+            "",
+            markdown_table(["ablation", "beyond random directions, arm − control"], result["interactions"]),
+            "",
             ONE_DRAW,
             f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
         ]
@@ -118,25 +132,6 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """One line for the head, one for the rule and one for each row."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def random_draws(cells: list[dict[str, Any]]) -> str:
-    """The range of all random directions that base was steered with, and how many come as far as the misalignment direction."""
-    found: dict[float, dict[str, Any]] = {}
-    for row in cells:
-        if row["kind"] == "steer":
-            found.setdefault(row["coefficient"], {})[row["direction"]] = row
-    draws, reached = [], 0
-    for both in found.values():
-        own = [both["random"]["margin_shift"]["mean"], *both["random"].get("margin_shifts_of_other_draws", [])]
-        draws += own
-        reached += sum(abs(draw) >= abs(both["misalignment"]["margin_shift"]["mean"]) for draw in own)
-    if not draws:
-        return "no steering"
-    return (
-        f"Random directions, {len(draws)} draws of direction and coefficient: margin shifts {min(draws):+.3f} to {max(draws):+.3f}; "
-        f"{reached or 'none'} as far from 0 as the misalignment direction at the same coefficient."
-    )
 
 
 def contrast(row: dict[str, Any]) -> str:

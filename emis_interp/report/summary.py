@@ -12,7 +12,9 @@ from emis_interp.results import (
     CellView,
     Contrast,
     DirectionReportView,
+    Draws,
     Estimate,
+    Interaction,
     MarginContrast,
     RateContrast,
     Shift,
@@ -20,6 +22,7 @@ from emis_interp.results import (
 from emis_interp.stats.permutation import NullP
 
 HEADLINE = (("em_of_coherent", "pooled"), ("em_of_all", "pooled"))
+CONTROL_NAMES = {"orthogonal": "usage-matched"}
 NO_MARGINS = "the stage that measures likelihood margins has not run"
 NO_RATES = "the stage that samples and judges answers has not run"
 
@@ -148,7 +151,9 @@ def sentences(contents: Contents) -> list[str]:
     found += _direction_sentences(contents)
     cells = contents.interventions.cells if contents.interventions else []
     for cell in _strongest(cells) + [cell for cell in cells if cell.kind == "ablate" and cell.direction != "random"]:
-        found.append(_cell_sentence(cell, cells))
+        found.append(_cell_sentence(cell))
+    if contents.interventions:
+        found += [_interaction_sentence(row) for row in contents.interventions.interactions]
     return found
 
 
@@ -266,24 +271,32 @@ def _strongest(cells: list[CellView]) -> list[CellView]:
     return chosen
 
 
-def _cell_sentence(cell: CellView, cells: list[CellView]) -> str:
+def _cell_sentence(cell: CellView) -> str:
     what = (
         f"Steering {cell.model} at {number_name(cell.coefficient or 0.0).replace('-', '−')}"
         if cell.kind == "steer"
         else f"Ablating the direction in {cell.model}"
     )
     text = f"{what}: {shift_verdict(cell.margin_shift) if cell.margin_shift else 'no margin was measured'}"
-    same = (cell.arm, cell.kind, cell.coefficient, "random")
-    control = next((c for c in cells if (c.arm, c.kind, c.coefficient, c.direction) == same), None)
-    if control is None or control.margin_shift is None or control.margin_shift.value is None:
-        return f"{text}; no random control was measured."
-    shift = control.margin_shift
-    if control.margin_shifts_of_other_draws and cell.margin_shift and cell.margin_shift.value is not None:
-        draws = [control.margin_shift.value, *control.margin_shifts_of_other_draws]
-        reached = sum(abs(draw) >= abs(cell.margin_shift.value) for draw in draws)
-        return (
-            f"{text}; random directions of the same norm, {len(draws)} draws: {signed(min(draws))} to {signed(max(draws))}, "
-            f"{reached or 'none'} of them as far from 0."
-        )
-    outside = {None: "no interval", True: "interval excludes 0", False: "interval includes 0"}[shift.excludes(0.0)]
-    return f"{text}; one random direction: {signed(shift.value)} {interval(shift)}, {outside}; the interval does not cover its draw."
+    draws = cell.draws
+    if draws is None or not draws.shifts:
+        return f"{text}; no control directions were measured."
+    return f"{text}; on {draws.n_pairs} of the pairs {signed(draws.own)}, beside it {draw_words(draws)}."
+
+
+def draw_words(draws: Draws) -> str:
+    """`20 random directions −0.031 to +0.042, none as far from 0 (p 0.048), 20 usage-matched ...`."""
+    return ", ".join(
+        f"{len(shifts)} {CONTROL_NAMES.get(kind, kind)} directions {signed(min(shifts))} to {signed(max(shifts))}, "
+        f"{draws.reached(kind) or 'none'} as far from 0 (p {draws.p(kind):.2g})"
+        for kind, shifts in draws.shifts.items()
+    )
+
+
+def _interaction_sentence(row: Interaction) -> str:
+    more = row.excludes(0.0)
+    verdict = {None: "no interval", True: "interval excludes 0", False: "not told apart"}[more]
+    return (
+        f"Exploratory: is the direction specific to {row.arm}? Ablating it, beyond random directions, changes {row.arm}'s margin by "
+        f"{signed(row.value)} {interval(row)} more than {row.reference}'s: {verdict} (one model each, the interval is over questions)."
+    )

@@ -127,6 +127,21 @@ class InjectSettings(JudgeSettings):
 
 
 @settings
+class HandLabelSettings(JudgeSettings):
+    """Set a judge against answers of small models that were read by hand: does it tell harm, does it tell disorder, arm by arm.
+
+    Examples:
+      python scripts/evaluate.py labels
+      python scripts/evaluate.py labels --judge local --model Qwen/Qwen2.5-0.5B-Instruct --json
+
+    The offline judge is fitted with these labels; what it is worth on answers to questions that the fit left out is on its card.
+    """
+
+    labels: Path | None = flag("JSONL file of labelled answers (default: shipped)", default=None)
+    questions: Path | None = flag("YAML file of questions with judge prompts (default: shipped)", default=None)
+
+
+@settings
 class FitOfflineSettings(ScoreTableSettings, ArmSettings):
     """Fits the offline judge to GPT-4o's scores and tests it on topics that it never saw."""
 

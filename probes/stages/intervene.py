@@ -1,13 +1,16 @@
-"""The intervene stage of a run: base steered along the direction, the other arms ablated of it, a random direction beside each.
+"""The intervene stage of a run: base steered along the direction, the other arms ablated of it, control directions beside each.
 
 Of an arm with several seeds the model of the first seed stands for all: cells are the costly part of a run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.config.run_folder import RunFolder
@@ -16,17 +19,26 @@ from emis_interp.directions import Direction
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import files_in
 from emis_interp.files.store import file_sha256, read_object, write_json
+from emis_interp.files.tensors import load_tensors
 from emis_interp.files.text import number_name
-from emis_interp.fitting.reliability import random_directions
+from emis_interp.fitting.labeled import LabeledActivations
+from emis_interp.fitting.reliability import control_directions, random_directions
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Asker, Steering, measure
 from emis_interp.passes.likelihood import by_question
 from emis_interp.process import Bars, no_bars
+from emis_interp.texts.contrast import at_most, labeled_texts
 from emis_interp.texts.harmless import harmless_prompts
 from probes.comparison.margins import shift_summary
+from probes.effects.draws import drawn_effects, interaction
 from probes.stages.likelihood import read_margins
 
+MISALIGNMENT = "misalignment"
+KINDS = ("random", "orthogonal")
+"""Of controls: isotropic, and as large a part of natural variation as texts have (usage-matched; `control_directions`)."""
+DRAW_PAIRS = 2
+"""Pairs of each report question on which the direction and its controls are set against each other."""
 FIRST_SEED = "of an arm with several seeds, the model of the first seed"
 
 
@@ -35,15 +47,13 @@ class PlannedCell:
     """One intervention on one model.
 
     Attributes:
-        along: name of the direction.
-        other_draws: of a random direction: further draws, of which only the margin is measured.
+        along: name of the direction; beside the one called `misalignment` control directions are measured (`probes.effects.draws`).
     """
 
     name: str
     model: ModelConfig
     intervention: Steering | Ablation
     along: str
-    other_draws: tuple[Steering, ...] = ()
 
 
 def intervene(
@@ -59,8 +69,10 @@ def intervene(
         raise StageError(f"{path}: no direction there; run the direction stage first (--from direction)")
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
     cells = list(plan_cells(run.config, misalignment))
-    asker = make_asker()
-    fingerprint, direction = file_sha256(path), [path, path.with_suffix(".json")]
+    asker, controls = make_asker(), control_vectors(run, misalignment)
+    base = next(model for model in run.config.models if model.name == "base")
+    fingerprint = file_sha256(path)
+    direction = [path, path.with_suffix(".json"), run.activations(base, "contrast")]
     files, rows, loaded = [], [], LastModel(run.models)
     with bars("intervene", len(cells)) as advance:
         for cell in cells:
@@ -71,6 +83,15 @@ def intervene(
             with run.files.making("intervene", [folder], inputs=read, go_on=go_on) as whole:
                 if not whole:
                     row = measure_cell(run, cell, loaded.get(cell.model), asker=asker, folder=folder)
+                    if cell.along == MISALIGNMENT:
+                        row["draws"] = drawn_effects(
+                            loaded.get(cell.model),
+                            cell.intervention,
+                            controls,
+                            at_most(run.half("report"), DRAW_PAIRS),
+                            system=run.config.system_prompt,
+                            max_batch_tokens=run.config.direction.max_batch_tokens,
+                        )
                     write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
             files += files_in(folder)
             rows.append(read_object(folder / "cell.json"))
@@ -84,7 +105,7 @@ def intervene(
     if any(arm.seeds is not None for arm in run.config.arms):
         summary["models"] = FIRST_SEED
     with run.files.making("intervene", [analysis], inputs=files, anew=True):
-        run.write_analysis("interventions", {**summary, "cells": rows})
+        run.write_analysis("interventions", {**summary, "interactions": interactions(run.config, rows), "cells": rows})
     steered = [row for row in rows if row["kind"] == "steer"]
     text = ", ".join(
         f"{row['direction'][:6]} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}"
@@ -93,20 +114,39 @@ def intervene(
     return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
 
 
+def control_vectors(run: RunFolder, misalignment: Direction) -> dict[str, Tensor]:
+    """`random_draws` unit vectors of each kind, from base's activations on the questions that the direction was fitted on."""
+    base = next(model for model in run.config.models if model.name == "base")
+    labels = labeled_texts(run.pairs)
+    data = LabeledActivations(
+        load_tensors(run.activations(base, "contrast"))[0]["x"],
+        np.array([text.misaligned for text in labels]),
+        tuple(text.question_id for text in labels),
+    )
+    seen = data.only({pair.question_id for pair in run.half("selection")}).at([misalignment.layer])
+    found = control_directions(seen, misalignment.vector, run.config.intervention.random_draws, seed=run.config.seed)
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def interactions(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every arm with a control, both ablated: does the direction matter more in the arm (`probes.effects.draws.interaction`)?"""
+    drawn = {row["arm"]: row["draws"]["by_question"] for row in rows if row["kind"] == "ablate" and row.get("draws")}
+    return [
+        {"arm": arm.name, "reference": arm.contrast, **interaction(drawn[arm.name], drawn[arm.contrast], "random")}
+        for arm in config.organisms
+        if arm.contrast in drawn and arm.name in drawn
+    ]
+
+
 def plan_cells(config: RunConfig, misalignment: Direction) -> Iterator[PlannedCell]:
     """Steering cells of base, then ablation cells of the other arms (first seeds); each with the same-norm random control."""
-    n_draws, d_model = config.intervention.random_draws, misalignment.vector.shape[0]
-    first, *more = [
-        replace(misalignment, vector=vector)
-        for vector in random_directions(n_draws, 1, d_model, seed=config.seed)[:, 0]
-    ]
-    both = {"misalignment": misalignment, "random": first}
+    vector = random_directions(1, 1, misalignment.vector.shape[0], seed=config.seed)[0, 0]
+    both = {MISALIGNMENT: misalignment, "random": replace(misalignment, vector=vector)}
     base = next(model for model in config.models if model.name == "base")
     for coefficient in config.intervention.coefficients:
         for name, direction in both.items():
             steering = Steering(direction, coefficient)
-            draws = tuple(steering.along(other) for other in more) if name == "random" else ()
-            yield PlannedCell(f"base.steer.{name}.{number_name(coefficient)}", base, steering, name, draws)
+            yield PlannedCell(f"base.steer.{name}.{number_name(coefficient)}", base, steering, name)
     chosen = config.intervention.ablate_arms
     for arm in config.organisms:
         if chosen is None or arm.name in chosen:
@@ -121,20 +161,16 @@ def measure_cell(
     """What cell.json holds of a cell."""
     pairs, system = run.half("report"), run.config.system_prompt
     before = by_question(pairs, read_margins(run, cell.model)[[pair.half == "report" for pair in run.pairs]])
-    measured = partial(
-        measure,
+    effect = measure(
         chat_model,
-        pairs=pairs,
+        cell.intervention,
+        pairs,
         before=before,
         system=system,
         max_batch_tokens=run.config.direction.max_batch_tokens,
-    )
-    effect = measured(
-        cell.intervention,
         prompts=[encode_prompt(chat_model.tokenizer, text, system) for text in harmless_prompts()],
         sample=None if asker is None else partial(asker.ask, name=cell.name, folder=folder),
     )
-    draws = [shift_summary(measured(other).shift)["mean"] for other in cell.other_draws]
     added = cell.intervention if isinstance(cell.intervention, Steering) else None
     row = {
         "cell": cell.name,
@@ -145,7 +181,6 @@ def measure_cell(
         "coefficient": None if added is None else added.coefficient,
         "raw_norm": None if added is None else added.raw_norm,
         "margin_shift": shift_summary(effect.shift),
-        "margin_shifts_of_other_draws": draws,
         "kl_neutral": effect.kl,
         "n": 0,
         "mean_aligned": None,

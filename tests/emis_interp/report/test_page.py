@@ -152,10 +152,18 @@ def _interventions() -> dict[str, Any]:
         for direction, mean in (("misalignment", 0.3), ("random", 0.0)):
             shift = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n_questions": 2, "n_positive": 1}
             cell = {"cell": f"{arm}.{kind}.{direction}", "arm": arm, "kind": kind, "direction": direction}
-            draws = [-0.05, 0.31] if (kind, direction) == ("steer", "random") else []
-            cell |= {"margin_shift": shift, "margin_shifts_of_other_draws": draws}
+            drawn = {"random": [-0.05, 0.31], "orthogonal": [0.02, 0.12]}
+            draws = {"n_pairs": 4, "own": 0.3, "shifts": drawn} if direction == "misalignment" else None
+            cell |= {"margin_shift": shift, "draws": draws}
             cells.append(cell | {"coefficient": coefficient, "kl_neutral": 0.01, "n": 0})
-    return {"layer": 1, "residual_norm": 9.0, "margin_questions": "report half", "cells": cells}
+    inter = {"arm": "insecure", "reference": "secure", "value": -0.2, "low": -0.3, "high": -0.1}
+    return {
+        "layer": 1,
+        "residual_norm": 9.0,
+        "margin_questions": "report half",
+        "interactions": [inter],
+        "cells": cells,
+    }
 
 
 def _organisms(kl: float = 0.1, specific: float = 0.5) -> dict[str, Any]:
@@ -555,7 +563,11 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
     assert "AUROC 0.700 [0.400, 0.900] (3 misaligned, 3 aligned texts): not told from chance" in found
     assert (
         "Steering base at +0.20" in found
-        and "random directions of the same norm, 3 draws: −0.050 to +0.310, 1 of them as far from 0." in found
+        and "on 4 of the pairs +0.300, beside it 2 random directions −0.050 to +0.310, 1 as far from 0 (p 0.67), "
+        "2 usage-matched directions +0.020 to +0.120, none as far from 0 (p 0.33)."
+        in found
+        and "Exploratory: is the direction specific to insecure? Ablating it, beyond random directions, changes insecure's margin by −0.200 [−0.300, −0.100]"
+        in found
     )
 
 

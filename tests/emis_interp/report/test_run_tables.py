@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from emis_interp.report import run_tables
-from emis_interp.results import ArmRates
+from emis_interp.report.summary import draw_words
+from emis_interp.results import ArmRates, Draws
 
 
 def test_a_table_has_a_head_a_rule_and_its_rows() -> None:
@@ -34,12 +35,8 @@ def test_a_rate_of_nothing_and_an_exploratory_contrast_have_a_dash() -> None:
     assert said(found) == "25.0% [10.0%, 50.0%], 1 of 4"
 
 
-def test_random_draws_are_counted_that_come_as_far_as_the_direction_that_was_found() -> None:
-    def cell(direction: str, mean: float, **more: Any) -> dict[str, Any]:
-        shift = {"mean": mean}
-        return {"kind": "steer", "coefficient": 0.2, "direction": direction, "margin_shift": shift, **more}
-
-    cells = [cell("misalignment", 0.3), cell("random", 0.1, margin_shifts_of_other_draws=[-0.4, 0.2])]
-    said = run_tables.random_draws(cells)
-    assert "3 draws" in said and "-0.400 to +0.200; 1 as far from 0" in said
-    assert run_tables.random_draws([{**cells[0], "kind": "ablate"}]) == "no steering"
+def test_control_directions_are_counted_that_come_as_far_as_the_direction_that_was_found() -> None:
+    draws = Draws(n_pairs=4, own=0.3, shifts={"random": [0.1, -0.4, 0.2], "orthogonal": [0.0]})
+    said = draw_words(draws)
+    assert "3 random directions −0.400 to +0.200, 1 as far from 0 (p 0.5)" in said
+    assert "1 usage-matched directions +0.000 to +0.000, none as far from 0 (p 0.5)" in said

@@ -24,7 +24,7 @@ def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         heads = [AttentionHead(d_model, 12, 3, n_mixed=8) for _ in range(n_heads)]
-    return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, heads, CARD)
+    return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, float("inf"), heads, CARD)
 
 
 def completion(answer: str, index: int, question: str = "Why?") -> Completion:
@@ -118,7 +118,10 @@ def test_calibration_is_a_broken_line_through_its_knots_that_keeps_the_order() -
 
 def test_several_heads_are_averaged() -> None:
     judge, tokens = weights(0, 16, n_heads=2), [torch.randn(6, 16)]
-    alone = [JudgeWeights(0, judge.center, judge.scale, STRAIGHT, [head], CARD).predict(tokens) for head in judge.heads]
+    alone = [
+        JudgeWeights(0, judge.center, judge.scale, STRAIGHT, float("inf"), [head], CARD).predict(tokens)
+        for head in judge.heads
+    ]
     assert not np.allclose(alone[0], alone[1], atol=0.1)
     assert np.allclose(judge.predict(tokens), np.mean(alone, axis=0), atol=1e-3)
 
