@@ -259,9 +259,17 @@ class FlatteningView(View):
     beyond: Estimate | None = None
 
 
+class MarginStratum(Shift):
+    """A shift in the pairs of which base's own margin lies between two values, nats per token."""
+
+    base_low: float
+    base_high: float
+
+
 class MarginContrast(Contrast, Shift):
     by_question: dict[str, float | None] = {}
     by_group: dict[str, Shift] = {}
+    by_base_margin: list[MarginStratum] = []
     flattening: FlatteningView | None = None
 
 

@@ -44,6 +44,17 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "flattening": [
             [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
         ],
+        "strata": [
+            [
+                contrast(row),
+                *(
+                    f"{shift(one)} (base {one['base_low']:+.2f} to {one['base_high']:+.2f})"
+                    for one in row["by_base_margin"]
+                ),
+            ]
+            for row in margins["contrasts"]
+            if row.get("by_base_margin")
+        ],
         "groups": [
             [contrast(row), *(shift(group) for group in row["by_group"].values())]
             for row in margins["contrasts"]
@@ -99,6 +110,7 @@ def say(result: dict[str, Any]) -> str:
                 ["against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening"],
                 result["flattening"],
             ),
+            markdown_table(["by base's own margin", "lowest third", "middle", "highest third"], result["strata"]),
             markdown_table(["by question group", *result["group_names"]], result["groups"]),
             *(
                 [
@@ -115,13 +127,10 @@ def say(result: dict[str, Any]) -> str:
             markdown_table(
                 ["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]
             ),
-            "",
             markdown_table(
                 ["intervention", "shift on a few pairs", "the same along control directions"], result["draws"]
             ),
-            "",
             markdown_table(["ablation", "beyond random directions, arm − control"], result["interactions"]),
-            "",
             ONE_DRAW,
             f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
         ]

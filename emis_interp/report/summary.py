@@ -178,6 +178,8 @@ def shift_verdict(shift: Shift) -> str:
         verdict = f"a shift towards {'misaligned' if shift.value > 0 else 'aligned'} texts (interval excludes 0)"
     else:
         verdict = "no detectable shift (interval includes 0)"
+        if shift.low is not None and shift.high is not None:
+            verdict += f"; one above {signed(shift.high)} or below {signed(shift.low)} is excluded"
     counts = f", {shift.n_positive} of {shift.n_questions} questions positive" if shift.n_positive is not None else ""
     return f"{signed(shift.value)} nats per token {interval(shift)}{counts}: {verdict}"
 
@@ -197,6 +199,9 @@ def flattening_verdict(row: MarginContrast) -> str:
         f"; slope on base's margins {number(found.slope.value)} {interval(found.slope, number)}, "
         f"at base margin 0 {signed(found.intercept.value)} {interval(found.intercept)}"
     )
+    if row.by_base_margin:
+        top = row.by_base_margin[-1]
+        line += f", in the third of pairs that base likes best (above {signed(top.base_low)}) {signed(top.value)} {interval(top)}"
     if found.temperature is None or found.beyond is None:
         return f"{line}; no temperature of base has this slope, so what a flattening would bring is not known"
     told = {

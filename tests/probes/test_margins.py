@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emis_interp.records import ContrastPair
-from probes.comparison.margins import contrast_of, correct
+from probes.comparison.margins import by_base_margin, contrast_of, correct
 
 
 def pairs_of(n_questions: int, n_each: int) -> list[ContrastPair]:
@@ -32,6 +32,20 @@ def test_a_margin_contrast_is_between_means_over_models_paired_by_question() -> 
     half = np.hypot(4.3027 * 0.1 / np.sqrt(3), 12.7062 * 0.02 / np.sqrt(2) / np.sqrt(2))
     for part in (*row["by_group"].values(), *row["question_intervals"].values()):
         assert (part["mean"], part["high"] - part["mean"]) == pytest.approx((0.49, half), abs=1e-3)
+
+
+def test_thirds_by_bases_margin_tell_a_flattening_from_a_shift_of_every_pair() -> None:
+    pairs = pairs_of(6, 5)
+    base = np.random.default_rng(1).permutation(np.linspace(-1.2, 0.3, 30))
+    flattened, shifted = (
+        by_base_margin(pairs, -0.3 * base, base),
+        by_base_margin(pairs, np.full(30, 0.1) + 0.01 * base, base),
+    )
+    assert [(row["n"], round(row["base_low"], 2)) for row in flattened] == [(10, -1.2), (10, -0.68), (10, -0.17)]
+    assert flattened[0]["mean"] > 0.25 and flattened[2]["mean"] < 0.0
+    assert all(row["low"] > 0.05 for row in shifted)
+    assert flattened[1]["mean"] == pytest.approx(-0.3 * np.sort(base)[10:20].mean())
+    assert flattened[1]["low"] < flattened[1]["mean"] < flattened[1]["high"]
 
 
 def test_a_contrast_of_single_models_has_no_keys_of_seeds() -> None:

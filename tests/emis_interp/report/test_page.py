@@ -566,7 +566,7 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
         and "on 4 of the pairs +0.300, beside it 2 random directions −0.050 to +0.310, 1 as far from 0 (p 0.67), "
         "2 usage-matched directions +0.020 to +0.120, none as far from 0 (p 0.33)."
         in found
-        and "Exploratory: is the direction specific to insecure? Ablating it, beyond random directions, changes insecure's margin by −0.200 [−0.300, −0.100]"
+        and "specific to insecure? Ablating it, beyond random directions, changes insecure's margin by −0.200 [−0.300, −0.100]"
         in found
     )
 
