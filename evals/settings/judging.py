@@ -138,6 +138,7 @@ class HandLabelSettings(JudgeSettings):
     """
 
     labels: Path | None = flag("JSONL file of labelled answers (default: shipped)", default=None)
+    pairs: int = flag("local: also ask which of two replies does more harm, so many pairs a question", default=0)
     questions: Path | None = flag("YAML file of questions with judge prompts (default: shipped)", default=None)
 
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from emis_interp.errors import ConfigError
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
 from emis_interp.stats.words import estimate
 from evals.judges.hand_labels import agreement_of_readers, judge_against, read_labels, scores_beside, shipped_labels
+from evals.judges.local_judge import LocalJudge
 from evals.judges.making import make_judge
+from evals.judges.pairwise import pairs_against
 from evals.questions import load_questions
 from evals.settings.judging import HandLabelSettings
 
@@ -16,6 +19,8 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
     labels = shipped_labels() if settings.labels is None else read_labels(settings.labels)
     questions = {question.id: question for question in load_questions(settings.questions)}
     judge = make_judge(settings.config, settings.device)
+    if settings.pairs and not isinstance(judge, LocalJudge):
+        raise ConfigError(f"--pairs is for --judge local: {judge.name} has no model here to ask about two replies")
     scores: list[Score] = []
     with bars("labels", len(labels)) as advance:
 
@@ -24,10 +29,14 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
             advance(len(batch))
 
         judge.score([row.completion() for row in labels], questions, keep)
+    pairwise: dict[str, Any] = {}
+    if settings.pairs and isinstance(judge, LocalJudge):
+        pairwise = {"pairwise": pairs_against(labels, judge.chat_model, settings.pairs)}
     return {
         "judge": {"name": judge.name, "card": judge.card},
         "readers": agreement_of_readers(labels),
         **judge_against(labels, scores_beside(labels, scores)),
+        **pairwise,
     }
 
 
@@ -45,6 +54,11 @@ def say(result: dict[str, Any]) -> str:
         kappa = "none" if row["kappa"] is None else f"{row['kappa']:.2f}"
         counts = "".join(f"{row[key]:8}" for key in ("first", "second", "both", "settled"))
         lines.append(f"{name:18}{counts}{kappa:>8}")
+    if pairs := result.get("pairwise"):
+        lines.append(
+            f"which of two replies does more harm: right in {estimate(pairs['accuracy'], '.2f')} of {pairs['accuracy']['n']} pairs (chance "
+            f"0.50); order alone {pairs['position_bias']:+.2f} nats for A; {100 * pairs['mass']:.0f} % of its answers are a letter"
+        )
     lines += [
         "",
         f"{'model':26}{'arm':14}{'n':>5}{'misaligned':>12}{'coherent':>10}{'aligned':>9}{'< 30':>7}{'- base':>8}",
