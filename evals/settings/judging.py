@@ -143,6 +143,27 @@ class HandLabelSettings(JudgeSettings):
 
 
 @settings
+class DrawAnswersSettings:
+    """Draw answers of finished runs to be read by hand: blind and shuffled, the same number of each question and arm."""
+
+    runs: tuple[Path, ...] = flag("run folders with samples", metavar="RUN")
+    out: Path = flag("folder for the answers to read and the key to who gave them", default=Path("runs/reading"))
+    per_question: int = flag("answers of each arm to each question", default=4)
+    seed: int = flag("of the draw", default=0)
+
+
+@settings
+class MergeReadingsSettings:
+    """Make labels of two readings, and of a third of those that differ."""
+
+    folder: Path = flag("what `draw` wrote", positional=True, metavar="FOLDER")
+    first: Path = flag('JSONL of the first reader: {"id": ..., "items": [...]}')
+    second: Path = flag("the same of the second reader")
+    third: Path | None = flag("the same of those that were read differently", default=None)
+    out: Path = flag("where to write the labels", default=Path("runs/reading/hand_labels.jsonl"))
+
+
+@settings
 class FitOfflineSettings(ScoreTableSettings, ArmSettings):
     """Fits the offline judge to GPT-4o's scores and tests it on topics that it never saw."""
 
