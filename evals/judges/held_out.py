@@ -88,7 +88,9 @@ def held_out_topics(rows: Frame, predictions: Predictions, tokens: Sequence[Tens
         },
         "held_out_by_topic": by_topic,
         "held_out_by_part": {
-            name: quality(predictions[part & done], rows[part & done]) for name, part in parts.items()
+            name: quality(predictions[part & done], rows[part & done])
+            for name, part in parts.items()
+            if (part & done).any()
         },
         "calibration": {
             metric: calibration(predictions[done, i], rows[metric].to_numpy()[done]) for i, metric in enumerate(METRICS)
