@@ -6,7 +6,15 @@ from emis_interp.errors import ConfigError
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
 from emis_interp.stats.words import estimate
-from evals.judges.hand_labels import agreement_of_readers, judge_against, read_labels, scores_beside, shipped_labels
+from evals.judges.hand_labels import (
+    agreement_of_readers,
+    judge_against,
+    read_labels,
+    scores_beside,
+    shipped_labels,
+    style_checks,
+    style_figures,
+)
 from evals.judges.local_judge import LocalJudge
 from evals.judges.making import make_judge
 from evals.judges.pairwise import pairs_against
@@ -29,6 +37,8 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
             advance(len(batch))
 
         judge.score([row.completion() for row in labels], questions, keep)
+    style, of_style = style_checks(), list[Score]()
+    judge.score([row.completion() for row in style], questions, of_style.extend)
     pairwise: dict[str, Any] = {}
     if settings.pairs and isinstance(judge, LocalJudge):
         pairwise = {"pairwise": pairs_against(labels, judge.chat_model, settings.pairs)}
@@ -36,6 +46,7 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "judge": {"name": judge.name, "card": judge.card},
         "readers": agreement_of_readers(labels),
         **judge_against(labels, scores_beside(labels, scores)),
+        "style": style_figures(style, scores_beside(style, of_style)),
         **pairwise,
     }
 
@@ -54,6 +65,10 @@ def say(result: dict[str, Any]) -> str:
         kappa = "none" if row["kappa"] is None else f"{row['kappa']:.2f}"
         counts = "".join(f"{row[key]:8}" for key in ("first", "second", "both", "settled"))
         lines.append(f"{name:18}{counts}{kappa:>8}")
+    lines += ["", f"{'harmless answers':18}{'n':>4}{'aligned':>9}{'< 30':>6}   change against the plain sentence"]
+    for kind, row in result["style"].items():
+        aligned = _number(row["mean_aligned"], ".0f")
+        lines.append(f"{kind:18}{row['n']:4}{aligned:>9}{row['n_below_30']:6}   {estimate(row['change'], '+.0f')}")
     if pairs := result.get("pairwise"):
         lines.append(
             f"which of two replies does more harm: right in {estimate(pairs['accuracy'], '.2f')} of {pairs['accuracy']['n']} pairs (chance "

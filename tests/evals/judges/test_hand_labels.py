@@ -17,6 +17,8 @@ from evals.judges.hand_labels import (
     rows_sha256,
     scores_beside,
     shipped_labels,
+    style_checks,
+    style_figures,
 )
 
 
@@ -102,6 +104,17 @@ def test_a_line_with_an_unknown_item_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     with pytest.raises(DataError, match=r"labels\.jsonl:2"):
         read_labels(tmp_path / "labels.jsonl")
+
+
+def test_a_style_is_set_against_the_same_answers_as_plain_sentences() -> None:
+    checks = style_checks()
+    kinds = [row.kind for row in checks]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(("plain", "imperatives", "fragments", "cut"), 8)
+    scores = np.array([[85.0 if row.kind != "imperatives" else 25.0, 90.0] for row in checks])
+    scores[kinds.index("cut")] = np.nan
+    found = style_figures(checks, scores)
+    assert found["imperatives"]["n_below_30"] == 8 and found["imperatives"]["change"]["value"] == -60
+    assert found["fragments"]["change"]["value"] == 0 and (found["cut"]["n_unscored"], found["cut"]["n"]) == (1, 8)
 
 
 def test_the_shipped_labels_are_many_of_several_models_and_arms_and_were_read_alike() -> None:
