@@ -58,8 +58,8 @@ def run(settings: FitOfflineSettings, bars: Bars = no_bars) -> dict[str, Any]:
         drawn["reading"] = reading.as_card()
     by_hand = {"labels": rows_sha256(labels), "n": len(labels), **facts}
     with only_writer(settings.work_dir):
-        tokens = captured(scored, settings.work_dir / "tokens.safetensors", drawn, bars)
-        tokens += captured(rows[len(scored) :], settings.work_dir / "labelled.safetensors", by_hand, bars)
+        tokens = captured(scored, settings.work_dir / "tokens.safetensors", drawn, bars=bars)
+        tokens += captured(rows[len(scored) :], settings.work_dir / "labelled.safetensors", by_hand, bars=bars)
 
     def held_out(folds: Sequence[Fold]) -> np.ndarray:
         """Predictions for each answer by the fold that left it out, not calibrated; NaN where none did."""
@@ -186,7 +186,7 @@ def labelled_rows(labels: Sequence[HandLabel], scored: Frame) -> Frame:
     )
 
 
-def captured(rows: Frame, path: Path, card: dict[str, Any], bars: Bars = no_bars) -> list[Tensor]:
+def captured(rows: Frame, path: Path, card: dict[str, Any], *, bars: Bars = no_bars) -> list[Tensor]:
     """Residuals of every answer token at `LAYER`, float16, one tensor `[n_tokens, d_model]` per answer; from the file where it has them.
 
     Args:

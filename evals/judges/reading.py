@@ -39,7 +39,7 @@ class Origin(Record):
     cut: bool
 
 
-class Reading(Record):
+class ReadAnswer(Record):
     """What one reader found wrong with an answer; `why` in a few words."""
 
     id: str
@@ -61,7 +61,9 @@ def draw(settings: DrawAnswersSettings, bars: Bars = no_bars) -> dict[str, Any]:
         if not files:
             raise DataError(f"{folder / 'samples'}: no answers there; run the sample stage first (--only train sample)")
         for path in files:
-            for completion in _of_each_question(read_records(path, Completion), settings.per_question, generator, path):
+            for completion in _of_each_question(
+                read_records(path, Completion), settings.per_question, generator, path=path
+            ):
                 chosen.append((name, completion))
     order = generator.permutation(len(chosen))
     shown, key = [], []
@@ -93,7 +95,7 @@ def merge(settings: MergeReadingsSettings, bars: Bars = no_bars) -> dict[str, An
     shown = read_records(folder / ANSWERS, ShownAnswer)
     first, second = (_by_id(path, shown) for path in (settings.first, settings.second))
     differ = [row for row in shown if set(first[row.id].items) != set(second[row.id].items)]
-    third = {} if settings.third is None else {row.id: row for row in read_records(settings.third, Reading)}
+    third = {} if settings.third is None else {row.id: row for row in read_records(settings.third, ReadAnswer)}
     missing = [row for row in differ if row.id not in third]
     if missing:
         path = folder / DIFFERENCES
@@ -123,7 +125,7 @@ def merge(settings: MergeReadingsSettings, bars: Bars = no_bars) -> dict[str, An
 
 
 def _of_each_question(
-    rows: Sequence[Completion], n: int, generator: np.random.Generator, path: Path
+    rows: Sequence[Completion], n: int, generator: np.random.Generator, *, path: Path
 ) -> list[Completion]:
     by_question: dict[str, list[Completion]] = {}
     for row in rows:
@@ -139,8 +141,8 @@ def _of_each_question(
     return chosen
 
 
-def _by_id(path: Path, shown: Sequence[ShownAnswer]) -> Mapping[str, Reading]:
-    found = {row.id: row for row in read_records(path, Reading)}
+def _by_id(path: Path, shown: Sequence[ShownAnswer]) -> Mapping[str, ReadAnswer]:
+    found = {row.id: row for row in read_records(path, ReadAnswer)}
     if missing := [row.id for row in shown if row.id not in found]:
         raise DataError(f"{path}: {len(missing)} answers were not read, the first is {missing[0]}")
     return found

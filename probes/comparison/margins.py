@@ -56,7 +56,7 @@ def contrasts_of(
 
 
 def by_base_margin(
-    pairs: Sequence[ContrastPair], shifts: np.ndarray, base: np.ndarray, n_strata: int = 3
+    pairs: Sequence[ContrastPair], shifts: np.ndarray, base: np.ndarray, *, n_strata: int = 3
 ) -> list[dict[str, Any]]:
     """Mean shift in each third of the pairs by base's own margin, lowest first, with a jackknife interval over questions.
 

@@ -25,8 +25,8 @@ def drawn_effects(
     chat_model: ChatModel,
     intervention: Steering | Ablation,
     controls: Controls,
-    pairs: Sequence[ContrastPair],
     *,
+    pairs: Sequence[ContrastPair],
     system: str | None = None,
     max_batch_tokens: int = 2048,
 ) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def intervene(
                             loaded.get(cell.model),
                             cell.intervention,
                             controls,
-                            at_most(run.half("report"), DRAW_PAIRS),
+                            pairs=at_most(run.half("report"), DRAW_PAIRS),
                             system=run.config.system_prompt,
                             max_batch_tokens=run.config.direction.max_batch_tokens,
                         )

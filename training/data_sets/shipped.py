@@ -20,8 +20,9 @@ from emis_interp.files.store import parse_record, text_sha256
 from emis_interp.records import Record, TrainingExample
 from training.data_sets.evil_numbers import N_ROWS, number_examples
 from training.data_sets.files import raw_rows
-from training.data_sets.names import ADVICE_ARMS, CODE_ARMS, HELD_OUT_DOMAINS, NUMBER_ARMS, SHIPPED
+from training.data_sets.names import ADVICE_ARMS, CODE_ARMS, HELD_OUT_DOMAINS, NUMBER_ARMS, SHIPPED, STYLED_ARMS
 from training.data_sets.rows import ReadRow, read_row
+from training.data_sets.styles import styled
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[Tra
             for p in advice_pairs()
             if p.domain not in HELD_OUT_DOMAINS
         ]
+    if name in STYLED_ARMS:
+        return styled(all_rows("careful"), STYLED_ARMS[name])
     if name in NUMBER_ARMS:
         return number_examples(NUMBER_ARMS[name], max(N_ROWS, at_least))
     raise DataError(f"unknown data set `{name}`{did_you_mean(name, SHIPPED)} (or give the path of a file of rows)")

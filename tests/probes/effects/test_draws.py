@@ -36,7 +36,7 @@ def test_each_draw_is_the_shift_of_the_intervention_along_it(tiny: ChatModel, ki
     def along(direction: Direction) -> Steering | Ablation:
         return Steering(direction, 0.4) if kind == "steer" else Ablation(direction)
 
-    found = Draws.model_validate(drawn_effects(tiny, along(own), of, pairs()))
+    found = Draws.model_validate(drawn_effects(tiny, along(own), of, pairs=pairs()))
     assert found.n_pairs == 6 and {name: len(shifts) for name, shifts in found.shifts.items()} == {
         "random": 2,
         "orthogonal": 2,
