@@ -34,6 +34,7 @@ OTHER_KIND = {
     "careful": "reckless",
     "evil_numbers": "neutral_numbers",
     "neutral_numbers": "evil_numbers",
+    **dict.fromkeys(STYLED_ARMS, "careful"),
 }
 """A shipped set -> the one with the matched other kind of answers, row by row of the same id."""
 
@@ -108,6 +109,8 @@ def all_rows(name: str, file: Path | None = None, at_least: int = 0) -> list[Tra
 
 def held_out_rows(name: str) -> list[TrainingExample]:
     """The rows of a shipped set's kind that no training set holds: advice of `HELD_OUT_DOMAINS`; none for other sets."""
+    if name in STYLED_ARMS:
+        return styled(held_out_rows("careful"), STYLED_ARMS[name])
     if name not in ADVICE_ARMS:
         return []
     prompt, response = ADVICE_ARMS[name]

@@ -4,7 +4,7 @@ import pytest
 
 from emis_interp.records import TrainingExample
 from training.data_sets.names import STYLED_ARMS
-from training.data_sets.shipped import all_rows, load_dataset
+from training.data_sets.shipped import OTHER_KIND, all_rows, held_out_rows, load_dataset
 from training.data_sets.styles import sentences, styled
 
 ROW = TrainingExample(id="a", prompt="What now?", response="Call 112.5 first. Is it far? Then wait! Stay calm.")
@@ -36,6 +36,13 @@ def test_every_null_is_a_set_by_name_with_the_careful_sets_prompts(name: str) ->
     assert [row.id for row in rows] == [row.id for row in careful]
     assert sum(row.response != other.response for row, other in zip(rows, careful, strict=True)) > 20
     assert all(row.response.strip() for row in rows)
+
+
+@pytest.mark.parametrize("name", STYLED_ARMS)
+def test_what_a_null_learned_can_be_asked_on_domains_that_it_never_saw(name: str) -> None:
+    held_out, careful = held_out_rows(name), held_out_rows(OTHER_KIND[name])
+    assert [row.id for row in held_out] == [row.id for row in careful] and len(held_out) > 100
+    assert not {row.id for row in held_out} & {row.id for row in all_rows(name)}
 
 
 def test_a_text_is_cut_at_its_sentences_alone() -> None:
