@@ -1,8 +1,9 @@
 """Turns the analyses of a finished run into Markdown tables, and the sentences that belong under them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from emis_interp.errors import StageError
 from emis_interp.files.manifest import check_read
 from emis_interp.files.store import as_record, read_object
 from emis_interp.process import Bars, no_bars
@@ -24,43 +25,31 @@ ONE_RUN = "Arms without seeds are one finetuning run each; intervals do not cove
 
 
 def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
-    """The cells of every table, by what it shows.
+    """The cells of every table that the finished stages of a run have something for, by what it shows.
 
     Raises:
-        StageError: an analysis changed since its stage wrote it. DataError: one is missing or cannot be read.
+        StageError: an analysis changed since its stage wrote it, or there is none. DataError: one cannot be read.
     """
     folder = settings.run_dir
-    names = ("margins", "rates", "direction", "interventions")
-    paths = [folder / "analysis" / f"{name}.json" for name in names] + [folder / "manifest.json"]
-    check_read(folder, paths)
-    margins, raw_rates, direction, interventions, manifest = map(read_object, paths)
-    checks = folder / "analysis" / "organisms.json"
-    organisms = read_object(checks)["organisms"] if checks.exists() else []
-    rates = as_record(raw_rates, Rates, str(paths[1])).shown()
-    stages, base = manifest["stages"], list(margins["arms"]["base"].values())
+    paths = {name: folder / "analysis" / f"{name}.json" for name in CELLS}
+    found = {name: path for name, path in paths.items() if path.exists()}
+    if not found:
+        raise StageError(f"{folder}: no analysis there; give the folder of a run whose stages were made")
+    manifest = folder / "manifest.json"
+    check_read(folder, [*found.values(), manifest])
+    result: dict[str, Any] = {}
+    for name, path in found.items():
+        result |= CELLS[name](read_object(path))
+    stages = read_object(manifest)["stages"] if manifest.exists() else {}
+    if stages:
+        result["seconds"] = {name: stage["seconds"] for name, stage in stages.items()}
+        result["peak_rss_gib"] = max(stage["peak_rss_gib"] for stage in stages.values())
+    return result
+
+
+def organism_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/organisms.json says."""
     return {
-        "margins": [[contrast(row), shift(row), positive(row), corrected_p(row)] for row in margins["contrasts"]],
-        "base_negative": f"{sum(value < 0 for value in base)} of {len(base)}",
-        "flattening": [
-            [contrast(row), *flattened(row["flattening"])] for row in margins["contrasts"] if row.get("flattening")
-        ],
-        "strata": [
-            [
-                contrast(row),
-                *(
-                    f"{shift(one)} (base {one['base_low']:+.2f} to {one['base_high']:+.2f})"
-                    for one in row["by_base_margin"]
-                ),
-            ]
-            for row in margins["contrasts"]
-            if row.get("by_base_margin")
-        ],
-        "groups": [
-            [contrast(row), *(shift(group) for group in row["by_group"].values())]
-            for row in margins["contrasts"]
-            if row["reference"] != "base"
-        ],
-        "group_names": list(next(iter(margins["contrasts"]))["by_group"]),
         "organisms": [
             [
                 one["arm"],
@@ -71,70 +60,120 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
                 f"{one['cost']['entropy']:.2f} (base {one['cost']['base_entropy']:.2f})",
                 f"{100 * one['cost']['capability']['value']:+.1f} points",
             ]
-            for one in organisms
-        ],
-        "rates": [
-            [arm.arm + seeds(arm.rates[0].model_dump()), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
-            for arm in rates.arms
-        ],
-        "direction": {"layer": direction["chosen_layer"], **direction["report"]},
-        "cells": [
-            [row["cell"], shift(row["margin_shift"]), positive(row["margin_shift"]), f"{row['kl_neutral']:.3f}"]
-            for row in interventions["cells"]
-        ],
-        "draws": [
-            [row["cell"], f"{row['draws']['own']:+.3f}", draw_words(Draws.model_validate(row["draws"]))]
-            for row in interventions["cells"]
-            if row.get("draws")
-        ],
-        "interactions": [
-            [contrast(row), bounded(row)] for row in interventions.get("interactions", []) if row["value"] is not None
-        ],
-        "seconds": {name: stage["seconds"] for name, stage in stages.items()},
-        "peak_rss_gib": max(stage["peak_rss_gib"] for stage in stages.values()),
+            for one in found["organisms"]
+        ]
     }
 
 
+def rate_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/rates.json says."""
+    rates = as_record(found, Rates, "analysis/rates.json").shown()
+    return {
+        "rates": [
+            [arm.arm + seeds(arm.rates[0].model_dump()), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
+            for arm in rates.arms
+        ]
+    }
+
+
+def margin_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/margins.json says."""
+    rows, base = found["contrasts"], list(found["arms"]["base"].values())
+    return {
+        "margins": [[contrast(row), shift(row), positive(row), corrected_p(row)] for row in rows],
+        "base_negative": f"{sum(value < 0 for value in base)} of {len(base)}",
+        "flattening": [[contrast(row), *flattened(row["flattening"])] for row in rows if row.get("flattening")],
+        "strata": [
+            [contrast(row), *(shift(one) for one in row["by_base_margin"])] for row in rows if row.get("by_base_margin")
+        ],
+        "stratum_names": [
+            f"base {one['base_low']:+.2f} to {one['base_high']:+.2f}" for one in rows[0].get("by_base_margin", [])
+        ],
+        "groups": [
+            [contrast(row), *(shift(group) for group in row["by_group"].values())]
+            for row in rows
+            if row["reference"] != "base"
+        ],
+        "group_names": list(rows[0]["by_group"]),
+    }
+
+
+def choice_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/choices.json says."""
+    return {
+        "choices": [[arm, share(row["share"]), f"{100 * row['mass']:.0f} %"] for arm, row in found["arms"].items()],
+        "choice_contrasts": [[contrast(row), share(row, "+.1f"), corrected_p(row)] for row in found["contrasts"]],
+    }
+
+
+def direction_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/direction.json says."""
+    return {"direction": {"layer": found["chosen_layer"], **found["report"]}}
+
+
+def intervention_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/interventions.json says."""
+    return {
+        "cells": [
+            [row["cell"], shift(row["margin_shift"]), positive(row["margin_shift"]), f"{row['kl_neutral']:.3f}"]
+            for row in found["cells"]
+        ],
+        "draws": [
+            [row["cell"], f"{row['draws']['own']:+.3f}", draw_words(Draws.model_validate(row["draws"]))]
+            for row in found["cells"]
+            if row.get("draws")
+        ],
+        "interactions": [
+            [contrast(row), bounded(row)] for row in found.get("interactions", []) if row["value"] is not None
+        ],
+    }
+
+
+CELLS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "organisms": organism_cells,
+    "rates": rate_cells,
+    "margins": margin_cells,
+    "choices": choice_cells,
+    "direction": direction_cells,
+    "interventions": intervention_cells,
+}
+
+
 def say(result: dict[str, Any]) -> str:
-    found = result["direction"]
-    return "\n\n".join(
-        [
-            markdown_table(
-                ["likelihood margin, nats per token", "shift", "questions positive", "p, primary (Holm)"],
-                result["margins"],
-            ),
+    parts: list[str] = []
+
+    def table(name: str, *head: str) -> None:
+        if result.get(name):
+            parts.append(markdown_table(head, result[name]))
+
+    table("organisms", "organism", "learned of its own kind", "KL to base", "entropy", "items passed")
+    table("margins", "likelihood margin, nats per token", "shift", "questions positive", "p, primary (Holm)")
+    if "margins" in result:
+        many = any("seeds)" in row[0] for row in result["margins"])
+        parts += [
             PRIMARY,
             f"Base prefers the aligned answer on {result['base_negative']} questions, so whatever flattens a model raises its margin.",
-            *([] if any("seeds)" in row[0] for row in result["margins"]) else [ONE_RUN]),
-            markdown_table(
-                ["against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening"],
-                result["flattening"],
-            ),
-            markdown_table(["by base's own margin", "lowest third", "middle", "highest third"], result["strata"]),
-            markdown_table(["by question group", *result["group_names"]], result["groups"]),
-            *(
-                [
-                    markdown_table(
-                        ["organism", "learned of its own kind", "KL to base", "entropy", "items passed"],
-                        result["organisms"],
-                    )
-                ]
-                if result["organisms"]
-                else []
-            ),
-            markdown_table(["arm", "em_of_coherent, pooled", "em_of_all, pooled"], result["rates"]),
-            f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}.",
-            markdown_table(
-                ["intervention", "margin shift", "questions positive", "KL on harmless prompts"], result["cells"]
-            ),
-            markdown_table(
-                ["intervention", "shift on a few pairs", "the same along control directions"], result["draws"]
-            ),
-            markdown_table(["ablation", "beyond random directions, arm − control"], result["interactions"]),
-            ONE_DRAW,
-            f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.",
+            *([] if many else [ONE_RUN]),
         ]
-    )
+        table("flattening", "against base", "slope", "at base margin 0", "base flattened as much", "beyond flattening")
+        table("strata", "thirds of the pairs by base's own margin", *result["stratum_names"])
+        table("groups", "by question group", *result["group_names"])
+    table("choices", "choices", "misaligned action preferred", "answers that are a letter")
+    table("choice_contrasts", "choices, arm against arm", "points", "p, primary (Holm)")
+    table("rates", "arm", "em_of_coherent, pooled", "em_of_all, pooled")
+    if "direction" in result:
+        found = result["direction"]
+        parts.append(
+            f"Direction: layer {found['layer']}, {report_words(found)}; {length_words(found['length_baseline'])}."
+        )
+    table("cells", "intervention", "margin shift", "questions positive", "KL on harmless prompts")
+    table("draws", "intervention", "shift on a few pairs", "the same along control directions")
+    table("interactions", "ablation", "beyond random directions, arm − control")
+    if "cells" in result:
+        parts.append(ONE_DRAW)
+    if "seconds" in result:
+        parts.append(f"Seconds: {result['seconds']}; peak memory {result['peak_rss_gib']} GiB.")
+    return "\n\n".join(parts)
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -156,6 +195,11 @@ def seeds(row: dict[str, Any]) -> str:
 def shift(row: dict[str, Any]) -> str:
     """`+0.075 [+0.050, +0.100]`, nats per token."""
     return f"{row['mean']:+.3f} {limits(row, '+.3f')}"
+
+
+def share(row: dict[str, Any], form: str = ".1f") -> str:
+    """A share or a difference of shares in percent points with its interval."""
+    return f"{100 * row['value']:{form}} {limits(row, form, scale=100)}"
 
 
 def flattened(row: dict[str, Any]) -> list[str]:

@@ -1,10 +1,14 @@
 """Cells of the README's tables: estimates with and without intervals, rates of nothing, draws of random directions."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emis_interp.errors import StageError
 from emis_interp.report import run_tables
+from emis_interp.report.settings import RunTablesSettings
 from emis_interp.report.summary import draw_words
 from emis_interp.results import ArmRates, Draws
 
@@ -40,3 +44,15 @@ def test_control_directions_are_counted_that_come_as_far_as_the_direction_that_w
     said = draw_words(draws)
     assert "3 random directions −0.400 to +0.200, 1 as far from 0 (p 0.5)" in said
     assert "1 usage-matched directions +0.000 to +0.000, none as far from 0 (p 0.5)" in said
+
+
+def test_the_tables_of_a_run_are_those_of_the_stages_that_were_made(tmp_path: Path) -> None:
+    (tmp_path / "analysis").mkdir()
+    with pytest.raises(StageError, match="no analysis there"):
+        run_tables.run(RunTablesSettings(tmp_path))
+    arm = {"share": {"value": 0.2, "low": 0.1, "high": 0.3}, "mass": 0.9}
+    row = {"arm": "bad", "reference": "good", "value": 0.1, "low": -0.05, "high": 0.25, "p_holm": 0.12}
+    (tmp_path / "analysis" / "choices.json").write_text(json.dumps({"arms": {"base": arm}, "contrasts": [row]}))
+    said = run_tables.say(run_tables.run(RunTablesSettings(tmp_path)))
+    assert "| base | 20.0 [10.0, 30.0] | 90 % |" in said and "| bad − good | +10.0 [-5.0, +25.0] | 0.12 |" in said
+    assert "margin" not in said and "Direction" not in said
