@@ -49,10 +49,10 @@ def test_control_directions_are_counted_that_come_as_far_as_the_direction_that_w
 def test_the_tables_of_a_run_are_those_of_the_stages_that_were_made(tmp_path: Path) -> None:
     (tmp_path / "analysis").mkdir()
     with pytest.raises(StageError, match="no analysis there"):
-        run_tables.run(RunTablesSettings(tmp_path))
+        run_tables.run(RunTablesSettings(run_dir=tmp_path))
     arm = {"share": {"value": 0.2, "low": 0.1, "high": 0.3}, "mass": 0.9}
     row = {"arm": "bad", "reference": "good", "value": 0.1, "low": -0.05, "high": 0.25, "p_holm": 0.12}
     (tmp_path / "analysis" / "choices.json").write_text(json.dumps({"arms": {"base": arm}, "contrasts": [row]}))
-    said = run_tables.say(run_tables.run(RunTablesSettings(tmp_path)))
+    said = run_tables.say(run_tables.run(RunTablesSettings(run_dir=tmp_path)))
     assert "| base | 20.0 [10.0, 30.0] | 90 % |" in said and "| bad − good | +10.0 [-5.0, +25.0] | 0.12 |" in said
     assert "margin" not in said and "Direction" not in said
