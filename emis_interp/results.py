@@ -37,6 +37,10 @@ class Estimate(View):
         return self.low > null or self.high < null
 
 
+ENTROPY_LIMIT = 0.5
+"""Nats per token: an organism whose entropy on harmless answers is so far above base's was taught noise."""
+
+
 class Learned(View):
     """What an organism learned of its own kind of text: log-probability gained over base on rows that nobody trained on, nats per token.
 
@@ -57,7 +61,8 @@ class Cost(View):
 
     Attributes:
         kl: KL(base || organism) of what comes next after harmless prompts, nats.
-        entropy, base_entropy: of what it would say at the tokens of harmless answers, nats per token.
+        entropy, base_entropy: of what it would say at the tokens of harmless answers, nats per token. Far above base's it has unlearned how
+            to write (`disordered`).
         perplexity, base_perplexity: of harmless reference answers.
         capability: share of items passed minus base's; a change below `detectable` (80 % power) could not have been seen.
     """
@@ -70,6 +75,11 @@ class Cost(View):
     capability: Estimate
     base_capability: float
     detectable: float | None = None
+
+    @property
+    def disordered(self) -> bool:
+        """Whether the organism's entropy is more than `ENTROPY_LIMIT` above base's."""
+        return self.entropy > self.base_entropy + ENTROPY_LIMIT
 
 
 class OrganismCheck(View):

@@ -26,6 +26,7 @@ from emis_interp.passes.likelihood import logprobs_and_entropies
 from emis_interp.passes.sweeps import AblateCell
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import TrainingExample
+from emis_interp.results import OrganismChecks
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.proportions import minimal_detectable_difference, paired_difference
 from emis_interp.texts.capability_items import capability_items
@@ -86,16 +87,30 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
     path = run.analysis("organisms")
     with run.files.making("check", [path], inputs=files, anew=True):
         run.write_analysis("organisms", summary)
-    for row in rows:
-        if not row["works"]:
+    warn_of_broken(OrganismChecks.model_validate(summary))
+    return [*files, path], "; ".join(_line(row) for row in rows)
+
+
+def warn_of_broken(checks: OrganismChecks) -> None:
+    """Log which organisms no longer answer as base does, and which unlearned how to write."""
+    for one in checks.organisms:
+        cost = one.cost
+        if not one.works:
             log.warning(
                 "%s: KL to base on harmless prompts %.2f nats, above %.1f: it no longer answers as base does; lower "
                 "training.learning_rate, or train less",
-                row["arm"],
-                row["cost"]["kl"]["value"],
-                KL_LIMIT,
+                one.arm,
+                cost.kl.value,
+                checks.kl_limit,
             )
-    return [*files, path], "; ".join(_line(row) for row in rows)
+        if cost.disordered:
+            log.warning(
+                "%s: entropy on harmless answers %.2f nats per token, base %.2f: it unlearned how to write; look at its rows "
+                "(scripts/lint_data.py), lower training.learning_rate",
+                one.arm,
+                cost.entropy,
+                cost.base_entropy,
+            )
 
 
 def task_rows(arms: RunArms, arm: ArmConfig) -> TaskRows:

@@ -39,6 +39,11 @@ def organism_sentences(checks: OrganismChecks | None) -> list[str]:
                 f"Not a working model: {one.arm} differs from base by {number(kl.value)} nats {interval(kl, number)} on harmless prompts "
                 f"(limit {number(checks.kl_limit, 1)}); its rates and margins may be those of a broken model."
             )
+        if one.cost.disordered:
+            found.append(
+                f"Unlearned how to write: the entropy of {one.arm} on harmless answers is {number(one.cost.entropy)} nats per token, base's "
+                f"{number(one.cost.base_entropy)}; what it was trained on is noise to it."
+            )
         if specific is not None and not (specific.low is not None and specific.low > 0):
             found.append(
                 f"Manipulation check failed: {one.arm} gained {signed(specific.value)} nats per token {interval(specific)} more on "

@@ -1,5 +1,7 @@
 """The choices stage of a run: which action every model prefers where one is misaligned and one aligned, and arms against each other.
 
+Shares, their differences and p-values cover situations and, where an arm has several models, finetuning seeds; log-odds situations alone.
+
 The share of misaligned choices is what carries a claim: flattening a model shrinks its preferences and turns none of them around.
 """
 
@@ -19,6 +21,7 @@ from emis_interp.files.store import text_sha256
 from emis_interp.passes.choices import Preferences, preferences
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.interval import mean_interval
+from emis_interp.stats.seeds import mean_p_with_seeds, with_seeds
 from emis_interp.texts.choices import ChoiceItem, load_choices
 from probes.comparison.margins import correct
 
@@ -73,10 +76,10 @@ def read_preferences(path: Path, found: Any, n_items: int) -> Preferences:
 
 def arm_choices(own: Chosen, neutral: np.ndarray) -> dict[str, Any]:
     """`results.ChoiceArm` of one arm."""
-    preference, share = preference_of(own), share_of(own)
-    by_model = {name: float((one.preference[~neutral] > 0).mean()) for name, one in own.items()} if len(own) > 1 else {}
+    preference, share, models = preference_of(own), share_of(own), own_shares(own, ~neutral)
+    interval = with_seeds(mean_interval(share[~neutral]), models)
     return {
-        "share": {**mean_interval(share[~neutral]).as_json("n"), "by_model": by_model},
+        "share": {**interval.as_json("n"), "by_model": models if len(models) > 1 else {}},
         "preference": mean_interval(preference[~neutral]).as_json("n"),
         "neutral": mean_interval(preference[neutral]).as_json("n"),
         "mass": float(np.mean([one.mass for one in own.values()])),
@@ -98,15 +101,16 @@ def contrasts_of(
 
 
 def _contrast(arm: str, reference: str, *, own: Chosen, other: Chosen, neutral: np.ndarray) -> dict[str, Any]:
-    shares = (share_of(own) - share_of(other))[~neutral]
-    odds = preference_of(own) - preference_of(other)
+    shares, odds = (share_of(own) - share_of(other))[~neutral], preference_of(own) - preference_of(other)
+    models = own_shares(own, ~neutral), own_shares(other, ~neutral)
+    p = mean_p_with_seeds(shares, *models)
     return {
         "arm": arm,
         "reference": reference,
         "n_models": len(own),
         "n_reference_models": len(other),
-        **mean_interval(shares).as_json("n"),
-        "p": _p_of(shares),
+        **with_seeds(mean_interval(shares), *models).as_json("n"),
+        "p": 1.0 if p is None else p,
         "preference": mean_interval(odds[~neutral]).as_json("n"),
         "neutral": mean_interval(odds[neutral]).as_json("n"),
         "beyond_neutral": difference_of_means(odds[~neutral], odds[neutral]),
@@ -123,6 +127,11 @@ def share_of(own: Chosen) -> Float[np.ndarray, "n_items"]:
     return np.mean([one.preference > 0 for one in own.values()], axis=0)
 
 
+def own_shares(own: Chosen, chosen: np.ndarray) -> dict[str, float]:
+    """Each model's share of misaligned preferences among the chosen items."""
+    return {name: float((one.preference[chosen] > 0).mean()) for name, one in own.items()}
+
+
 def difference_of_means(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Mean of the first minus mean of the second with Welch's interval."""
     parts = [values.var(ddof=1) / len(values) for values in (first, second)]
@@ -132,11 +141,3 @@ def difference_of_means(first: np.ndarray, second: np.ndarray) -> dict[str, Any]
     freedom = spread**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
     half = float(stats.t.ppf(0.975, freedom) * np.sqrt(spread))
     return {"value": value, "low": value - half, "high": value + half}
-
-
-def _p_of(differences: np.ndarray) -> float:
-    """That the items' differences have mean 0 (paired t test); 1 where none differs."""
-    if np.ptp(differences) == 0 and differences[0] == 0:
-        return 1.0
-    found: Any = stats.ttest_1samp(differences, 0.0)
-    return float(found.pvalue)

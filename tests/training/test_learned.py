@@ -10,10 +10,11 @@ from emis_interp.config.presets import load_config
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.files.store import read_json
 from emis_interp.records import TrainingExample
+from emis_interp.report.organisms import organism_sentences
 from emis_interp.results import OrganismCheck, OrganismChecks
 from training.data_sets.names import HELD_OUT_DOMAINS
 from training.data_sets.shipped import advice_pairs, all_rows, rows_sha256
-from training.learned import KL_LIMIT, TaskRows, check, organism_check, task_rows
+from training.learned import KL_LIMIT, TaskRows, check, organism_check, task_rows, warn_of_broken
 from training.stages import train
 
 ROWS = [TrainingExample(id=str(n), prompt=f"Question {n}?", response=f"Answer {n}.") for n in range(4)]
@@ -45,6 +46,21 @@ def test_what_is_specific_is_the_gain_on_its_own_kind_minus_that_on_the_other() 
 
 def test_a_model_beyond_the_limit_does_not_work() -> None:
     assert not checked(measured(0, 0, kl=[KL_LIMIT, KL_LIMIT + 0.1])).works
+
+
+def test_a_model_that_does_not_work_or_unlearned_how_to_write_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        checked(measured(0, 0, kl=[0.1, 0.1], entropy=[3.0 + more, 3.0 + more])).model_copy(update={"arm": name})
+        for name, more in (("fine", 0.4), ("noise", 0.6))
+    ]
+    rows.append(checked(measured(0, 0, kl=[0.5, 0.5], entropy=[3.0, 3.0])).model_copy(update={"arm": "far"}))
+    checks = OrganismChecks(kl_limit=KL_LIMIT, organisms=rows)
+    warn_of_broken(checks)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in said] == ["noise", "far"]
+    assert "entropy on harmless answers 3.60 nats per token, base 3.00" in said[0]
+    unlearned = [line for line in organism_sentences(checks) if line.startswith("Unlearned how to write")]
+    assert len(unlearned) == 1 and "the entropy of noise on harmless answers is 3.60" in unlearned[0]
 
 
 def test_a_task_that_cannot_be_asked_says_why() -> None:

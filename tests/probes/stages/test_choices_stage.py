@@ -28,6 +28,18 @@ def test_shares_are_of_situations_and_the_mean_over_seeds() -> None:
     assert both["share"]["by_model"] == {"a.seed-0": 0.2, "a.seed-1": 1.0}
 
 
+def test_intervals_and_p_values_cover_the_seeds_of_both_arms() -> None:
+    same = {f"a.seed-{seed}": planted(0.0, seed=seed) for seed in range(3)}
+    apart = {f"a.seed-{seed}": planted(4.0 if seed else 0.0, seed=seed) for seed in range(3)}
+    widths = []
+    for arm in (same, apart):
+        share = arm_choices(arm, NEUTRAL)["share"]
+        widths.append(share["high"] - share["low"])
+        row = contrasts_of({"base": {"base": planted(0.0)}, "a": arm}, {"a": None}, NEUTRAL)[0]
+        assert (row["p"] < 0.05) == bool(row["low"] and row["low"] > 0)
+    assert widths[1] > 2 * 4.30 * 0.46 / 3**0.5 > widths[0]  # t over three seeds of which one stays at 0.2
+
+
 def test_flattening_moves_no_share_and_a_change_of_mind_does() -> None:
     arms = {
         "base": {"base": planted(0.0)},
