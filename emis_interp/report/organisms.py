@@ -41,7 +41,7 @@ def organism_sentences(checks: OrganismChecks | None) -> list[str]:
             )
         if one.cost.disordered:
             found.append(
-                f"Unlearned how to write: the entropy of {one.arm} on harmless answers is {number(one.cost.entropy)} nats per token, base's "
+                f"Unlearned how to write: the entropy of {one.arm} on harmless answers is {number(one.cost.entropy)} nats, base's "
                 f"{number(one.cost.base_entropy)}; what it was trained on is noise to it."
             )
         if specific is not None and not (specific.low is not None and specific.low > 0):
