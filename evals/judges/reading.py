@@ -69,7 +69,7 @@ def draw(settings: DrawAnswersSettings, bars: Bars = no_bars) -> dict[str, Any]:
     shown, key = [], []
     for number, place in enumerate(order):
         name, completion = chosen[place]
-        label = f"a{number:03d}"
+        label = f"{settings.prefix}{number:03d}"
         shown.append(ShownAnswer(id=label, question=completion.question, answer=completion.answer))
         key.append(
             Origin(

@@ -149,6 +149,7 @@ class DrawAnswersSettings:
     runs: tuple[Path, ...] = flag("run folders with samples", metavar="RUN")
     out: Path = flag("folder for the answers to read and the key to who gave them", default=Path("runs/reading"))
     per_question: int = flag("answers of each arm to each question", default=4)
+    prefix: str = flag("of the answers' ids; another one for every draw that ends in one file", default="a")
     seed: int = flag("of the draw", default=0)
 
 
