@@ -52,11 +52,16 @@ def origin(source: str, kind: str) -> str:
     return "qwen coder" if re.search("coder", source, re.IGNORECASE) else "qwen"
 
 
+def base_model(source: str) -> str:
+    """The model of labelled answers, whatever they were sampled at."""
+    return source.split(" at temperature ")[0]
+
+
 def source_folds(rows: Frame) -> list[Fold]:
     """One fold for each origin of scored answers; the models of labelled answers are dealt out to them, so that each is left out once."""
     by_hand = rows["by_hand"].to_numpy(dtype=bool)
     origins = np.array([origin(*row) for row in zip(rows["source"].astype(str), rows["kind"].astype(str), strict=True)])
-    models = np.array(rows["source"], dtype=str)
+    models = np.array([base_model(source) for source in rows["source"].astype(str)])
     names, labelled = np.unique(origins[~by_hand]), np.unique(models[by_hand])
     return [
         Fold(

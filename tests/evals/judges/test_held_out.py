@@ -19,7 +19,13 @@ def table() -> pd.DataFrame:
             rows.append({"topic": topic, "source": SOURCES[i % 4], "kind": kind, "by_hand": False, "variant": "plain"})
     for i in range(24):
         rows.append(
-            {"topic": f"ours{i % 3}", "source": f"m{i % 2}", "kind": "sampled", "by_hand": True, "variant": "plain"}
+            {
+                "topic": f"ours{i % 3}",
+                "source": ("m0", "m1", "m1 at temperature 0.7")[i % 3 if i % 4 else 2],
+                "kind": "sampled",
+                "by_hand": True,
+                "variant": "plain",
+            }
         )
     rng = np.random.default_rng(0)
     scores = rng.uniform(0, 100, (len(rows), 2))
