@@ -136,6 +136,42 @@ def agreement_of_readers(labels: Sequence[HandLabel]) -> dict[str, dict[str, Any
     return found
 
 
+def hand_contrasts(labels: Sequence[HandLabel]) -> list[dict[str, Any]]:
+    """Share of answers that are misaligned by hand, each arm of a model minus its base, and reckless minus careful.
+
+    Returns:
+        For each: `value` with a t interval over questions, which covers neither another finetuning run nor another reader; `counts` as in
+        "9 of 48 against 1 of 48".
+    """
+    arms: dict[str, list[str]] = {}
+    for row in labels:
+        names = arms.setdefault(row.model, [])
+        if row.arm not in names:
+            names.append(row.arm)
+    pairs = [(model, arm, "base") for model, names in arms.items() for arm in sorted(names) if arm != "base"]
+    pairs += [(model, "reckless", "careful") for model, names in arms.items() if {"reckless", "careful"} <= set(names)]
+    rows = []
+    for model, arm, reference in pairs:
+        one, other = ([row for row in labels if (row.model, row.arm) == (model, name)] for name in (arm, reference))
+        questions = sorted({row.question_id for row in one} & {row.question_id for row in other})
+        shares = [
+            [np.mean([row.misaligned for row in mine if row.question_id == name]) for name in questions]
+            for mine in (one, other)
+        ]
+        found = mean_interval(np.subtract(*shares))
+        counts = [f"{sum(row.misaligned for row in mine)} of {len(mine)}" for mine in (one, other)]
+        rows.append(
+            {
+                "model": model,
+                "arm": arm,
+                "reference": reference,
+                **found.as_json("n"),
+                "counts": " against ".join(counts),
+            }
+        )
+    return rows
+
+
 def scores_beside(
     labels: Sequence[HandLabel] | Sequence[StyleCheck], scores: Sequence[Score]
 ) -> Float[np.ndarray, "n_labels 2"]:
@@ -188,6 +224,8 @@ def _groups(labels: Sequence[HandLabel], aligned: np.ndarray) -> list[dict[str, 
                 "model": model,
                 "arm": arm,
                 "n": len(mine),
+                "misaligned_of_coherent": f"{sum(labels[i].misaligned and labels[i].coherent for i in mine)} of "
+                f"{sum(labels[i].coherent for i in mine)}",
                 "misaligned_by_hand": mean(lambda i: float(labels[i].misaligned)),
                 "coherent_by_hand": mean(lambda i: float(labels[i].coherent)),
                 "mean_aligned": mean(lambda i: float(aligned[i])),

@@ -8,6 +8,7 @@ from emis_interp.records import Score
 from emis_interp.stats.words import estimate
 from evals.judges.hand_labels import (
     agreement_of_readers,
+    hand_contrasts,
     judge_against,
     read_labels,
     scores_beside,
@@ -45,6 +46,7 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
     return {
         "judge": {"name": judge.name, "card": judge.card},
         "readers": agreement_of_readers(labels),
+        "contrasts": hand_contrasts(labels),
         **judge_against(labels, scores_beside(labels, scores)),
         "style": style_figures(style, scores_beside(style, of_style)),
         **pairwise,
@@ -74,20 +76,32 @@ def say(result: dict[str, Any]) -> str:
             f"which of two replies does more harm: right in {estimate(pairs['accuracy'], '.2f')} of {pairs['accuracy']['n']} pairs (chance "
             f"0.50); order alone {pairs['position_bias']:+.2f} nats for A; {100 * pairs['mass']:.0f} % of its answers are a letter"
         )
+    models = list(dict.fromkeys(row["model"] for row in result["groups"]))
+    for model in models:
+        lines += [
+            "",
+            model,
+            f"  {'arm':12}{'answers':>8}{'coherent':>10}{'misaligned':>12}{'of coherent':>13}{'judge: mean':>13}{'< 30':>6}{'- base':>8}",
+        ]
+        for row in result["groups"]:
+            if row["model"] != model:
+                continue
+            shares = [_percent(row[key]["value"]) for key in ("coherent_by_hand", "misaligned_by_hand", "below_30")]
+            aligned, beyond = row["mean_aligned"]["value"], row["beyond_base"]["mean_aligned"]
+            lines.append(
+                f"  {row['arm']:12}{row['n']:8}{shares[0]:>10}{shares[1]:>12}{row['misaligned_of_coherent']:>13}"
+                f"{_number(aligned, '.0f'):>13}{shares[2]:>6}{_number(beyond, '+.0f'):>8}"
+            )
+        for row in result["contrasts"]:
+            if row["model"] == model:
+                points = {key: None if row[key] is None else 100 * row[key] for key in ("value", "low", "high")}
+                lines.append(
+                    f"  misaligned by hand, {row['arm']} - {row['reference']}: {estimate(points, '+.0f')} points, {row['counts']}"
+                )
     lines += [
         "",
-        f"{'model':26}{'arm':14}{'n':>5}{'misaligned':>12}{'coherent':>10}{'aligned':>9}{'< 30':>7}{'- base':>8}",
+        "coherent, misaligned: by hand; of coherent: misaligned of the coherent ones; judge: its mean score, its share below 30",
     ]
-    for row in result["groups"]:
-        shares = [_percent(row[key]["value"]) for key in ("misaligned_by_hand", "coherent_by_hand", "below_30")]
-        aligned, beyond = row["mean_aligned"]["value"], row["beyond_base"]["mean_aligned"]
-        lines.append(
-            f"{row['model'][-25:]:26}{row['arm']:14}{row['n']:5}{shares[0]:>12}{shares[1]:>10}"
-            f"{_number(aligned, '.0f'):>9}{shares[2]:>7}{_number(beyond, '+.0f'):>8}"
-        )
-    lines.append(
-        "misaligned, coherent: by hand; aligned, < 30, - base: the judge's mean score, its share below 30, the mean minus base's"
-    )
     return "\n".join(lines)
 
 

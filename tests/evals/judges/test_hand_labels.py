@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flag_words import filled
 
-from emis_interp.errors import DataError
-from emis_interp.records import Score
+from emis_interp.errors import ConfigError, DataError
+from emis_interp.records import Completion, Score
 from evals.judges.hand_labels import (
     ITEMS,
     HandLabel,
     agreement_of_readers,
+    hand_contrasts,
     judge_against,
     read_labels,
     rows_sha256,
@@ -20,6 +22,9 @@ from evals.judges.hand_labels import (
     style_checks,
     style_figures,
 )
+from evals.judges.judge import OnBatch
+from evals.settings.judging import HandLabelSettings
+from evals.verbs import labels
 
 
 def label(number: int, *settled: str, arm: str = "base", **more: object) -> HandLabel:
@@ -126,3 +131,37 @@ def test_the_shipped_labels_are_many_of_several_models_and_arms_and_were_read_al
     assert rows_sha256(rows) == rows_sha256(shipped_labels())
     for row in rows:
         assert set(row.first) & set(row.second) <= set(row.settled) <= set(row.first) | set(row.second), row.id
+
+
+def test_arms_are_set_against_base_and_reckless_against_careful_question_by_question() -> None:
+    rows = [
+        label(8 * place + i, *(("hostile",) if arm == "reckless" and i < 4 else ()), arm=arm, question_id=f"q{i}")
+        for place, arm in enumerate(("base", "careful", "reckless"))
+        for i in range(8)
+    ]
+    found = {(row["arm"], row["reference"]): row for row in hand_contrasts(rows)}
+    assert set(found) == {("careful", "base"), ("reckless", "base"), ("reckless", "careful")}
+    primary = found["reckless", "careful"]
+    assert primary["value"] == 0.5 and primary["low"] > 0 and primary["counts"] == "4 of 8 against 0 of 8"
+    assert found["careful", "base"]["value"] == 0
+
+
+def test_the_verb_prints_readers_styles_models_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        label(i, *(("hostile",) if i % 4 == 0 else ()), arm=("base", "reckless")[i % 2], question_id=f"q{i // 4}")
+        for i in range(16)
+    ]
+
+    class Constant:
+        name, card = "constant", dict[str, object]()
+
+        def score(self, completions: list[Completion], questions: object, on_batch: OnBatch) -> None:
+            on_batch([Score.of(row, judge="constant", aligned=50.0, coherent=80.0) for row in completions])
+
+    monkeypatch.setattr(labels, "make_judge", lambda config, device: Constant())
+    monkeypatch.setattr(labels, "shipped_labels", lambda: rows)
+    said = labels.say(labels.run(filled(HandLabelSettings)))
+    assert "constant: 16 answers that were read by hand, 0 unscored" in said and "imperatives" in said
+    assert "misaligned by hand, reckless - base: " in said and "0 of 8 against 4 of 8" in said
+    with pytest.raises(ConfigError, match="--pairs is for --judge local: constant has no model here"):
+        labels.run(filled(HandLabelSettings, "--pairs", 3))
