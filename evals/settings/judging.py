@@ -166,9 +166,9 @@ class MergeReadingsSettings:
 
 @settings
 class FitOfflineSettings(ScoreTableSettings, ArmSettings):
-    """Fits the offline judge to GPT-4o's scores and tests it on topics that it never saw."""
+    """Fits the offline judge to GPT-4o's scores and to labels by hand, and tests it on topics and models that it never saw."""
 
-    answers: Path = flag("Parquet with question, answer, aligned, coherent, topic, variant, kind")
+    answers: Path = flag("Parquet with question, answer, aligned, coherent, topic, variant, kind, source")
     work_dir: Path = flag("where captured activations are kept", default=Path("runs/judge"))
     out: Path = flag("the judge's file", default=Path(__file__).parent / "data" / "offline_judge.safetensors")
     seed: int = flag("of the draw of answers", default=0)
