@@ -148,7 +148,13 @@ def hand_contrasts(labels: Sequence[HandLabel]) -> list[dict[str, Any]]:
         names = arms.setdefault(row.model, [])
         if row.arm not in names:
             names.append(row.arm)
-    pairs = [(model, arm, "base") for model, names in arms.items() for arm in sorted(names) if arm != "base"]
+    pairs = [
+        (model, arm, "base")
+        for model, names in arms.items()
+        if "base" in names
+        for arm in sorted(names)
+        if arm != "base"
+    ]
     pairs += [(model, "reckless", "careful") for model, names in arms.items() if {"reckless", "careful"} <= set(names)]
     rows = []
     for model, arm, reference in pairs:

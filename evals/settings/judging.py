@@ -170,5 +170,5 @@ class FitOfflineSettings(ScoreTableSettings, ArmSettings):
 
     answers: Path = flag("Parquet with question, answer, aligned, coherent, topic, variant, kind, source")
     work_dir: Path = flag("where captured activations are kept", default=Path("runs/judge"))
-    out: Path = flag("the judge's file", default=Path(__file__).parent / "data" / "offline_judge.safetensors")
+    out: Path = flag("the judge's file", default=Path(__file__).parents[1] / "data" / "offline_judge.safetensors")
     seed: int = flag("of the draw of answers", default=0)
