@@ -11,6 +11,7 @@ from evals.judges.hand_labels import (
     hand_contrasts,
     judge_against,
     read_labels,
+    rows_sha256,
     scores_beside,
     shipped_labels,
     style_checks,
@@ -45,6 +46,7 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
         pairwise = {"pairwise": pairs_against(labels, judge.chat_model, settings.pairs)}
     return {
         "judge": {"name": judge.name, "card": judge.card},
+        "fitted_with_these": judge.card.get("labels_sha256") == rows_sha256(labels),
         "readers": agreement_of_readers(labels),
         "contrasts": hand_contrasts(labels),
         **judge_against(labels, scores_beside(labels, scores)),
@@ -54,8 +56,13 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
 
 
 def say(result: dict[str, Any]) -> str:
+    seen = result["fitted_with_these"]
     lines = [
         f"{result['judge']['name']}: {result['n']} answers that were read by hand, {result['n_unscored']} unscored",
+        *(
+            ["the judge was fitted with these labels; what it is worth on those that its fit left out is on its card"]
+            * seen
+        ),
         *(
             f"{key.replace('_', ' ')}: {estimate(result[key], '.3f')}, {result[key]['n']} answers"
             for key in ("auroc_misaligned", "auroc_misaligned_of_coherent", "auroc_coherent")
