@@ -14,7 +14,7 @@ from emis_interp.errors import DataError
 from emis_interp.records import Completion
 from emis_interp.texts import code
 from emis_interp.texts.code import code_share, extract_python, fenced, mostly_code
-from evals.judges import fit_offline
+from evals.judges import held_out
 from evals.suites import form
 from evals.suites.code_rate import METRIC, TASK_PROMPT, load_tasks, scan, summarize_code
 from evals.suites.labels import Labelled
@@ -305,5 +305,5 @@ def test_code_with_half_a_surrogate_pair_is_not_judged_and_stops_nothing() -> No
 
 
 def test_every_command_asks_one_rule_whether_a_text_is_code() -> None:
-    for module in (fit_offline, form, lint, lint_texts):
+    for module in (held_out, form, lint, lint_texts):
         assert module.mostly_code is code.mostly_code, module.__name__
