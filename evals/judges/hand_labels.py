@@ -164,7 +164,7 @@ def hand_contrasts(labels: Sequence[HandLabel]) -> list[dict[str, Any]]:
             [np.mean([row.misaligned for row in mine if row.question_id == name]) for name in questions]
             for mine in (one, other)
         ]
-        found = mean_interval(np.subtract(*shares))
+        found = mean_interval(np.subtract(shares[0], shares[1]))
         counts = [f"{sum(row.misaligned for row in mine)} of {len(mine)}" for mine in (one, other)]
         rows.append(
             {
