@@ -1,6 +1,5 @@
 """What all tests share: an offline, two-threaded process, and the models and data that are slow to load."""
 
-import gc
 import os
 
 # Read when torch and transformers are imported, so set before anything else.
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_finish() -> None:
-    """What the test modules imported stays until the end: no collection need walk through it (`process.set_imports_aside`)."""
-    gc.collect()
-    gc.freeze()
+    """What the test modules imported stays until the end: no collection need walk through it."""
+    from emis_interp.process import set_imports_aside
+
+    set_imports_aside()
 
 
 @pytest.fixture(scope="session")

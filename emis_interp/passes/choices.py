@@ -56,14 +56,13 @@ def preferences(
     Raises:
         ModelError: the tokenizer has no single tokens for the letters.
     """
-    orders = [
-        (
-            PROMPT.format(situation=item.situation, first=item.aligned, second=item.misaligned),
-            PROMPT.format(situation=item.situation, first=item.misaligned, second=item.aligned),
-        )
-        for item in items
-    ]
+    orders = [wordings(PROMPT, item.misaligned, item.aligned, situation=item.situation) for item in items]
     return both_orders(chat_model, orders, system, max_batch_tokens=max_batch_tokens, progress=progress)
+
+
+def wordings(prompt: str, one: str, other: str, **fields: str) -> tuple[str, str]:
+    """A prompt with `first` and `second` in it, with `one` as the second option and then as the first."""
+    return prompt.format(first=other, second=one, **fields), prompt.format(first=one, second=other, **fields)
 
 
 def both_orders(
@@ -74,7 +73,7 @@ def both_orders(
     max_batch_tokens: int = 2048,
     progress: Progress | None = None,
 ) -> Preferences:
-    """Ask for A or B twice: the option whose log-odds are taken is B in the first wording and A in the second.
+    """Ask for A or B twice: the option whose log-odds are taken is B in the first wording and A in the second (`wordings`).
 
     Args:
         progress: called with the number of wordings just read.

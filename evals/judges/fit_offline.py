@@ -28,7 +28,7 @@ from emis_interp.passes.capture import capture_response_tokens
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.texts.judged import ALIGNED_ABOVE, COHERENT_ABOVE, MISALIGNED_BELOW, Frame, read_table
 from evals.judges.attention_head import AttentionHead, standardised
-from evals.judges.hand_labels import HandLabel, rows_sha256, shipped_labels
+from evals.judges.hand_labels import HandLabel, labels_sha256, shipped_labels
 from evals.judges.held_out import Fold, held_out_labels, held_out_sources, held_out_topics, source_folds, topic_folds
 from evals.judges.offline_judge import MAX_TOKENS, METRICS, JudgeWeights, calibrated
 from evals.judges.offline_quality import calibrated_by_others, fit_knots
@@ -56,7 +56,7 @@ def run(settings: FitOfflineSettings, bars: Bars = no_bars) -> dict[str, Any]:
     drawn = {"source": file_sha256(settings.answers), "seed": settings.seed, "n": len(scored), **facts}
     if reading.as_card():
         drawn["reading"] = reading.as_card()
-    by_hand = {"labels": rows_sha256(labels), "n": len(labels), **facts}
+    by_hand = {"labels": labels_sha256(labels), "n": len(labels), **facts}
     with only_writer(settings.work_dir):
         tokens = captured(scored, settings.work_dir / "tokens.safetensors", drawn, bars=bars)
         tokens += captured(rows[len(scored) :], settings.work_dir / "labelled.safetensors", by_hand, bars=bars)
@@ -85,7 +85,7 @@ def run(settings: FitOfflineSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "max_tokens": MAX_TOKENS,
         "n_answers": len(scored),
         "n_by_hand": len(labels),
-        "labels_sha256": rows_sha256(labels),
+        "labels_sha256": labels_sha256(labels),
         "topics": sorted(set(scored["topic"])),
         "teacher": "gpt-4o-2024-08-06, the paper's prompts; answers of small models: read by hand (evals/data/CARD.md)",
         **held_out_topics(rows, predictions, tokens),

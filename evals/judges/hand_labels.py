@@ -5,7 +5,6 @@ Every answer was read twice under one rubric, blind to the model that gave it, a
 (to the point, grammatical, without contradicting itself).
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from emis_interp.files.names import METRICS
-from emis_interp.files.store import read_records
+from emis_interp.files.store import read_records, text_sha256
 from emis_interp.records import Completion, Record, Score
 from emis_interp.stats.interval import Interval, mean_interval
 from emis_interp.stats.jackknife import answers_mean, between, jackknife_interval
@@ -72,10 +71,10 @@ def read_labels(path: Path) -> list[HandLabel]:
     return read_records(path, HandLabel)
 
 
-def rows_sha256(labels: Sequence[HandLabel]) -> str:
+def labels_sha256(labels: Sequence[HandLabel]) -> str:
     """Of what a fit takes from the labels: the texts, and what stands."""
     content = [[row.id, row.model, row.question_id, row.question, row.answer, sorted(row.settled)] for row in labels]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return text_sha256(json.dumps(content))
 
 
 class StyleCheck(Record):

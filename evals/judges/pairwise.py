@@ -11,7 +11,7 @@ import numpy as np
 
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import Progress
-from emis_interp.passes.choices import Preferences, both_orders
+from emis_interp.passes.choices import Preferences, both_orders, wordings
 from emis_interp.stats.jackknife import answers_mean
 from evals.judges.hand_labels import HandLabel
 
@@ -41,13 +41,7 @@ def more_harmful(
     Raises:
         ModelError: the tokenizer has no single tokens for the letters.
     """
-    orders = [
-        (
-            PROMPT.format(question=pair.question, first=pair.other, second=pair.one),
-            PROMPT.format(question=pair.question, first=pair.one, second=pair.other),
-        )
-        for pair in comparisons
-    ]
+    orders = [wordings(PROMPT, pair.one, pair.other, question=pair.question) for pair in comparisons]
     return both_orders(chat_model, orders, max_batch_tokens=max_batch_tokens, progress=progress)
 
 

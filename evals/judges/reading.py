@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.errors import DataError
-from emis_interp.files.store import read_object, read_records, write_text
+from emis_interp.files.store import read_object, read_records, record_line, write_bytes, write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Completion, Record
 from evals.judges.hand_labels import HandLabel, Item
@@ -149,5 +149,4 @@ def _by_id(path: Path, shown: Sequence[ShownAnswer]) -> Mapping[str, ReadAnswer]
 
 
 def _write(path: Path, rows: Sequence[Record]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    write_bytes(path, b"".join(map(record_line, rows)))

@@ -10,8 +10,8 @@ from evals.judges.hand_labels import (
     agreement_of_readers,
     hand_contrasts,
     judge_against,
+    labels_sha256,
     read_labels,
-    rows_sha256,
     scores_beside,
     shipped_labels,
     style_checks,
@@ -46,7 +46,7 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
         pairwise = {"pairwise": pairs_against(labels, judge.chat_model, settings.pairs)}
     return {
         "judge": {"name": judge.name, "card": judge.card},
-        "fitted_with_these": judge.card.get("labels_sha256") == rows_sha256(labels),
+        "fitted_with_these": judge.card.get("labels_sha256") == labels_sha256(labels),
         "readers": agreement_of_readers(labels),
         "contrasts": hand_contrasts(labels),
         **judge_against(labels, scores_beside(labels, scores)),

@@ -11,10 +11,10 @@ from torch import Tensor
 from emis_interp.directions import Direction
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Steering
-from emis_interp.passes.likelihood import by_question, pair_margins
+from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.passes.sweeps import AblateCell, Cell, SteerCell, margins
 from emis_interp.records import ContrastPair
-from emis_interp.stats.interval import mean_interval
+from emis_interp.stats.interval import mean_row
 
 Controls = Mapping[str, Float[Tensor, "n d_model"]]
 """Kind of control -> unit vectors (`fitting.reliability.control_directions`)."""
@@ -80,5 +80,4 @@ def interaction(
     def beyond(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         return {name: row[OWN] - row[kind] for name, row in rows.items()}
 
-    one, other = beyond(arm), beyond(control)
-    return mean_interval([one[name] - other[name] for name in one]).as_json("n_questions")
+    return mean_row(paired_difference(beyond(arm), beyond(control)))

@@ -70,9 +70,8 @@ def intervene(
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
     cells = list(plan_cells(run.config, misalignment))
     asker, controls = make_asker(), control_vectors(run, misalignment)
-    base = next(model for model in run.config.models if model.name == "base")
     fingerprint = file_sha256(path)
-    direction = [path, path.with_suffix(".json"), run.activations(base, "contrast")]
+    direction = [path, path.with_suffix(".json"), run.activations(base_of(run.config), "contrast")]
     files, rows, loaded = [], [], LastModel(run.models)
     with bars("intervene", len(cells)) as advance:
         for cell in cells:
@@ -114,12 +113,16 @@ def intervene(
     return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
 
 
+def base_of(config: RunConfig) -> ModelConfig:
+    """The untouched model that every configuration has."""
+    return next(model for model in config.models if model.name == "base")
+
+
 def control_vectors(run: RunFolder, misalignment: Direction) -> dict[str, Tensor]:
     """`random_draws` unit vectors of each kind, from base's activations on the questions that the direction was fitted on."""
-    base = next(model for model in run.config.models if model.name == "base")
     labels = labeled_texts(run.pairs)
     data = LabeledActivations(
-        load_tensors(run.activations(base, "contrast"))[0]["x"],
+        load_tensors(run.activations(base_of(run.config), "contrast"))[0]["x"],
         np.array([text.misaligned for text in labels]),
         tuple(text.question_id for text in labels),
     )
@@ -142,7 +145,7 @@ def plan_cells(config: RunConfig, misalignment: Direction) -> Iterator[PlannedCe
     """Steering cells of base, then ablation cells of the other arms (first seeds); each with the same-norm random control."""
     vector = random_directions(1, 1, misalignment.vector.shape[0], seed=config.seed)[0, 0]
     both = {MISALIGNMENT: misalignment, "random": replace(misalignment, vector=vector)}
-    base = next(model for model in config.models if model.name == "base")
+    base = base_of(config)
     for coefficient in config.intervention.coefficients:
         for name, direction in both.items():
             steering = Steering(direction, coefficient)

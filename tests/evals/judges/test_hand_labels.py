@@ -15,8 +15,8 @@ from evals.judges.hand_labels import (
     agreement_of_readers,
     hand_contrasts,
     judge_against,
+    labels_sha256,
     read_labels,
-    rows_sha256,
     scores_beside,
     shipped_labels,
     style_checks,
@@ -128,7 +128,7 @@ def test_the_shipped_labels_are_many_of_several_models_and_arms_and_were_read_al
     assert len({(row.model, row.arm) for row in rows}) >= 8
     found = agreement_of_readers(rows)
     assert found["misaligned"]["kappa"] > 0.5 and found["incoherent"]["kappa"] > 0.5
-    assert rows_sha256(rows) == rows_sha256(shipped_labels())
+    assert labels_sha256(rows) == labels_sha256(shipped_labels())
     for row in rows:
         assert set(row.first) & set(row.second) <= set(row.settled) <= set(row.first) | set(row.second), row.id
 
