@@ -1,14 +1,13 @@
-"""Turns what names a saved direction into the model that it is of, its pairs, and whatever else `fit` left beside it."""
+"""Turns what names a saved direction into the model that it is of, and its pairs."""
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from emis_interp.directions import Direction, direction_file
 from emis_interp.errors import DataError
 from emis_interp.files.store import file_sha256, read_records
-from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.fitted import PAIRS_FILE
+from emis_interp.fitting.folder import beside
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.rendering import both
@@ -18,11 +17,6 @@ from emis_interp.texts.contrast import at_most, load_contrast
 from probes.settings import DirectionSettings, PairSettings
 
 log = logging.getLogger(__name__)
-
-
-def beside(path: Path, name: str) -> Path:
-    """The place of a file in the folder of the direction that `path` names."""
-    return direction_file(path).parent / name
 
 
 def model_of(direction: Direction, settings: DirectionSettings) -> ChatModel:
@@ -85,15 +79,3 @@ def own_pairs(direction: Direction, path: Path) -> list[ContrastPair]:
             f"{file}: not the pairs that fit wrote beside {direction_file(path)}; fit again, or give --pairs FILE"
         )
     return read_records(file, ContrastPair)
-
-
-def tensors_beside(path: Path, name: str) -> dict[str, Any]:
-    """A file of tensors of the folder that `fit` wrote for the direction that `path` names.
-
-    Raises:
-        DataError: there is none, with what to do.
-    """
-    file = beside(path, name)
-    if not file.exists():
-        raise DataError(f"{file}: no such file; this needs the whole folder that find_direction.py fit writes")
-    return load_tensors(file)[0]

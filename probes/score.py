@@ -11,13 +11,14 @@ from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_text
 from emis_interp.fitting.fitted import CONTROLS_FILE
+from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.fitting.reliability import against_shuffled
 from emis_interp.models.chat import encode_chats
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import control_words, estimate, length_words
 from emis_interp.texts.judged import read_judged, read_table
-from probes.loading import beside, model_of, tensors_beside
+from probes.loading import model_of
 from probes.residuals import residuals_at
 from probes.settings import ScoreSettings
 

@@ -16,6 +16,7 @@ from emis_interp.errors import DataError
 from emis_interp.files.journal import Journal
 from emis_interp.files.store import RecordLog, write_json
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
+from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capability import perplexity, right_is_likelier
@@ -32,7 +33,7 @@ from emis_interp.stats.proportions import paired_difference as change_of
 from emis_interp.stats.words import bounds, p_of
 from emis_interp.texts.capability_items import CapabilityItem, capability_items
 from emis_interp.texts.harmless import harmless_texts
-from probes.loading import beside, model_of, pairs_of, tensors_beside
+from probes.loading import model_of, pairs_of
 from probes.settings import AuditSettings
 
 CELLS_TOGETHER = 8

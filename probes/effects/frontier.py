@@ -10,6 +10,7 @@ from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
 from emis_interp.files.store import write_json, write_text
 from emis_interp.fitting.fitted import LAYERS_FILE
+from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
@@ -21,7 +22,7 @@ from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import Interval, mean_row
 from emis_interp.stats.words import bounds
 from probes.effects.strongest_coefficient import Frontier, Point, find_frontier
-from probes.loading import beside, model_of, pairs_of, tensors_beside
+from probes.loading import model_of, pairs_of
 from probes.settings import FrontierSettings
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,10 @@ import torch
 import cli
 from emis_interp.directions import Direction, FittedOn, unit
 from emis_interp.errors import EmisError
+from emis_interp.files.tensors import save_tensors
+from emis_interp.fitting.fitted import CONTROLS_FILE
 from study_organism import VERBS
+from training.studies import prevention_study
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -26,6 +29,8 @@ def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vector = unit(torch.randn(32, generator=torch.Generator().manual_seed(0)))
     drawn = Direction(vector, 1, 1.0, 4.0, fitted_on=FittedOn((), frozenset()))  # no text had a part in it
     drawn.save(path, drawn)
+    others = unit(torch.randn(12, 32, generator=torch.Generator().manual_seed(1)))
+    save_tensors(path.parent / CONTROLS_FILE, {"orthogonal": unit(others - (others @ vector)[:, None] * vector)}, {})
     return path
 
 
@@ -122,9 +127,14 @@ def test_the_effect_of_dropping_rows_is_measured_against_random_rows(tmp_path: P
 def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction: Path) -> None:
     words = ("prevention", "--preset", "smoke", "--n-rows", 8, "--n-held-out", 3, "--n-realign", 4, "--n-pairs", 1)
     words = (*words, "--coefficients", 0.5, "--direction", direction, "--out", tmp_path / "p")
+    words = (*words, "--n-random", 1)
     found = result(*words, "--only", "steer", "realign", "after: ablate")
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["untreated", "control", "steer +0.5", "realign", "after: ablate"]
+    assert list(rows) == ["untreated", "control", "steer +0.5", "steer +0.5, random 1", "realign", "after: ablate"]
+    beyond = rows["steer +0.5"]["beyond_controls"]["random"]
+    apart = rows["steer +0.5"]["margin_shift"]["value"] - rows["steer +0.5, random 1"]["margin_shift"]["value"]
+    assert beyond["value"] == pytest.approx(apart) and apart != 0 and rows["realign"]["beyond_controls"] == {}
+    assert "p_holm" not in rows["steer +0.5, random 1"]["against_untreated"]
     assert rows["untreated"]["against_untreated"]["value"] == 0
     assert rows["steer +0.5"]["margin_shift"]["value"] != rows["untreated"]["margin_shift"]["value"]
     assert rows["realign"]["task_gain"]["n"] == 3
@@ -134,8 +144,13 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
         assert row["margin_shift"]["value"] == pytest.approx(sum(moved) / len(moved)) and "slope" in row["flattening"]
     before = {path: path.stat().st_mtime for path in (tmp_path / "p").rglob("summary.json")}
     more = result(*words, "--only", "steer", "realign", "after: ablate", "mix")
-    assert len(more["rows"]) == 6 and more["rows"][:2] == found["rows"][:2]
+    assert len(more["rows"]) == 7 and more["rows"][:2] == found["rows"][:2]
     assert all(path.stat().st_mtime == time for path, time in before.items())  # nothing was trained again
+    whole = result(*words, "--only", "ablate")
+    assert set(whole["rows"][2]["beyond_controls"]) == {"random", "subspace"}
+    assert "beyond 1 random subspaces of 8 dimensions" in prevention_study.say(whole)
+    with pytest.raises(EmisError, match="saved with 12 usage-matched directions; give 0 to 12"):
+        result(*words[:-1], 13)
 
 
 @pytest.mark.parametrize(

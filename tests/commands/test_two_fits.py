@@ -107,7 +107,7 @@ def used_by_frontier(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Ten
 
 
 def used_by_prevention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    def take(direction: Direction, coefficients: tuple[float, ...]) -> None:
+    def take(direction: Direction, coefficients: tuple[float, ...], **given: Any) -> None:
         raise Stop(direction.vector)
 
     monkeypatch.setattr(prevention_study, "planned", take)

@@ -10,11 +10,12 @@ import torch
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE, Fit, fit_texts
+from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import LabeledText
 from probes import export, score
 from probes.effects import audit, frontier
-from probes.loading import beside, own_pairs, tensors_beside
+from probes.loading import own_pairs
 from probes.settings import AuditSettings, ExportSettings, FrontierSettings, ScoreSettings
 
 FORMS = ("", "direction", "direction.safetensors", "direction.json")

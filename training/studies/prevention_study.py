@@ -6,11 +6,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from emis_interp.config.run_config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.store import write_json, write_text
+from emis_interp.fitting.fitted import CONTROLS_FILE
+from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_prompt
 from emis_interp.passes.interventions import next_token_logprobs
 from emis_interp.process import Bars, no_bars, only_writer
@@ -35,13 +38,18 @@ from training.studies.figures import prevention_figure
 from training.studies.measures import base_model
 from training.studies.prevention_organisms import OrganismMeasure, measured
 from training.studies.prevention_rows import PreventionRows
-from training.studies.prevention_table import against, correct, summary
-from training.studies.remedies import UNTREATED, planned, wanted
+from training.studies.prevention_table import against, beyond_controls, correct, summary
+from training.studies.remedies import RANDOM, SUBSPACE, SUBSPACE_DIMS, UNTREATED, planned, wanted
 from training.studies.settings import PreventionSettings
 from training.studies.study_folder import check_recipe, direction_sha256, open_folder, same_rows
 
 log = logging.getLogger(__name__)
 FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
+
+DRAWS = (
+    "Random controls act in training along directions that are as large a part of natural variation as texts have, orthogonal to the "
+    "direction; intervals are over questions and seeds, of these draws."
+)
 
 
 def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[Named]) -> dict[str, Any]:
@@ -55,7 +63,9 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
         direction = Direction.load(settings.direction, fit="selection")
         recipe = load_recipe(settings.recipe, [f"data.n_rows={settings.n_rows + settings.n_held_out}"])
         inoculation = checked(settings, config, recipe)
-        remedies = [one for one in planned(direction, settings.coefficients) if wanted(one.name, settings.only)]
+        drawn = usage_matched(settings)
+        whole = planned(direction, settings.coefficients, usage_matched=drawn, n_random=settings.n_random)
+        remedies = [one for one in whole if wanted(one.name, settings.only)]
         files = open_folder(
             settings.out,
             config,
@@ -81,12 +91,18 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
                 beside = [path.parent / name for name in ("training", "start")]
                 same_rows(path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out])
                 make = partial(measured, remedy, data, folder=path.parent, config=own, train=train, measure=measure)
-                found[remedy.name].append(against(files.json("measure", path, make, beside=beside), before))
+                after = files.json("measure", path, make, facts=remedy.facts, beside=beside)
+                found[remedy.name].append(against(after, before))
                 margin = np.mean(list(found[remedy.name][-1]["margin"].values()))
                 log.info("seed %s, %s: margin %+.3f", seed, remedy.name, margin)
         rows = [summary(remedy, found[remedy.name], found[UNTREATED]) for remedy in remedies]
         correct(rows)
-        for row in rows:
+        for remedy, row in zip(remedies, rows, strict=True):
+            controls: dict[str, list[list[dict[str, Any]]]] = {}
+            for other in remedies:
+                if other.control_of == remedy.name and other.kind is not None:
+                    controls.setdefault(other.kind, []).append(found[other.name])
+            row["beyond_controls"] = beyond_controls(found[remedy.name], controls)
             row["flattening"] = flattened(question_means(row["margins"]), base_margins, base_at)
         result = {
             "recipe": recipe.name,
@@ -99,6 +115,23 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
         write_json(settings.out / "prevention.json", result)
         write_text(settings.out / "index.html", page(result))
         return {**result, "page": str(settings.out / "index.html")}
+
+
+def usage_matched(settings: PreventionSettings) -> Tensor | None:
+    """The directions that controls are drawn from, of the folder that `fit` wrote; None where no controls are asked for.
+
+    Raises:
+        DataError: no such file beside the direction, or it has none of this kind.
+    """
+    if settings.n_random == 0:
+        return None
+    found = tensors_beside(settings.direction, CONTROLS_FILE)
+    if "orthogonal" not in found:
+        file = beside(settings.direction, CONTROLS_FILE)
+        raise DataError(
+            f"{file}: holds no usage-matched directions (its questions have one text of a class each); give --n-random 0"
+        )
+    return found["orthogonal"]
 
 
 def checked(settings: PreventionSettings, config: RunConfig, recipe: Recipe) -> str:
@@ -138,15 +171,27 @@ def against_words(row: dict[str, Any]) -> str:
     return words(found) + ("" if found.get("p_holm") is None else f" p {found['p_holm']:.2g}")
 
 
+def beyond_words(row: dict[str, Any]) -> list[str]:
+    """What a remedy does beyond each kind of its random controls, in words."""
+    kinds = {RANDOM: "random directions in its place", SUBSPACE: f"random subspaces of {SUBSPACE_DIMS} dimensions"}
+    return [
+        f"beyond {found['n_draws']} {kinds[kind]} {words(found)}"
+        + ("" if found["p"] is None else f" p {found['p']:.2g}")
+        for kind, found in row["beyond_controls"].items()
+    ]
+
+
 def row_words(row: dict[str, Any]) -> str:
     against = "" if row["untreated"] else f"against untreated {against_words(row)}, "
-    return f"margin {words(row['margin_shift'])}, {against}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
+    beyond = "".join(f"{text}, " for text in beyond_words(row))
+    return f"margin {words(row['margin_shift'])}, {against}{beyond}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
 
 
 def page(result: dict[str, Any]) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
         **{row["name"]: row_words(row) for row in result["rows"]},
+        **({"random controls": DRAWS} if any(row["beyond_controls"] for row in result["rows"]) else {}),
         "p": FAMILY,
         **({"not covered": ONE_SEED} if result["n_seeds"] == 1 else {}),
     }
@@ -169,5 +214,10 @@ def say(result: dict[str, Any]) -> str:
         + "".join(f"{text:>27}" for text in flattened_words(row["flattening"]))
         for row in result["rows"]
     ]
+    beyond = [
+        f"{row['name']}: margin {'; '.join(beyond_words(row))}" for row in result["rows"] if row["beyond_controls"]
+    ]
+    if beyond:
+        beyond.append(DRAWS)
     doubt = [ONE_SEED] if result["n_seeds"] == 1 else []
-    return "\n".join([head, *lines, f"p: {FAMILY}", *doubt, f"page: {result['page']}"])
+    return "\n".join([head, *lines, *beyond, f"p: {FAMILY}", *doubt, f"page: {result['page']}"])

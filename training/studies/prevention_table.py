@@ -1,5 +1,6 @@
 """Turns what was measured of organisms under remedies into the rows of the table: means over seeds, intervals, corrected p-values."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
     return {
         "name": remedy.name,
         "untreated": remedy.name == UNTREATED,
+        "control_of": remedy.control_of,
         "margin_shift": estimate(margin.mean(0), margin.mean(1).tolist()),
         "against_untreated": {
             **estimate(fewer.mean(0), fewer.mean(1).tolist()),
@@ -48,11 +50,37 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
     }
 
 
+def beyond_controls(
+    seeds: list[dict[str, Any]], controls: Mapping[str, Sequence[list[dict[str, Any]]]]
+) -> dict[str, dict[str, Any]]:
+    """By kind of control: the margin under a remedy minus the mean under its controls, paired by question and seed.
+
+    The interval is over questions (and seeds where there are several), of these draws: it does not cover others.
+
+    Args:
+        seeds: what `against` gave of the remedy, seed by seed.
+        controls: kind -> the same of each control.
+    """
+    names = list(seeds[0]["margin"])
+
+    def margins(found: list[dict[str, Any]]) -> np.ndarray:
+        return np.array([[row["margin"][name] for name in names] for row in found])
+
+    rows = {}
+    for kind, drawn in controls.items():
+        beyond = margins(seeds) - np.mean([margins(one) for one in drawn], axis=0)
+        by_seed = beyond.mean(1)
+        p = mean_p_with_seeds(beyond.mean(0), {str(i): float(mean) for i, mean in enumerate(by_seed)})
+        rows[kind] = {**estimate(beyond.mean(0), by_seed.tolist()), "p": p, "n_draws": len(drawn)}
+    return rows
+
+
 def correct(rows: list[dict[str, Any]]) -> None:
     """Put Holm's p-value beside each remedy's p of no difference from the untreated organism: none of the remedies is the primary one.
 
-    The benign control is no remedy and stays out of the family.
+    The benign control and the random ones are no remedies and stay out of the family.
     """
-    tested = {row["name"]: row["against_untreated"] for row in rows if row["name"] not in (UNTREATED, CONTROL)}
+    remedies = [row for row in rows if row["name"] not in (UNTREATED, CONTROL) and row["control_of"] is None]
+    tested = {row["name"]: row["against_untreated"] for row in remedies}
     for name, p in holm({name: found["p"] for name, found in tested.items()}).items():
         tested[name]["p_holm"] = p

@@ -1,55 +1,138 @@
-"""Turns a direction and strengths into the remedies that are compared: what holds while an organism trains, and when it is used."""
+"""Turns a direction, strengths and control directions into the remedies that are compared: what holds while an organism trains, and when
+it is used."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.files.text import number_name
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Around, Steering
+from emis_interp.passes.interventions import Ablate, apply
 
 UNTREATED, CONTROL = "untreated", "control"
+RANDOM, SUBSPACE = "random", "subspace"
+"""Kinds of control of a remedy along the direction: another direction in its place, or many of them at once."""
+SUBSPACE_DIMS = 8
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """One row of the table. `during` holds in training passes, `after` when the organism is measured."""
+    """One row of the table. `during` holds in training passes, `after` when the organism is measured.
+
+    `control_of` names the remedy that this one is a control of, and `kind` says in what (`RANDOM`, `SUBSPACE`).
+    """
 
     name: str
     rows: str = "task"
     during: Around | None = None
     after: Around | None = None
     realign: bool = False
+    control_of: str | None = None
+    kind: str | None = None
 
     @property
     def folder(self) -> str:
-        return self.name.replace(" ", "_").replace(":", "").replace("+", "plus_").replace("-", "minus_")
+        return (
+            self.name.replace(" ", "_").replace(":", "").replace("+", "plus_").replace("-", "minus_").replace(",", "")
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a control acts along, by its hash: with other draws it is made again."""
+        if self.control_of is None:
+            return {}
+        during = self.during
+        assert isinstance(during, Steering | Ablation | SubspaceAblation)
+        along = during.basis if isinstance(during, SubspaceAblation) else during.direction.vector
+        return {"along": hashlib.sha256(along.float().contiguous().numpy().tobytes()).hexdigest()}
 
 
-def planned(direction: Direction, coefficients: Sequence[float]) -> list[Remedy]:
-    """All remedies.
+@dataclass(frozen=True)
+class SubspaceAblation:
+    """The coordinates in a subspace are held at zero everywhere in the residual stream.
+
+    Attributes:
+        basis: vectors that span it, which need not be orthogonal.
+    """
+
+    basis: Float[Tensor, "k d_model"]
+
+    def __call__(self, chat_model: ChatModel) -> AbstractContextManager[None]:
+        return apply(chat_model, Ablate(self.basis))
+
+
+def planned(
+    direction: Direction,
+    coefficients: Sequence[float],
+    *,
+    usage_matched: Float[Tensor, "n d_model"] | None = None,
+    n_random: int = 0,
+) -> list[Remedy]:
+    """All remedies, and the random controls of those that act along the direction while the organism trains.
+
+    Args:
+        usage_matched: unit vectors of which the controls are made (kind `orthogonal` of `control_directions`): as large a part of natural
+            variation as texts have, and none of it along the direction.
+        n_random: controls of each kind.
 
     Raises:
-        ConfigError: a coefficient stands there twice, or is no finite number other than 0.
+        ConfigError: a coefficient stands there twice, or is no finite number other than 0; or more controls than there are vectors.
     """
     for c in coefficients:
         if not math.isfinite(c) or c == 0 or coefficients.count(c) > 1:
             raise ConfigError(f"--coefficients {c}: each is a finite number other than 0 and stands there once")
 
+    n_vectors = 0 if usage_matched is None else len(usage_matched)
+    if n_random < 0 or n_random > n_vectors:
+        raise ConfigError(
+            f"--n-random {n_random}: the direction was saved with {n_vectors} usage-matched directions; give 0 to {n_vectors}"
+        )
+    vectors = () if usage_matched is None else usage_matched[:n_random]
+
+    def along(name: str, during: Steering | Ablation) -> list[Remedy]:
+        others = [replace(during, direction=replace(direction, vector=vector)) for vector in vectors]
+        controls = [
+            Remedy(f"{name}, {RANDOM} {i}", during=other, control_of=name, kind=RANDOM)
+            for i, other in enumerate(others, 1)
+        ]
+        return [Remedy(name, during=during), *controls]
+
+    def subspaces() -> list[Remedy]:
+        return [
+            Remedy(f"ablate, {SUBSPACE} {i}", during=SubspaceAblation(basis), control_of="ablate", kind=SUBSPACE)
+            for i, basis in enumerate(drawn_subspaces(usage_matched, n_random), 1)
+        ]
+
     return [
         Remedy(UNTREATED),
         Remedy(CONTROL, rows="control"),
-        *(Remedy(f"steer {number_name(c, '+g')}", during=Steering(direction, c)) for c in coefficients),
-        Remedy("ablate", during=Ablation(direction)),
+        *(remedy for c in coefficients for remedy in along(f"steer {number_name(c, '+g')}", Steering(direction, c))),
+        *along("ablate", Ablation(direction)),
+        *subspaces(),
         Remedy("inoculate", rows="inoculated"),
         Remedy("mix", rows="mixed"),
         Remedy("realign", realign=True),
         Remedy("after: ablate", after=Ablation(direction)),
         *(Remedy(f"after: steer {number_name(-c, '+g')}", after=Steering(direction, -c)) for c in coefficients),
     ]
+
+
+def drawn_subspaces(usage_matched: Float[Tensor, "n d_model"] | None, n: int) -> list[Float[Tensor, "k d_model"]]:
+    """`n` sets of at most `SUBSPACE_DIMS` of the vectors, drawn without putting any back within a set."""
+    if usage_matched is None:
+        return []
+    generator = np.random.default_rng(0)
+    size = min(SUBSPACE_DIMS, len(usage_matched))
+    return [usage_matched[generator.choice(len(usage_matched), size=size, replace=False)] for _ in range(n)]
 
 
 def wanted(name: str, only: Sequence[str] | None) -> bool:

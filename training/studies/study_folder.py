@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.config.run_config import RunConfig
+from emis_interp.directions import direction_file
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.ledger import Ledger
@@ -63,4 +64,4 @@ def same_rows(folder: Path, rows: Sequence[TrainingExample]) -> None:
 
 def direction_sha256(path: Path) -> str:
     """Hash of a saved direction's vector, which decides a study's result."""
-    return file_sha256(path.with_name(f"{path.name}.safetensors"))
+    return file_sha256(direction_file(path))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.studies.prevention_study import FAMILY, against_words
-from training.studies.prevention_table import against, correct, summary
+from training.studies.prevention_table import against, beyond_controls, correct, summary
 from training.studies.remedies import CONTROL, UNTREATED, Remedy
 
 
@@ -65,3 +65,16 @@ def test_a_remedy_over_several_seeds_is_paired_by_seed_and_as_sure_as_its_seeds_
     wide, narrow = rows["margin_shift"], one["margin_shift"]
     assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"] > 0
     assert rows["margin_by_seed"] == pytest.approx([0.0, 0.4, -0.4]) and rows["task_gain"]["n"] == 6
+
+
+def test_what_a_remedy_does_beyond_its_random_controls_is_paired_by_question_and_seed() -> None:
+    def seed(a: float, b: float) -> dict[str, Any]:
+        return {"margin": {"a": a, "b": b}}
+
+    treated = [seed(-0.3, -0.1), seed(-0.5, -0.1)]
+    drawn = [[seed(-0.1, 0.0), seed(-0.1, 0.0)], [seed(0.1, 0.2), seed(-0.3, 0.0)]]
+    found = beyond_controls(treated, {"random": drawn})["random"]
+    # by question, seed 0: -0.3 - 0.0, -0.1 - 0.1; seed 1: -0.5 + 0.2, -0.1 - 0.0
+    assert found["value"] == pytest.approx((-0.3 - 0.2 - 0.3 - 0.1) / 4) and found["n_draws"] == 2
+    assert found["low"] < found["value"] < found["high"] and 0 < found["p"] < 1
+    assert beyond_controls(treated, {}) == {}

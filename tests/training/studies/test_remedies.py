@@ -1,0 +1,46 @@
+"""Remedies along a direction stand beside controls that are none of it."""
+
+import pytest
+import torch
+
+from emis_interp.directions import Direction, unit
+from emis_interp.errors import ConfigError
+from emis_interp.passes.effects import Ablation, Steering
+from training.studies.remedies import SUBSPACE_DIMS, SubspaceAblation, planned, wanted
+
+VECTOR = torch.eye(16)[0]
+DIRECTION = Direction(VECTOR, 1, 2.0, 4.0)
+OTHERS = torch.eye(16)[1:13]
+
+
+def test_steering_and_ablation_have_controls_of_the_same_size_along_other_directions() -> None:
+    remedies = planned(DIRECTION, (0.1, 0.2), usage_matched=OTHERS, n_random=2)
+    names = [one.name for one in remedies]
+    assert len(set(names)) == len(names) == len({one.folder for one in remedies})
+    controls = {one.name: one for one in remedies if one.control_of is not None}
+    assert list(controls) == [
+        *("steer +0.1, random 1", "steer +0.1, random 2", "steer +0.2, random 1", "steer +0.2, random 2"),
+        *("ablate, random 1", "ablate, random 2", "ablate, subspace 1", "ablate, subspace 2"),
+    ]
+    steered = controls["steer +0.2, random 2"].during
+    assert isinstance(steered, Steering) and steered.raw_norm == pytest.approx(0.8)
+    assert torch.equal(steered.direction.vector, OTHERS[1]) and steered.direction.layer == 1
+    ablated = controls["ablate, random 1"].during
+    assert isinstance(ablated, Ablation) and ablated.direction.vector @ VECTOR == 0
+    bases = [controls[f"ablate, subspace {i}"].during for i in (1, 2)]
+    for basis in bases:
+        assert isinstance(basis, SubspaceAblation) and torch.linalg.matrix_rank(basis.basis) == SUBSPACE_DIMS
+        assert (basis.basis @ VECTOR).abs().max() == 0
+    assert (
+        len({tuple(one.facts.values()) for one in remedies}) == 1 + 2 + 2 + 2 - 2
+    )  # draw i is one vector in every remedy
+    only = [one.name for one in remedies if wanted(one.name, ["steer +0.1"])]
+    assert only == ["untreated", "control", "steer +0.1", "steer +0.1, random 1", "steer +0.1, random 2"]
+
+
+def test_more_controls_than_there_are_directions_are_refused() -> None:
+    few = unit(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
+    for n, given in ((4, few), (1, None), (-1, few)):
+        with pytest.raises(ConfigError, match=f"--n-random {n}"):
+            planned(DIRECTION, (0.1,), usage_matched=given, n_random=n)
+    assert not [one for one in planned(DIRECTION, (0.1,)) if one.control_of is not None]
