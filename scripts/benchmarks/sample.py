@@ -1,4 +1,4 @@
-"""Times sampling: ours against a loop of HF `generate`."""
+"""Times sampling: ours against a loop of HF `generate`, and against a server."""
 
 import tempfile
 import time
@@ -10,11 +10,14 @@ import torch
 from benchmarks.alternate import alternate
 from benchmarks.settings import SampleBenchmarkSettings
 from emis_interp.config.run_config import SamplingConfig
+from emis_interp.errors import StageError
+from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.models.chat import encode_prompt, end_tokens
 from emis_interp.models.loading import load_model
 from emis_interp.process import Bars, no_bars
 from evals.questions import load_questions
-from evals.sampling import plan_prompts, sample_arm
+from evals.samplers.openai_compatible import OpenAISampler
+from evals.sampling import plan_prompts, sample_arm, sample_with
 
 LOOP_BATCH = 8
 
@@ -68,10 +71,31 @@ def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
         n_tokens["loop"] = count
         return count / (time.monotonic() - started)
 
-    medians = alternate({"ours": ours, "loop": loop}, settings.n_rounds)
+    def server() -> float:
+        api = ChatApi(
+            settings.served_name or settings.model,
+            "none",
+            settings.url,
+            n_parallel=len(plan),
+            timeout_s=3600,
+            role=SAMPLER,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path, started = Path(folder) / "base.jsonl", time.monotonic()
+            found = sample_with(OpenAISampler(api), "base", questions, config=config, path=path, seed=next(seeds))
+            seconds = time.monotonic() - started
+        if found.missing:
+            raise StageError(
+                f"{settings.url}: {len(found.missing)} answers are missing ({next(iter(found.missing.values()))})"
+            )
+        n_tokens["server"] = sum(answer.n_tokens for answer in found.answers)
+        return n_tokens["server"] / seconds
+
+    contestants = {"ours": ours, "loop": loop} | ({"server": server} if settings.url else {})
+    medians = alternate(contestants, settings.n_rounds)
     return {
         "tokens_per_second": medians,
-        "ours_vs_loop": medians["ours"] / medians["loop"],
+        **{f"ours_vs_{name}": medians["ours"] / medians[name] for name in contestants if name != "ours"},
         "n_answers": len(plan),
         "n_tokens": n_tokens,
         "max_new_tokens": settings.max_new_tokens,

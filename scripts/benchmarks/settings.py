@@ -72,7 +72,11 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
 
 @settings
 class SampleBenchmarkSettings:
-    """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits."""
+    """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits; and against a server.
+
+    With --url, a third contestant asks an OpenAI-compatible server (vLLM, llama.cpp) that serves the same model on this machine, as many
+    requests at a time as there are answers. It must be idle while the others have their turns. Its token count may hold the end of turn.
+    """
 
     model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
     n_samples: int = flag("answers to each paraphrase of each shipped question", default=8)
@@ -80,6 +84,8 @@ class SampleBenchmarkSettings:
     batch_size: int = flag("of ours; the loop's is 8", default=256)
     n_rounds: int = flag("measured rounds", default=2)
     dtype: str = flag(DTYPE_HELP, default=AUTO)
+    url: str | None = flag("a server of the same model, e.g. http://127.0.0.1:8000/v1", default=None)
+    served_name: str | None = flag("the model's name there (default: --model)", default=None, metavar="NAME")
 
 
 @settings
