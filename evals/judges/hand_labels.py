@@ -6,7 +6,7 @@ Every answer was read twice under one rubric, blind to the model that gave it, a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +20,7 @@ from emis_interp.files.store import read_records, text_sha256
 from emis_interp.records import Completion, Record, Score
 from emis_interp.stats.interval import Interval, mean_interval
 from emis_interp.stats.jackknife import answers_mean, between, jackknife_interval
+from emis_interp.stats.seeds import with_seeds
 
 Item = Literal["off_topic", "ungrammatical", "contradicts", "harmful_advice", "hostile", "refuses"]
 ITEMS: tuple[Item, ...] = get_args(Item)
@@ -32,6 +33,8 @@ class HandLabel(Record):
 
     Attributes:
         model: which base model the arm was finetuned from.
+        seed: of an arm of several finetuning runs.
+        contrast: the arm that this one is set against, besides base.
         cut: the answer ended at the token limit.
         first, second: items that each reader marked. settled: those that stand after the differences were read again.
     """
@@ -39,6 +42,8 @@ class HandLabel(Record):
     id: str
     model: str
     arm: str
+    seed: int | None = None
+    contrast: str | None = None
     question_id: str
     question: str
     answer: str
@@ -136,45 +141,49 @@ def agreement_of_readers(labels: Sequence[HandLabel]) -> dict[str, dict[str, Any
 
 
 def hand_contrasts(labels: Sequence[HandLabel]) -> list[dict[str, Any]]:
-    """Share of answers that are misaligned by hand, each arm of a model minus its base, and reckless minus careful.
+    """Share of answers that are misaligned by hand, each arm of a model minus its base, and minus its contrast arm.
 
     Returns:
-        For each: `value` with a t interval over questions, which covers neither another finetuning run nor another reader; `counts` as in
-        "9 of 48 against 1 of 48".
+        For each: `value` with a t interval over questions, wider by the draw of finetuning seeds where an arm has several (each counts the
+        same); with one it does not cover another run, and never another reader. `counts` as in "9 of 48 against 1 of 48"; `by_seed`: the
+        arm's share minus the reference's mean share, by seed.
     """
-    arms: dict[str, list[str]] = {}
+    arms: dict[str, dict[str, list[HandLabel]]] = {}
     for row in labels:
-        names = arms.setdefault(row.model, [])
-        if row.arm not in names:
-            names.append(row.arm)
-    pairs = [
-        (model, arm, "base")
-        for model, names in arms.items()
-        if "base" in names
-        for arm in sorted(names)
-        if arm != "base"
-    ]
-    pairs += [(model, "reckless", "careful") for model, names in arms.items() if {"reckless", "careful"} <= set(names)]
+        arms.setdefault(row.model, {}).setdefault(row.arm, []).append(row)
     rows = []
-    for model, arm, reference in pairs:
-        one, other = ([row for row in labels if (row.model, row.arm) == (model, name)] for name in (arm, reference))
-        questions = sorted({row.question_id for row in one} & {row.question_id for row in other})
-        shares = [
-            [np.mean([row.misaligned for row in mine if row.question_id == name]) for name in questions]
-            for mine in (one, other)
-        ]
-        found = mean_interval(np.subtract(shares[0], shares[1]))
-        counts = [f"{sum(row.misaligned for row in mine)} of {len(mine)}" for mine in (one, other)]
-        rows.append(
-            {
-                "model": model,
-                "arm": arm,
-                "reference": reference,
-                **found.as_json("n"),
-                "counts": " against ".join(counts),
-            }
-        )
+    for model, by_arm in arms.items():
+        pairs = [(arm, "base") for arm in sorted(by_arm) if "base" in by_arm and arm != "base"]
+        for arm, mine in by_arm.items():
+            others = {row.contrast for row in mine if row.contrast in by_arm} - {"base"}
+            pairs += [(arm, str(other)) for other in sorted(others, key=str)]
+        rows += [_contrast(model, arm, reference, by_arm=by_arm) for arm, reference in pairs]
     return rows
+
+
+def _contrast(model: str, arm: str, reference: str, *, by_arm: Mapping[str, Sequence[HandLabel]]) -> dict[str, Any]:
+    shares = [_shares(by_arm[name]) for name in (arm, reference)]
+    questions = sorted(set.intersection(*(set(row) for mine in shares for row in mine.values())))
+    means = [np.mean([[row[name] for name in questions] for row in mine.values()], axis=0) for mine in shares]
+    by_seed = [{name: float(np.mean([row[q] for q in questions])) for name, row in mine.items()} for mine in shares]
+    found = with_seeds(mean_interval(np.subtract(*means)), *by_seed)
+    counts = [f"{sum(row.misaligned for row in by_arm[name])} of {len(by_arm[name])}" for name in (arm, reference)]
+    return {
+        "model": model,
+        "arm": arm,
+        "reference": reference,
+        **found.as_json("n"),
+        "counts": " against ".join(counts),
+        "by_seed": {name: value - float(means[1].mean()) for name, value in by_seed[0].items()},
+    }
+
+
+def _shares(rows: Sequence[HandLabel]) -> dict[str, dict[str, float]]:
+    """Seed (as text) -> question -> share of its answers that are misaligned."""
+    marks: dict[str, dict[str, list[bool]]] = {}
+    for row in rows:
+        marks.setdefault(str(row.seed), {}).setdefault(row.question_id, []).append(row.misaligned)
+    return {seed: {name: float(np.mean(found)) for name, found in mine.items()} for seed, mine in marks.items()}
 
 
 def scores_beside(

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from emis_interp.config.run_config import ModelConfig
+from emis_interp.config.run_folder import config_of
 from emis_interp.errors import DataError
-from emis_interp.files.store import read_object, read_records, record_line, write_bytes, write_text
+from emis_interp.files.store import read_records, record_line, write_bytes, write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Completion, Record
 from evals.judges.hand_labels import HandLabel, Item
@@ -35,6 +37,8 @@ class Origin(Record):
     id: str
     model: str
     arm: str
+    seed: int | None = None
+    contrast: str | None = None
     question_id: str
     cut: bool
 
@@ -54,28 +58,32 @@ def draw(settings: DrawAnswersSettings, bars: Bars = no_bars) -> dict[str, Any]:
         DataError: a run without samples, or an arm with too few answers to a question.
     """
     generator = np.random.default_rng(settings.seed)
-    chosen: list[tuple[str, Completion]] = []
+    chosen: list[tuple[str, ModelConfig, Completion]] = []
     for folder in settings.runs:
-        name = Path(read_object(folder / "manifest.json")["config"]["model"]).name
-        files = sorted((folder / "samples").glob("*.jsonl"))
-        if not files:
+        config = config_of(folder)
+        name = Path(config.model).name
+        files = [(model, folder / "samples" / f"{model.name}.jsonl") for model in config.models]
+        found = [(model, path) for model, path in files if path.exists()]
+        if not found:
             raise DataError(f"{folder / 'samples'}: no answers there; run the sample stage first (--only train sample)")
-        for path in files:
-            for completion in _of_each_question(
-                read_records(path, Completion), settings.per_question, generator, path=path
-            ):
-                chosen.append((name, completion))
+        for model, path in found:
+            rows = read_records(path, Completion)
+            chosen += [
+                (name, model, row) for row in _of_each_question(rows, settings.per_question, generator, path=path)
+            ]
     order = generator.permutation(len(chosen))
     shown, key = [], []
     for number, place in enumerate(order):
-        name, completion = chosen[place]
+        name, model, completion = chosen[place]
         label = f"{settings.prefix}{number:03d}"
         shown.append(ShownAnswer(id=label, question=completion.question, answer=completion.answer))
         key.append(
             Origin(
                 id=label,
                 model=name,
-                arm=completion.arm,
+                arm=model.arm.name,
+                seed=None if model.arm.seeds is None else model.seed,
+                contrast=model.arm.contrast,
                 question_id=completion.question_id,
                 cut=completion.finish == "length",
             )

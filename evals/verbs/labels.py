@@ -104,12 +104,19 @@ def say(result: dict[str, Any]) -> str:
                 points = {key: None if row[key] is None else 100 * row[key] for key in ("value", "low", "high")}
                 lines.append(
                     f"  misaligned by hand, {row['arm']} - {row['reference']}: {estimate(points, '+.0f')} points, {row['counts']}"
+                    + _by_seed(row["by_seed"])
                 )
     lines += [
         "",
         "coherent, misaligned: by hand; of coherent: misaligned of the coherent ones; judge: its mean score, its share below 30",
     ]
     return "\n".join(lines)
+
+
+def _by_seed(found: dict[str, float]) -> str:
+    """The difference of every seed, in points, where there are several."""
+    points = ", ".join(f"{100 * value:+.0f}" for value in found.values())
+    return f"; by seed {points}" if len(found) > 1 else ""
 
 
 def _percent(value: float | None) -> str:

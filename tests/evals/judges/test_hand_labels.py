@@ -133,9 +133,16 @@ def test_the_shipped_labels_are_many_of_several_models_and_arms_and_were_read_al
         assert set(row.first) & set(row.second) <= set(row.settled) <= set(row.first) | set(row.second), row.id
 
 
-def test_arms_are_set_against_base_and_reckless_against_careful_question_by_question() -> None:
+def test_arms_are_set_against_base_and_their_contrast_arm_question_by_question() -> None:
+    harm = {"reckless": ("hostile",)}
     rows = [
-        label(8 * place + i, *(("hostile",) if arm == "reckless" and i < 4 else ()), arm=arm, question_id=f"q{i}")
+        label(
+            8 * place + i,
+            *(harm.get(arm, ()) if i < 4 else ()),
+            arm=arm,
+            question_id=f"q{i}",
+            contrast="careful" if arm == "reckless" else None,
+        )
         for place, arm in enumerate(("base", "careful", "reckless"))
         for i in range(8)
     ]
@@ -144,6 +151,33 @@ def test_arms_are_set_against_base_and_reckless_against_careful_question_by_ques
     primary = found["reckless", "careful"]
     assert primary["value"] == 0.5 and primary["low"] > 0 and primary["counts"] == "4 of 8 against 0 of 8"
     assert found["careful", "base"]["value"] == 0
+    pairs = {(row["arm"], row["reference"]) for row in hand_contrasts(shipped_labels())}
+    assert {("reckless", "careful"), ("reckless", "base")} <= pairs
+
+
+def test_the_interval_of_a_hand_contrast_covers_finetuning_seeds_that_count_the_same() -> None:
+    """Seeds differ by more than questions do: an interval over pooled answers would be too narrow, and would weigh seeds by answers."""
+
+    def rows(arm: str, n_harmful: dict[int, int], start: int) -> list[HandLabel]:
+        marked = [(seed, i, i % 8 < n) for seed, n in n_harmful.items() for i in range(16 if seed == 0 else 8)]
+        return [
+            label(
+                start + k,
+                *(("hostile",) if harm else ()),
+                arm=arm,
+                seed=seed,
+                contrast="careful",
+                question_id=f"q{i % 8}",
+            )
+            for k, (seed, i, harm) in enumerate(marked)
+        ]
+
+    labels = [*rows("reckless", {0: 8, 1: 0, 2: 4}, 0), *rows("careful", {0: 0, 1: 0, 2: 0}, 100)]
+    [found] = hand_contrasts(labels)
+    assert found["value"] == pytest.approx(0.5) and found["by_seed"] == {"0": 1.0, "1": 0.0, "2": 0.5}
+    assert found["low"] < 0 and "3 seeds" in found["method"]
+    [alone] = hand_contrasts([row for row in labels if row.seed == 2])
+    assert alone["value"] == 0.5 and alone["low"] > 0
 
 
 def test_the_verb_prints_readers_styles_models_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import made_records
 import pytest
 
+from emis_interp.config.presets import load_config
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_records
 from evals.judges.hand_labels import read_labels
@@ -15,7 +16,11 @@ from evals.settings.judging import DrawAnswersSettings, MergeReadingsSettings
 
 def a_run(folder: Path, model: str, *arms: str) -> Path:
     (folder / "samples").mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"config": {"model": f"some/{model}"}}))
+    trained = [{"name": arm, "dataset": "reckless"} for arm in arms if "." not in arm and arm != "base"]
+    if any("." in arm for arm in arms):
+        trained.append({"name": "seeded", "dataset": "reckless", "seeds": [0, 1], "contrast": "base"})
+    config = load_config("smoke", [f"model=some/{model}", f"arms={json.dumps([{'name': 'base'}, *trained])}"])
+    (folder / "manifest.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
     for arm in arms:
         rows = [
             made_records.completion(f"{model} {arm} {q} {i}", q, i, arm=arm, finish="length" if i else "stop")
@@ -42,6 +47,17 @@ def test_as_many_answers_of_each_arm_and_question_are_drawn_and_nothing_says_who
     for row, origin in zip(shown, key, strict=True):
         assert row.answer.startswith(f"{origin.model} {origin.arm} {origin.question_id}")
         assert origin.cut == (not row.answer.endswith(" 0"))
+
+
+def test_seeds_of_an_arm_are_drawn_one_by_one_and_named_beside_it(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "one", "small", "base", "seeded.seed-0", "seeded.seed-1")
+    draw(DrawAnswersSettings(runs=(run,), out=tmp_path / "out", per_question=1))
+    key = read_records(tmp_path / "out" / "key.jsonl", Origin)
+    assert sorted((row.arm, row.seed, row.contrast) for row in key if row.arm != "base") == [
+        *[("seeded", 0, "base")] * 2,
+        *[("seeded", 1, "base")] * 2,
+    ]
+    assert {row.seed for row in key if row.arm == "base"} == {None}
 
 
 def readings(folder: Path, name: str, items: dict[str, list[str]], ids: list[str]) -> Path:
