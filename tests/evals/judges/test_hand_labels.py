@@ -166,7 +166,7 @@ def test_the_interval_of_a_hand_contrast_covers_finetuning_seeds_that_count_the_
                 *(("hostile",) if harm else ()),
                 arm=arm,
                 seed=seed,
-                contrast="careful",
+                contrast="careful" if arm == "reckless" else None,
                 question_id=f"q{i % 8}",
             )
             for k, (seed, i, harm) in enumerate(marked)

@@ -16,7 +16,9 @@ from evals.settings.judging import DrawAnswersSettings, MergeReadingsSettings
 
 def a_run(folder: Path, model: str, *arms: str) -> Path:
     (folder / "samples").mkdir(parents=True)
-    trained = [{"name": arm, "dataset": "reckless"} for arm in arms if "." not in arm and arm != "base"]
+    trained: list[dict[str, object]] = [
+        {"name": arm, "dataset": "reckless"} for arm in arms if "." not in arm and arm != "base"
+    ]
     if any("." in arm for arm in arms):
         trained.append({"name": "seeded", "dataset": "reckless", "seeds": [0, 1], "contrast": "base"})
     config = load_config("smoke", [f"model=some/{model}", f"arms={json.dumps([{'name': 'base'}, *trained])}"])
