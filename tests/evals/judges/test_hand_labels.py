@@ -175,7 +175,7 @@ def test_the_interval_of_a_hand_contrast_covers_finetuning_seeds_that_count_the_
     labels = [*rows("reckless", {0: 8, 1: 0, 2: 4}, 0), *rows("careful", {0: 0, 1: 0, 2: 0}, 100)]
     [found] = hand_contrasts(labels)
     assert found["value"] == pytest.approx(0.5) and found["by_seed"] == {"0": 1.0, "1": 0.0, "2": 0.5}
-    assert found["low"] < 0 and "3 seeds" in found["method"]
+    assert found["low"] < 0
     [alone] = hand_contrasts([row for row in labels if row.seed == 2])
     assert alone["value"] == 0.5 and alone["low"] > 0
 
