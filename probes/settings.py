@@ -98,6 +98,20 @@ class ScoreSettings(DirectionSettings, ScoreTableSettings, ArmSettings):
 
 
 @settings
+class AlikeSettings(ScoreTableSettings, ArmSettings):
+    """Compares directions of any models by what they say about the same texts: correlations of ranks, within questions and classes.
+
+    Directions of two models have other dimensions and cannot be multiplied. `score` projects the same table on each; this sets the files
+    side by side: by ranks within a question, without what answer length explains, and within a question and class, where two directions
+    no longer agree by both telling misaligned from aligned answers. Give texts that no direction was fitted on. No model is loaded.
+    """
+
+    texts: Path = flag("the table that was scored, with question and answer, and aligned and coherent")
+    projections: tuple[Path, ...] = flag("CSV files of `score`, two or more", metavar="CSV")
+    unlabelled: bool = flag("the table has no scores; leave the classes out", default=False)
+
+
+@settings
 class TransferSettings:
     """Sets the directions of a run's arms against each other: AUROC and projection shift of arm i's direction in arm j, and asymmetry.
 

@@ -5,6 +5,7 @@ Examples:
   python scripts/find_direction.py fit --judged answers.parquet --out directions/judged
   python scripts/find_direction.py fit --pairs pairs.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --adapter ADAPTER --out d
   python scripts/find_direction.py score --direction directions/mine/direction --texts answers.csv --out projections.csv
+  python scripts/find_direction.py alike --texts answers.csv --projections small.csv large.csv
   python scripts/find_direction.py transfer runs/laptop
   python scripts/find_direction.py audit --direction directions/mine/direction --adapter runs/laptop/training/reckless/adapter
   python scripts/find_direction.py frontier --direction directions/mine/direction --layers 14 18 22
@@ -22,6 +23,7 @@ from typing import Any
 import cli
 from emis_interp.process import Bars
 from probes.settings import (
+    AlikeSettings,
     AuditSettings,
     ExportSettings,
     FitSettings,
@@ -69,6 +71,7 @@ def transfer(settings: TransferSettings, bars: Bars) -> dict[str, Any]:
 VERBS = {
     "fit": cli.Verb(FitSettings, "probes.fits.fit"),
     "score": cli.Verb(ScoreSettings, "probes.score"),
+    "alike": cli.Verb(AlikeSettings, "probes.comparison.alike"),
     "transfer": cli.Verb(TransferSettings, "probes.comparison.transfer_matrix", run=transfer),
     "audit": cli.Verb(AuditSettings, "probes.effects.audit"),
     "frontier": cli.Verb(FrontierSettings, "probes.effects.frontier", run=frontier),
