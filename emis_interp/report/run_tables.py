@@ -129,7 +129,34 @@ def intervention_cells(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def hand_label_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """What analysis/hand_labels.json says (`evaluate.py labels --json`)."""
+    many = len({row["model"] for row in found["groups"]}) > 1
+    return {
+        "read": [
+            [
+                (f"{row['model']}, " if many else "")
+                + row["arm"]
+                + (f" ({row['n_models']} seeds)" if row["n_models"] > 1 else ""),
+                *(f"{row[key]} of {row['n']}" for key in ("n_coherent", "n_misaligned")),
+                row["misaligned_of_coherent"],
+            ]
+            for row in found["groups"]
+        ],
+        "read_contrasts": [
+            [
+                (f"{row['model']}, " if many else "") + f"{row['arm']} − {row['reference']}",
+                share(row, "+.0f"),
+                row["counts"],
+                ", ".join(f"{100 * value:+.0f}" for value in row["by_seed"].values()),
+            ]
+            for row in found["contrasts"]
+        ],
+    }
+
+
 CELLS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "hand_labels": hand_label_cells,
     "organisms": organism_cells,
     "rates": rate_cells,
     "margins": margin_cells,
@@ -146,6 +173,8 @@ def say(result: dict[str, Any]) -> str:
         if result.get(name):
             parts.append(markdown_table(head, result[name]))
 
+    table("read", "answers read by hand", "coherent", "misaligned", "misaligned of coherent")
+    table("read_contrasts", "misaligned by hand", "points", "answers", "by seed")
     table("organisms", "organism", "learned of its own kind", "KL to base", "entropy", "items passed")
     table("margins", "likelihood margin, nats per token", "shift", "questions positive", "p, primary (Holm)")
     if "margins" in result:

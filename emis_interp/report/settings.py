@@ -17,3 +17,15 @@ class RunTablesSettings:
     """A run whose figures become the tables of the README."""
 
     run_dir: Path = flag("folder of a finished run", positional=True)
+
+
+@settings
+class FindingsSettings:
+    """Draws the primary contrasts of several runs beside each other: answers read by hand, likelihood margins, choices.
+
+    Each row is an arm minus the control that its configuration names, with its 95 % interval and a dot for every finetuning seed. A
+    harmless arm among them (a benign null) shows how far a measure moves without misalignment. What a run did not measure stays empty.
+    """
+
+    runs: tuple[Path, ...] = flag("folders of runs, or kept ones (docs/runs)", positional=True)
+    out: Path = flag("HTML page, which opens without a network")

@@ -56,3 +56,23 @@ def test_the_tables_of_a_run_are_those_of_the_stages_that_were_made(tmp_path: Pa
     said = run_tables.say(run_tables.run(RunTablesSettings(run_dir=tmp_path)))
     assert "| base | 20.0 [10.0, 30.0] | 90 % |" in said and "| bad − good | +10.0 [-5.0, +25.0] | 0.12 |" in said
     assert "margin" not in said and "Direction" not in said
+
+
+def test_what_was_read_by_hand_has_its_counts_and_seeds() -> None:
+    groups = [
+        {
+            "model": "small",
+            "arm": arm,
+            "n": 48,
+            "n_models": n,
+            "n_coherent": 20,
+            "n_misaligned": 9,
+            "misaligned_of_coherent": "6 of 20",
+        }
+        for arm, n in (("base", 1), ("bad", 3))
+    ]
+    row = {"model": "small", "arm": "bad", "reference": "base", "value": 0.17, "low": -0.03, "high": 0.36}
+    row |= {"counts": "9 of 48 against 1 of 48", "by_seed": {"0": 0.1, "1": 0.24}}
+    found = run_tables.hand_label_cells({"groups": groups, "contrasts": [row]})
+    assert found["read"][1] == ["bad (3 seeds)", "20 of 48", "9 of 48", "6 of 20"]
+    assert found["read_contrasts"] == [["bad − base", "+17 [-3, +36]", "9 of 48 against 1 of 48", "+10, +24"]]
