@@ -48,13 +48,17 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         "hidden_states": lambda part: pooled_outside(part, full, settings.peer_batch, states=hidden_states(full)),
         "half_depth": lambda part: capture_residuals(full, part, half),
         "bf16": lambda part: capture_residuals(half_precision, part),
+        "bf16_floor": lambda part: run_body(half_precision, part),
     }
     skipped = {}
-    try:
-        lens = lens_states(settings.model, full)
-        work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
-    except (ImportError, ModelError) as error:
-        skipped["transformer_lens"] = f"left out: {error}"
+    if not settings.bf16_alone:
+        try:
+            lens = lens_states(settings.model, full)
+            work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
+        except (ImportError, ModelError) as error:
+            skipped["transformer_lens"] = f"left out: {error}"
+    else:
+        work = {name: work[name] for name in ("bf16_floor", "bf16")}
     n_tokens = sum(len(chat) for chat in chats)
     found: dict[str, Tensor | None] = {}
 
@@ -69,18 +73,11 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
     for contestant in work.values():  # a warm-up on few texts: a whole round would take minutes
         contestant(chats[:4])
     speeds = alternate({name: timed(name) for name in work}, settings.n_rounds, warm_up=False)
-    ratios = {
-        f"ours_vs_{peer}": speeds["ours"] / speeds[peer] if peer in speeds else None for peer in ("floor", *PEERS)
-    }
-    cosines = direction_cosines(texts, found["ours"], found["bf16"])
+    ratios = {} if settings.bf16_alone else against_peers(speeds, found, texts)
     return {
         "tokens_per_second": speeds,
+        "bf16_vs_bf16_floor": speeds["bf16"] / speeds["bf16_floor"],
         **ratios,
-        "half_depth_vs_full": speeds["ours"] / speeds["half_depth"],
-        "bf16_vs_floor": speeds["bf16"] / speeds["floor"],
-        "bf16_direction_cosine": float(cosines.min()),
-        "bf16_direction_cosine_median": float(cosines.median()),
-        "largest_gap": {name: largest_gap(found[name], found["ours"]) for name in PEERS if name in found},
         "skipped": skipped,
         "texts": source,
         "n_texts": len(chats),
@@ -92,6 +89,21 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         "peer_batch": settings.peer_batch,
         "n_layers": full.n_layers,
         "n_threads": torch.get_num_threads(),
+    }
+
+
+def against_peers(
+    speeds: dict[str, float], found: dict[str, Tensor | None], texts: Sequence[LabeledText]
+) -> dict[str, Any]:
+    """Ratios to the float32 floor and the peers, and how far their numbers and those of bfloat16 are from ours."""
+    cosines = direction_cosines(texts, found["ours"], found["bf16"])
+    return {
+        **{f"ours_vs_{peer}": speeds["ours"] / speeds[peer] if peer in speeds else None for peer in ("floor", *PEERS)},
+        "half_depth_vs_full": speeds["ours"] / speeds["half_depth"],
+        "bf16_vs_floor": speeds["bf16"] / speeds["floor"],
+        "bf16_direction_cosine": float(cosines.min()),
+        "bf16_direction_cosine_median": float(cosines.median()),
+        "largest_gap": {name: largest_gap(found[name], found["ours"]) for name in PEERS if name in found},
     }
 
 

@@ -48,6 +48,7 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
       floor             the HF decoder body alone on our batches (sorted by length, 1,024 padded tokens, right padding), nothing read
       ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
+      bf16_floor        the body of that copy
       nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
       hidden_states     the full HF model with output_hidden_states=True, pooled outside
       transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
@@ -68,6 +69,7 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     n_rounds: int = flag("measured rounds", default=3)
     peer_batch: int = flag("texts in a batch of the peers; 0 gives them our sorted batches", default=8)
     seed: int = flag("of the draw of texts", default=0)
+    bf16_alone: bool = flag("bf16 against its floor alone, for larger models", default=False)
 
 
 @settings
