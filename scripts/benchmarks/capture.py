@@ -51,13 +51,12 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         "bf16_floor": lambda part: run_body(half_precision, part),
     }
     skipped = {}
-    if not settings.bf16_alone:
-        try:
-            lens = lens_states(settings.model, full)
-            work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
-        except (ImportError, ModelError) as error:
-            skipped["transformer_lens"] = f"left out: {error}"
-    else:
+    try:
+        lens = lens_states(settings.model, full)
+        work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
+    except (ImportError, ModelError) as error:
+        skipped["transformer_lens"] = f"left out: {error}"
+    if settings.bf16_alone:
         work = {name: work[name] for name in ("bf16_floor", "bf16")}
     n_tokens = sum(len(chat) for chat in chats)
     found: dict[str, Tensor | None] = {}

@@ -36,7 +36,7 @@ def test_every_contestant_is_timed_and_the_peers_agree_with_ours(
     settings = CaptureBenchmarkSettings(model="tiny", texts=path, n_texts=6, n_rounds=1)
     result = capture.run(settings)
     speeds = result["tokens_per_second"]
-    assert set(speeds) == {"floor", "ours", "nnsight", "hidden_states", "half_depth", "bf16"}
+    assert set(speeds) == {"floor", "ours", "nnsight", "hidden_states", "half_depth", "bf16", "bf16_floor"}
     assert result["ours_vs_floor"] == speeds["ours"] / speeds["floor"]
     assert result["half_depth_vs_full"] == speeds["ours"] / speeds["half_depth"]
     assert result["ours_vs_transformer_lens"] is None
