@@ -148,7 +148,12 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
     assert all(path.stat().st_mtime == time for path, time in before.items())  # nothing was trained again
     whole = result(*words, "--only", "ablate")
     assert set(whole["rows"][2]["beyond_controls"]) == {"random", "subspace"}
-    assert "beyond 1 random subspaces of 8 dimensions" in prevention_study.say(whole)
+    assert "beyond 1 usage-matched subspaces of 8 dimensions" in prevention_study.say(whole)
+    persona = result(*words, "--only", "persona", "after: persona")
+    names = ["persona", "persona, random 1", "persona, subspace 1", "after: persona"]
+    assert [row["name"] for row in persona["rows"]][2:] == names and persona["persona"]["rank"] == 4
+    assert set(persona["rows"][2]["beyond_controls"]) == {"random", "subspace"}
+    assert "beyond 1 isotropic subspaces of 4 dimensions" in prevention_study.say(persona)
     with pytest.raises(EmisError, match="saved with 12 usage-matched directions; give 0 to 12"):
         result(*words[:-1], 13)
 

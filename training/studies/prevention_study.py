@@ -15,6 +15,7 @@ from emis_interp.files.store import write_json, write_text
 from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_prompt
+from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import next_token_logprobs
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair
@@ -22,9 +23,10 @@ from emis_interp.report.figure_page import figure_page
 from emis_interp.stats.flattening import question_means
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_prompts
+from training.data_sets.shipped import row_groups
 from training.data_sets.textstats import Named
 from training.organism import train_organism
-from training.recipes import Recipe, load_recipe
+from training.recipes import Recipe, examples_of, load_recipe
 from training.studies.against_base import (
     FLATTENED_HEAD,
     ONE_SEED,
@@ -36,10 +38,12 @@ from training.studies.against_base import (
 from training.studies.estimates import words
 from training.studies.figures import prevention_figure
 from training.studies.measures import base_model
+from training.studies.persona_subspace import RANK, PersonaSubspace, persona_subspace
 from training.studies.prevention_organisms import OrganismMeasure, measured
 from training.studies.prevention_rows import PreventionRows
+from training.studies.prevention_rows import whole as whole_set
 from training.studies.prevention_table import against, beyond_controls, correct, summary
-from training.studies.remedies import RANDOM, SUBSPACE, SUBSPACE_DIMS, UNTREATED, planned, wanted
+from training.studies.remedies import PERSONA, RANDOM, SUBSPACE, SUBSPACE_DIMS, UNTREATED, planned, wanted
 from training.studies.settings import PreventionSettings
 from training.studies.study_folder import check_recipe, direction_sha256, open_folder, same_rows
 
@@ -47,8 +51,8 @@ log = logging.getLogger(__name__)
 FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
 
 DRAWS = (
-    "Random controls act in training along directions that are as large a part of natural variation as texts have, orthogonal to the "
-    "direction; intervals are over questions and seeds, of these draws."
+    "Random controls act in training along directions that are as large a part of natural variation as texts have (usage-matched), "
+    "orthogonal to the direction; intervals are over questions and seeds, of these draws."
 )
 
 
@@ -64,8 +68,6 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
         recipe = load_recipe(settings.recipe, [f"data.n_rows={settings.n_rows + settings.n_held_out}"])
         inoculation = checked(settings, config, recipe)
         drawn = usage_matched(settings)
-        whole = planned(direction, settings.coefficients, usage_matched=drawn, n_random=settings.n_random)
-        remedies = [one for one in whole if wanted(one.name, settings.only)]
         files = open_folder(
             settings.out,
             config,
@@ -74,6 +76,15 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             **{name: getattr(settings, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
         )
         base = base_model(config)
+        persona = persona_of(base, recipe, settings, config=config, layer=direction.layer)
+        whole = planned(
+            direction,
+            settings.coefficients,
+            usage_matched=drawn,
+            n_random=settings.n_random,
+            persona=None if persona is None else persona.basis,
+        )
+        remedies = [one for one in whole if wanted(one.name, settings.only)]
         prompts = [encode_prompt(base.tokenizer, text, config.system_prompt) for text in harmless_prompts()]
         pairs = unseen_pairs(direction, load_contrast(None, settings.n_pairs))
         measure = OrganismMeasure(config, pairs, prompts, plain=next_token_logprobs(base, prompts))
@@ -109,6 +120,9 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             "model": config.model,
             "n_seeds": len(settings.seeds),
             "layer": direction.layer,
+            "persona": None
+            if persona is None
+            else {"rank": len(persona.basis), "share": persona.share, "answers": dict(persona.domains)},
             "base_margins": base_margins,
             "rows": rows,
         }
@@ -132,6 +146,34 @@ def usage_matched(settings: PreventionSettings) -> Tensor | None:
             f"{file}: holds no usage-matched directions (its questions have one text of a class each); give --n-random 0"
         )
     return found["orthogonal"]
+
+
+def persona_of(
+    base: ChatModel, recipe: Recipe, settings: PreventionSettings, *, config: RunConfig, layer: int
+) -> PersonaSubspace | None:
+    """The persona subspace of `n_persona` rows of the recipe's data set, their answers of both kinds; None where no remedy is about it.
+
+    Raises:
+        DataError: as `persona_subspace`, where it was asked for by name.
+    """
+    if settings.n_persona == 0 or (
+        not wanted(PERSONA, settings.only) and not wanted(f"after: {PERSONA}", settings.only)
+    ):
+        return None
+    domains = row_groups(recipe.data.dataset).get("domain", {})
+    if settings.only is None and len(set(domains.values())) < RANK:
+        log.warning(
+            "no persona remedies: the rows of %s are of no known domains; they need %s of them", recipe.name, RANK
+        )
+        return None
+    both = [
+        examples_of(whole_set(name), config.find_data, config.seed) for name in (recipe.data.dataset, settings.control)
+    ]
+    benign = {row.id: row for row in both[1]}
+    order = np.random.default_rng(config.seed).permutation(len(both[0]))  # files are sorted by domain
+    task = [both[0][i] for i in order[: settings.n_persona]]
+    rows = [*task, *(benign[row.id] for row in task if row.id in benign)]
+    return persona_subspace(base, rows, domains, layer=layer, config=config)
 
 
 def checked(settings: PreventionSettings, config: RunConfig, recipe: Recipe) -> str:
@@ -173,7 +215,11 @@ def against_words(row: dict[str, Any]) -> str:
 
 def beyond_words(row: dict[str, Any]) -> list[str]:
     """What a remedy does beyond each kind of its random controls, in words."""
-    kinds = {RANDOM: "random directions in its place", SUBSPACE: f"random subspaces of {SUBSPACE_DIMS} dimensions"}
+    dims = f"subspaces of {RANK if row['name'] == PERSONA else SUBSPACE_DIMS} dimensions"
+    kinds = {
+        RANDOM: f"isotropic {dims}" if row["name"] == PERSONA else "random directions in its place",
+        SUBSPACE: f"usage-matched {dims}",
+    }
     return [
         f"beyond {found['n_draws']} {kinds[kind]} {words(found)}"
         + ("" if found["p"] is None else f" p {found['p']:.2g}")

@@ -14,14 +14,17 @@ from torch import Tensor
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.files.text import number_name
+from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Around, Steering
 from emis_interp.passes.interventions import Ablate, apply
 
 UNTREATED, CONTROL = "untreated", "control"
 RANDOM, SUBSPACE = "random", "subspace"
-"""Kinds of control of a remedy along the direction: another direction in its place, or many of them at once."""
+"""Kinds of control of a remedy: random directions in the place of its own, or a subspace that usage-matched ones span."""
 SUBSPACE_DIMS = 8
+"""Dimensions that the subspaces beside `ablate` have."""
+PERSONA = "persona"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Remedy:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a control acts along, by its hash: with other draws it is made again."""
-        if self.control_of is None:
+        """What a control or the persona subspace acts along, by its hash: along something else it is made again."""
+        acts = self.during or self.after
+        if isinstance(acts, SubspaceAblation):
+            along = acts.basis
+        elif self.control_of is not None and isinstance(acts, Steering | Ablation):
+            along = acts.direction.vector
+        else:
             return {}
-        during = self.during
-        assert isinstance(during, Steering | Ablation | SubspaceAblation)
-        along = during.basis if isinstance(during, SubspaceAblation) else during.direction.vector
         return {"along": hashlib.sha256(along.float().contiguous().numpy().tobytes()).hexdigest()}
 
 
@@ -76,6 +81,7 @@ def planned(
     *,
     usage_matched: Float[Tensor, "n d_model"] | None = None,
     n_random: int = 0,
+    persona: Float[Tensor, "rank d_model"] | None = None,
 ) -> list[Remedy]:
     """All remedies, and the random controls of those that act along the direction while the organism trains.
 
@@ -83,6 +89,7 @@ def planned(
         usage_matched: unit vectors of which the controls are made (kind `orthogonal` of `control_directions`): as large a part of natural
             variation as texts have, and none of it along the direction.
         n_random: controls of each kind.
+        persona: basis of the persona subspace (`persona_subspace`); None leaves its remedies out.
 
     Raises:
         ConfigError: a coefficient stands there twice, or is no finite number other than 0; or more controls than there are vectors.
@@ -106,10 +113,22 @@ def planned(
         ]
         return [Remedy(name, during=during), *controls]
 
-    def subspaces() -> list[Remedy]:
+    def without(name: str, basis: Tensor, kind: str | None = None, number: int = 0) -> Remedy:
+        whole = name if kind is None else f"{name}, {kind} {number}"
+        return Remedy(whole, during=SubspaceAblation(basis), control_of=None if kind is None else name, kind=kind)
+
+    def spans(name: str, size: int) -> list[Remedy]:
+        drawn = drawn_subspaces(usage_matched, n_random, size)
+        return [without(name, basis, SUBSPACE, i) for i, basis in enumerate(drawn, 1)]
+
+    def of_persona(basis: Tensor) -> list[Remedy]:
+        rank, width = basis.shape
+        isotropic = random_directions(n_random, rank, width)
         return [
-            Remedy(f"ablate, {SUBSPACE} {i}", during=SubspaceAblation(basis), control_of="ablate", kind=SUBSPACE)
-            for i, basis in enumerate(drawn_subspaces(usage_matched, n_random), 1)
+            without(PERSONA, basis),
+            *(without(PERSONA, vectors, RANDOM, i) for i, vectors in enumerate(isotropic, 1)),
+            *spans(PERSONA, rank),
+            Remedy(f"after: {PERSONA}", after=SubspaceAblation(basis)),
         ]
 
     return [
@@ -117,7 +136,8 @@ def planned(
         Remedy(CONTROL, rows="control"),
         *(remedy for c in coefficients for remedy in along(f"steer {number_name(c, '+g')}", Steering(direction, c))),
         *along("ablate", Ablation(direction)),
-        *subspaces(),
+        *spans("ablate", SUBSPACE_DIMS),
+        *([] if persona is None else of_persona(persona)),
         Remedy("inoculate", rows="inoculated"),
         Remedy("mix", rows="mixed"),
         Remedy("realign", realign=True),
@@ -126,12 +146,14 @@ def planned(
     ]
 
 
-def drawn_subspaces(usage_matched: Float[Tensor, "n d_model"] | None, n: int) -> list[Float[Tensor, "k d_model"]]:
-    """`n` sets of at most `SUBSPACE_DIMS` of the vectors, drawn without putting any back within a set."""
+def drawn_subspaces(
+    usage_matched: Float[Tensor, "n d_model"] | None, n: int, size: int
+) -> list[Float[Tensor, "k d_model"]]:
+    """`n` sets of at most `size` of the vectors, drawn without putting any back within a set."""
     if usage_matched is None:
         return []
     generator = np.random.default_rng(0)
-    size = min(SUBSPACE_DIMS, len(usage_matched))
+    size = min(size, len(usage_matched))
     return [usage_matched[generator.choice(len(usage_matched), size=size, replace=False)] for _ in range(n)]
 
 

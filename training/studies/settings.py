@@ -103,13 +103,15 @@ class PreventionSettings(StudySettings):
     All train on the same rows with the same seeds, beside the untreated organism and its benign control:
       steer +C      preventative steering: the direction is added (C x mean residual norm) in training passes only (Chen et al. 2025)
       ablate        the direction is ablated in training passes only (concept ablation finetuning, Casademunt et al. 2025)
+      persona       a subspace is ablated in training passes only: that in which base itself reads the same answers otherwise under a
+                    reckless and a careful system prompt (rank 4, known before finetuning)
       inoculate     a system prompt asks for the bad behaviour in training only (Tan et al. 2025; Wichers et al. 2025)
       mix           half of the rows are benign, the number of steps stays
       realign       afterwards, training goes on with a few careful answers
-      after: ablate, after: steer -C      the untreated organism under an intervention when it is used
+      after: ablate, after: steer -C, after: persona      the untreated organism under an intervention when it is used
     Beside `steer +C` and `ablate` stand --n-random controls: the same along a usage-matched direction (a natural difference of texts of one
-    class, orthogonal to the direction) and, for `ablate`, of a subspace of eight of them. What a remedy does beyond its controls carries
-    the claim that it acts by this direction.
+    class, orthogonal to the direction) and, for `ablate`, of a subspace of eight of them; beside `persona` isotropic and usage-matched
+    subspaces of its rank. What a remedy does beyond its controls carries the claim that it acts by this direction.
     Effect: likelihood margin against base, over the questions that had no part in the direction, with what a mere flattening of base would
     bring (its slope, and what is beyond it); the difference from the untreated organism carries the claim. Cost: log-probability of
     held-out task answers against base, over rows (how much of the task is learned), and KL to base on harmless prompts. The margin of the
@@ -125,6 +127,9 @@ class PreventionSettings(StudySettings):
     n_held_out: int = flag("task rows that are kept to measure what was learned", default=60)
     n_realign: int = flag("benign rows of the re-alignment", default=64)
     coefficients: tuple[float, ...] = flag("of the steering remedies", default=(0.1, 0.2))
+    n_persona: int = flag(
+        "rows whose answers of both kinds the persona subspace is read from; 0 leaves it out", default=96
+    )
     n_random: int = flag("random controls of each kind beside steer and ablate, each a training of its own", default=2)
     only: tuple[str, ...] | None = flag(
         "some remedies alone, beside untreated and control", default=None, metavar="REMEDY"

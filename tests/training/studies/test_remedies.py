@@ -38,6 +38,20 @@ def test_steering_and_ablation_have_controls_of_the_same_size_along_other_direct
     assert only == ["untreated", "control", "steer +0.1", "steer +0.1, random 1", "steer +0.1, random 2"]
 
 
+def test_the_persona_subspace_stands_beside_isotropic_and_usage_matched_ones_of_its_rank() -> None:
+    basis = torch.eye(16)[12:16]
+    remedies = {one.name: one for one in planned(DIRECTION, (0.1,), usage_matched=OTHERS, n_random=1, persona=basis)}
+    assert [name for name in remedies if "persona" in name] == [
+        *("persona", "persona, random 1", "persona, subspace 1", "after: persona"),
+    ]
+    for name, kind in (("persona, random 1", "random"), ("persona, subspace 1", "subspace")):
+        acts = remedies[name].during
+        assert isinstance(acts, SubspaceAblation) and torch.linalg.matrix_rank(acts.basis) == 4
+        assert remedies[name].control_of == "persona" and remedies[name].kind == kind
+    assert remedies["after: persona"].during is None and remedies["after: persona"].facts == remedies["persona"].facts
+    assert remedies["persona"].facts != remedies["persona, random 1"].facts
+
+
 def test_more_controls_than_there_are_directions_are_refused() -> None:
     few = unit(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
     for n, given in ((4, few), (1, None), (-1, few)):
