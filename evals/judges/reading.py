@@ -55,7 +55,8 @@ def draw(settings: DrawAnswersSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """As many answers of every arm of every run, the same number of each question, in random order.
 
     Raises:
-        DataError: a run without samples, or an arm with too few answers to a question.
+        DataError: a run without samples, an arm that was not asked what the others were (its sampling is unfinished), or one with too few
+            answers to a question.
     """
     generator = np.random.default_rng(settings.seed)
     chosen: list[tuple[str, ModelConfig, Completion]] = []
@@ -66,8 +67,10 @@ def draw(settings: DrawAnswersSettings, bars: Bars = no_bars) -> dict[str, Any]:
         found = [(model, path) for model, path in files if path.exists()]
         if not found:
             raise DataError(f"{folder / 'samples'}: no answers there; run the sample stage first (--only train sample)")
+        answers = {path: read_records(path, Completion) for _, path in found}
+        _check_questions(answers)
         for model, path in found:
-            rows = read_records(path, Completion)
+            rows = answers[path]
             chosen += [
                 (name, model, row) for row in _of_each_question(rows, settings.per_question, generator, path=path)
             ]
@@ -147,6 +150,17 @@ def _of_each_question(
             )
         chosen += [mine[i] for i in sorted(generator.choice(len(mine), size=n, replace=False))]
     return chosen
+
+
+def _check_questions(answers: Mapping[Path, Sequence[Completion]]) -> None:
+    """An arm that was sampled in part would be compared with others on other questions."""
+    asked = {path: {row.question_id for row in rows} for path, rows in answers.items()}
+    every = set.union(*asked.values())
+    for path, mine in asked.items():
+        if missing := sorted(every - mine):
+            raise DataError(
+                f"{path}: has no answer to {', '.join(missing)}, which other arms of the run were asked; let the sample stage finish"
+            )
 
 
 def _by_id(path: Path, shown: Sequence[ShownAnswer]) -> Mapping[str, ReadAnswer]:

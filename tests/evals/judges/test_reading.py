@@ -90,6 +90,17 @@ def test_a_reader_who_left_an_answer_out_is_named(drawn: Path) -> None:
         merge(MergeReadingsSettings(folder=drawn, first=first, second=second))
 
 
+def test_an_arm_that_is_sampled_in_part_is_refused(tmp_path: Path) -> None:
+    """Its answers to the questions that are there would stand beside other arms' answers to all."""
+    run = a_run(tmp_path / "one", "small", "base", "bad")
+    path = run / "samples" / "bad.jsonl"
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"q"' in line))
+    with pytest.raises(
+        DataError, match=r"bad\.jsonl: has no answer to r, which other arms .* let the sample stage finish"
+    ):
+        draw(DrawAnswersSettings(runs=(run,), out=tmp_path / "out", per_question=1))
+
+
 def test_too_few_answers_and_a_run_without_any_are_named(tmp_path: Path) -> None:
     run = a_run(tmp_path / "one", "small", "base")
     with pytest.raises(DataError, match=r"base\.jsonl: 4 answers to question q, 5 asked for"):
