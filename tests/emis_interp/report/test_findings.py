@@ -48,9 +48,10 @@ def test_a_run_without_a_measure_leaves_a_gap_and_the_page_names_both_runs(whole
     text = (tmp_path / "page.html").read_text()
     assert "whole" in text and "null − good" in text and len(result["runs"]["other"]) == 1
     assert "bad − good +17 [+7, +27]" in findings.say(result)
-    drawn = findings.figure(result["runs"])
+    drawn: Any = findings.figure(result["runs"])
+    alone: Any = findings.figure({"other": result["runs"]["other"]})
     titles = [axis.title.text for axis in drawn.select_xaxes()]
-    assert len(titles) == 3 and len(findings.figure({"other": result["runs"]["other"]}).data) == 1
+    assert len(titles) == 3 and len(alone.data) == 1
     heights = {trace.y[0] for trace in drawn.data if len(trace.x) == 1}
     assert heights == {1, 2}
 
