@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emis_interp.directions import Direction, FitName, direction_file, unit
+from emis_interp.directions import Direction, FitName, FittedOn, direction_file, unit
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.store import card_path, read_object
 from emis_interp.models.chat_model import ChatModel
@@ -84,13 +84,23 @@ def load_scorer(path: Path, fit: FitName = "all") -> TokenScorer:
     Raises:
         DataError: there is none, it is damaged, or its kind is not known here.
     """
-    card = card_path(direction_file(path))
-    kind = read_object(card).get("kind", "direction") if card.exists() else "direction"
+    kind = card_of(path).get("kind", "direction")
     if kind not in LOADERS:
         raise DataError(
             f"{path}: a scorer of kind `{kind}`, known are {', '.join(sorted(LOADERS))}; add a loader to LOADERS"
         )
     return LOADERS[kind](path, fit)
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    """The card beside a saved scorer: the model that it is of, and how it reads texts. Empty where there is none."""
+    card = card_path(direction_file(path))
+    return read_object(card) if card.exists() else {}
+
+
+def fitted_on(scorer: TokenScorer) -> FittedOn | None:
+    """The questions behind a scorer; None where it does not say."""
+    return scorer.direction.fitted_on if isinstance(scorer, DirectionScorer) else getattr(scorer, "fitted_on", None)
 
 
 def check_scorer(scorer: TokenScorer, chat_model: ChatModel) -> None:
