@@ -637,7 +637,7 @@ class MonitorThreshold(Record):
     mean_of_maxima: float
     largest_of_maxima: float
     spread: BetaSpread
-    held_out: list[ExactRate] = []
+    held_out: tuple[ExactRate, ...] = ()
 
 
 class MonitorTurn(Record):
@@ -718,23 +718,20 @@ class ForecastBin(Record):
 
 
 class PromptForecast(Record):
-    """Probability, before the model acts, that its answer will be misaligned: on questions that had no part in it.
+    """Probability, before the model acts, that its answer will be misaligned: each question forecast from the other questions.
 
     Attributes:
-        base_rate: of the test answers; `forecast_rate` of the calibration answers, which the baseline forecasts for everything.
-        brier, brier_base: mean squared error of the forecast and of the baseline; `gain` their difference (positive: the forecast is
-            better), over questions.
-        auroc: of the forecast over test answers; chance is 0.5.
+        base_rate: share of the answers that are misaligned.
+        brier, brier_base: mean squared error of the forecast, and of forecasting the other questions' base rate; `gain` their difference
+            (positive: the forecast is better), its interval over questions.
+        auroc: of the forecast over all answers; chance is 0.5, and below it is what other questions' base rates give.
     """
 
     method: str
     n: int
     n_questions: int
     n_prompts: int
-    n_calibration: int
-    n_calibration_questions: int
     base_rate: float
-    forecast_rate: float
     brier: float
     brier_base: float
     gain: float
@@ -789,6 +786,6 @@ class MonitorReport(Record):
     auroc_high: float | None
     auroc_of_length: float | None
     before_harm: BeforeHarm | None = None
-    forecasts: list[PromptForecast] = []
+    forecasts: tuple[PromptForecast, ...] = ()
     no_forecast: str | None = None
-    adaptive: list[AdaptiveCell] = []
+    adaptive: tuple[AdaptiveCell, ...] = ()

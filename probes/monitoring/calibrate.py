@@ -11,12 +11,12 @@ from emis_interp.models.chat import encode_prompt
 from emis_interp.passes.generate import generate
 from emis_interp.process import Bars, no_bars
 from emis_interp.results import MonitorThreshold
-from emis_interp.stats.words import bounds
 from probes.monitoring.conformal import conformal_rank, conformal_threshold, flag_rate, maxima_of, rate_spread
 from probes.monitoring.opening import OpenedScorer
 from probes.monitoring.settings import CalibrateSettings
 from probes.monitoring.texts import MonitoredTurn, Shipped, benign_turns
 from probes.monitoring.watching import Monitor, score_chats
+from probes.monitoring.words import rate_words
 
 
 def run(settings: CalibrateSettings, bars: Bars = no_bars, *, shipped: Shipped | None = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def run(settings: CalibrateSettings, bars: Bars = no_bars, *, shipped: Shipped |
         mean_of_maxima=float(maxima.mean()),
         largest_of_maxima=float(maxima.max()),
         spread=rate_spread(len(maxima), rank),
-        held_out=[flag_rate(scored[name][0], value, scored[name][1], source=name) for name in settings.held_out],
+        held_out=tuple(flag_rate(scored[name][0], value, scored[name][1], source=name) for name in settings.held_out),
     )
     write_json(settings.out, threshold.model_dump())
     left_out = {name: n for name, (_, n) in sources.items() if n}
@@ -145,12 +145,3 @@ def say(result: dict[str, Any]) -> str:
             "  not measured on a second benign source: give --held-out, a promise holds for texts of the same source alone"
         )
     return "\n".join(lines)
-
-
-def rate_words(what: str, row: dict[str, Any]) -> str:
-    """A share with both of its intervals."""
-    by_question = {"low": row["low_by_question"], "high": row["high_by_question"]}
-    return (
-        f"{what}: {100 * row['value']:.2f} %{bounds(row, '.2f', scale=100)} exact, {row['n_flagged']} of {row['n']} texts; over "
-        f"{row['n_questions']} questions{bounds(by_question, '.2f', scale=100, none=' no interval')}"
-    )

@@ -14,11 +14,9 @@ from emis_interp.models.chat import encode_chat
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
 from emis_interp.results import AdaptiveCell, BeforeHarm, MonitorReport, MonitorThreshold, PromptForecast
-from emis_interp.stats.words import bounds, estimate
 from emis_interp.texts.contrast import at_most, load_contrast
-from emis_interp.texts.judged import balanced_texts, read_judged, split_questions
+from emis_interp.texts.judged import Frame, balanced_texts, read_judged
 from probes.monitoring.adaptive import adaptive_check
-from probes.monitoring.calibrate import rate_words
 from probes.monitoring.conformal import flag_rate, maxima_of
 from probes.monitoring.detection import detection_time, first_flags
 from probes.monitoring.forecast import METHODS, prompt_forecast
@@ -27,6 +25,7 @@ from probes.monitoring.sentences import SentenceJudge, flagged_before_harm, toke
 from probes.monitoring.settings import DetectSettings
 from probes.monitoring.texts import MonitoredTurn
 from probes.monitoring.watching import TextScores, score_chats
+from probes.monitoring.words import report_lines
 
 
 def run(settings: DetectSettings, bars: Bars = no_bars, *, judge: SentenceJudge | None = None) -> dict[str, Any]:
@@ -40,7 +39,8 @@ def run(settings: DetectSettings, bars: Bars = no_bars, *, judge: SentenceJudge 
     """
     opened = OpenedScorer.of(settings)
     threshold = read_threshold(settings.threshold, opened)
-    texts = unseen_texts(settings, opened.fitted_on)
+    frame = unseen_rows(settings, opened.fitted_on)
+    texts = balanced_texts(frame, settings.max_per_class, settings.seed)
     system, tokenizer = opened.card.get("system_prompt"), opened.chat_model.tokenizer
     turns = [
         MonitoredTurn(
@@ -54,33 +54,36 @@ def run(settings: DetectSettings, bars: Bars = no_bars, *, judge: SentenceJudge 
     chats = [turn.chat for turn in turns]
     scores = score_chats(opened.scorer, opened.chat_model, chats, max_batch_tokens=settings.max_batch_tokens, bars=bars)
     misaligned = np.array([text.misaligned for text in texts])
-    forecasts, why = forecasts_of(scores, misaligned, texts)
+    forecasts, why = forecasts_of(opened, frame, max_batch_tokens=settings.max_batch_tokens)
+    harm = _before_harm(settings, opened, turns, misaligned, scores=scores, threshold=threshold, judge=judge)
     report = measured(scores, misaligned, texts, threshold=threshold).model_copy(
         update={
-            "forecasts": forecasts,
+            "forecasts": tuple(forecasts),
             "no_forecast": why,
-            "before_harm": _before_harm(
-                settings, opened, turns, misaligned, scores=scores, threshold=threshold, judge=judge
-            ),
-            "adaptive": _adaptive(settings, opened, turns, misaligned, threshold=threshold, bars=bars),
+            "before_harm": harm,
+            "adaptive": tuple(_adaptive(settings, opened, turns, misaligned, threshold=threshold, bars=bars)),
         }
     )
     write_json(settings.out, report.model_dump())
     return {"out": str(settings.out), **report.model_dump()}
 
 
-def unseen_texts(settings: DetectSettings, fitted_on: FittedOn | None) -> list[LabeledText]:
-    """Clearly aligned and misaligned coherent answers to questions that had no part in the scorer, at most so many of each class."""
+def unseen_rows(settings: DetectSettings, fitted_on: FittedOn | None) -> Frame:
+    """Clearly aligned and misaligned coherent answers to questions that had no part in the scorer.
+
+    Raises:
+        DataError: as `read_judged`, or none is left.
+    """
     variant = None if settings.variant == "all" else settings.variant
     frame = read_judged(settings.judged, variant, reading=settings.reading())
     if fitted_on is not None:
         frame = frame[[not fitted_on.has(question) for question in frame["question"]]]
     if frame.empty:
         raise DataError(
-            f"{settings.judged}: the scorer was fitted on all of its questions; give answers to others, or --fit selection where the direction "
-            "holds a fit on half of its questions"
+            f"{settings.judged}: the scorer was fitted on all of its questions; give answers to others, or --fit selection where the "
+            "direction holds a fit on half of its questions"
         )
-    return balanced_texts(frame, settings.max_per_class, settings.seed)
+    return frame
 
 
 def measured(
@@ -115,28 +118,25 @@ def measured(
 
 
 def forecasts_of(
-    scores: Sequence[TextScores], misaligned: np.ndarray, texts: Sequence[LabeledText]
+    opened: OpenedScorer, frame: Frame, *, max_batch_tokens: int
 ) -> tuple[list[PromptForecast], str | None]:
-    """Both calibrators, fitted on one half of the questions and tested on the other, both ways round; or why there is none."""
-    questions = [text.question_id for text in texts]
-    at_prompt = np.array([float(one.prompt[-1]) for one in scores if one.prompt is not None])
+    """Both calibrators on all clear answers of the table (no draw: their base rate is that of the table), or why there is none.
+
+    A prompt is read once, whatever the number of its answers.
+    """
+    questions, prompts = frame["question_id"].astype(str).tolist(), frame["question"].tolist()
+    unique = list(dict.fromkeys(prompts))
+    system, tokenizer = opened.card.get("system_prompt"), opened.chat_model.tokenizer
+    chats = [
+        encode_chat(tokenizer, prompt, "I", system=system) for prompt in unique
+    ]  # what follows the prompt has no part in it
+    read = score_chats(opened.scorer, opened.chat_model, chats, max_batch_tokens=max_batch_tokens)
+    at = {prompt: float(one.prompt[-1]) for prompt, one in zip(unique, read, strict=True) if one.prompt is not None}
+    scores, misaligned = np.array([at[prompt] for prompt in prompts]), frame["misaligned"].to_numpy(dtype=bool)
     try:
-        halves = split_questions({name: questions.count(name) for name in dict.fromkeys(questions)})
-        found = [
-            prompt_forecast(
-                at_prompt,
-                misaligned,
-                questions,
-                calibration=half,
-                prompts=[text.question for text in texts],
-                method=method,
-            )
-            for method in METHODS
-            for half in halves
-        ]
+        return [prompt_forecast(scores, misaligned, questions, prompts=prompts, method=one) for one in METHODS], None
     except DataError as error:
         return [], str(error)
-    return found, None
 
 
 def _before_harm(
@@ -199,51 +199,4 @@ def _drawn(rows: list[int], n: int, seed: int) -> list[int]:
 
 
 def say(result: dict[str, Any]) -> str:
-    time, threshold = result["time"], result["threshold"]
-    auroc = {"value": result["auroc"], "low": result["auroc_low"], "high": result["auroc_high"]}
-    lines = [
-        f"{result['texts']}; threshold {threshold['value']:.4g} at a promised {100 * threshold['rate']:g} %",
-        rate_words("caught", result["true_positives"]),
-        rate_words("false alarms on aligned answers", result["false_positives"]),
-        f"AUROC of the largest score within questions {estimate(auroc)}; of the length alone {result['auroc_of_length']:.3f}",
-        "flagged within t tokens (all answers): "
-        + ", ".join(f"{p['tokens']}: {100 * p['flagged_share']:.1f} %" for p in time["points"]),
-        "not flagged after t tokens (Kaplan-Meier, answers that end are censored): "
-        + ", ".join(
-            f"{p['tokens']}: {p['unflagged']:.3f}" + bounds({"low": p["unflagged_low"], "high": p["unflagged_high"]})
-            for p in time["points"]
-        ),
-        f"median tokens to detection: {_number(time['median_tokens'])} (curve), {_number(time['median_tokens_of_flagged'])} (of those flagged)",
-    ]
-    if (harm := result["before_harm"]) is not None:
-        lines.append(
-            f"first judged-harmful sentence: flagged before it {harm['before']}, within {harm['within']}, after {harm['after']}, never "
-            f"{harm['never']} of {harm['n']} answers that have one ({harm['n_without']} have none)"
-        )
-    lines += [_forecast_words(row) for row in result["forecasts"]]
-    lines += [f"no forecast: {result['no_forecast']}"] if result["no_forecast"] else []
-    lines += [_adaptive_words(row) for row in result["adaptive"]]
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "never reached" if value is None else f"{value:g}"
-
-
-def _forecast_words(row: dict[str, Any]) -> str:
-    gain = {"low": row["gain_low"], "high": row["gain_high"]}
-    auroc = {"value": row["auroc"], "low": row["auroc_low"], "high": row["auroc_high"]}
-    return (
-        f"forecast from the prompt ({row['method']}, {row['n_prompts']} prompts of {row['n_questions']} questions): Brier {row['brier']:.3f}, "
-        f"of the base rate {row['brier_base']:.3f}, gain {row['gain']:+.3f}{bounds(gain, '+.3f', none=' (no interval)')}; AUROC {estimate(auroc)}; "
-        f"misaligned {100 * row['base_rate']:.1f} %"
-    )
-
-
-def _adaptive_words(row: dict[str, Any]) -> str:
-    which = row["along"] + ("" if row["seed"] is None else f" {row['seed']}")
-    margin = {"low": row["margin_low"], "high": row["margin_high"]}
-    return (
-        f"steered {which}, layer {row['layer']}, {row['coefficient']:g}: score {row['score_shift']:+.3f}, flagged "
-        f"{100 * row['flagged_before']:.0f} -> {100 * row['flagged']:.0f} %, margin {row['margin_shift']:+.3f}{bounds(margin, '+.3f')} nats/token"
-    )
+    return "\n".join(report_lines(result))

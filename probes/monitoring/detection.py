@@ -6,7 +6,9 @@ lost observation, the plain share of all answers that were flagged within t toke
 rate.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -55,7 +57,10 @@ def detection_time(
     caught = np.array([one is not None for one in first])
     seen = np.array([n if one is None else one for one, n in zip(first, lengths, strict=True)], dtype=float)
     survival = stats.ecdf(stats.CensoredData.right_censored(seen, ~caught)).sf
-    limits = survival.confidence_interval(level, method="log-log") if caught.any() else None
+    with warnings.catch_warnings():
+        # Where the curve is 1 or 0 Greenwood's formula has no value: such a point has no interval here.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        limits = survival.confidence_interval(level, method="log-log") if caught.any() else None
     points = []
     for t in [t for t in tokens if t <= seen.max()]:
         share = answers_mean((caught & (seen <= t)).astype(float), questions, bounds=(0.0, 1.0), level=level)
@@ -82,7 +87,7 @@ def detection_time(
     )
 
 
-def _median(survival: stats._result_classes.EmpiricalDistributionFunction) -> float | None:
+def _median(survival: Any) -> float | None:
     """The first number of tokens by which half would be flagged; None where the curve never falls so far."""
     below = np.flatnonzero(survival.probabilities <= 0.5)
     return float(survival.quantiles[below[0]]) if len(below) else None

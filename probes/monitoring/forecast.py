@@ -1,6 +1,6 @@
 """Turns the score of the last prompt token into a probability that the answer will be misaligned, tested on questions of its own.
 
-Two calibrators (scikit-learn): Platt's logistic curve of the score, and an isotonic one. Both are fitted on the calibration questions. The
+Two calibrators (scikit-learn): Platt's logistic curve of the score (Platt 1999), and an isotonic one (Zadrozny and Elkan 2002). The
 forecast knows the prompt and the model that reads it, and nothing of the answer; where all answers are of one prompt it is one number,
 and what it is worth is known over prompts, not answers.
 """
@@ -23,6 +23,7 @@ Values = Float[np.ndarray, " answer"]
 Labels = Bool[np.ndarray, " answer"]
 Method = Literal["platt", "isotonic"]
 METHODS: tuple[Method, ...] = ("platt", "isotonic")
+FEWEST_QUESTIONS = 3
 WEAK = 1e6
 """Inverse penalty of Platt's curve: as good as none, but a separable calibration set still gives finite numbers."""
 
@@ -50,47 +51,47 @@ def prompt_forecast(
     misaligned: Labels,
     questions: Sequence[str],
     *,
-    calibration: set[str],
     prompts: Sequence[str],
     method: Method = "platt",
     n_bins: int = 10,
 ) -> PromptForecast:
-    """Fit on the calibration questions, report on the others.
+    """Each question's answers are forecast by a curve that was fitted on the other questions, which are its calibration questions.
+
+    The baseline forecasts the share of misaligned answers among those other questions, for everything.
 
     Args:
-        scores: of the last prompt token.
-        calibration: ids of the calibration questions; the others have no part in the fit.
+        scores: of the last prompt token, of each answer's prompt.
         prompts: wording of each answer's question, to say how many there are.
 
     Raises:
-        DataError: a side without answers, or a calibration side of one class.
+        DataError: fewer than three questions, or others than one question are of one class alone.
     """
     names = np.asarray(questions)
-    ours = np.isin(names, sorted(calibration))
-    if not ours.any() or ours.all():
+    if len(set(questions)) < FEWEST_QUESTIONS:
         raise DataError(
-            f"{len(set(questions))} questions, {len(set(names[ours]))} of them for calibration; a forecast needs others to be tested on"
+            f"answers to {len(set(questions))} questions; a forecast that is tested on questions of its own takes at least "
+            f"{FEWEST_QUESTIONS}"
         )
-    curve = calibrator(scores[ours], misaligned[ours], method)
-    probabilities, truth, ids = np.clip(curve(scores[~ours]), 0.0, 1.0), misaligned[~ours], names[~ours]
-    base = float(misaligned[ours].mean())
-    errors, errors_base = (probabilities - truth) ** 2, (base - truth) ** 2
-    gain = answers_mean(errors_base - errors, ids.tolist())
+    probabilities, base = np.empty(len(names)), np.empty(len(names))
+    for question in dict.fromkeys(questions):
+        held_out = names == question
+        curve = calibrator(scores[~held_out], misaligned[~held_out], method)
+        probabilities[held_out] = np.clip(curve(scores[held_out]), 0.0, 1.0)
+        base[held_out] = misaligned[~held_out].mean()
+    errors, errors_base = (probabilities - misaligned) ** 2, (base - misaligned) ** 2
+    gain = answers_mean(errors_base - errors, questions)
 
     def auroc(keep: Bool[np.ndarray, " answer"]) -> float | None:
-        both = 0 < truth[keep].sum() < keep.sum()
-        return float(roc_auc_score(truth[keep], probabilities[keep])) if both else None
+        both = 0 < misaligned[keep].sum() < keep.sum()
+        return float(roc_auc_score(misaligned[keep], probabilities[keep])) if both else None
 
-    ranked = jackknife_interval(auroc, ids, between(0, 1))
+    ranked = jackknife_interval(auroc, names, between(0, 1))
     return PromptForecast(
         method=method,
-        n=len(truth),
-        n_questions=len(set(ids.tolist())),
-        n_prompts=len({prompt for prompt, other in zip(prompts, ~ours, strict=True) if other}),
-        n_calibration=int(ours.sum()),
-        n_calibration_questions=len(set(names[ours].tolist())),
-        base_rate=float(truth.mean()),
-        forecast_rate=base,
+        n=len(names),
+        n_questions=len(set(questions)),
+        n_prompts=len(set(prompts)),
+        base_rate=float(misaligned.mean()),
         brier=float(errors.mean()),
         brier_base=float(errors_base.mean()),
         gain=float(gain.value or 0.0),
@@ -99,7 +100,7 @@ def prompt_forecast(
         auroc=ranked.value,
         auroc_low=ranked.low,
         auroc_high=ranked.high,
-        bins=reliability_bins(probabilities, truth, n_bins),
+        bins=reliability_bins(probabilities, misaligned, n_bins),
     )
 
 

@@ -28,8 +28,8 @@ def run(settings: WatchSettings, bars: Bars = no_bars) -> dict[str, Any]:
     threshold = None if settings.threshold is None else read_threshold(settings.threshold, opened)
     if threshold is not None and settings.window not in (None, threshold.window):
         raise DataError(
-            f"{settings.threshold}: was made with a window of {threshold.window} tokens, --window says {settings.window}; leave the flag out, or "
-            "calibrate again with that window"
+            f"{settings.threshold}: was made with a window of {threshold.window} tokens, --window says {settings.window}; leave the flag "
+            "out, or calibrate again with that window"
         )
     window = threshold.window if threshold is not None else settings.window or 1
     turns = [turn for path in settings.files for turn in read_transcripts(path, opened.chat_model.tokenizer)]

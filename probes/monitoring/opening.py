@@ -47,7 +47,7 @@ def read_threshold(path: Path, opened: OpenedScorer) -> MonitorThreshold:
     threshold = read_record(path, MonitorThreshold)
     if threshold.scorer_sha256 != opened.sha256:
         raise DataError(
-            f"{path}: is the threshold of another scorer ({threshold.scorer}, layer {threshold.layer}, here layer {opened.scorer.layer}, or "
-            "another --fit of it); calibrate again with this one"
+            f"{path}: is the threshold of another scorer ({threshold.scorer}, layer {threshold.layer}, here layer {opened.scorer.layer}, "
+            "or another --fit of it); calibrate again with this one"
         )
     return threshold

@@ -130,8 +130,8 @@ def benign_turns(
     """Benign texts of one source, and how many were left out because the scorer was fitted on their questions.
 
     Args:
-        source: name of a shipped source, or a file: JSONL of transcripts, or a table with question and answer. Of a table with `aligned` and
-            `coherent` the rows that are clearly aligned are benign; of others, all are taken to be.
+        source: name of a shipped source, or a file: JSONL of transcripts, or a table with question and answer. Of a table with `aligned`
+            and `coherent` the rows that are clearly aligned are benign; of others, all are taken to be.
 
     Raises:
         DataError: as the readers, or nothing is left.

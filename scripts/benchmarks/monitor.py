@@ -20,7 +20,7 @@ from probes.monitoring.watching import Monitor
 
 
 def run(settings: MonitorBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
-    """Shipped questions to the model at temperature 1; a round samples the same answers twice, once watched, and the first one alternates."""
+    """Shipped questions to the model at temperature 1; a round samples the same answers with and without, the first in turns."""
     chat_model = load_model(settings.model, dtype=settings.dtype)
     plan = plan_prompts("base", load_questions(), settings.n_samples, seed=0)
     prompts = [encode_prompt(chat_model.tokenizer, item.question, item.system) for item in plan][: settings.batch_size]
