@@ -29,27 +29,32 @@ def run(settings: MonitorBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
     monitor = Monitor(DirectionScorer(Direction(vector, layer, 1.0, 1.0)))
     counts: list[int] = []
 
-    def seconds(watched: bool, seed: int) -> float:
-        seeds, started = range(seed, seed + len(prompts)), time.perf_counter()
+    def seconds(watched: bool, seed: int) -> tuple[float, float]:
+        seeds, started, cpu = range(seed, seed + len(prompts)), time.perf_counter(), time.process_time()
         if watched:
             with monitor.watch(chat_model) as seen:
                 generate(chat_model, prompts, seeds, settings.max_new_tokens, 1.0)
             counts.append(sum(len(text.answer) for text in seen.texts))
         else:
             generate(chat_model, prompts, seeds, settings.max_new_tokens, 1.0)
-        return time.perf_counter() - started
+        return time.perf_counter() - started, time.process_time() - cpu
 
     pairs: list[tuple[float, float]] = []
+    cpu_ratios: list[float] = []
     for round_ in range(settings.n_rounds + 1):
         found = {
             watched: seconds(watched, 1000 * round_) for watched in ((False, True) if round_ % 2 else (True, False))
         }
         if round_:  # the first one warms up
-            pairs.append((found[True], found[False]))
-            cli.stderr.print(f"round {round_}: with {found[True]:.2f} s, without {found[False]:.2f} s")
+            pairs.append((found[True][0], found[False][0]))
+            cpu_ratios.append(found[True][1] / found[False][1])
+            cli.stderr.print(
+                f"round {round_}: with {found[True][0]:.2f} s, without {found[False][0]:.2f} s; CPU {cpu_ratios[-1]:.3f}"
+            )
     ratios = [with_ / without for with_, without in pairs]
     return {
         "with_vs_without": statistics.median(ratios),
+        "cpu_with_vs_without": statistics.median(cpu_ratios),
         "of_totals": sum(one for one, _ in pairs) / sum(other for _, other in pairs),
         "smallest": min(ratios),
         "largest": max(ratios),

@@ -42,7 +42,7 @@ def test_over_many_calibrations_the_false_alarm_rate_is_below_the_promise_and_sp
 
 
 def test_a_rate_outside_zero_and_one_and_scores_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(DataError, match="a false-alarm rate of 1.5"):
+    with pytest.raises(DataError, match=r"a false-alarm rate of 1\.5"):
         conformal_rank(1000, 1.5)
     with pytest.raises(DataError, match="not a finite number"):
         conformal_threshold(np.array([np.nan] * 99), 0.01)
