@@ -55,13 +55,15 @@ def run(settings: DetectSettings, bars: Bars = no_bars, *, judge: SentenceJudge 
     scores = score_chats(opened.scorer, opened.chat_model, chats, max_batch_tokens=settings.max_batch_tokens, bars=bars)
     misaligned = np.array([text.misaligned for text in texts])
     forecasts, why = forecasts_of(opened, frame, max_batch_tokens=settings.max_batch_tokens)
-    harm = _before_harm(settings, opened, turns, misaligned, scores=scores, threshold=threshold, judge=judge)
+    harm = _before_harm(settings, opened, turns, misaligned=misaligned, scores=scores, threshold=threshold, judge=judge)
     report = measured(scores, misaligned, texts, threshold=threshold).model_copy(
         update={
             "forecasts": tuple(forecasts),
             "no_forecast": why,
             "before_harm": harm,
-            "adaptive": tuple(_adaptive(settings, opened, turns, misaligned, threshold=threshold, bars=bars)),
+            "adaptive": tuple(
+                _adaptive(settings, opened, turns, misaligned=misaligned, threshold=threshold, bars=bars)
+            ),
         }
     )
     write_json(settings.out, report.model_dump())
@@ -143,8 +145,8 @@ def _before_harm(
     settings: DetectSettings,
     opened: OpenedScorer,
     turns: Sequence[MonitoredTurn],
-    misaligned: np.ndarray,
     *,
+    misaligned: np.ndarray,
     scores: Sequence[TextScores],
     threshold: MonitorThreshold,
     judge: SentenceJudge | None,
@@ -168,8 +170,8 @@ def _adaptive(
     settings: DetectSettings,
     opened: OpenedScorer,
     turns: Sequence[MonitoredTurn],
-    misaligned: np.ndarray,
     *,
+    misaligned: np.ndarray,
     threshold: MonitorThreshold,
     bars: Bars,
 ) -> list[AdaptiveCell]:

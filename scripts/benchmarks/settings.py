@@ -144,8 +144,8 @@ class SweepBenchmarkSettings:
 class MonitorBenchmarkSettings:
     """Watching: sampling with a monitor over sampling without, the same answers in turns; `with_vs_without` is the median of the rounds.
 
-    The time of the watched half is all of it: hooks, scores, and the sorting of scores into texts at the end. `cpu_` is the same of CPU time,
-    which other processes on the machine disturb less.
+    The time of the watched half is all of it: hooks, scores, and the sorting of scores into texts at the end. `cpu_` is the same in CPU
+    time, which other processes on the machine disturb less.
     """
 
     model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
