@@ -131,7 +131,7 @@ def test_under_an_intervention_the_score_is_of_what_the_model_really_computes(ho
         assert n >= len(answer.tokens) - 1
         assert seen[i].answer == pytest.approx(expected[len(prompt) : len(prompt) + n], abs=1e-9)
     untouched = alone(chat_model, prompts[0])
-    assert np.abs(untouched - seen[0].prompt).max() > 0.01  # the intervention moves what is scored
+    assert np.abs(untouched - np.asarray(seen[0].prompt)).max() > 0.01  # the intervention moves what is scored
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 8])
@@ -209,7 +209,7 @@ def test_a_second_reading_by_capture_agrees_with_the_stream() -> None:
     for text, chat, found in zip(
         (t for t, a in zip(seen, written, strict=True) if a.tokens), chats, again, strict=True
     ):
-        assert found.prompt[0] == pytest.approx(text.prompt[-1], abs=1e-9)
+        assert found.prompt is not None and found.prompt[0] == pytest.approx(text.prompt[-1], abs=1e-9)
         assert len(found.answer) == chat.n_response
         assert found.answer[: len(text.answer)] == pytest.approx(text.answer, abs=1e-9)
 
