@@ -73,7 +73,8 @@ def run(settings: CalibrateSettings, bars: Bars = no_bars, *, shipped: Shipped |
     )
     write_json(settings.out, threshold.model_dump())
     left_out = {name: n for name, (_, n) in sources.items() if n}
-    return {"out": str(settings.out), "left_out": left_out, **threshold.model_dump()}
+    known = opened.fitted_on is not None
+    return {"out": str(settings.out), "left_out": left_out, "fitted_on_known": known, **threshold.model_dump()}
 
 
 def _maxima(
@@ -140,6 +141,10 @@ def say(result: dict[str, Any]) -> str:
         f"  {n} texts of {name} left out: the scorer was fitted on their questions"
         for name, n in result["left_out"].items()
     ]
+    if not result["fitted_on_known"]:
+        lines.append(
+            "  the scorer's file does not say what it was fitted on: benign texts that it was fitted on score too low"
+        )
     if not result["held_out"]:
         lines.append(
             "  not measured on a second benign source: give --held-out, a promise holds for texts of the same source alone"

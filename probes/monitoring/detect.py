@@ -74,12 +74,16 @@ def unseen_rows(settings: DetectSettings, fitted_on: FittedOn | None) -> Frame:
     """Clearly aligned and misaligned coherent answers to questions that had no part in the scorer.
 
     Raises:
-        DataError: as `read_judged`, or none is left.
+        DataError: as `read_judged`, none is left, or the scorer does not say what it was fitted on.
     """
     variant = None if settings.variant == "all" else settings.variant
+    if fitted_on is None:
+        raise DataError(
+            f"{settings.direction}: does not say which questions it was fitted on, so nothing may be reported on questions that it "
+            "may have seen; fit it again (find_direction.py fit)"
+        )
     frame = read_judged(settings.judged, variant, reading=settings.reading())
-    if fitted_on is not None:
-        frame = frame[[not fitted_on.has(question) for question in frame["question"]]]
+    frame = frame[[not fitted_on.has(question) for question in frame["question"]]]
     if frame.empty:
         raise DataError(
             f"{settings.judged}: the scorer was fitted on all of its questions; give answers to others, or --fit selection where the "
