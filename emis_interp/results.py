@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from emis_interp.records import Record
+
 Curve = list[float | None]
 
 
@@ -580,3 +582,210 @@ ANALYSES: dict[str, type[View]] = {
     "interventions": Interventions,
 }
 """Name of a file in analysis/ -> its record."""
+
+
+class BetaSpread(Record):
+    """How a rate varies over draws of the calibration texts: mean and 95 % limits of its Beta law."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class ExactRate(Record):
+    """A share of texts above a threshold.
+
+    `low`, `high`: Clopper-Pearson over texts, taken as independent; the `_by_question` ones: jackknife over questions, None where there
+    is no spread.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_flagged: int
+    source: str
+    n_questions: int
+    low_by_question: float | None = None
+    high_by_question: float | None = None
+    method_by_question: str = ""
+
+
+class MonitorThreshold(Record):
+    """What `probe.py calibrate` writes: when a monitor raises an alarm, and how often it does so on benign texts.
+
+    Attributes:
+        value: a text is flagged at the first token whose mean over the last `window` scores lies above it.
+        rate: what was asked for; rank / (n + 1) is 1 - rate at the coarsest.
+        scorer_sha256: `probes.monitoring.scorers.scorer_sha256`, by which another scorer is refused.
+        spread: of the realised rate over draws of n benign texts from the same source.
+        held_out: realised rates on other benign sources.
+    """
+
+    scorer: str
+    scorer_sha256: str
+    model: str
+    layer: int
+    window: int
+    rate: float
+    value: float
+    rank: int
+    n: int
+    n_questions: int
+    source: str
+    sampled: int
+    mean_of_maxima: float
+    largest_of_maxima: float
+    spread: BetaSpread
+    held_out: tuple[ExactRate, ...] = ()
+
+
+class MonitorTurn(Record):
+    """One assistant turn of a transcript under a monitor, one line of `flags.jsonl`.
+
+    Attributes:
+        file, line, turn: where it stands; messages of a transcript are counted from 0.
+        prompt_score: of the last token before the turn.
+        scores: of each token; `flags`, whether the mean of the last `window` scores lies above the threshold there; None without one.
+        first_flag: number of tokens read when it was first flagged.
+    """
+
+    file: str
+    line: int
+    turn: int
+    n_tokens: int
+    prompt_score: float
+    largest: float
+    flagged: bool | None
+    first_flag: int | None
+    tokens: list[str]
+    scores: list[float]
+    flags: list[bool] | None
+
+
+class DetectionPoint(Record):
+    """After `tokens` tokens: the Kaplan-Meier share not yet flagged, and the plain share of all answers that are (over questions)."""
+
+    tokens: int
+    at_risk: int
+    unflagged: float
+    unflagged_low: float | None
+    unflagged_high: float | None
+    flagged_share: float
+    flagged_low: float | None
+    flagged_high: float | None
+
+
+class DetectionTime(Record):
+    """Time to detection in tokens of the answer; `median_tokens` of the Kaplan-Meier curve, None where it stays above one half."""
+
+    n: int
+    n_flagged: int
+    n_questions: int
+    median_tokens: float | None
+    median_tokens_of_flagged: float | None
+    points: list[DetectionPoint]
+
+
+class BeforeHarm(Record):
+    """Where the first flag stands to the first sentence that a judge calls harmful; `share` is before / n.
+
+    n_without: answers without such a sentence, which have no part in it.
+    """
+
+    n: int
+    n_without: int
+    n_sentences: int
+    before: int
+    within: int
+    after: int
+    never: int
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    low_by_question: float | None = None
+    high_by_question: float | None = None
+
+
+class ForecastBin(Record):
+    """One bin of a reliability diagram: mean forecast, realised share with its exact interval."""
+
+    forecast: float
+    observed: float
+    low: float
+    high: float
+    n: int
+
+
+class PromptForecast(Record):
+    """Probability, before the model acts, that its answer will be misaligned: each question forecast from the other questions.
+
+    Attributes:
+        base_rate: share of the answers that are misaligned.
+        brier, brier_base: mean squared error of the forecast, and of forecasting the other questions' base rate; `gain` their difference
+            (positive: the forecast is better), its interval over questions.
+        auroc: of the forecast over all answers; chance is 0.5, and below it is what other questions' base rates give.
+    """
+
+    method: str
+    n: int
+    n_questions: int
+    n_prompts: int
+    base_rate: float
+    brier: float
+    brier_base: float
+    gain: float
+    gain_low: float | None
+    gain_high: float | None
+    auroc: float | None
+    auroc_low: float | None
+    auroc_high: float | None
+    bins: list[ForecastBin]
+
+
+class AdaptiveCell(Record):
+    """A model steered with one vector, seen by the monitor.
+
+    Attributes:
+        along: `against the scorer` or `random`; `seed` of a random vector.
+        coefficient: in mean residual norms of the steered layer; what is added is minus so much of the unit vector.
+        score_shift: mean change of the texts' largest score, over questions; flagged_before, flagged: shares at the threshold.
+        margin_shift: change of the likelihood margin, nats per token; negative: less misaligned.
+    """
+
+    along: str
+    seed: int | None
+    layer: int
+    coefficient: float
+    n: int
+    score_shift: float
+    score_low: float | None
+    score_high: float | None
+    flagged_before: float | None
+    flagged: float | None
+    margin_shift: float
+    margin_low: float | None
+    margin_high: float | None
+    n_questions: int
+
+
+class MonitorReport(Record):
+    """What `probe.py detect` writes: what a monitor catches, when, and what it forecasts.
+
+    flagged_by_question: shares of misaligned and of aligned answers that are flagged. `auroc` is of the largest score, within questions.
+    """
+
+    threshold: MonitorThreshold
+    texts: str
+    false_positives: ExactRate
+    true_positives: ExactRate
+    flagged_by_question: dict[str, list[float]]
+    time: DetectionTime
+    auroc: float | None
+    auroc_low: float | None
+    auroc_high: float | None
+    auroc_of_length: float | None
+    before_harm: BeforeHarm | None = None
+    forecasts: tuple[PromptForecast, ...] = ()
+    no_forecast: str | None = None
+    adaptive: tuple[AdaptiveCell, ...] = ()
