@@ -580,3 +580,156 @@ ANALYSES: dict[str, type[View]] = {
     "interventions": Interventions,
 }
 """Name of a file in analysis/ -> its record."""
+
+
+class AdaptedModule(View):
+    """The update of one module: norms and ranks; `relative_norm` is a share of the norm of the base weights there."""
+
+    layer: int
+    module: str
+    rank: int
+    norm: float
+    relative_norm: float
+    stable_rank: float
+    effective_rank: float
+    first_share: float
+    singular_values: list[float]
+
+
+class AdaptedGroup(View):
+    """All adapted modules of a kind, or of a layer: the norm of all, and means of the others."""
+
+    name: str
+    n_modules: int
+    norm: float
+    relative_norm: float
+    stable_rank: float
+    effective_rank: float
+
+
+class NullRange(View):
+    """What control directions of a kind reach: mean, smallest and largest, and p of the value beside them."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_n: int
+
+
+class Beside(View):
+    """A value beside what control directions of each kind reach."""
+
+    value: float
+    controls: dict[str, NullRange] = {}
+
+
+class WrittenModule(View):
+    """One writing module and a direction: share of its update along it, and cosine of its mean write with it."""
+
+    layer: int
+    module: str
+    share: float
+    first_cosine: float
+    written_norm: float
+    written_cosine: float
+    written_p: dict[str, float] = {}
+
+
+class WrittenAlong(View):
+    """All writing modules and a direction; an isotropic direction has a share of 1 / `d_model`."""
+
+    d_model: int
+    share: Beside
+    written: Beside
+    written_norm: float
+    rows: list[WrittenModule] = []
+
+
+class SwitchedPart(View):
+    """A part of an adapter: the margin without it minus that of the whole, and of it alone minus base, nats per token."""
+
+    name: str
+    layers: list[int] = []
+    off: Shift
+    alone: Shift
+
+
+class ArithmeticCell(View):
+    """Base plus a weighted sum of adapters: its shift of the margin, what flattening explains of it, its KL on harmless prompts (nats)."""
+
+    name: str
+    shift: Shift
+    flattening: FlatteningView | None = None
+    kl: float
+
+
+class WeightArithmetic(View):
+    cells: list[ArithmeticCell]
+    organism_against_control: Shift | None = None
+    beyond_sum: Estimate | None = None
+
+
+class UpdateSimilarity(View):
+    """Cosines of two adapters, beside adapters whose B has its rows permuted; `read_cosine` is of their A matrices."""
+
+    cosine: float
+    permuted: Spread
+    p: float
+    p_n: int
+    norm_ratio: float
+    read_cosine: float | None = None
+    by_module: dict[str, float] = {}
+    by_layer: dict[str, float] = {}
+
+
+class FiringToken(View):
+    firing: float
+    token: str
+    before: str
+
+
+class ComponentView(View):
+    """The strongest component of a module's update: what it fires on and which tokens it writes."""
+
+    layer: int
+    module: str
+    singular_value: float
+    share: float
+    mean_firing: float
+    std_firing: float
+    share_of_tokens_above_half_maximum: float
+    misaligned_minus_aligned: Estimate
+    fires_on: list[FiringToken] = []
+    top_tokens: list[str] = []
+    bottom_tokens: list[str] = []
+    no_tokens: str | None = None
+    write_cosine: float | None = None
+
+
+class AdapterView(View):
+    """One adapter taken apart."""
+
+    adapter: str
+    norm: float
+    modules: list[AdaptedModule]
+    by_module: list[AdaptedGroup]
+    by_layer: list[AdaptedGroup]
+    along: WrittenAlong | None = None
+    shift: Shift
+    switched: list[SwitchedPart] = []
+
+
+class WeightsView(View):
+    """What `probe.py weights` found: an organism's adapter, its control's where one was given, and their arithmetic."""
+
+    model: str
+    n_questions: int
+    n_pairs: int
+    direction: str | None = None
+    direction_layer: int | None = None
+    organism: AdapterView
+    control: AdapterView | None = None
+    similarity: UpdateSimilarity | None = None
+    arithmetic: WeightArithmetic
+    components: list[ComponentView] = []

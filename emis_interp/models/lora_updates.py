@@ -120,7 +120,9 @@ def update_cosine(first: Sequence[LoraUpdate], second: Sequence[LoraUpdate]) -> 
     by_path = {update.path: update for update in second}
     lengths = norm(first), norm(second)
     if min(lengths) == 0:
-        raise DataError("an adapter changes nothing (its updates are zero), so it has no cosine with another; train it first")
+        raise DataError(
+            "an adapter changes nothing (its updates are zero), so it has no cosine with another; train it first"
+        )
     shared = sum(inner(update, by_path[update.path]) for update in first if update.path in by_path)
     return shared / (lengths[0] * lengths[1])
 

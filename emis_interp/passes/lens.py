@@ -111,7 +111,9 @@ def direction_logits(
         found = head_logits(chat_model.model, normed) - zero
         twice = head_logits(chat_model.model, 2 * normed) - zero
     if not torch.allclose(twice, 2 * found, rtol=1e-2, atol=1e-3 * float(found.abs().max())):
-        raise ModelError(f"{chat_model.name}: its head is not linear (it caps logits), so that a direction has no logits of its own")
+        raise ModelError(
+            f"{chat_model.name}: its head is not linear (it caps logits), so that a direction has no logits of its own"
+        )
     return found
 
 
@@ -119,7 +121,9 @@ def extreme_tokens(tokenizer: Any, logits: Float[Tensor, "vocab"], n: int) -> tu
     """The n tokens with the largest logits, falling, and the n with the smallest, rising; tokens that the tokenizer does not have (padding
     of the vocabulary) are left out."""
     known = logits[: len(tokenizer)].float()
-    return token_texts(tokenizer, known.topk(n).indices.tolist()), token_texts(tokenizer, (-known).topk(n).indices.tolist())
+    return token_texts(tokenizer, known.topk(n).indices.tolist()), token_texts(
+        tokenizer, (-known).topk(n).indices.tolist()
+    )
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
