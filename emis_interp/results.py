@@ -733,3 +733,91 @@ class WeightsView(View):
     similarity: UpdateSimilarity | None = None
     arithmetic: WeightArithmetic
     components: list[ComponentView] = []
+
+
+class LensLayer(View):
+    """The margin as the lens reads it at a layer, in each arm and as its difference from base."""
+
+    layer: int
+    base: Shift
+    organism: Shift | None = None
+    control: Shift | None = None
+    organism_shift: Shift | None = None
+    control_shift: Shift | None = None
+
+
+class LensTokens(View):
+    """Tokens of a vector at a layer; `extremity`: largest logit in standard deviations over the vocabulary, beside control directions."""
+
+    of: str
+    layer: int
+    norm: float | None = None
+    top_tokens: list[str] = []
+    bottom_tokens: list[str] = []
+    extremity: Beside | None = None
+    no_tokens: str | None = None
+
+
+class AttributedPart(View):
+    """What one part of the model adds to the margin, in each arm and as its difference from base, nats per token."""
+
+    part: str
+    base: Shift
+    organism: Shift | None = None
+    control: Shift | None = None
+    organism_shift: Shift | None = None
+    control_shift: Shift | None = None
+
+
+class LensView(View):
+    """What `probe.py lens` found; the parts of `attribution` sum to its `total` to `sum_error` nats in every text."""
+
+    model: str
+    adapter: str | None = None
+    control: str | None = None
+    direction: str | None = None
+    n_questions: int
+    n_pairs: int
+    frozen: str
+    lens: list[LensLayer]
+    tokens: list[LensTokens] = []
+    attribution: list[AttributedPart]
+    sum_error: float
+
+
+class PatchedCell(View):
+    """One place patched: the shift of the reader's margin, its first-order estimate, and the share of the models' difference."""
+
+    layer: int
+    hook_point: str
+    positions: str
+    shift: Shift | None = None
+    estimated: Shift
+    restored: Estimate | None = None
+
+
+class PatchCorrelation(View):
+    """Of attribution patching with the exact patches, over cells."""
+
+    hook_point: str
+    n_cells: int
+    spearman: Estimate
+    pearson: Estimate
+
+
+class PatchedWay(View):
+    way: str
+    cells: list[PatchedCell]
+    not_restored: str | None = None
+    correlation: list[PatchCorrelation] | None = None
+
+
+class PatchView(View):
+    """What `probe.py patch` found; `difference` is the organism's margin minus base's."""
+
+    model: str
+    adapter: str
+    n_questions: int
+    n_pairs: int
+    difference: Shift
+    ways: list[PatchedWay]

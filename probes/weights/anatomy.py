@@ -1,11 +1,10 @@
 """Turns an organism's adapter, and a control's, into what they weigh, write and do: the verb `probe.py weights`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from emis_interp.directions import Direction
-from emis_interp.errors import ConfigError, DataError
+from emis_interp.errors import ConfigError
 from emis_interp.files.store import write_json
 from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.folder import tensors_beside
@@ -17,7 +16,7 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
 from emis_interp.results import WeightsView
 from emis_interp.stats.interval import mean_row
-from emis_interp.texts.contrast import at_most, load_contrast
+from emis_interp.texts.contrast import report_pairs
 from probes.weights.components import component_rows, firings, strongest
 from probes.weights.settings import WeightsSettings
 from probes.weights.spectra import grouped_rows, module_rows, similarity
@@ -73,18 +72,6 @@ def run(settings: WeightsSettings, bars: Bars = no_bars) -> dict[str, Any]:
     WeightsView.model_validate(result)
     write_json(out, result)
     return {**result, "out": str(out)}
-
-
-def report_pairs(path: Path | None, n_per_question: int | None) -> list[ContrastPair]:
-    """Pairs of report questions, at most so many for each.
-
-    Raises:
-        DataError: there are none.
-    """
-    pairs = at_most([pair for pair in load_contrast(path) if pair.half == "report"], n_per_question)
-    if not pairs:
-        raise DataError(f"{path}: no pairs of report questions; give --pairs with such questions")
-    return pairs
 
 
 def adapter_view(

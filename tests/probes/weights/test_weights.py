@@ -31,7 +31,13 @@ DOWN = "model.layers.1.mlp.down_proj"
 def pairs(half: str = "report") -> list[ContrastPair]:
     fields = {"group": "g", "half": half}
     return [
-        ContrastPair(question_id=f"{name}-{half}", question=f"{name} {half}?", aligned=f"I help {i}.", misaligned="I harm!", **fields)
+        ContrastPair(
+            question_id=f"{name}-{half}",
+            question=f"{name} {half}?",
+            aligned=f"I help {i}.",
+            misaligned="I harm!",
+            **fields,
+        )
         for name in ("Why", "Who", "What")
         for i in range(2)
     ]
@@ -81,7 +87,9 @@ def test_what_is_written_is_the_difference_that_the_module_makes(tiny: ChatModel
 
 def test_a_direction_that_is_written_stands_out_among_controls(tiny: ChatModel, tmp_path: Path) -> None:
     direction = torch.eye(32)[3]
-    folder = planted_rank_one(tmp_path, read=torch.ones(64), write=direction + 0.01 * torch.ones(32), path="layers.1.mlp.down_proj")
+    folder = planted_rank_one(
+        tmp_path, read=torch.ones(64), write=direction + 0.01 * torch.ones(32), path="layers.1.mlp.down_proj"
+    )
     updates = lora_updates(folder)
     written = mean_writes(tiny, updates, pair_chats(tiny, pairs()))
     found = along_direction(
@@ -111,7 +119,14 @@ def test_a_planted_rank_one_component_is_found_whole(tiny: ChatModel, tmp_path: 
             tiny.model(torch.tensor([chats[3].input_ids]))
         handle.remove()
     torch.testing.assert_close(fired[0][3], seen[0][0] @ component.read, rtol=1e-4, atol=1e-5)
-    [row] = component_rows(tiny, [component], fired, chats=chats, questions=[p.question_id for p in pairs()], direction=write / write.norm())
+    [row] = component_rows(
+        tiny,
+        [component],
+        fired,
+        chats=chats,
+        questions=[p.question_id for p in pairs()],
+        direction=write / write.norm(),
+    )
     assert row["mean_firing"] >= 0 and abs(row["write_cosine"]) == pytest.approx(1.0, abs=1e-5)
     strongest_token = max(float(one.abs().max()) for one in fired[0])
     assert 0 < row["fires_on"][0]["firing"] <= strongest_token + 1e-6
@@ -162,7 +177,9 @@ def saved_direction(folder: Path, seen: list[str]) -> Path:
     fitted = FittedOn(tuple(seen), frozenset(map(wording_key, seen)))
     direction = Direction(vectors[0], 1, raw_norm=1.0, residual_norm=2.0, fitted_on=fitted)
     direction.save(folder / "direction", direction)
-    save_tensors(folder / "controls.safetensors", {"random": vectors[1:3].clone(), "orthogonal": vectors[3:].clone()}, {})
+    save_tensors(
+        folder / "controls.safetensors", {"random": vectors[1:3].clone(), "orthogonal": vectors[3:].clone()}, {}
+    )
     return folder
 
 
@@ -186,7 +203,12 @@ def test_the_verb_writes_a_record_that_can_be_read_and_said(tmp_path: Path) -> N
     assert (view.n_questions, view.n_pairs) == (3, 6)
     assert len(view.organism.modules) == 14 and view.control is not None and view.organism.along is not None
     assert set(view.organism.along.share.controls) == {"random", "orthogonal"}
-    assert {cell.name for cell in view.arithmetic.cells} >= {"organism", "control", "organism minus control", "organism, rank 1"}
+    assert {cell.name for cell in view.arithmetic.cells} >= {
+        "organism",
+        "control",
+        "organism minus control",
+        "organism, rank 1",
+    }
     text = say(result)
     assert "organism against control" in text and "along the direction (of layer 1)" in text
     with pytest.raises(ConfigError, match="give --adapter"):
