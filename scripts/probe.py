@@ -3,7 +3,7 @@
 Examples:
   python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter \\
       --direction directions/mine
-  python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter --out lens.json
+  python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
 """
 

@@ -50,8 +50,8 @@ def to_transformer_lens(chat_model: ChatModel) -> "TransformerBridge":
     hooked = [name for name, module in chat_model.model.named_modules() if _hooks(module)]
     if hooked:
         raise ModelError(
-            f"{chat_model.name}: {len(hooked)} modules have hooks (the first: {hooked[0] or 'the model'}), which would not come along; make "
-            "the bridge outside of `steer`, `ablate` and `apply`"
+            f"{chat_model.name}: {len(hooked)} modules have hooks (the first: {hooked[0] or 'the model'}), which would not come along; "
+            "make the bridge outside of `steer`, `ablate` and `apply`"
         )
     if chat_model.quantisation is not None and getattr(chat_model.model, "hf_quantizer", None) is not None:
         raise ModelError(f"{chat_model.name}: its weights are quantised; give the checkpoint before it was quantised")

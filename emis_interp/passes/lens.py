@@ -55,8 +55,8 @@ def final_norm(chat_model: ChatModel) -> nn.Module:
     found = [name for name in behind if "norm" in name.lower() or name.lower().startswith("ln")]
     if len(found) != 1:
         raise ModelError(
-            f"{chat_model.name}: expected one norm behind the blocks of {type(chat_model.body).__name__}, found {found or 'none'}; the lens "
-            "does not know this family"
+            f"{chat_model.name}: expected one norm behind the blocks of {type(chat_model.body).__name__}, found {found or 'none'}; "
+            "the lens does not know this family"
         )
     return chat_model.body.get_submodule(found[0])
 
@@ -82,7 +82,7 @@ def frozen_norm(chat_model: ChatModel) -> FrozenNorm:
         if (found - expected).norm() <= max(1e-5, 8 * torch.finfo(weight.dtype).eps) * expected.norm():
             return one
     raise ModelError(
-        f"{chat_model.name}: {type(module).__name__} is neither an RMSNorm nor a LayerNorm as they are known here; the lens cannot freeze it"
+        f"{chat_model.name}: {type(module).__name__} is neither an RMSNorm nor a LayerNorm as known here; the lens cannot freeze it"
     )
 
 

@@ -112,7 +112,7 @@ def patched_way(name: str, found: Patched, pairs: Sequence[ContrastPair]) -> dic
 
 
 def correlations(cells: Sequence[PatchCell], exact: Rows, estimated: Rows) -> list[dict[str, Any]]:
-    """Spearman and Pearson of the estimated with the exact shift over cells, of all and of each hook point, with intervals over questions."""
+    """Spearman and Pearson of the estimated with the exact shift over cells, all and by hook point, with intervals over questions."""
     rows = []
     points = list(dict.fromkeys(cell.hook_point for cell in cells))
     for name in ["all", *points] if len(points) > 1 else points:

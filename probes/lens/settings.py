@@ -41,7 +41,7 @@ class PatchSettings(PairedModelSettings):
     """Puts activations of base into the organism, and of the organism into base, and reads how much of the margin's difference moves.
 
     One cell is a layer, a hook point and a group of positions (the question, the last prompt token, the answer, or all). Every cell is
-    patched exactly, and estimated by attribution patching: gradient of the answers' log-probability times the difference of the activations,
+    patched exactly, and estimated by attribution patching: gradient of the answers' log-probability times the change of the activations,
     one backward pass for all cells. The correlation of the two over cells says whether the estimate may stand for the patches.
     """
 

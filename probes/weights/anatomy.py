@@ -20,7 +20,7 @@ from emis_interp.texts.contrast import report_pairs
 from probes.weights.components import component_rows, firings, strongest
 from probes.weights.settings import WeightsSettings
 from probes.weights.spectra import grouped_rows, module_rows, similarity
-from probes.weights.switching import ByQuestion, Margins, arithmetic, layer_groups, n_parts, shift_row, switched
+from probes.weights.switching import ByQuestion, MarginReader, arithmetic, layer_groups, n_parts, shift_row, switched
 from probes.weights.words import say as say
 from probes.weights.writes import along_direction, mean_writes
 
@@ -46,7 +46,7 @@ def run(settings: WeightsSettings, bars: Bars = no_bars) -> dict[str, Any]:
     n_readings = 1 + sum(1 + 2 * n_parts(own, groups) for own in sides.values())
     n_readings += 2 + len(settings.ranks or ()) + 3 * (control is not None)
     with bars("margins", n_readings) as advance:
-        margins = Margins(base, pairs, settings.system_prompt, settings.max_batch_tokens, advance)
+        margins = MarginReader(base, pairs, settings.system_prompt, settings.max_batch_tokens, advance)
         untouched = margins.under([])
         found = {
             name: adapter_view(settings, own, margins=margins, base=untouched, direction=direction)
@@ -78,7 +78,7 @@ def adapter_view(
     settings: WeightsSettings,
     updates: Sequence[LoraUpdate],
     *,
-    margins: Margins,
+    margins: MarginReader,
     base: ByQuestion,
     direction: Direction | None,
 ) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def adapter_view(
 
 
 def written_along(
-    settings: WeightsSettings, updates: Sequence[LoraUpdate], direction: Direction, *, margins: Margins
+    settings: WeightsSettings, updates: Sequence[LoraUpdate], direction: Direction, *, margins: MarginReader
 ) -> dict[str, Any]:
     """What the updates write along the direction, on both answers of every pair, beside the controls that lie beside the direction."""
     assert settings.direction is not None

@@ -1,4 +1,4 @@
-"""Turns the strongest components of an adapter into what they read, when they fire and what they write; a rank-1 module is one component."""
+"""Turns the strongest components of an adapter into what they read, when they fire and what they write; rank 1 is one component."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ class WeightsSettings(ModelSettings):
 
     For every adapted module: norm, singular values, stable and effective rank. With --direction: how much of the update, and of what it
     writes on the report questions' texts, lies along it, beside random, shuffled-label and natural directions. Layers are switched off
-    one group at a time, and on alone, with the likelihood margin of the report questions beside it. With --control: the same of the control,
+    one group at a time, and on alone, with the likelihood margin of the report questions beside it. With --control: the same of that,
     cosines of the two updates, and the margin of base plus organism minus control. The strongest components are shown with what they
     read, when they fire and which tokens they write; an adapter of rank 1 is shown whole. Positive shifts are more misaligned.
     """

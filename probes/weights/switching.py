@@ -1,4 +1,4 @@
-"""Turns parts and sums of adapters, added to one base model, into likelihood margins: layers off, layers alone, ranks, organism minus control."""
+"""Turns parts and sums of adapters, added to one base model, into likelihood margins: layers off and alone, ranks, differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ByQuestion = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Margins:
+class MarginReader:
     """Reads the margin of the report questions from a base model under updates of its weights.
 
     Attributes:
@@ -74,7 +74,7 @@ def layer_groups(updates: Sequence[LoraUpdate], together: int) -> list[tuple[int
 
 
 def switched(
-    margins: Margins,
+    margins: MarginReader,
     updates: Sequence[LoraUpdate],
     groups: Sequence[tuple[int, ...]],
     *,
@@ -124,14 +124,14 @@ def n_parts(updates: Sequence[LoraUpdate], groups: Sequence[tuple[int, ...]]) ->
 
 
 def arithmetic(
-    margins: Margins,
+    margins: MarginReader,
     organism: Sequence[LoraUpdate],
     control: Sequence[LoraUpdate] | None,
     *,
     base: ByQuestion,
     ranks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Margins of base plus weighted sums of updates: the organism, cut to small ranks, subtracted, its control, and the two's difference.
+    """MarginReader of base plus weighted sums of updates: the organism, cut to small ranks, subtracted, its control, and the two's difference.
 
     Every cell has its shift against base with an interval over questions, its flattening (slope and intercept of its margins on base's and
     a temperature-matched base) and its KL divergence on harmless prompts. `beyond_control` is (organism minus control) against the

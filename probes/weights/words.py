@@ -89,8 +89,8 @@ def _components(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         cosine = "" if row["write_cosine"] is None else f", cosine with the direction {row['write_cosine']:+.3f}"
         yield (
-            f"  layer {row['layer']} {row['module']}: singular value {row['singular_value']:.3f}, {100 * row['share']:.0f} % of its update; "
-            f"fires {row['mean_firing']:+.2f} +- {row['std_firing']:.2f}; misaligned minus aligned "
+            f"  layer {row['layer']} {row['module']}: singular value {row['singular_value']:.3f}, {100 * row['share']:.0f} % of its "
+            f"update; fires {row['mean_firing']:+.2f} +- {row['std_firing']:.2f}; misaligned minus aligned "
             f"{estimate(row['misaligned_minus_aligned'], '+.2f')}{cosine}"
         )
         if row["top_tokens"]:

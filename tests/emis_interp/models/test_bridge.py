@@ -159,7 +159,7 @@ def test_names_that_the_bridge_lacks_are_refused_where_others_skip_them() -> Non
     with pytest.raises(ModelError, match="unknown hook point `resid_pst`; did you mean `resid_post`"):
         bridge_hook(bridge, 0, "resid_pst")
     sae = small_sae(chat_model.d_model, "blocks.0.hook_residual_post")
-    with pytest.raises(ModelError, match="no hook `blocks.0.hook_residual_post`"), splice_bridge(bridge, sae):
+    with pytest.raises(ModelError, match=r"no hook `blocks\.0\.hook_residual_post`"), splice_bridge(bridge, sae):
         pass
     wide = Direction(torch.ones(40) / 40**0.5, 0, raw_norm=1.0, residual_norm=1.0)
     with pytest.raises(ModelError, match="d_model 40, the bridge has 32"), steer_bridge(bridge, wide, 1.0):
@@ -234,7 +234,7 @@ def test_a_model_that_nnsight_holds_is_read_and_steered_as_one_of_ours(tmp_path:
 
 def test_what_is_no_model_is_refused_with_the_right_call() -> None:
     model, tokenizer = tiny_model()
-    with pytest.raises(ModelError, match="ChatModel.from_hf"):
+    with pytest.raises(ModelError, match=r"ChatModel\.from_hf"):
         ChatModel.from_nnsight(model)
     with pytest.raises(ModelError, match="tokenizer"):
         ChatModel.from_nnsight(nnsight.NNsight(model))

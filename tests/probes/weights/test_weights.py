@@ -22,7 +22,7 @@ from probes.weights.anatomy import run, say
 from probes.weights.components import component_rows, firings, strongest
 from probes.weights.settings import WeightsSettings
 from probes.weights.spectra import effective_rank, similarity, stable_rank
-from probes.weights.switching import Margins, arithmetic, layer_groups, switched
+from probes.weights.switching import MarginReader, arithmetic, layer_groups, switched
 from probes.weights.writes import along_direction, mean_writes, share_along
 
 DOWN = "model.layers.1.mlp.down_proj"
@@ -135,7 +135,7 @@ def test_a_planted_rank_one_component_is_found_whole(tiny: ChatModel, tmp_path: 
 
 def test_parts_switched_on_and_off_are_the_two_ends(tiny: ChatModel, tmp_path: Path) -> None:
     updates = lora_updates(made_adapter(tmp_path))
-    margins = Margins(tiny, pairs(), None, 2048, lambda n: None)
+    margins = MarginReader(tiny, pairs(), None, 2048, lambda n: None)
     base, whole = margins.under([]), margins.under(updates)
     assert base == pytest.approx(by_question(pairs(), pair_margins(tiny, pairs())))
     assert layer_groups(updates, 1) == [(0,), (1,)] and layer_groups(updates, 2) == [(0, 1)]
@@ -153,7 +153,7 @@ def test_parts_switched_on_and_off_are_the_two_ends(tiny: ChatModel, tmp_path: P
 
 def test_an_organism_minus_itself_moves_nothing(tiny: ChatModel, tmp_path: Path) -> None:
     updates = lora_updates(made_adapter(tmp_path))
-    margins = Margins(tiny, pairs(), None, 2048, lambda n: None)
+    margins = MarginReader(tiny, pairs(), None, 2048, lambda n: None)
     base = margins.under([])
     found = arithmetic(margins, updates, updates, base=base, ranks=(2,))
     cells = {cell["name"]: cell for cell in found["cells"]}
