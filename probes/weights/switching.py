@@ -131,11 +131,11 @@ def arithmetic(
     base: ByQuestion,
     ranks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """MarginReader of base plus weighted sums of updates: the organism, cut to small ranks, subtracted, its control, and the two's difference.
+    """Margins of base plus sums of updates: the organism, cut to small ranks, subtracted, its control, and their difference.
 
     Every cell has its shift against base with an interval over questions, its flattening (slope and intercept of its margins on base's and
-    a temperature-matched base) and its KL divergence on harmless prompts. `beyond_control` is (organism minus control) against the
-    difference of the two shifts, 0 if weights added up in the margin.
+    a temperature-matched base) and its KL divergence on harmless prompts. `beyond_sum` is (organism minus control) against the difference
+    of the two shifts, 0 if weights added up in the margin.
     """
     cells: dict[str, list[LoraUpdate]] = {"organism": list(organism), "minus organism": combined([(-1.0, organism)])}
     for rank in ranks:
