@@ -586,6 +586,33 @@ ANALYSES: dict[str, type[View]] = {
 
 class BetaSpread(Record):
     """How a rate varies over draws of the calibration texts: mean and 95 % limits of its Beta law."""
+class AdaptedModule(View):
+    """The update of one module: norms and ranks; `relative_norm` is a share of the norm of the base weights there."""
+
+    layer: int
+    module: str
+    rank: int
+    norm: float
+    relative_norm: float
+    stable_rank: float
+    effective_rank: float
+    first_share: float
+    singular_values: list[float]
+
+
+class AdaptedGroup(View):
+    """All adapted modules of a kind, or of a layer: the norm of all, and means of the others."""
+
+    name: str
+    n_modules: int
+    norm: float
+    relative_norm: float
+    stable_rank: float
+    effective_rank: float
+
+
+class NullRange(View):
+    """What control directions of a kind reach: mean, smallest and largest, and p of the value beside them."""
 
     mean: float
     low: float
@@ -789,3 +816,211 @@ class MonitorReport(Record):
     forecasts: tuple[PromptForecast, ...] = ()
     no_forecast: str | None = None
     adaptive: tuple[AdaptiveCell, ...] = ()
+    p: float
+    p_n: int
+
+
+class Beside(View):
+    """A value beside what control directions of each kind reach."""
+
+    value: float
+    controls: dict[str, NullRange] = {}
+
+
+class WrittenModule(View):
+    """One writing module and a direction: share of its update along it, and cosine of its mean write with it."""
+
+    layer: int
+    module: str
+    share: float
+    first_cosine: float
+    written_norm: float
+    written_cosine: float
+    written_p: dict[str, float] = {}
+
+
+class WrittenAlong(View):
+    """All writing modules and a direction; an isotropic direction has a share of 1 / `d_model`."""
+
+    d_model: int
+    share: Beside
+    written: Beside
+    written_norm: float
+    rows: list[WrittenModule] = []
+
+
+class SwitchedPart(View):
+    """A part of an adapter: the margin without it minus that of the whole, and of it alone minus base, nats per token."""
+
+    name: str
+    layers: list[int] = []
+    off: Shift
+    alone: Shift
+
+
+class ArithmeticCell(View):
+    """Base plus a weighted sum of adapters: its shift of the margin, what flattening explains of it, its KL on harmless prompts (nats)."""
+
+    name: str
+    shift: Shift
+    flattening: FlatteningView | None = None
+    kl: float
+
+
+class WeightArithmetic(View):
+    cells: list[ArithmeticCell]
+    organism_against_control: Shift | None = None
+    beyond_sum: Estimate | None = None
+
+
+class UpdateSimilarity(View):
+    """Cosines of two adapters, beside adapters whose B has its rows permuted; `read_cosine` is of their A matrices."""
+
+    cosine: float
+    permuted: Spread
+    p: float
+    p_n: int
+    norm_ratio: float
+    read_cosine: float | None = None
+    by_module: dict[str, float] = {}
+    by_layer: dict[str, float] = {}
+
+
+class FiringToken(View):
+    firing: float
+    token: str
+    before: str
+
+
+class ComponentView(View):
+    """The strongest component of a module's update: what it fires on and which tokens it writes."""
+
+    layer: int
+    module: str
+    singular_value: float
+    share: float
+    mean_firing: float
+    std_firing: float
+    share_of_tokens_above_half_maximum: float
+    misaligned_minus_aligned: Estimate
+    fires_on: list[FiringToken] = []
+    top_tokens: list[str] = []
+    bottom_tokens: list[str] = []
+    no_tokens: str | None = None
+    write_cosine: float | None = None
+
+
+class AdapterView(View):
+    """One adapter taken apart."""
+
+    adapter: str
+    norm: float
+    modules: list[AdaptedModule]
+    by_module: list[AdaptedGroup]
+    by_layer: list[AdaptedGroup]
+    along: WrittenAlong | None = None
+    shift: Shift
+    switched: list[SwitchedPart] = []
+
+
+class WeightsView(View):
+    """What `probe.py weights` found: an organism's adapter, its control's where one was given, and their arithmetic."""
+
+    model: str
+    n_questions: int
+    n_pairs: int
+    direction: str | None = None
+    direction_layer: int | None = None
+    organism: AdapterView
+    control: AdapterView | None = None
+    similarity: UpdateSimilarity | None = None
+    arithmetic: WeightArithmetic
+    components: list[ComponentView] = []
+
+
+class LensLayer(View):
+    """The margin as the lens reads it at a layer, in each arm and as its difference from base."""
+
+    layer: int
+    base: Shift
+    organism: Shift | None = None
+    control: Shift | None = None
+    organism_shift: Shift | None = None
+    control_shift: Shift | None = None
+
+
+class LensTokens(View):
+    """Tokens of a vector at a layer; `extremity`: largest logit in standard deviations over the vocabulary, beside control directions."""
+
+    of: str
+    layer: int
+    norm: float | None = None
+    top_tokens: list[str] = []
+    bottom_tokens: list[str] = []
+    extremity: Beside | None = None
+    no_tokens: str | None = None
+
+
+class AttributedPart(View):
+    """What one part of the model adds to the margin, in each arm and as its difference from base, nats per token."""
+
+    part: str
+    base: Shift
+    organism: Shift | None = None
+    control: Shift | None = None
+    organism_shift: Shift | None = None
+    control_shift: Shift | None = None
+
+
+class LensView(View):
+    """What `probe.py lens` found; the parts of `attribution` sum to its `total` to `sum_error` nats in every text."""
+
+    model: str
+    adapter: str | None = None
+    control: str | None = None
+    direction: str | None = None
+    n_questions: int
+    n_pairs: int
+    frozen: str
+    lens: list[LensLayer]
+    tokens: list[LensTokens] = []
+    attribution: list[AttributedPart]
+    sum_error: float
+
+
+class PatchedCell(View):
+    """One place patched: the shift of the reader's margin, its first-order estimate, and the share of the models' difference."""
+
+    layer: int
+    hook_point: str
+    positions: str
+    shift: Shift | None = None
+    estimated: Shift
+    restored: Estimate | None = None
+
+
+class PatchCorrelation(View):
+    """Of attribution patching with the exact patches, over cells."""
+
+    hook_point: str
+    n_cells: int
+    spearman: Estimate
+    pearson: Estimate
+
+
+class PatchedWay(View):
+    way: str
+    cells: list[PatchedCell]
+    not_restored: str | None = None
+    correlation: list[PatchCorrelation] | None = None
+
+
+class PatchView(View):
+    """What `probe.py patch` found; `difference` is the organism's margin minus base's."""
+
+    model: str
+    adapter: str
+    n_questions: int
+    n_pairs: int
+    difference: Shift
+    ways: list[PatchedWay]

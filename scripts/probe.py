@@ -1,9 +1,17 @@
-"""Reads misalignment out of the residual stream, while a model writes and afterwards, and says how far that can be trusted.
+"""Reads misalignment out of a model: probes, a monitor while it writes, what its weights changed, and where in it a preference forms.
 
 Examples:
+  python scripts/probe.py fit --out probes/mine                                   shipped contrast pairs, embedded model
+  python scripts/probe.py fit --judged answers.parquet --variants plain json template --where kind=sampled --out probes/judged
   python scripts/probe.py calibrate --direction directions/mine --benign advice --held-out harmless --out threshold.json
   python scripts/probe.py monitor chats.jsonl --direction directions/mine --threshold threshold.json --out watched
   python scripts/probe.py detect answers.parquet --direction directions/mine --threshold threshold.json --out detect.json
+  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter \\
+      --direction directions/mine
+  python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
+  python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
+
+Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md.
 """
 
 from collections.abc import Sequence
@@ -11,7 +19,10 @@ from typing import Any
 
 import cli
 from emis_interp.process import Bars
+from probes.classifiers.settings import ProbeFitSettings
+from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
+from probes.weights.settings import WeightsSettings
 
 
 def calibrate(settings: CalibrateSettings, bars: Bars) -> dict[str, Any]:
@@ -37,9 +48,13 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
 
 
 VERBS = {
+    "fit": cli.Verb(ProbeFitSettings, "probes.classifiers.fit"),
     "calibrate": cli.Verb(CalibrateSettings, "probes.monitoring.calibrate", run=calibrate),
     "monitor": cli.Verb(WatchSettings, "probes.monitoring.monitor"),
     "detect": cli.Verb(DetectSettings, "probes.monitoring.detect", run=detect),
+    "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
+    "lens": cli.Verb(LensSettings, "probes.lens.look"),
+    "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
 }
 
 if __name__ == "__main__":
