@@ -580,3 +580,68 @@ ANALYSES: dict[str, type[View]] = {
     "interventions": Interventions,
 }
 """Name of a file in analysis/ -> its record."""
+
+
+class ProbeFigure(View):
+    """What one reader of answers reaches: AUROC within questions, averaged; `minus_text` is its difference from the text baseline."""
+
+    name: str
+    auroc: Estimate
+    by_question: dict[str, float] = {}
+    minus_text: Estimate | None = None
+
+
+class ProbeNull(View):
+    """AUROCs of a null over its draws (mean, 2.5th and 97.5th percentile), and the share of draws that reach the probe's."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_at_floor: bool
+    p_n: int
+
+
+class ProbeChoice(View):
+    """What was chosen on the calibration questions while `left_out` was the test."""
+
+    left_out: str
+    method: str
+    layer: int
+    position: str
+    aggregation: str
+    calibrate_auroc: float
+    penalty: float | None = None
+
+
+class ProbeSet(View):
+    """All readers of one set of answers; `ceiling` is the best AUROC that the judge's label noise allows, `probe` the reader it is about."""
+
+    name: str
+    n_misaligned: int
+    n_aligned: int
+    n_questions: int
+    figures: list[ProbeFigure]
+    nulls: list[ProbeNull] = []
+    ceiling: Estimate | None = None
+    verdict: str
+    choices: list[ProbeChoice] = []
+
+
+class ProbeFits(View):
+    """What `probe.py fit` found (probe_fit.json)."""
+
+    model: str
+    adapter: str | None = None
+    texts: dict[str, Any] = {}
+    layers: list[int]
+    methods: list[str]
+    max_tokens: int | None = None
+    sets: list[ProbeSet]
+    transfers: list[ProbeSet] = []
+    sources: list[ProbeSet] = []
+    masked: ProbeSet | None = None
+    masked_words: list[list[str]] = []
+    held_out: ProbeSet | None = None
+    probe: str | None = None
