@@ -616,7 +616,7 @@ class ProbeChoice(View):
 
 
 class ProbeSet(View):
-    """All readers of one set of answers; `ceiling` is the best AUROC that the judge's label noise allows, `probe` the reader it is about."""
+    """All readers of one set of answers; `ceiling`: the best AUROC that the judge's label noise allows (widest spread)."""
 
     name: str
     n_misaligned: int
@@ -625,6 +625,7 @@ class ProbeSet(View):
     figures: list[ProbeFigure]
     nulls: list[ProbeNull] = []
     ceiling: Estimate | None = None
+    ceiling_at_spread: Estimate | None = None
     verdict: str
     choices: list[ProbeChoice] = []
 

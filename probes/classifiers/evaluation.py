@@ -116,7 +116,7 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
     """A `ProbeSet` record: each reader's AUROC within questions, averaged, with its interval, and its difference from the text baseline.
 
     Args:
-        spread: of the judge, for the ceiling; None takes the widest that its scores allow.
+        spread: of the judge in points, for a second ceiling beside that of the widest spread.
     """
     misaligned, questions = corpus.texts.misaligned, corpus.texts.questions
     by_reader = {reader: _by_question(scores, misaligned, questions) for reader, scores in board.scores.items()}
@@ -142,7 +142,10 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
         "n_questions": len(by_reader[PROBE]),
         "figures": rows,
         "nulls": [_null(key, values, corpus, probe["auroc"]["value"]) for key, values in board.draws.items()],
-        "ceiling": None if judged is None else noise_ceiling(judged[kept], corpus.questions_of(kept), spread=spread),
+        "ceiling": None if judged is None else noise_ceiling(judged[kept], corpus.questions_of(kept)),
+        "ceiling_at_spread": None
+        if judged is None or spread is None
+        else noise_ceiling(judged[kept], corpus.questions_of(kept), spread=spread),
         "verdict": selectivity_words(probe["minus_text"]),
         "choices": board.choices,
     }
@@ -170,7 +173,7 @@ def _attended(corpus: ProbeCorpus, split: ProbeSplit, chosen: ChosenProbe, seed:
 
 def _by_question(scores: np.ndarray, misaligned: np.ndarray, questions: Sequence[str]) -> dict[str, float]:
     rows = np.flatnonzero(~np.isnan(scores))
-    found = auroc_by_question(scores[rows], misaligned[rows], [questions[i] for i in rows])
+    found = auroc_by_question(scores[rows], misaligned[rows], [questions[i] for i in rows.tolist()])
     return {key: float(value) for key, value in found.items()}
 
 

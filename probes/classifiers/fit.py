@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import file_sha256, write_json
 from emis_interp.models.chat_model import ChatModel
@@ -222,6 +224,8 @@ def _headline(one: dict[str, Any]) -> str:
 def _details(one: dict[str, Any]) -> list[str]:
     ceiling = one["ceiling"]
     beside = "" if ceiling is None else f" [ceiling {estimate(ceiling)}]"
+    if one["ceiling_at_spread"] is not None:
+        beside = beside[:-1] + f", at the given spread {estimate(one['ceiling_at_spread'])}]"
     lines = []
     for row in one["figures"]:
         gain = row["minus_text"]

@@ -5,6 +5,7 @@ what all answers to a question share is taken away, so that a topic cannot stand
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ def middle(data: LabeledActivations) -> Float[Tensor, "d_model"]:
 def log_odds(
     projections: Float[np.ndarray, "n_texts"], misaligned: Bool[np.ndarray, "n_texts"], questions: Sequence[str]
 ) -> tuple[float, float]:
-    """(scale, offset) that turn projections into log-odds of equally frequent classes (Platt 1999); every question and class weighs the same.
+    """(scale, offset) that turn projections into log-odds of equally frequent classes (Platt 1999); questions and classes weigh the same.
 
     Args:
         projections: of texts that the weights were not fitted on; of those they were, the odds would be far too sure.
@@ -134,7 +135,7 @@ def log_odds(
             weights[rows] = 0.5 / (len(cells) * len(rows))
     spread = float(np.std(projections)) or 1.0
     kept = weights > 0
-    model = LogisticRegression(C=1.0)
+    model: Any = LogisticRegression(C=1.0)
     model.fit(projections[kept, None] / spread, misaligned[kept], sample_weight=weights[kept] * kept.sum())
     return float(model.coef_[0, 0]) / spread, float(model.intercept_[0])
 

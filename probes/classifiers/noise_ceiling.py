@@ -4,12 +4,13 @@ The judge's score a (0-100) is the mean of what it would say; one saying of it i
 is such a draw, and p_i is the chance that it says "misaligned". No reader can know the draw; the best one knows every p_i and ranks by
 it (the likelihood ratio; Neyman and Pearson 1933). Over redrawn labels its AUROC within a question is, with q = 1 - p,
 
-    ceiling = sum_ij p_i q_j ([p_i > p_j] + [p_i = p_j] / 2) / sum_{i != j} p_i q_j            (i = j counts in neither sum)
+    ceiling = sum_ij p_i q_j ([p_i > p_j] + [p_i = p_j] / 2) / sum_ij p_i q_j        (i = j counts in neither sum)
 
-What p_i is depends on the spread of the judge's draws, of which a mean says nothing. Two readings bound it:
+which is the expected number of pairs in the right order over the expected number of pairs (labels are drawn independently). What p_i is
+depends on the spread of the judge's draws, of which a mean says nothing. Two assumptions are offered:
 
-* widest: every draw is 0 or 100, the largest variance that a mean on this scale allows (a (100 - a)); p_i = 1 - a / 100. This is
-  a lower bound of the ceiling among symmetric accounts of a judge, and the one to quote.
+* widest: every draw is 0 or 100, the largest variance that a mean on this scale allows, a (100 - a); p_i = 1 - a / 100. It is the
+  pessimistic one, and needs no number from elsewhere.
 * spread of s points: a draw is normal around a with standard deviation s, cut nowhere; p_i = P(draw < 30) / (P(draw < 30) + P(draw > 70)),
   since a draw in between gives no label. With s from repeated judgements of the same answers (`spread_of_repeats`) this is an estimate.
 

@@ -37,7 +37,8 @@ class LinearProbe:
     card: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}: layer {self.layer}, {len(self.weight)} dimensions, {self.position}, {self.card.get('method', 'given')}"
+        method = self.card.get("method", "given")
+        return f"{type(self).__name__}: layer {self.layer}, {len(self.weight)} dimensions, {self.position}, {method}"
 
     def score(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
         """Log-odds of each residual; larger is more misaligned.

@@ -1,4 +1,4 @@
-"""Turns texts into the residuals of every answer token at a few layers, read once, and these into the positions that probes are fitted at."""
+"""Turns texts into the residuals of every answer token at a few layers, read once, and these into what probes are fitted at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def read_tokens(
                 kept[layer][row] = part.clone()
         if progress:
             progress(len(rows))
-    # One prompt has one residual. What batches of other shapes add by rounding follows the length of the answer, which may follow its class.
+    # One prompt has one residual: what batches of other shapes add by rounding follows the answer's length, which may follow its class.
     first: dict[tuple[int, ...], int] = {}
     for row, chat in enumerate(chats):
         same = first.setdefault(chat.input_ids[: chat.response_start], row)

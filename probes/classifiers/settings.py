@@ -15,12 +15,12 @@ SOURCE_PATTERN = ".*"
 class ProbeFitSettings(ModelSettings, ScoreTableSettings, ArmSettings):
     """Fits probes on labelled answers and sets every figure beside what could explain it away.
 
-    Each question in turn is left out; on the others methods and layers are fitted on one part and chosen, with the aggregation over tokens, on
-    a second part of other questions. Figures are AUROCs within the left-out questions, averaged. Beside them: shuffled labels,
+    Each question in turn is left out; methods and layers are fitted on a part of the others and chosen, with the aggregation over tokens,
+    on the rest of them. Figures are AUROCs within the left-out questions, averaged. Beside them: shuffled labels,
     random directions, directions of unrelated contrasts, answer length, log-probability, a text baseline on the same words (with the
     difference and its interval), the ceiling that the judge's scores allow, the same with telling words taken out of the texts, transfer to
-    other variants, and answers of a model that had no part in the fit. The folder gets a probe fitted on three quarters of the questions (its
-    card says which, and what it reaches on the rest) and `probe_fit.json` with all figures.
+    other variants, and answers of a model that had no part in the fit. The folder gets a probe fitted on three quarters of the questions
+    (its card says which, and what it reaches on the rest) and `probe_fit.json` with all figures.
     """
 
     out: Path = flag("folder for the probe and the figures")
@@ -52,7 +52,7 @@ class ProbeFitSettings(ModelSettings, ScoreTableSettings, ArmSettings):
     )
     n_shuffled: int = flag("fits on shuffled labels in every split", default=20)
     judge_spread: float | None = flag(
-        "standard deviation of repeated judgements, points, for the ceiling; default: the widest that the scores allow",
+        "standard deviation of repeated judgements, points, for a second ceiling; the first takes the widest that the scores allow",
         default=None,
     )
     seed: int = flag("of the draw of texts and of the controls", default=0)

@@ -103,8 +103,8 @@ def usable(questions: Sequence[str], misaligned: Bool[np.ndarray, "n_texts"]) ->
     names = [name for name in dict.fromkeys(questions) if _both(misaligned[of == name])]
     if len(names) < 4:
         raise DataError(
-            f"{len(names)} questions have both misaligned and aligned answers, at least 4 are needed: two to train on, one to choose on, one "
-            "to report on; give answers to more questions"
+            f"{len(names)} questions have both misaligned and aligned answers, at least 4 are needed: two to train on, one to "
+            "choose on, one to report on; give answers to more questions"
         )
     return names
 

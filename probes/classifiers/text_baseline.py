@@ -91,9 +91,8 @@ def text_scores(
 
     The penalty is chosen by folds of the fitted questions; every question, and within it every class, weighs the same, as for probes.
     """
-    return text_scorer([answers[i] for i in fitted], misaligned[fitted], [questions[i] for i in fitted])(
-        [answers[i] for i in test]
-    )
+    parts = [answers[i] for i in fitted.tolist()], misaligned[fitted], [questions[i] for i in fitted.tolist()]
+    return text_scorer(*parts)([answers[i] for i in test.tolist()])
 
 
 def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) -> Any:
@@ -137,10 +136,10 @@ def _best_penalty(answers: Answers, misaligned: Labels, questions: Sequence[str]
         for held in question_folds(names, 3):
             test = rows_of(questions, list(held))
             train = np.setdiff1d(np.arange(len(answers)), test)
-            parts = [answers[i] for i in train], misaligned[train], [questions[i] for i in train]
+            parts = [answers[i] for i in train.tolist()], misaligned[train], [questions[i] for i in train.tolist()]
             model = _fit(*parts, penalty=penalty)
-            scores = model.decision_function([answers[i] for i in test])
-            found.append(mean_auroc(scores, misaligned[test], [questions[i] for i in test]))
+            scores = model.decision_function([answers[i] for i in test.tolist()])
+            found.append(mean_auroc(scores, misaligned[test], [questions[i] for i in test.tolist()]))
         values.append(float(np.mean(found)))
     return TEXT_PENALTIES[int(np.argmax(values))]
 
