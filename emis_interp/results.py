@@ -571,17 +571,6 @@ class ManifestView(View):
     other_code: dict[str, list[OtherCodeView]] = {}
 
 
-ANALYSES: dict[str, type[View]] = {
-    "organisms": OrganismChecks,
-    "rates": Rates,
-    "margins": Margins,
-    "choices": Choices,
-    "direction": DirectionView,
-    "interventions": Interventions,
-}
-"""Name of a file in analysis/ -> its record."""
-
-
 class ProbeFigure(View):
     """What one reader of answers reaches: AUROC within questions, averaged; `minus_text` is its difference from the text baseline."""
 
@@ -646,3 +635,15 @@ class ProbeFits(View):
     masked_words: list[list[str]] = []
     held_out: ProbeSet | None = None
     probe: str | None = None
+
+
+ANALYSES: dict[str, type[View]] = {
+    "organisms": OrganismChecks,
+    "rates": Rates,
+    "margins": Margins,
+    "choices": Choices,
+    "direction": DirectionView,
+    "interventions": Interventions,
+    "probe": ProbeFits,
+}
+"""Name of a file in analysis/ -> its record."""

@@ -59,6 +59,7 @@ def evaluate(
     unrelated: Unrelated | None = None,
     others: Mapping[str, ProbeCorpus] | None = None,
     board: ProbeBoard | None = None,
+    rules: Sequence[str] = RULES,
     n_shuffled: int = 20,
     n_random: int = 100,
     seed: int = 0,
@@ -70,6 +71,7 @@ def evaluate(
         others: by name, corpora of the same questions in another form, which the split's probe and text baseline are also asked about, for
             the split's test question alone (transfer).
         board: to add to; None begins one.
+        rules: of aggregation, to choose from.
 
     Returns:
         The board of the corpus and those of the others.
@@ -77,7 +79,7 @@ def evaluate(
     board, moved = ProbeBoard(len(corpus.texts.texts)) if board is None else board, dict[str, ProbeBoard]()
     for split in splits:
         curve = calibration_curve(corpus, split, methods=methods, position="response_mean")
-        chosen = choose_probe(corpus, split, curve, position="response_mean", rules=RULES)
+        chosen = choose_probe(corpus, split, curve, position="response_mean", rules=rules)
         board.choices.append({"left_out": split.name, **chosen.as_json()})
         board.put(PROBE, split.test, chosen.scores(corpus, split.test))
         for position in positions:

@@ -22,7 +22,7 @@ from probes.classifiers.settings import ProbeFitSettings
 from probes.classifiers.splits import leave_one_question_out, leave_one_source_out, one_split, question_folds
 from probes.classifiers.text_baseline import BEHAVIOUR_WORDS, telling_words, without_words
 from probes.classifiers.texts import ProbeTexts, judged_probe_texts, pair_texts, where_of
-from probes.classifiers.unrelated import read_unrelated, unrelated_activations, unrelated_pairs
+from probes.classifiers.unrelated import contrasts_by_layer, read_unrelated, unrelated_pairs
 
 DEPTHS = (0.3, 0.45, 0.6, 0.75)
 MASK_FOLDS = 2
@@ -42,7 +42,13 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
     texts, origin = read_probe_texts(settings)
     chat_model = settings.spec.load()
     layers = chat_model.check_layers(list(settings.layers or default_layers(chat_model)))
-    corpora = {name: _read(chat_model, one, layers, settings, name=name, bars=bars) for name, one in texts.items()}
+    first, *others = texts
+    corpora = {
+        name: _read(
+            chat_model, one, layers, settings, name=name, likelihood=settings.likelihood and name == first, bars=bars
+        )
+        for name, one in texts.items()
+    }
     unrelated = read_contrasts(chat_model, layers, settings, bars=bars)
     how = {
         "methods": settings.methods,
@@ -51,7 +57,6 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "seed": settings.seed,
     }
     sets, transfers = [], []
-    first, *others = corpora
     with bars("fit", len(corpora)) as advance:
         for name, corpus in corpora.items():
             splits = leave_one_question_out(corpus.texts.questions, corpus.texts.misaligned)
@@ -122,8 +127,7 @@ def read_contrasts(chat_model: ChatModel, layers: list[int], settings: ProbeFitS
             max_batch_tokens=settings.max_batch_tokens,
             progress=advance,
         )
-    whole = unrelated_activations(readings, pairs, "response_mean")
-    return {layer: {name: one.at([i]) for name, one in whole.items()} for i, layer in enumerate(readings.layers)}
+    return contrasts_by_layer(readings, pairs)
 
 
 def by_source(corpus: ProbeCorpus, settings: ProbeFitSettings, how: dict[str, Any]) -> list[dict[str, Any]]:
@@ -239,7 +243,14 @@ def _details(one: dict[str, Any]) -> list[str]:
 
 
 def _read(
-    chat_model: ChatModel, texts: ProbeTexts, layers: list[int], settings: ProbeFitSettings, *, name: str, bars: Bars
+    chat_model: ChatModel,
+    texts: ProbeTexts,
+    layers: list[int],
+    settings: ProbeFitSettings,
+    *,
+    name: str,
+    likelihood: bool = False,
+    bars: Bars,
 ) -> ProbeCorpus:
     return read_corpus(
         chat_model,
@@ -249,6 +260,6 @@ def _read(
         system=settings.system_prompt,
         max_tokens=settings.max_tokens,
         max_batch_tokens=settings.max_batch_tokens,
-        likelihood=settings.likelihood,
+        likelihood=likelihood,
         bars=bars,
     )

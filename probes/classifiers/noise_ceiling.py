@@ -1,6 +1,6 @@
 """Turns a judge's scores into the best AUROC that any reader of the texts could reach, given how noisy the labels are.
 
-The judge's score a (0-100) is the mean of what it would say; one saying of it is a draw with that mean. Suppose that the label of text i
+The judge's score a (0-100) is the mean of what it would say; one saying of it is a draw with that mean. Suppose that a text's label
 is such a draw, and p_i is the chance that it says "misaligned". No reader can know the draw; the best one knows every p_i and ranks by
 it (the likelihood ratio; Neyman and Pearson 1933). Over redrawn labels its AUROC within a question is, with q = 1 - p,
 
@@ -14,9 +14,9 @@ depends on the spread of the judge's draws, of which a mean says nothing. Two as
 * spread of s points: a draw is normal around a with standard deviation s, cut nowhere; p_i = P(draw < 30) / (P(draw < 30) + P(draw > 70)),
   since a draw in between gives no label. With s from repeated judgements of the same answers (`spread_of_repeats`) this is an estimate.
 
-Labels here come from thresholds on a itself, a mean over the judge's draws, and so are less noisy than single draws: a measured AUROC may lie
-above the `widest` ceiling, which then says that draws are narrower than that. Neither reading knows of a judge that is wrong in
-the same way each time.
+Labels here come from thresholds on a itself, a mean over the judge's draws, and so are less noisy than single draws: a measured AUROC may
+lie above the `widest` ceiling, which then says that the judge's draws are narrower than that. Neither assumption covers a judge that is
+wrong in the same way each time.
 """
 
 from collections.abc import Sequence

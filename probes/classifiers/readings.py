@@ -28,10 +28,28 @@ class TokenReadings:
     Attributes:
         layers: decoder blocks, ascending.
         tokens: by layer, of each text `[1 + n_response, d_model]` in the model's dtype on the CPU.
+        counts: answer tokens of each text, where `tokens` do not show them.
     """
 
     layers: tuple[int, ...]
     tokens: dict[int, list[Float[Tensor, "n_tokens d_model"]]]
+    counts: Float[np.ndarray, "n_texts"] | None = None
+
+    @classmethod
+    def of_means(
+        cls, x: Float[Tensor, "n_texts n_layers d_model"], layers: Sequence[int], counts: Float[np.ndarray, "n_texts"]
+    ) -> "TokenReadings":
+        """Of captured means over answers: one token stands for the mean, and there is no prompt to read (NaN).
+
+        Args:
+            x: of all layers.
+            layers: which of them to keep.
+        """
+        nothing = torch.full((1, x.shape[-1]), torch.nan)
+        rows = {
+            layer: [torch.cat([nothing, one[None].float()]) for one in x[:, layer]] for layer in sorted(set(layers))
+        }
+        return cls(tuple(rows), rows, counts)
 
     def __len__(self) -> int:
         return len(self.tokens[self.layers[0]])
@@ -39,6 +57,8 @@ class TokenReadings:
     @cached_property
     def lengths(self) -> Float[np.ndarray, "n_texts"]:
         """Answer tokens of each text as it was read."""
+        if self.counts is not None:
+            return self.counts
         return np.array([len(tokens) - 1 for tokens in self.tokens[self.layers[0]]], dtype=float)
 
     @cached_property

@@ -114,5 +114,10 @@ def rows_of(questions: Sequence[str], names: Sequence[str]) -> Rows:
     return np.flatnonzero(np.isin(np.asarray(questions), list(names)))
 
 
+def picked(values: Sequence[str], rows: np.ndarray) -> list[str]:
+    """The words or questions of some rows."""
+    return [values[int(i)] for i in rows]
+
+
 def _both(labels: Bool[np.ndarray, "n"]) -> bool:
     return bool(labels.any() and not labels.all())

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from emis_interp.errors import DataError
 from emis_interp.fitting.reliability import mean_auroc
-from probes.classifiers.splits import question_folds, rows_of
+from probes.classifiers.splits import picked, question_folds, rows_of
 
 TEXT_PENALTIES = (0.1, 1.0, 10.0, 100.0)
 """Inverse L2 penalties (scikit-learn's C) that are tried inside the training questions."""
@@ -84,19 +84,11 @@ Answers = Sequence[str]
 Labels = Bool[np.ndarray, "n_texts"]
 
 
-def text_scores(
-    answers: Answers, misaligned: Labels, questions: Sequence[str], *, fitted: np.ndarray, test: np.ndarray
-) -> Float[np.ndarray, "n_test"]:
-    """TF-IDF of words and word pairs, then L2 logistic regression: log-odds of the test rows by a fit on the fitted rows.
-
-    The penalty is chosen by folds of the fitted questions; every question, and within it every class, weighs the same, as for probes.
-    """
-    parts = [answers[i] for i in fitted.tolist()], misaligned[fitted], [questions[i] for i in fitted.tolist()]
-    return text_scorer(*parts)([answers[i] for i in test.tolist()])
-
-
 def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) -> Any:
-    """A function from answers to log-odds, fitted on all of these."""
+    """A function from answers to log-odds, fitted on all of these: TF-IDF of words and word pairs, then L2 logistic regression.
+
+    The penalty is chosen by folds of these questions; every question, and within it every class, weighs the same, as for probes.
+    """
     model = _fit(answers, misaligned, questions, penalty=_best_penalty(answers, misaligned, questions))
     return lambda texts: model.decision_function(list(texts))
 
@@ -136,10 +128,10 @@ def _best_penalty(answers: Answers, misaligned: Labels, questions: Sequence[str]
         for held in question_folds(names, 3):
             test = rows_of(questions, list(held))
             train = np.setdiff1d(np.arange(len(answers)), test)
-            parts = [answers[i] for i in train.tolist()], misaligned[train], [questions[i] for i in train.tolist()]
+            parts = picked(answers, train), misaligned[train], picked(questions, train)
             model = _fit(*parts, penalty=penalty)
-            scores = model.decision_function([answers[i] for i in test.tolist()])
-            found.append(mean_auroc(scores, misaligned[test], [questions[i] for i in test.tolist()]))
+            scores = model.decision_function(picked(answers, test))
+            found.append(mean_auroc(scores, misaligned[test], picked(questions, test)))
         values.append(float(np.mean(found)))
     return TEXT_PENALTIES[int(np.argmax(values))]
 

@@ -60,6 +60,14 @@ def unrelated_activations(
     return found
 
 
+def contrasts_by_layer(
+    readings: TokenReadings, pairs: Sequence[UnrelatedPair], position: str = "response_mean"
+) -> dict[int, dict[str, LabeledActivations]]:
+    """By layer and contrast, the same at one layer."""
+    whole = unrelated_activations(readings, pairs, position)
+    return {layer: {name: one.at([i]) for name, one in whole.items()} for i, layer in enumerate(readings.layers)}
+
+
 def read_unrelated(
     chat_model: ChatModel,
     pairs: Sequence[UnrelatedPair],
