@@ -133,7 +133,7 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
                 "minus_text": None if difference is None else mean_row(difference),
             }
         )
-    probe = next(row for row in rows if row["name"] == PROBE)
+    probe, text = (next(row for row in rows if row["name"] == name) for name in (PROBE, TEXT))
     tested = np.flatnonzero(~np.isnan(board.scores[PROBE]))
     kept = tested[np.isin(np.asarray(questions)[tested], list(by_reader[PROBE]))]
     judged = corpus.texts.judge_scores
@@ -148,21 +148,35 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
         "ceiling_at_spread": None
         if judged is None or spread is None
         else noise_ceiling(judged[kept], corpus.questions_of(kept), spread=spread),
-        "verdict": selectivity_words(probe["minus_text"]),
+        "verdict": selectivity_words(probe["auroc"], text["auroc"], probe["minus_text"]),
         "choices": board.choices,
     }
 
 
-def selectivity_words(row: Mapping[str, Any], margin: float = MARGIN_OVER_TEXT) -> str:
-    """Whether a probe beats the text baseline by the margin, in words that take the interval into account."""
-    value, low = row["value"], row["low"]
-    if value < margin:
-        return f"below text + {margin:.2f}" + (
-            ", and not told from text" if low is None or low <= 0 else ", though above text"
+def selectivity_words(
+    probe: Mapping[str, Any], text: Mapping[str, Any], minus_text: Mapping[str, Any], margin: float = MARGIN_OVER_TEXT
+) -> str:
+    """Whether a probe beats the text baseline by the margin, in words that take the interval into account.
+
+    A text baseline below 0.5 reads nothing that can be used, so the probe is held against 0.5 then: what noise took from the baseline is
+    not the probe's gain.
+
+    Args:
+        probe, text: AUROCs with their intervals.
+        minus_text: their paired difference.
+    """
+    if probe["low"] is None or probe["low"] <= 0.5:
+        return f"not told from chance, and so not above text + {margin:.2f}"
+    beside, gain = "text", minus_text
+    if text["value"] < 0.5:
+        beside, gain = "chance (text is below it)", {key: probe[key] - 0.5 for key in ("value", "low")}
+    if gain["value"] < margin:
+        told = gain["low"] is not None and gain["low"] > 0
+        return f"below {beside} + {margin:.2f}" + (
+            f", though above {beside}" if told else f", and not told from {beside}"
         )
-    if low is None or low < margin:
-        return f"above text + {margin:.2f}, but the interval reaches below it"
-    return f"above text + {margin:.2f}"
+    sure = gain["low"] is not None and gain["low"] >= margin
+    return f"above {beside} + {margin:.2f}" + ("" if sure else ", but the interval reaches below it")
 
 
 def _attended(corpus: ProbeCorpus, split: ProbeSplit, chosen: ChosenProbe, seed: int) -> Float[np.ndarray, "n_test"]:

@@ -46,7 +46,7 @@ def test_the_ceiling_of_two_scores_by_hand() -> None:
 def test_what_words_hold_is_not_credited_to_a_probe() -> None:
     reached, found = table(signal=0.0, telling=0.9)
     assert reached["text"] > 0.9 and reached["probe"] < 0.65
-    assert found.verdict.startswith("below text + 0.10, and not told from text")
+    assert "not told from chance" in found.verdict or "below text + 0.10" in found.verdict
 
 
 def test_the_choice_never_sees_the_test_question() -> None:
@@ -81,18 +81,31 @@ def test_transfer_is_asked_about_the_left_out_question_alone() -> None:
     assert figures(moved["other"], other, "moved")["n_questions"] == 2
 
 
+def interval(value: float, low: float | None) -> dict[str, float | None]:
+    return {"value": value, "low": low, "high": value + 0.1}
+
+
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("probe", "text", "gain", "words"),
     [
-        ({"value": 0.15, "low": 0.11, "high": 0.2}, "above text + 0.10"),
-        ({"value": 0.15, "low": 0.05, "high": 0.2}, "above text + 0.10, but the interval reaches below it"),
-        ({"value": 0.05, "low": 0.01, "high": 0.1}, "below text + 0.10, though above text"),
-        ({"value": 0.05, "low": -0.01, "high": 0.1}, "below text + 0.10, and not told from text"),
-        ({"value": 0.15, "low": None, "high": None}, "above text + 0.10, but the interval reaches below it"),
+        (interval(0.9, 0.85), 0.75, interval(0.15, 0.11), "above text + 0.10"),
+        (interval(0.9, 0.85), 0.75, interval(0.15, 0.05), "above text + 0.10, but the interval reaches below it"),
+        (interval(0.9, 0.85), 0.75, interval(0.15, None), "above text + 0.10, but the interval reaches below it"),
+        (interval(0.8, 0.7), 0.75, interval(0.05, 0.01), "below text + 0.10, though above text"),
+        (interval(0.8, 0.7), 0.75, interval(0.05, -0.01), "below text + 0.10, and not told from text"),
+        (interval(0.55, 0.45), 0.3, interval(0.25, 0.2), "not told from chance, and so not above text + 0.10"),
+        (
+            interval(0.58, 0.51),
+            0.3,
+            interval(0.28, 0.2),
+            "below chance (text is below it) + 0.10, though above chance (text is below it)",
+        ),
     ],
 )
-def test_the_verdict_takes_the_interval_into_account(row: dict, words: str) -> None:
-    assert selectivity_words(row) == words
+def test_the_verdict_takes_the_interval_and_chance_into_account(
+    probe: dict, text: float, gain: dict, words: str
+) -> None:
+    assert selectivity_words(probe, interval(text, None), gain) == words
 
 
 def choose(corpus, split):
