@@ -28,7 +28,7 @@ def table(signal: float, telling: float) -> tuple[dict[str, float], ProbeSet]:
 def test_what_only_activations_hold_is_told_from_text_and_from_every_null() -> None:
     reached, found = table(signal=0.6, telling=0.0)
     assert reached["probe"] > 0.9 and reached["text"] < 0.65
-    assert found.verdict == "above text + 0.10"
+    assert found.verdict in ("above text + 0.10", "above chance (text is below it) + 0.10")
     assert reached["at last_prompt"] == 0.5  # the same prompt for both classes
     assert reached["at first_4"] < reached["at response_mean"]
     for null in found.nulls:
