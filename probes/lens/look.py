@@ -14,9 +14,9 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, lora_updates
 from emis_interp.passes.likelihood import pair_chats
 from emis_interp.passes.low_rank import adding
+from emis_interp.probe_results import LensView
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
-from emis_interp.results import LensView
 from emis_interp.stats.permutation import NullP
 from emis_interp.stats.words import bounds
 from emis_interp.texts.contrast import report_pairs

@@ -11,9 +11,9 @@ from emis_interp.errors import ConfigError
 from emis_interp.files.store import write_json
 from emis_interp.models.lora_updates import lora_updates
 from emis_interp.passes.likelihood import pair_chats
+from emis_interp.probe_results import PatchView
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
-from emis_interp.results import PatchView
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.jackknife import FISHER, jackknife_interval
 from emis_interp.stats.rank_correlation import spearman

@@ -18,9 +18,9 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_with_norms
 from emis_interp.passes.interventions import Steer, apply
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
+from emis_interp.probe_results import AdaptiveCell
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
-from emis_interp.results import AdaptiveCell
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.jackknife import answers_mean
 from probes.monitoring.conformal import maxima_of

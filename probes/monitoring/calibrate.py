@@ -9,8 +9,8 @@ from emis_interp.errors import DataError
 from emis_interp.files.store import write_json
 from emis_interp.models.chat import encode_prompt
 from emis_interp.passes.generate import generate
+from emis_interp.probe_results import MonitorThreshold
 from emis_interp.process import Bars, no_bars
-from emis_interp.results import MonitorThreshold
 from probes.monitoring.conformal import conformal_rank, conformal_threshold, flag_rate, maxima_of, rate_spread
 from probes.monitoring.opening import OpenedScorer
 from probes.monitoring.settings import CalibrateSettings

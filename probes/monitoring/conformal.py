@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from emis_interp.errors import DataError
-from emis_interp.results import BetaSpread, ExactRate
+from emis_interp.probe_results import BetaSpread, ExactRate
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.stats.proportions import clopper_pearson
 

@@ -11,9 +11,9 @@ from emis_interp.errors import DataError
 from emis_interp.files.store import write_json
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.models.chat import encode_chat
+from emis_interp.probe_results import AdaptiveCell, BeforeHarm, MonitorReport, MonitorThreshold, PromptForecast
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
-from emis_interp.results import AdaptiveCell, BeforeHarm, MonitorReport, MonitorThreshold, PromptForecast
 from emis_interp.texts.contrast import at_most, load_contrast
 from emis_interp.texts.judged import Frame, balanced_texts, read_judged
 from probes.monitoring.adaptive import adaptive_check

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from emis_interp.errors import DataError
-from emis_interp.results import DetectionPoint, DetectionTime
+from emis_interp.probe_results import DetectionPoint, DetectionTime
 from emis_interp.stats.jackknife import answers_mean
 from probes.monitoring.conformal import trailing_means
 

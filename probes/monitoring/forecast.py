@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from emis_interp.errors import DataError
-from emis_interp.results import ForecastBin, PromptForecast
+from emis_interp.probe_results import ForecastBin, PromptForecast
 from emis_interp.stats.jackknife import answers_mean, between, jackknife_interval
 from emis_interp.stats.proportions import clopper_pearson
 

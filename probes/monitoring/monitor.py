@@ -6,8 +6,8 @@ from typing import Any
 from emis_interp.errors import DataError
 from emis_interp.files.store import json_bytes, write_bytes, write_text
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.probe_results import MonitorThreshold, MonitorTurn
 from emis_interp.process import Bars, no_bars
-from emis_interp.results import MonitorThreshold, MonitorTurn
 from probes.monitoring.conformal import trailing_means
 from probes.monitoring.opening import OpenedScorer, read_threshold
 from probes.monitoring.page import monitor_page

@@ -8,7 +8,7 @@ from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_record
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.results import MonitorThreshold
+from emis_interp.probe_results import MonitorThreshold
 from probes.loading import model_on
 from probes.monitoring.scorers import TokenScorer, card_of, fitted_on, load_scorer, scorer_sha256
 from probes.monitoring.settings import ScorerSettings

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from emis_interp.probe_results import MonitorThreshold, MonitorTurn
 from emis_interp.report.html_page import render
 from emis_interp.report.style import signed
-from emis_interp.results import MonitorThreshold, MonitorTurn
 from probes.monitoring.conformal import trailing_means
 from probes.monitoring.texts import MonitoredTurn
 

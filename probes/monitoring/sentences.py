@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.errors import DataError
-from emis_interp.results import BeforeHarm
+from emis_interp.probe_results import BeforeHarm
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.stats.proportions import clopper_pearson
 from emis_interp.texts.judged import MISALIGNED_BELOW

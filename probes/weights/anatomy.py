@@ -12,9 +12,9 @@ from emis_interp.models.adapter_files import adapter_folder
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, lora_updates, norm
 from emis_interp.passes.likelihood import pair_chats
+from emis_interp.probe_results import WeightsView
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
-from emis_interp.results import WeightsView
 from emis_interp.stats.interval import mean_row
 from emis_interp.texts.contrast import report_pairs
 from probes.weights.components import component_rows, firings, strongest

@@ -15,8 +15,8 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import lora_updates
 from emis_interp.passes.likelihood import by_question, mean_logprobs, pair_chats, pair_margins
 from emis_interp.passes.low_rank import adding
+from emis_interp.probe_results import LensView
 from emis_interp.records import ContrastPair
-from emis_interp.results import LensView
 from probes.lens.attribution import attribute
 from probes.lens.by_layer import lens_logprobs, token_row
 from probes.lens.look import run, say

@@ -17,8 +17,8 @@ from emis_interp.passes.interventions import Patch, apply
 from emis_interp.passes.likelihood import mean_logprobs, pair_chats
 from emis_interp.passes.low_rank import adding
 from emis_interp.passes.positions import TokenSets
+from emis_interp.probe_results import PatchView
 from emis_interp.records import ContrastPair
-from emis_interp.results import PatchView
 from probes.lens.patch import run, say
 from probes.lens.patching import PatchCell, patched
 from probes.lens.settings import PATCHED, POSITION_GROUPS, PatchSettings

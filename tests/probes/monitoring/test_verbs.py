@@ -18,8 +18,8 @@ from emis_interp.directions import Direction, FittedOn, unit
 from emis_interp.errors import DataError, EmisError, ModelError
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.probe_results import MonitorReport, MonitorThreshold, MonitorTurn
 from emis_interp.records import ContrastPair, LabeledText
-from emis_interp.results import MonitorReport, MonitorThreshold, MonitorTurn
 from emis_interp.texts.harmless import harmless_texts
 from probes.monitoring import calibrate, detect, monitor
 from probes.monitoring.adaptive import adaptive_check

@@ -16,8 +16,8 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, lora_updates
 from emis_interp.passes.likelihood import by_question, pair_chats, pair_margins
 from emis_interp.passes.low_rank import adding
+from emis_interp.probe_results import WeightsView
 from emis_interp.records import ContrastPair
-from emis_interp.results import WeightsView
 from probes.weights.anatomy import run, say
 from probes.weights.components import component_rows, firings, strongest
 from probes.weights.settings import WeightsSettings
