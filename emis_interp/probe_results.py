@@ -3,7 +3,7 @@
 from typing import Any
 
 from emis_interp.records import Record
-from emis_interp.results import Estimate, View
+from emis_interp.results import Estimate, FlatteningView, Shift, Spread, View
 
 
 class ProbeFigure(View):

@@ -126,7 +126,7 @@ def correlations(cells: Sequence[PatchCell], exact: Rows, estimated: Rows) -> li
 
         def linear(keep: np.ndarray, chosen: np.ndarray = chosen) -> float | None:
             sides = exact[chosen][:, keep].mean(1), estimated[chosen][:, keep].mean(1)
-            return None if min(map(np.ptp, sides)) == 0 else float(pearsonr(*sides)[0])
+            return None if min(map(np.ptp, sides)) == 0 else float(pearsonr(*sides).statistic)
 
         rows.append(
             {

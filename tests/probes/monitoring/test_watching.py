@@ -209,7 +209,11 @@ def test_a_second_reading_by_capture_agrees_with_the_stream() -> None:
     for text, chat, found in zip(
         (t for t, a in zip(seen, written, strict=True) if a.tokens), chats, again, strict=True
     ):
-        assert found.prompt is not None and found.prompt[0] == pytest.approx(text.prompt[-1], abs=1e-9)
+        assert (
+            found.prompt is not None
+            and text.prompt is not None
+            and found.prompt[0] == pytest.approx(text.prompt[-1], abs=1e-9)
+        )
         assert len(found.answer) == chat.n_response
         assert found.answer[: len(text.answer)] == pytest.approx(text.answer, abs=1e-9)
 
@@ -239,7 +243,7 @@ def test_an_alarm_ends_the_generation_and_what_was_seen_stays() -> None:
     assert max(len(text.answer) for text in seen) == 3
     row = told[-1][0][0]
     assert seen[row].answer[-1] == pytest.approx(told[-1][1][0])
-    assert told[0] == ([0, 1], [pytest.approx(text.prompt[-1]) for text in seen])
+    assert told[0] == ([0, 1], [pytest.approx(text.prompt[-1]) for text in seen if text.prompt is not None])
 
 
 def test_a_scorer_of_another_model_and_a_sweep_are_refused() -> None:

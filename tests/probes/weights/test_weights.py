@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,15 +29,15 @@ from probes.weights.writes import along_direction, mean_writes, share_along
 DOWN = "model.layers.1.mlp.down_proj"
 
 
-def pairs(half: str = "report") -> list[ContrastPair]:
-    fields = {"group": "g", "half": half}
+def pairs(half: Literal["selection", "report"] = "report") -> list[ContrastPair]:
     return [
         ContrastPair(
             question_id=f"{name}-{half}",
             question=f"{name} {half}?",
             aligned=f"I help {i}.",
             misaligned="I harm!",
-            **fields,
+            group="g",
+            half=half,
         )
         for name in ("Why", "Who", "What")
         for i in range(2)
