@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from classifier_corpora import planted
 
+from emis_interp.fitting.reliability import mean_auroc
 from emis_interp.probe_results import ProbeSet
 from probes.classifiers.choosing import calibration_curve, choose_probe, in_log_odds
 from probes.classifiers.evaluation import evaluate, figures, selectivity_words
@@ -58,6 +59,20 @@ def test_the_choice_never_sees_the_test_question() -> None:
     corpus.readings._pooled.clear()
     after = choose(corpus, split)
     assert (before.weight == after.weight).all() and before.as_json() == after.as_json()
+
+
+def test_of_noise_a_chosen_probe_reaches_chance_over_many_draws() -> None:
+    """One draw of 96 texts may lie 0.1 off; what leaked from the test question would move the mean of many."""
+    reached = []
+    for seed in range(60):
+        corpus = planted(signal=0.0, telling=0.0, per_class=8, topic=0.0, seed=seed)
+        scores = np.full(len(corpus.texts.texts), np.nan)
+        for split in leave_one_question_out(corpus.texts.questions, corpus.texts.misaligned):
+            curve = calibration_curve(corpus, split, methods=("difference", "mass_mean"), position="response_mean")
+            chosen = choose_probe(corpus, split, curve, position="response_mean", rules=("mean", "max"))
+            scores[split.test] = chosen.scores(corpus, split.test)
+        reached.append(float(mean_auroc(scores, corpus.texts.misaligned, corpus.texts.questions)))
+    assert abs(np.mean(reached) - 0.5) < 3 * np.std(reached) / len(reached) ** 0.5
 
 
 def test_a_saved_scale_says_how_often_a_held_out_answer_is_misaligned() -> None:
