@@ -1,7 +1,9 @@
 """Turns what names a saved direction into the model that it is of, and its pairs."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from emis_interp.directions import Direction, direction_file
 from emis_interp.errors import DataError
@@ -27,7 +29,11 @@ def model_of(direction: Direction, settings: DirectionSettings) -> ChatModel:
     Raises:
         DataError: neither the settings nor the card name a model.
     """
-    card = direction.card
+    return model_on(direction.card, settings)
+
+
+def model_on(card: Mapping[str, Any], settings: DirectionSettings) -> ChatModel:
+    """`model_of`, from the card alone: of anything that was saved beside one."""
     name = settings.model or card.get("model")
     if name is None:
         raise DataError(f"{settings.direction}: its card names no model; give --model")

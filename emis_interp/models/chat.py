@@ -227,14 +227,23 @@ def encode_chat(
     if not answer.strip():
         raise DataError(f"empty answer to {question[:60]!r}; drop the row or fill it in")
     chat = render_chat(tokenizer, question, answer, system=system, as_sampled=as_sampled)
+    return encode_rendered(
+        tokenizer, chat, f"answer {answer[:40]!r} to {question[:60]!r}", max_tokens=max_tokens, must_fit=must_fit
+    )
+
+
+def encode_rendered(
+    tokenizer: Any, chat: RenderedChat, what: str, *, max_tokens: int | None = None, must_fit: bool = True
+) -> EncodedChat:
+    """Token ids of a rendered conversation with the span of its answer, as `encode_chat`; `what` names the answer in errors."""
     ids, offsets = tokens_of(tokenizer, chat)
     begin, end = len(chat.prompt), len(chat.prompt) + len(chat.response)
     ids = ids[:max_tokens]
     response = [i for i, (start, stop) in enumerate(offsets[: len(ids)]) if begin <= start < end and stop > start]
     if not response:
-        raise DataError(f"no answer token left within {max_tokens} tokens for {question[:60]!r}; raise the limit")
+        raise DataError(f"no answer token left within {max_tokens} tokens for {what}; raise the limit")
     if must_fit:
-        check_fits(len(ids), room(tokenizer), f"answer {answer[:40]!r} to {question[:60]!r}")
+        check_fits(len(ids), room(tokenizer), what)
     return EncodedChat(ids, response[0], response[-1] + 1)
 
 

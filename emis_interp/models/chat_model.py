@@ -26,6 +26,37 @@ class ChatModel:
     name: str
     adapter: Path | None = None
 
+    @classmethod
+    def from_hf(cls, model: Any, tokenizer: Any, *, chat_format: str | None = None) -> "ChatModel":
+        """A HF causal language model (or a PeftModel around one) that is there; weights and modules are those of `model`.
+
+        Raises:
+            ModelError: as `loading.of_hf_model`: no causal language model, no tokenizer, or one that cannot be used.
+        """
+        from emis_interp.models.loading import of_hf_model
+
+        return of_hf_model(model, tokenizer, chat_format=chat_format)
+
+    @classmethod
+    def from_nnsight(cls, lm: Any, tokenizer: Any = None, *, chat_format: str | None = None) -> "ChatModel":
+        """The model inside an nnsight wrapper (`TransformersModel`, `LanguageModel`, or a bare `NNsight` with `tokenizer`).
+
+        The modules are the wrapper's own, so what `steer` and `ablate` do acts in `lm.trace(...)` too. Weights that the wrapper has not
+        loaded yet are loaded.
+
+        Raises:
+            ModelError: no nnsight wrapper, or as `from_hf`.
+        """
+        inside = getattr(lm, "_module", None)
+        if not isinstance(inside, torch.nn.Module):
+            raise ModelError(
+                f"expected an nnsight model, found {type(lm).__name__}; for a HF model call ChatModel.from_hf(model, tokenizer)"
+            )
+        if not getattr(lm, "dispatched", True):
+            lm.dispatch()
+        own = tokenizer if tokenizer is not None else getattr(lm, "tokenizer", None)
+        return cls.from_hf(lm._module, own, chat_format=chat_format)
+
     @property
     def body(self) -> Any:
         """The decoder without its language-model head (adapter layers included)."""

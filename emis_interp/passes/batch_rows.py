@@ -2,6 +2,7 @@
 
 Whoever was given `of` texts and reads them in other groups or another order runs each pass inside `batch_rows(chat_model, rows, of)`: row i
 of the pass is then text rows[i]. Without it row i of a pass is row i of the interventions, and a pass of another size is refused.
+What reads a model and changes nothing learns in the same way which texts a pass is of (`RowFollower`).
 """
 
 import contextlib
@@ -63,13 +64,57 @@ class RowKeeper:
         return [digest.digest() for digest in digests]
 
 
+@dataclass(frozen=True)
+class PassRows:
+    """Which texts a pass is of.
+
+    Attributes:
+        rows: the text of each row of the pass.
+        of: how many texts the outermost caller was given.
+        sharing: (texts, the row of the pass that each of them begins with), where rows of the pass serve several texts; None where
+            every row is its own text.
+    """
+
+    rows: Int[Tensor, "batch"]
+    of: int
+    sharing: tuple[Int[Tensor, "n_texts"], Int[Tensor, "n_texts"]] | None = None
+
+    @classmethod
+    def within(
+        cls, outer: "PassRows | None", rows: Sequence[int] | Int[Tensor, "batch"], of: int, *, sharing: Tensor | None
+    ) -> "PassRows":
+        """A scope inside another: `rows` and `sharing` count the rows of the outer one."""
+        texts = torch.arange(of) if outer is None else outer.rows
+        chosen = texts[torch.as_tensor(rows, dtype=torch.long).cpu()]
+        return cls(chosen, of if outer is None else outer.of, None if sharing is None else (texts, sharing))
+
+
+@dataclass
+class RowFollower:
+    """What reads a model, however many rows there are; a forward pre-hook of the model's body holds it as `follower`.
+
+    `now`: the pass at hand; None outside of `batch_rows`, where row i of a pass is text i.
+    """
+
+    now: PassRows | None = None
+
+
 @contextlib.contextmanager
 def batch_rows(
-    chat_model: ChatModel, rows: Sequence[int] | Int[Tensor, "batch"], of: int, *, noun: str = "rows"
+    chat_model: ChatModel,
+    rows: Sequence[int] | Int[Tensor, "batch"],
+    of: int,
+    *,
+    noun: str = "rows",
+    sharing: Int[Tensor, "n_texts"] | None = None,
 ) -> Iterator[None]:
     """Inside, row i of a pass is row rows[i] of the `of` that the caller was given; scopes within scopes compose.
 
-    It concerns interventions that are in force when it is entered, and costs nothing when none of them differs from row to row.
+    It concerns interventions and readers that are in force when it is entered, and costs nothing when there is no reader and no
+    intervention differs from row to row.
+
+    Args:
+        sharing: for each of the `of` texts the row of this pass that it begins with, where several texts share one.
 
     Raises:
         ModelError: the interventions in force are for another number of rows than `of`, with both numbers (`noun` names the caller's).
@@ -79,13 +124,19 @@ def batch_rows(
         keeper.check(of, noun)
     outer = [keeper.rows for keeper in keepers]
     chosen = torch.as_tensor(rows, dtype=torch.long).cpu() if keepers else None
+    followers = _followers(chat_model)
+    earlier = [follower.now for follower in followers]
     try:
+        for follower in followers:
+            follower.now = PassRows.within(follower.now, rows, of, sharing=sharing)
         for keeper in keepers:
             keeper.rows = chosen if keeper.rows is None or chosen is None else keeper.rows[chosen]
         yield
     finally:
         for keeper, before in zip(keepers, outer, strict=True):
             keeper.rows = before
+        for follower, was in zip(followers, earlier, strict=True):
+            follower.now = was
 
 
 def row_kinds(chat_model: ChatModel, of: int, noun: str = "rows") -> list[bytes]:
@@ -141,3 +192,8 @@ def picked_rows(
 def _keepers(chat_model: ChatModel) -> list[RowKeeper]:
     held = (getattr(hook, "keeper", None) for hook in chat_model.body._forward_pre_hooks.values())
     return [keeper for keeper in held if isinstance(keeper, RowKeeper)]
+
+
+def _followers(chat_model: ChatModel) -> list[RowFollower]:
+    held = (getattr(hook, "follower", None) for hook in chat_model.body._forward_pre_hooks.values())
+    return [follower for follower in held if isinstance(follower, RowFollower)]

@@ -125,8 +125,9 @@ class _Rows:
         self._cache: Any = roomy_cache(chat_model.model.config)
         self._mask = inputs["attention_mask"]
         self._position = inputs["position_ids"][:, -1]
-        self._forward(inputs["input_ids"], inputs["position_ids"])
-        self.keep(torch.tensor([number[key] for key in keys]))
+        begun = torch.tensor([number[key] for key in keys])
+        self._forward(inputs["input_ids"], inputs["position_ids"], sharing=begun)
+        self.keep(begun)
         self._rows = torch.arange(len(prompts))
 
     def logits(self) -> Float[Tensor, "row vocab"]:
@@ -143,8 +144,13 @@ class _Rows:
         self._position = self._position + 1
         self._forward(tokens[:, None].to(self._mask.device), self._position[:, None])
 
-    def _forward(self, input_ids: Int[Tensor, "row position"], position_ids: Int[Tensor, "row position"]) -> None:
-        with batch_rows(self._chat_model, self._rows, self._n_prompts, noun="prompts"):
+    def _forward(
+        self,
+        input_ids: Int[Tensor, "row position"],
+        position_ids: Int[Tensor, "row position"],
+        sharing: Int[Tensor, "n_texts"] | None = None,
+    ) -> None:
+        with batch_rows(self._chat_model, self._rows, self._n_prompts, noun="prompts", sharing=sharing):
             output = self._chat_model.body(
                 input_ids=input_ids,
                 attention_mask=self._mask,

@@ -34,6 +34,18 @@ def wilson(passed: Bool[np.ndarray, "n_items"], level: float = 0.95) -> Share:
     return Share(float(passed.mean()), float(found.low), float(found.high), len(passed))
 
 
+def clopper_pearson(n_passed: int, n: int, level: float = 0.95) -> Share:
+    """A share with its exact interval (Clopper and Pearson 1934), which covers at any share and number, taking the items as independent.
+
+    Raises:
+        DataError: no items.
+    """
+    if n < 1:
+        raise DataError("a share needs at least one item")
+    found = stats.binomtest(n_passed, n).proportion_ci(level, method="exact")
+    return Share(n_passed / n, float(found.low), float(found.high), n)
+
+
 def paired_difference(
     after: Bool[np.ndarray, "n_items"], before: Bool[np.ndarray, "n_items"], level: float = 0.95
 ) -> Share:

@@ -78,6 +78,18 @@ def at_most(pairs: Sequence[ContrastPair], n_per_question: int | None) -> list[C
     return kept
 
 
+def report_pairs(path: Path | None, n_per_question: int | None) -> list[ContrastPair]:
+    """At most so many pairs of every report question, of the shipped pairs or a file.
+
+    Raises:
+        DataError: as `load_contrast`, or there are no report questions.
+    """
+    pairs = at_most([pair for pair in load_contrast(path) if pair.half == "report"], n_per_question)
+    if not pairs:
+        raise DataError(f"{path}: no pairs of report questions; give --pairs with such questions")
+    return pairs
+
+
 def group_of(pairs: Iterable[ContrastPair]) -> dict[str, str]:
     """Question id to group, in the order of first appearance."""
     return {pair.question_id: pair.group for pair in pairs}

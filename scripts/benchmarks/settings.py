@@ -140,3 +140,20 @@ class SweepBenchmarkSettings:
     n_rounds: int = flag("measured rounds", default=1)
     warm_up: bool = flag("one round more, not measured", default=False)
     dtype: str = flag(DTYPE_HELP, default="float32")
+
+
+@settings
+class MonitorBenchmarkSettings:
+    """Watching: sampling with a monitor over sampling without, the same answers in turns; `with_vs_without` is the median of the rounds.
+
+    The time of the watched half is all of it: hooks, scores, and the sorting of scores into texts at the end. `cpu_` is the same in CPU
+    time, which other processes on the machine disturb less.
+    """
+
+    model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
+    layer: int | None = flag("that is read; default: half of the depth", default=None)
+    n_samples: int = flag("answers for each wording", default=1)
+    max_new_tokens: int = flag("limit of an answer", default=60)
+    batch_size: int = flag("answers at a time", default=16)
+    n_rounds: int = flag("measured rounds", default=7)
+    dtype: str = flag(DTYPE_HELP, default="float32")

@@ -1,0 +1,61 @@
+"""Reads misalignment out of a model: probes, a monitor while it writes, what its weights changed, and where in it a preference forms.
+
+Examples:
+  python scripts/probe.py fit --out probes/mine                                   shipped contrast pairs, embedded model
+  python scripts/probe.py fit --judged answers.parquet --variants plain json template --where kind=sampled --out probes/judged
+  python scripts/probe.py calibrate --direction directions/mine --benign advice --held-out harmless --out threshold.json
+  python scripts/probe.py monitor chats.jsonl --direction directions/mine --threshold threshold.json --out watched
+  python scripts/probe.py detect answers.parquet --direction directions/mine --threshold threshold.json --out detect.json
+  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter \\
+      --direction directions/mine
+  python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
+  python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
+
+Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cli
+from emis_interp.process import Bars
+from probes.classifiers.settings import ProbeFitSettings
+from probes.lens.settings import LensSettings, PatchSettings
+from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
+from probes.weights.settings import WeightsSettings
+
+
+def calibrate(settings: CalibrateSettings, bars: Bars) -> dict[str, Any]:
+    """With the shipped careful advice as a benign source."""
+    from probes.monitoring import calibrate
+    from training.data_sets.shipped import advice_pairs
+
+    def advice() -> list[tuple[str, str, str]]:
+        return [(pair.id, pair.prompt, pair.careful) for pair in advice_pairs()]
+
+    return calibrate.run(settings, bars, shipped={"advice": advice})
+
+
+def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
+    """With the offline judge for sentences."""
+    from evals.judges.offline_judge import OfflineJudge
+    from probes.monitoring import detect
+
+    def judge(texts: Sequence[tuple[str, str]]) -> list[float]:
+        return OfflineJudge.load(settings.device).predict(texts)[:, 0].tolist()
+
+    return detect.run(settings, bars, judge=judge)
+
+
+VERBS = {
+    "fit": cli.Verb(ProbeFitSettings, "probes.classifiers.fit"),
+    "calibrate": cli.Verb(CalibrateSettings, "probes.monitoring.calibrate", run=calibrate),
+    "monitor": cli.Verb(WatchSettings, "probes.monitoring.monitor"),
+    "detect": cli.Verb(DetectSettings, "probes.monitoring.detect", run=detect),
+    "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
+    "lens": cli.Verb(LensSettings, "probes.lens.look"),
+    "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
+}
+
+if __name__ == "__main__":
+    cli.run_verbs(__doc__, VERBS)
