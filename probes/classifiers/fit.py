@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from emis_interp.directions import FittedOn
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import file_sha256, write_json
 from emis_interp.models.chat_model import ChatModel
@@ -192,6 +193,7 @@ def save_probe(corpus: ProbeCorpus, settings: ProbeFitSettings, *, origin: dict[
         "texts": origin,
         "n_texts": len(split.fitted),
         "fitted_questions": sorted(set(corpus.questions_of(split.fitted))),
+        "fitted_wordings": sorted(FittedOn.of(texts.texts[i] for i in split.fitted.tolist()).wordings),
         "test_questions": sorted(set(corpus.questions_of(split.test))),
         "held_out": {row["name"]: row["auroc"] for row in reached["figures"]},
         "minus_text": next(row["minus_text"] for row in reached["figures"] if row["name"] == PROBE),
@@ -206,7 +208,10 @@ def save_probe(corpus: ProbeCorpus, settings: ProbeFitSettings, *, origin: dict[
             tokens, texts.misaligned[rows], corpus.questions_of(rows), layer=chosen.layer, seed=settings.seed
         )
         attended.card.update(
-            {key: card[key] for key in ("model", "adapter", "texts", "fitted_questions", "test_questions")}
+            {
+                key: card[key]
+                for key in ("model", "adapter", "texts", "fitted_questions", "fitted_wordings", "test_questions")
+            }
         )
         attended.save(settings.out / "attention")
     return reached

@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.tensors import load_tensors, save_tensors
 
@@ -39,6 +40,13 @@ class LinearProbe:
     def __repr__(self) -> str:
         method = self.card.get("method", "given")
         return f"{type(self).__name__}: layer {self.layer}, {len(self.weight)} dimensions, {self.position}, {method}"
+
+    @property
+    def fitted_on(self) -> FittedOn | None:
+        """The questions whose texts had a part in the weights; None where the card does not say."""
+        if "fitted_wordings" not in self.card:
+            return None
+        return FittedOn(tuple(self.card.get("fitted_questions", ())), frozenset(self.card["fitted_wordings"]))
 
     def score(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
         """Log-odds of each residual; larger is more misaligned.

@@ -1,6 +1,7 @@
 """Turns a saved direction (or probe) into a scorer of tokens: the one thing that a monitor asks for.
 
-Any object with `layer` and `score` is a scorer. A kind that has a file of its own gets a line in `LOADERS`.
+Any object with `layer` and `score` is a scorer. A kind that has a file of its own gets a line in `LOADERS`. An attention probe reads whole
+answers and is none.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from emis_interp.directions import Direction, FitName, FittedOn, direction_file,
 from emis_interp.errors import DataError, ModelError
 from emis_interp.files.store import card_path, read_object
 from emis_interp.models.chat_model import ChatModel
+from probes.classifiers.probe import LinearProbe, load_probe, probe_file
 
 
 @runtime_checkable
@@ -71,7 +73,13 @@ def _direction(path: Path, fit: FitName) -> TokenScorer:
     return DirectionScorer(Direction.load(path, fit=fit))
 
 
-LOADERS: dict[str, Loader] = {"direction": _direction}
+def _linear_probe(path: Path, fit: FitName) -> TokenScorer:
+    probe = load_probe(path)
+    assert isinstance(probe, LinearProbe)
+    return probe
+
+
+LOADERS: dict[str, Loader] = {"direction": _direction, "linear": _linear_probe}
 """`kind` on the card of a saved scorer -> what loads it; a card that names no kind is a direction's."""
 
 
@@ -94,7 +102,8 @@ def load_scorer(path: Path, fit: FitName = "all") -> TokenScorer:
 
 def card_of(path: Path) -> dict[str, Any]:
     """The card beside a saved scorer: the model that it is of, and how it reads texts. Empty where there is none."""
-    card = card_path(direction_file(path))
+    files = (direction_file(path), probe_file(path))
+    card = card_path(next((file for file in files if file.exists()), files[0]))
     return read_object(card) if card.exists() else {}
 
 

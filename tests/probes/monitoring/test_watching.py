@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from emis_interp.config.run_config import SamplingConfig
-from emis_interp.directions import Direction, unit
+from emis_interp.directions import Direction, unit, wording_key
 from emis_interp.errors import ModelError
 from emis_interp.models.chat import EncodedChat, encode_chats, encode_prompt, end_tokens
 from emis_interp.models.chat_model import ChatModel
@@ -24,7 +24,8 @@ from emis_interp.passes.sweeps import SteerCell, text_logprobs
 from emis_interp.records import Question
 from evals.samplers.hf import HFSampler
 from evals.sampling import plan_prompts
-from probes.monitoring.scorers import DirectionScorer, TokenScorer
+from probes.classifiers.probe import LinearProbe
+from probes.monitoring.scorers import DirectionScorer, TokenScorer, fitted_on, load_scorer
 from probes.monitoring.watching import Monitor, Seen, score_chats
 
 QUESTIONS = ("Who?", "What is it that you want?", "Who?", "Name a colour.", "Who?", "Name a colour.", "Who?")
@@ -270,3 +271,15 @@ def test_a_text_whose_beginning_was_not_watched_has_no_prompt(tmp_path: Path) ->
             chat_model.body(input_ids=ids[:, -3:], past_key_values=cache, use_cache=True)
     assert seen[0].prompt is None
     assert seen[0].answer == pytest.approx(alone(chat_model, ids[0].tolist())[-3:], abs=1e-9)
+
+
+def test_a_saved_probe_is_a_scorer_by_its_folder_or_file_and_says_what_it_was_fitted_on(tmp_path: Path) -> None:
+    weight = torch.randn(32, generator=torch.Generator().manual_seed(3))
+    card = {"model": "tiny", "fitted_questions": ["q"], "fitted_wordings": [wording_key("Why?")]}
+    LinearProbe(weight, -0.5, 1, card=card).save(tmp_path / "probe")
+    residuals = torch.randn(5, 32)
+    for path in (tmp_path, tmp_path / "probe", tmp_path / "probe.safetensors"):
+        loaded = load_scorer(path)
+        assert isinstance(loaded, TokenScorer) and torch.allclose(loaded.score(residuals), residuals @ weight - 0.5)
+        known = fitted_on(loaded)
+        assert known is not None and known.has("why? ") and not known.has("Who?")
