@@ -1,5 +1,6 @@
 """Turns a causal language model and its tokenizer into one object that knows where the decoder layers are."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ class ChatModel:
         Raises:
             ModelError: as `loading.of_hf_model`: no causal language model, no tokenizer, or one that cannot be used.
         """
-        from emis_interp.models.loading import of_hf_model
-
-        return of_hf_model(model, tokenizer, chat_format=chat_format)
+        # A door, like those of packages: `loading` stands on this module.
+        loading: Any = importlib.import_module("emis_interp.models.loading")
+        return loading.of_hf_model(model, tokenizer, chat_format=chat_format)
 
     @classmethod
     def from_nnsight(cls, lm: Any, tokenizer: Any = None, *, chat_format: str | None = None) -> "ChatModel":
