@@ -1,8 +1,7 @@
 """Reads misalignment out of a model, and says what stands against each figure.
 
 Examples:
-  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter \\
-      --direction directions/mine
+  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --direction directions/mine
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
 """
