@@ -79,7 +79,7 @@ def to_transformer_lens(chat_model: ChatModel) -> "TransformerBridge":
         ) from error
     config: Any = bridge.cfg
     config.default_prepend_bos = False
-    _compare(chat_model.name, expected, _probe_logits(bridge, chat_model.device), "its bridge")
+    _compare(chat_model.name, expected, _probe_logits(bridge, chat_model.device), what="its bridge")
     return bridge
 
 
@@ -119,7 +119,7 @@ def from_transformer_lens(bridge: Any, tokenizer: Any = None) -> ChatModel:
     fresh.tie_weights()
     fresh.set_attn_implementation("eager")
     result = ChatModel.from_hf(fresh, bridge.tokenizer if tokenizer is None else tokenizer)
-    _compare(result.name, _probe_logits(bridge, device), _probe_logits(fresh, device), "the model made of it")
+    _compare(result.name, _probe_logits(bridge, device), _probe_logits(fresh, device), what="the model made of it")
     return result
 
 
@@ -182,7 +182,7 @@ def _probe_logits(model: Any, device: torch.device) -> Tensor:
     return found if isinstance(found, Tensor) else found.logits
 
 
-def _compare(name: str, expected: Tensor, found: Tensor, what: str) -> None:
+def _compare(name: str, expected: Tensor, found: Tensor, *, what: str) -> None:
     finite = expected.isfinite() & found.isfinite()
     gap, largest = float((found - expected)[finite].abs().max()), float(expected[finite].abs().max())
     if not gap <= max(1e-4, 16 * torch.finfo(expected.dtype).eps) * largest:

@@ -33,7 +33,7 @@ class ChatModel:
         Raises:
             ModelError: as `loading.of_hf_model`: no causal language model, no tokenizer, or one that cannot be used.
         """
-        from emis_interp.models.loading import of_hf_model
+        from emis_interp.models.loading import of_hf_model  # which makes ChatModels, and so imports this module
 
         return of_hf_model(model, tokenizer, chat_format=chat_format)
 
