@@ -6,7 +6,7 @@ Examples:
   python scripts/probe.py calibrate --direction directions/mine --benign advice --held-out harmless --out threshold.json
   python scripts/probe.py monitor chats.jsonl --direction directions/mine --threshold threshold.json --out watched
   python scripts/probe.py detect answers.parquet --direction directions/mine --threshold threshold.json --out detect.json
-  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --control runs/laptop/training/careful/adapter --direction directions/mine
+  python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out weights.json
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
 

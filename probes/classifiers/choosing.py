@@ -43,7 +43,7 @@ class ChosenProbe:
         """One score a text: tokens scored and aggregated over an answer, or the residual of any other position."""
         if self.position == "response_mean":
             rule = aggregation_named(self.aggregation)
-            return corpus.readings.aggregated(self.weight[None], self.layer, rows, rule)[0]
+            return corpus.readings.aggregated(self.weight[None], self.layer, rows, rule=rule)[0]
         return (corpus.at(self.position, self.layer).x[rows, 0] @ self.weight).numpy()
 
     def refit(self, data: LabeledActivations) -> Float[Tensor, "d_model"]:

@@ -48,7 +48,7 @@ def control_scores(
     shuffled = shuffled_directions(fitted, n_shuffled, seed, extractor=lambda data: chosen.refit(data)[None])[:, 0]
     random = random_directions(n_random, 1, d_model, seed=seed)[:, 0]
     draws = {
-        name: _scores(corpus, chosen, split.test, weights)
+        name: _scores(corpus, chosen, split.test, weights=weights)
         for name, weights in (("shuffled labels", shuffled), ("random direction", random))
     }
     single = {"text": text_of(corpus, split)(corpus, split.test)}
@@ -56,7 +56,7 @@ def control_scores(
     if contrasts:
         weights = as_weights([chosen.refit(data) for data in contrasts.values()])
         reached = mean_auroc((weights @ fitted.x[:, 0].T).numpy(), fitted.misaligned, fitted.questions)
-        scores = turned(_scores(corpus, chosen, split.test, weights), reached)
+        scores = turned(_scores(corpus, chosen, split.test, weights=weights), reached)
         single |= {f"unrelated: {name}": row for name, row in zip(contrasts, scores, strict=True)}
     plain = {"answer length": corpus.readings.lengths}
     if corpus.logprobs is not None:
@@ -75,9 +75,9 @@ def text_of(corpus: ProbeCorpus, split: ProbeSplit) -> Callable[[ProbeCorpus, np
 
 
 def _scores(
-    corpus: ProbeCorpus, chosen: ChosenProbe, rows: np.ndarray, weights: Float[Tensor, "n_weights d_model"]
+    corpus: ProbeCorpus, chosen: ChosenProbe, rows: np.ndarray, *, weights: Float[Tensor, "n_weights d_model"]
 ) -> Float[np.ndarray, "n_weights n_rows"]:
     """Scores along other vectors, read and aggregated as the chosen one is."""
     if chosen.position == "response_mean":
-        return corpus.readings.aggregated(weights, chosen.layer, rows, aggregation_named(chosen.aggregation))
+        return corpus.readings.aggregated(weights, chosen.layer, rows, rule=aggregation_named(chosen.aggregation))
     return (corpus.at(chosen.position, chosen.layer).x[rows, 0] @ weights.float().T).T.numpy()

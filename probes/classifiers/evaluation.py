@@ -99,7 +99,7 @@ def evaluate(
                     one = choose_probe(corpus, split, part, position=position)
                     board.put(f"by {method}", split.test, one.scores(corpus, split.test))
         if attention:
-            board.put("by attention", split.test, _attended(corpus, split, chosen, seed))
+            board.put("by attention", split.test, _attended(corpus, split, chosen, seed=seed))
         found = control_scores(
             corpus, split, chosen, unrelated=unrelated or {}, n_shuffled=n_shuffled, n_random=n_random, seed=seed
         )
@@ -143,7 +143,7 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
         "n_aligned": int((~misaligned[kept]).sum()),
         "n_questions": len(by_reader[PROBE]),
         "figures": rows,
-        "nulls": [_null(key, values, corpus, probe["auroc"]["value"]) for key, values in board.draws.items()],
+        "nulls": [_null(key, values, corpus, value=probe["auroc"]["value"]) for key, values in board.draws.items()],
         "ceiling": None if judged is None else noise_ceiling(judged[kept], corpus.questions_of(kept)),
         "ceiling_at_spread": None
         if judged is None or spread is None
@@ -154,7 +154,11 @@ def figures(board: ProbeBoard, corpus: ProbeCorpus, name: str, *, spread: float 
 
 
 def selectivity_words(
-    probe: Mapping[str, Any], text: Mapping[str, Any], minus_text: Mapping[str, Any], margin: float = MARGIN_OVER_TEXT
+    probe: Mapping[str, Any],
+    text: Mapping[str, Any],
+    minus_text: Mapping[str, Any],
+    *,
+    margin: float = MARGIN_OVER_TEXT,
 ) -> str:
     """Whether a probe beats the text baseline by the margin, in words that take the interval into account.
 
@@ -179,7 +183,7 @@ def selectivity_words(
     return f"above {beside} + {margin:.2f}" + ("" if sure else ", but the interval reaches below it")
 
 
-def _attended(corpus: ProbeCorpus, split: ProbeSplit, chosen: ChosenProbe, seed: int) -> Float[np.ndarray, "n_test"]:
+def _attended(corpus: ProbeCorpus, split: ProbeSplit, chosen: ChosenProbe, *, seed: int) -> Float[np.ndarray, "n_test"]:
     """An attention probe at the layer that was chosen for the linear one, on the test rows."""
     layer, rows = chosen.layer, split.fitted
     tokens = [corpus.readings.response(layer, int(i)) for i in rows]
@@ -193,7 +197,7 @@ def _by_question(scores: np.ndarray, misaligned: np.ndarray, questions: Sequence
     return {key: float(value) for key, value in found.items()}
 
 
-def _null(name: str, draws: np.ndarray, corpus: ProbeCorpus, value: float) -> dict[str, Any]:
+def _null(name: str, draws: np.ndarray, corpus: ProbeCorpus, *, value: float) -> dict[str, Any]:
     """The spread of a null over its draws, and the share of them that reach the probe's AUROC."""
     rows = np.flatnonzero(~np.isnan(draws[0]))
     reached = mean_auroc(draws[:, rows], corpus.texts.misaligned[rows], corpus.questions_of(rows))

@@ -46,7 +46,13 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
     first, *others = texts
     corpora = {
         name: _read(
-            chat_model, one, layers, settings, name=name, likelihood=settings.likelihood and name == first, bars=bars
+            chat_model,
+            one,
+            layers,
+            settings=settings,
+            name=name,
+            likelihood=settings.likelihood and name == first,
+            bars=bars,
         )
         for name, one in texts.items()
     }
@@ -168,9 +174,9 @@ def masked(
     for tested in question_folds([split.name for split in splits], MASK_FOLDS):
         rows = np.flatnonzero([question not in tested for question in texts.questions])
         told = [corpus.answers[i] for i in rows], texts.misaligned[rows], corpus.questions_of(rows)
-        words = [*telling_words(*told, settings.n_masked), *BEHAVIOUR_WORDS]
+        words = [*telling_words(*told, n_words=settings.n_masked), *BEHAVIOUR_WORDS]
         without = texts.with_answers(without_words(corpus.answers, words))
-        read = _read(chat_model, without, layers, settings, name=f"{name}, masked", bars=bars)
+        read = _read(chat_model, without, layers, settings=settings, name=f"{name}, masked", bars=bars)
         evaluate(read, [split for split in splits if split.name in tested], board=board, positions=(), **how)
         taken.append(list(dict.fromkeys(words)))
     return {"masked": figures(board, corpus, f"{name}, masked", spread=settings.judge_spread), "masked_words": taken}
@@ -251,8 +257,8 @@ def _read(
     chat_model: ChatModel,
     texts: ProbeTexts,
     layers: list[int],
-    settings: ProbeFitSettings,
     *,
+    settings: ProbeFitSettings,
     name: str,
     likelihood: bool = False,
     bars: Bars,

@@ -90,6 +90,7 @@ class TokenReadings:
         weights: Float[Tensor, "n_weights d_model"],
         layer: int,
         rows: Sequence[int] | np.ndarray,
+        *,
         rule: Aggregation,
     ) -> Float[np.ndarray, "n_weights n_rows"]:
         """Each token of an answer scored by each vector, then one score of the answer by a rule."""

@@ -93,7 +93,7 @@ def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) 
     return lambda texts: model.decision_function(list(texts))
 
 
-def telling_words(answers: Answers, misaligned: Labels, questions: Sequence[str], n_words: int) -> list[str]:
+def telling_words(answers: Answers, misaligned: Labels, questions: Sequence[str], *, n_words: int) -> list[str]:
     """The words with the largest absolute weight in a logistic regression on which words an answer has, the heaviest first.
 
     Give it no texts that are tested later: without words that were chosen by their labels, the words that are left tell the classes the

@@ -113,20 +113,20 @@ def planned(
         ]
         return [Remedy(name, during=during), *controls]
 
-    def without(name: str, basis: Tensor, kind: str | None = None, number: int = 0) -> Remedy:
+    def without(name: str, basis: Tensor, *, kind: str | None = None, number: int = 0) -> Remedy:
         whole = name if kind is None else f"{name}, {kind} {number}"
         return Remedy(whole, during=SubspaceAblation(basis), control_of=None if kind is None else name, kind=kind)
 
     def spans(name: str, size: int) -> list[Remedy]:
         drawn = drawn_subspaces(usage_matched, n_random, size)
-        return [without(name, basis, SUBSPACE, i) for i, basis in enumerate(drawn, 1)]
+        return [without(name, basis, kind=SUBSPACE, number=i) for i, basis in enumerate(drawn, 1)]
 
     def of_persona(basis: Tensor) -> list[Remedy]:
         rank, width = basis.shape
         isotropic = random_directions(n_random, rank, width)
         return [
             without(PERSONA, basis),
-            *(without(PERSONA, vectors, RANDOM, i) for i, vectors in enumerate(isotropic, 1)),
+            *(without(PERSONA, vectors, kind=RANDOM, number=i) for i, vectors in enumerate(isotropic, 1)),
             *spans(PERSONA, rank),
             Remedy(f"after: {PERSONA}", after=SubspaceAblation(basis)),
         ]

@@ -39,6 +39,6 @@ def test_answers_to_one_prompt_share_its_residual_to_the_last_bit(tiny: ChatMode
 def test_the_mean_of_token_scores_is_the_score_of_the_mean(tiny: ChatModel) -> None:
     read = read_tokens(tiny, encode_chats(tiny.tokenizer, TEXTS), [1])
     weights = torch.randn(3, tiny.d_model)
-    found = read.aggregated(weights, 1, [0, 1, 2], AGGREGATIONS["mean"])
+    found = read.aggregated(weights, 1, [0, 1, 2], rule=AGGREGATIONS["mean"])
     assert torch.allclose(torch.from_numpy(found), weights @ read.pooled("response_mean")[:, 0].T, atol=1e-4)
     assert len(READ_AT) == 8

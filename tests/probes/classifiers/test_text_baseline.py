@@ -20,7 +20,7 @@ def halves(answers: list[str]) -> float:
 
 def test_telling_words_are_found_and_without_them_nothing_is_left_to_tell_by() -> None:
     corpus = planted(signal=0, telling=0.9)
-    words = telling_words(corpus.answers, corpus.texts.misaligned, corpus.texts.questions, 2)
+    words = telling_words(corpus.answers, corpus.texts.misaligned, corpus.texts.questions, n_words=2)
     assert set(words) == {"wicked", "kindly"}
     assert halves(list(corpus.answers)) > 0.95
     masked = without_words(corpus.answers, words)
