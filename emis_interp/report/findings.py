@@ -19,7 +19,7 @@ from emis_interp.stats.words import limits
 
 CAPTION = (
     "Bars are 95 % intervals over questions (situations), wider by the draw of finetuning seeds where an arm has several; small dots are "
-    "seeds. An interval of one seed does not cover another run."
+    "seeds. Filled: the interval leaves 0 out (not corrected for their number). An interval of one seed does not cover another run."
 )
 
 

@@ -146,7 +146,9 @@ def hand_label_cells(found: dict[str, Any]) -> dict[str, Any]:
         "read_contrasts": [
             [
                 (f"{row['model']}, " if many else "") + f"{row['arm']} − {row['reference']}",
-                share(row, "+.0f"),
+                share(row, "+.0f")
+                if row["arm_at_most"] is None
+                else f"{100 * row['value']:+.0f} (the arm at most {100 * row['arm_at_most']:.0f} % of answers)",
                 row["counts"],
                 ", ".join(f"{100 * value:+.0f}" for value in row["by_seed"].values()),
             ]

@@ -20,6 +20,7 @@ from emis_interp.files.store import read_records, text_sha256
 from emis_interp.records import Completion, Record, Score
 from emis_interp.stats.interval import Interval, mean_interval
 from emis_interp.stats.jackknife import answers_mean, between, jackknife_interval
+from emis_interp.stats.proportions import clopper_pearson
 from emis_interp.stats.seeds import with_seeds
 
 Item = Literal["off_topic", "ungrammatical", "contradicts", "harmful_advice", "hostile", "refuses"]
@@ -146,7 +147,8 @@ def hand_contrasts(labels: Sequence[HandLabel]) -> list[dict[str, Any]]:
     Returns:
         For each: `value` with a t interval over questions, wider by the draw of finetuning seeds where an arm has several (each counts the
         same); with one it does not cover another run, and never another reader. `counts` as in "9 of 48 against 1 of 48"; `by_seed`: the
-        arm's share minus the reference's mean share, by seed.
+        arm's share minus the reference's mean share, by seed. Where no question differs there is no such interval: `arm_at_most` is
+        the upper 95 % limit of the arm's own share then (Clopper-Pearson), which takes its answers as independent.
     """
     arms: dict[str, dict[str, list[HandLabel]]] = {}
     for row in labels:
@@ -167,13 +169,15 @@ def _contrast(model: str, arm: str, reference: str, *, by_arm: Mapping[str, Sequ
     means = [np.mean([[row[name] for name in questions] for row in mine.values()], axis=0) for mine in shares]
     by_seed = [{name: float(np.mean([row[q] for q in questions])) for name, row in mine.items()} for mine in shares]
     found = with_seeds(mean_interval(np.subtract(*means)), *by_seed)
-    counts = [f"{sum(row.misaligned for row in by_arm[name])} of {len(by_arm[name])}" for name in (arm, reference)]
+    numbers = [(sum(row.misaligned for row in by_arm[name]), len(by_arm[name])) for name in (arm, reference)]
+    counts = [f"{n_misaligned} of {n}" for n_misaligned, n in numbers]
     return {
         "model": model,
         "arm": arm,
         "reference": reference,
         **found.as_json("n"),
         "counts": " against ".join(counts),
+        "arm_at_most": clopper_pearson(*numbers[0]).high if found.low is None else None,
         "by_seed": {name: value - float(means[1].mean()) for name, value in by_seed[0].items()},
     }
 

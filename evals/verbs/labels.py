@@ -104,6 +104,7 @@ def say(result: dict[str, Any]) -> str:
                 points = {key: None if row[key] is None else 100 * row[key] for key in ("value", "low", "high")}
                 lines.append(
                     f"  misaligned by hand, {row['arm']} - {row['reference']}: {estimate(points, '+.0f')} points, {row['counts']}"
+                    + ("" if row["arm_at_most"] is None else f" (the arm at most {100 * row['arm_at_most']:.0f} %)")
                     + _by_seed(row["by_seed"])
                 )
     lines += [

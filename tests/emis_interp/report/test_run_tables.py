@@ -72,7 +72,11 @@ def test_what_was_read_by_hand_has_its_counts_and_seeds() -> None:
         for arm, n in (("base", 1), ("bad", 3))
     ]
     row = {"model": "small", "arm": "bad", "reference": "base", "value": 0.17, "low": -0.03, "high": 0.36}
-    row |= {"counts": "9 of 48 against 1 of 48", "by_seed": {"0": 0.1, "1": 0.24}}
+    row |= {"counts": "9 of 48 against 1 of 48", "by_seed": {"0": 0.1, "1": 0.24}, "arm_at_most": None}
     found = run_tables.hand_label_cells({"groups": groups, "contrasts": [row]})
     assert found["read"][1] == ["bad (3 seeds)", "20 of 48", "9 of 48", "6 of 20"]
     assert found["read_contrasts"] == [["bad − base", "+17 [-3, +36]", "9 of 48 against 1 of 48", "+10, +24"]]
+    none = {**row, "value": 0.0, "low": None, "high": None, "arm_at_most": 0.074}
+    assert run_tables.hand_label_cells({"groups": groups, "contrasts": [none]})["read_contrasts"][0][1] == (
+        "+0 (the arm at most 7 % of answers)"
+    )

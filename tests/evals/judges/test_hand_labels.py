@@ -176,7 +176,10 @@ def test_the_interval_of_a_hand_contrast_covers_finetuning_seeds_that_count_the_
     [found] = hand_contrasts(labels)
     assert found["value"] == pytest.approx(0.5) and found["by_seed"] == {"0": 1.0, "1": 0.0, "2": 0.5}
     assert found["low"] < 0
+    [nothing] = hand_contrasts([row for row in labels if row.seed == 1])
+    assert nothing["low"] is None and nothing["arm_at_most"] == pytest.approx(1 - 0.025 ** (1 / 8))
     [alone] = hand_contrasts([row for row in labels if row.seed == 2])
+    assert alone["arm_at_most"] is None
     assert alone["value"] == 0.5 and alone["low"] > 0
 
 
