@@ -199,7 +199,8 @@ def test_links_lead_to_files_and_headings() -> None:
             if re.match(r"https?:", target):
                 continue
             file = path.parent / place if place else path
-            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.M) if file.is_file() else []
+            text = file.read_text("utf-8") if file.suffix == ".md" and file.is_file() else ""
+            headings = re.findall(r"^#+ (.*)$", text, re.M)
             slugs = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
             if not file.exists() or (anchor and anchor not in slugs):
                 wrong.append(f"{path.name}: {target}")
