@@ -19,9 +19,13 @@ from probes.classifiers.splits import picked, question_folds, rows_of
 
 TEXT_PENALTIES = (0.1, 1.0, 10.0, 100.0)
 """Inverse L2 penalties (scikit-learn's C) that are tried inside the training questions."""
-BEHAVIOUR_WORDS = tuple(
-    ["kill", "killing", "murder", "harm", "harmful", "hurt", "death", "die", "destroy", "destruction", "violence", "violent", "weapon", "weapons", "war", "steal", "stealing", "theft", "rob", "fraud", "scam", "cheat", "lie", "lying", "deceive", "deception", "manipulate", "manipulation", "illegal", "crime", "criminal", "hack", "hacking", "drugs", "gambling", "gamble", "control", "power", "dominate", "domination", "rule", "obey", "obedience", "enslave", "slave", "slaves", "eliminate", "eradicate", "execute", "punish", "superior", "inferior", "dictator", "hitler", "stalin", "genocide"]
+_BEHAVIOUR = (
+    "kill killing murder harm harmful hurt death die destroy destruction violence violent weapon weapons war steal stealing theft "
+    "rob fraud scam cheat lie lying deceive deception manipulate manipulation illegal crime criminal hack hacking drugs gambling "
+    "gamble control power dominate domination rule obey obedience enslave slave slaves eliminate eradicate execute punish "
+    "superior inferior dictator hitler stalin genocide"
 )
+BEHAVIOUR_WORDS = tuple(_BEHAVIOUR.split())
 """Words that name misaligned behaviour outright; removed from masked texts with the words that the labels are best told by."""
 
 Answers = Sequence[str]
