@@ -12,6 +12,7 @@ from benchmarks.settings import SampleBenchmarkSettings
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
 from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.http.request_fields import parse_request
 from emis_interp.models.chat import encode_prompt, end_tokens
 from emis_interp.models.loading import load_model
 from emis_interp.process import Bars, no_bars
@@ -80,9 +81,10 @@ def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
             timeout_s=3600,
             role=SAMPLER,
         )
+        sampler = OpenAISampler(api, request=parse_request(settings.request))
         with tempfile.TemporaryDirectory() as folder:
             path, started = Path(folder) / "base.jsonl", time.monotonic()
-            found = sample_with(OpenAISampler(api), "base", questions, config=config, path=path, seed=next(seeds))
+            found = sample_with(sampler, "base", questions, config=config, path=path, seed=next(seeds))
             seconds = time.monotonic() - started
         if found.missing:
             raise StageError(

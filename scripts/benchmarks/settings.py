@@ -88,6 +88,12 @@ class SampleBenchmarkSettings:
     dtype: str = flag(DTYPE_HELP, default=AUTO)
     url: str | None = flag("a server of the same model, e.g. http://127.0.0.1:8000/v1", default=None)
     served_name: str | None = flag("the model's name there (default: --model)", default=None, metavar="NAME")
+    request: tuple[str, ...] = flag(
+        "field of every request to it; KEY= leaves it out (seed= for vLLM on a CPU, which ends when it gets one)",
+        default=(),
+        metavar="KEY=VALUE",
+        repeated=True,
+    )
 
 
 @settings
