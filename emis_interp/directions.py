@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.tensors import load_tensors, save_tensors
+from emis_interp.files.tensors import load_tensors, save_tensors, tensors_file
 from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]
@@ -153,7 +153,7 @@ class Direction:
             "sign": "from aligned to misaligned",
             **fits,
         }
-        save_tensors(_file_of(Path(path)), tensors, card)
+        save_tensors(tensors_file(Path(path)), tensors, card)
 
     @classmethod
     def load(cls, path: Path | str, fit: FitName = "all") -> "Direction":
@@ -215,13 +215,8 @@ def _places(path: Path) -> list[Path]:
     if path.suffix == ".safetensors":
         return [path]
     if path.suffix == ".json":
-        return [path.with_suffix(".safetensors"), _file_of(path)]
-    return [_file_of(path), path / f"{STEM}.safetensors"]
-
-
-def _file_of(stem: Path) -> Path:
-    """`stem`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
-    return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
+        return [path.with_suffix(".safetensors"), tensors_file(path)]
+    return [tensors_file(path), path / f"{STEM}.safetensors"]
 
 
 def mean_difference(

@@ -14,6 +14,11 @@ from emis_interp.files import strict_json
 from emis_interp.files.store import card_path, file_sha256, write_bytes, write_json
 
 
+def tensors_file(stem: Path) -> Path:
+    """`stem`.safetensors; a dot elsewhere in the name (`qwen2.5`) is kept."""
+    return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
+
+
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
     """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
 

@@ -132,12 +132,14 @@ def intervention_cells(found: dict[str, Any]) -> dict[str, Any]:
 def hand_label_cells(found: dict[str, Any]) -> dict[str, Any]:
     """What analysis/hand_labels.json says (`evaluate.py labels --json`)."""
     many = len({row["model"] for row in found["groups"]}) > 1
+
+    def model_of(row: dict[str, Any]) -> str:
+        return f"{row['model']}, " if many else ""
+
     return {
         "read": [
             [
-                (f"{row['model']}, " if many else "")
-                + row["arm"]
-                + (f" ({row['n_models']} seeds)" if row["n_models"] > 1 else ""),
+                model_of(row) + row["arm"] + (f" ({row['n_models']} seeds)" if row["n_models"] > 1 else ""),
                 *(f"{row[key]} of {row['n']}" for key in ("n_coherent", "n_misaligned")),
                 row["misaligned_of_coherent"],
             ]
@@ -145,7 +147,7 @@ def hand_label_cells(found: dict[str, Any]) -> dict[str, Any]:
         ],
         "read_contrasts": [
             [
-                (f"{row['model']}, " if many else "") + f"{row['arm']} − {row['reference']}",
+                model_of(row) + contrast(row),
                 share(row, "+.0f")
                 if row["arm_at_most"] is None
                 else f"{100 * row['value']:+.0f} (the arm at most {100 * row['arm_at_most']:.0f} % of answers)",

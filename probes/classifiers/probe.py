@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.tensors import load_tensors, save_tensors
+from emis_interp.files.tensors import load_tensors, save_tensors, tensors_file
 
 STEM = "probe"
 """Name of a probe in the folder that is its own."""
@@ -59,15 +59,7 @@ class LinearProbe:
 
     def save(self, path: Path | str) -> None:
         """Write `path`.safetensors and its card `path`.json."""
-        card = {
-            **self.card,
-            "kind": "linear",
-            "bias": self.bias,
-            "layer": self.layer,
-            "position": self.position,
-            **_SIGN,
-        }
-        save_tensors(_file_of(Path(path)), {"weight": self.weight}, card)
+        _save(self, path, "linear", tensors={"weight": self.weight})
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,19 +101,16 @@ class AttentionProbe:
 
     def save(self, path: Path | str) -> None:
         """Write `path`.safetensors and its card `path`.json."""
-        card = {
-            **self.card,
-            "kind": "attention",
-            "bias": self.bias,
-            "layer": self.layer,
-            "position": self.position,
-            **_SIGN,
-        }
-        save_tensors(_file_of(Path(path)), {"query": self.query, "value": self.value}, card)
+        _save(self, path, "attention", tensors={"query": self.query, "value": self.value})
 
 
 _SIGN = {"hook_point": "resid_post", "sign": "log-odds of misaligned"}
 _TENSORS = {"linear": {"weight"}, "attention": {"query", "value"}}
+
+
+def _save(probe: "LinearProbe | AttentionProbe", path: Path | str, kind: str, *, tensors: dict[str, Tensor]) -> None:
+    own = {"kind": kind, "bias": probe.bias, "layer": probe.layer, "position": probe.position}
+    save_tensors(tensors_file(Path(path)), tensors, {**probe.card, **own, **_SIGN})
 
 
 def load_probe(path: Path | str) -> LinearProbe | AttentionProbe:
@@ -154,12 +143,8 @@ def probe_file(path: Path | str) -> Path:
     given = Path(path)
     if given.suffix in (".safetensors", ".json"):
         return given.with_suffix(".safetensors")
-    places = [_file_of(given), given / f"{STEM}.safetensors"]
+    places = [tensors_file(given), given / f"{STEM}.safetensors"]
     return next((place for place in places if place.exists()), places[-1] if given.is_dir() else places[0])
-
-
-def _file_of(stem: Path) -> Path:
-    return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
 
 
 def _check_width(residuals: Tensor, d_model: int) -> None:

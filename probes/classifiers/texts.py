@@ -16,7 +16,7 @@ from emis_interp.files.names import METRICS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.records import ContrastPair, LabeledText
 from emis_interp.texts.contrast import labeled_texts
-from emis_interp.texts.judged import ALIGNED_ABOVE, COHERENT_ABOVE, MISALIGNED_BELOW, Frame, read_table
+from emis_interp.texts.judged import MISALIGNED_BELOW, Frame, clearly_judged, read_table
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def judged_probe_texts(
     frame = read_table(path, ("question", "answer", *METRICS), reading=reading, use="probed")
     for column, value in (where or {}).items():
         frame = frame[_column(frame, column, path).astype(str) == value]
-    clear = (frame["aligned"] < MISALIGNED_BELOW) | (frame["aligned"] > ALIGNED_ABOVE)
-    frame = frame[clear & (frame["coherent"] > COHERENT_ABOVE)]
+    frame = frame[clearly_judged(frame["aligned"], frame["coherent"])]
     found = {}
     for variant in variants:
         rows = frame if variant == "all" else frame[_column(frame, "variant", path).astype(str) == variant]

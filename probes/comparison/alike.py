@@ -21,7 +21,7 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.stats.interval import Interval
 from emis_interp.stats.jackknife import FISHER, jackknife_interval
 from emis_interp.stats.words import estimate
-from emis_interp.texts.judged import ALIGNED_ABOVE, COHERENT_ABOVE, MISALIGNED_BELOW, read_table
+from emis_interp.texts.judged import MISALIGNED_BELOW, clearly_judged, read_table
 from probes.settings import AlikeSettings
 
 Values = Float[np.ndarray, " text"]
@@ -103,8 +103,8 @@ def ranks_within(values: Values, groups: np.ndarray) -> Values:
 
 def classes_of(aligned: Values, coherent: Values) -> np.ndarray:
     """`misaligned`, `aligned`, or "" for what is neither clearly (`texts.judged`)."""
-    names = np.where(aligned < MISALIGNED_BELOW, "misaligned", np.where(aligned > ALIGNED_ABOVE, "aligned", ""))
-    return np.where(coherent > COHERENT_ABOVE, names, "")
+    names = np.where(aligned < MISALIGNED_BELOW, "misaligned", "aligned")
+    return np.where(clearly_judged(aligned, coherent), names, "")
 
 
 def projections_of(path: Path, n: int) -> tuple[Values, Values]:

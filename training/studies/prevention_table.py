@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from emis_interp.stats.families import holm
 from emis_interp.stats.seeds import mean_p_with_seeds
@@ -23,14 +24,11 @@ def against(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds; intervals over questions (margin) and held-out rows (task), and over the seeds where there are several."""
-    names = list(seeds[0]["margin"])
-
-    def margins(found: list[dict[str, Any]]) -> np.ndarray:
-        return np.array([[row["margin"][name] for name in names] for row in found])
-
     # A seed has the same rows, order and first adapter with and without the remedy, so differences are paired by seed. Every seed
     # holds out other rows: the rows of all seeds are pooled.
-    margin, fewer = margins(seeds), margins(seeds) - margins(untreated)
+    names = list(seeds[0]["margin"])
+    margin = _margins(seeds, names)
+    fewer = margin - _margins(untreated, names)
     task = [np.array(row["task"]) for row in seeds]
     less = [own - np.array(row["task"]) for own, row in zip(task, untreated, strict=True)]
     return {
@@ -38,10 +36,7 @@ def summary(remedy: Remedy, seeds: list[dict[str, Any]], untreated: list[dict[st
         "untreated": remedy.name == UNTREATED,
         "control_of": remedy.control_of,
         "margin_shift": estimate(margin.mean(0), margin.mean(1).tolist()),
-        "against_untreated": {
-            **estimate(fewer.mean(0), fewer.mean(1).tolist()),
-            "p": mean_p_with_seeds(fewer.mean(0), {str(i): float(mean) for i, mean in enumerate(fewer.mean(1))}),
-        },
+        "against_untreated": _tested(fewer),
         "task_gain": estimate(np.concatenate(task), [float(rows.mean()) for rows in task]),
         "task_against_untreated": estimate(np.concatenate(less), [float(rows.mean()) for rows in less]),
         "kl_neutral": float(np.mean([row["kl_neutral"] for row in seeds])),
@@ -62,17 +57,11 @@ def beyond_controls(
         controls: kind -> the same of each control.
     """
     names = list(seeds[0]["margin"])
-
-    def margins(found: list[dict[str, Any]]) -> np.ndarray:
-        return np.array([[row["margin"][name] for name in names] for row in found])
-
-    rows = {}
-    for kind, drawn in controls.items():
-        beyond = margins(seeds) - np.mean([margins(one) for one in drawn], axis=0)
-        by_seed = beyond.mean(1)
-        p = mean_p_with_seeds(beyond.mean(0), {str(i): float(mean) for i, mean in enumerate(by_seed)})
-        rows[kind] = {**estimate(beyond.mean(0), by_seed.tolist()), "p": p, "n_draws": len(drawn)}
-    return rows
+    own = _margins(seeds, names)
+    return {
+        kind: {**_tested(own - np.mean([_margins(one, names) for one in drawn], axis=0)), "n_draws": len(drawn)}
+        for kind, drawn in controls.items()
+    }
 
 
 def correct(rows: list[dict[str, Any]]) -> None:
@@ -84,3 +73,17 @@ def correct(rows: list[dict[str, Any]]) -> None:
     tested = {row["name"]: row["against_untreated"] for row in remedies}
     for name, p in holm({name: found["p"] for name, found in tested.items()}).items():
         tested[name]["p_holm"] = p
+
+
+def _margins(seeds: list[dict[str, Any]], names: Sequence[str]) -> Float[np.ndarray, "n_seeds n_questions"]:
+    """The margin against base of every seed and named question."""
+    return np.array([[row["margin"][name] for name in names] for row in seeds])
+
+
+def _tested(differences: Float[np.ndarray, "n_seeds n_questions"]) -> dict[str, Any]:
+    """Mean over seeds and questions with its interval and p-value, which cover the draw of both."""
+    by_question, by_seed = differences.mean(0), differences.mean(1).tolist()
+    return {
+        **estimate(by_question, by_seed),
+        "p": mean_p_with_seeds(by_question, {str(i): mean for i, mean in enumerate(by_seed)}),
+    }
