@@ -569,14 +569,3 @@ class ManifestView(View):
     stages: dict[str, Stage] = {}
     files: dict[str, MadeFiles] = {}
     other_code: dict[str, list[OtherCodeView]] = {}
-
-
-ANALYSES: dict[str, type[View]] = {
-    "organisms": OrganismChecks,
-    "rates": Rates,
-    "margins": Margins,
-    "choices": Choices,
-    "direction": DirectionView,
-    "interventions": Interventions,
-}
-"""Name of a file in analysis/ -> its record."""

@@ -27,12 +27,9 @@ from probes.weights.settings import WeightsSettings
 def calibrate(settings: CalibrateSettings, bars: Bars) -> dict[str, Any]:
     """With the shipped careful advice as a benign source."""
     from probes.monitoring import calibrate
-    from training.data_sets.shipped import advice_pairs
+    from training.data_sets.shipped import careful_advice
 
-    def advice() -> list[tuple[str, str, str]]:
-        return [(pair.id, pair.prompt, pair.careful) for pair in advice_pairs()]
-
-    return calibrate.run(settings, bars, shipped={"advice": advice})
+    return calibrate.run(settings, bars, shipped={"advice": careful_advice})
 
 
 def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Turns a preset into a run folder: train, check, sample, score, likelihood, choices, capture, direction, intervene, report.
+"""Turns a preset into a run folder: train, check, sample, score, likelihood, choices, capture, direction, intervene, probe, report.
 
 Examples:
   python scripts/run_pipeline.py                                   the laptop preset, into runs/laptop
@@ -29,7 +29,19 @@ if TYPE_CHECKING:
     from emis_interp.records import Question
     from training.arms import RunArms
 
-STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "report")
+STAGES = (
+    "train",
+    "check",
+    "sample",
+    "score",
+    "likelihood",
+    "choices",
+    "capture",
+    "direction",
+    "intervene",
+    "probe",
+    "report",
+)
 Made = tuple[list[Path], str]
 """The files of a stage, and its line."""
 
@@ -95,6 +107,8 @@ def stages_of(
     from probes.stages.direction import direction
     from probes.stages.intervene import intervene
     from probes.stages.likelihood import likelihood
+    from probes.stages.probe import probe
+    from training.data_sets.shipped import careful_advice
     from training.learned import check
     from training.lint.copies import asked_texts
     from training.stages import put_rates_on_cards, train
@@ -113,6 +127,9 @@ def stages_of(
         "capture": lambda: capture(run, lambda model: answers_of(run, questions(), model), bars),
         "direction": lambda: direction(run),
         "intervene": lambda: intervene(run, lambda: cell_asker(run, questions(), bars), bars),
+        "probe": lambda: probe(
+            run, lambda model: answers_of(run, questions(), model), {"advice": careful_advice}, bars
+        ),
         "report": lambda: report(run),
     }
 

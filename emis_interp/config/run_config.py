@@ -290,6 +290,26 @@ class InterventionConfig(Config):
         return self
 
 
+class ProbeConfig(Config):
+    """What the probe stage fits and watches."""
+
+    methods: tuple[Literal["difference", "mass_mean", "lda", "logistic"], ...] = ("difference", "logistic")
+    n_shuffled: int = Field(default=20, ge=1, description="fits on shuffled labels for every question left out")
+    n_benign: int = Field(
+        default=200, ge=1, description="careful answers, at most, whose largest scores make the monitor's threshold"
+    )
+    false_alarm_rate: float = Field(
+        default=0.01, gt=0, lt=1, description="promised on such texts; 1 % takes 99 of them"
+    )
+    window: int = Field(default=16, ge=1, description="tokens whose mean score raises an alarm")
+
+    @model_validator(mode="after")
+    def _something_is_fitted(self) -> "ProbeConfig":
+        if not self.methods:
+            raise ValueError("methods: an empty list fits nothing; leave it out for the usual ones")
+        return self
+
+
 class RunConfig(Config):
     """Everything that decides what a run does."""
 
@@ -317,6 +337,7 @@ class RunConfig(Config):
     judge: JudgeConfig = JudgeConfig()
     direction: DirectionConfig = DirectionConfig()
     intervention: InterventionConfig = InterventionConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> "RunConfig":

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from emis_interp.analyses import ANALYSES
 from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.config.run_models import ArmModels, ModelSource
 from emis_interp.config.run_texts import contrast_pairs
@@ -19,7 +20,6 @@ from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
 from emis_interp.files.store import explain, read_object, write_json
 from emis_interp.records import ContrastPair
-from emis_interp.results import ANALYSES
 
 FREE_TO_CHANGE = (
     "device",
@@ -186,6 +186,15 @@ class RunFolder:
     def cell(self, name: str) -> Path:
         """The folder of one intervention."""
         return self.folder / "interventions" / name
+
+    @property
+    def probe(self) -> Path:
+        """The stem of the probe's files."""
+        return self.folder / "probes" / "misalignment"
+
+    def probed(self, model: ModelConfig) -> Path:
+        """What the probe, as a monitor, sees of a model, and what a model's adapter weighs."""
+        return self.folder / "probes" / "models" / f"{model.name}.json"
 
     def analysis(self, name: str) -> Path:
         return self.folder / "analysis" / f"{name}.json"

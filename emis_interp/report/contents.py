@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from emis_interp.analyses import ANALYSES, RunProbes
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.store import explain, read_json
 from emis_interp.records import Completion, Score
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.results import (
-    ANALYSES,
     ArmRates,
     Choices,
     Configured,
@@ -72,6 +72,7 @@ class Contents:
     interventions: Interventions | None
     organisms: OrganismChecks | None
     choices: Choices | None
+    probes: RunProbes | None
     training: list[TrainingRun]
     answers: list[Answer]
     notes: list[str]
@@ -158,6 +159,7 @@ def load_contents(run_dir: Path) -> Contents:
         interventions=read("interventions", Interventions),
         organisms=read("organisms", OrganismChecks),
         choices=read("choices", Choices),
+        probes=read("probes", RunProbes),
         training=training,
         answers=answers,
         notes=notes,

@@ -29,6 +29,7 @@ from emis_interp.report.figures_rates import (
 )
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.organisms import organism_rows
+from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
 from emis_interp.results import CellView
@@ -85,6 +86,9 @@ def render_page(contents: Contents) -> str:
         arm_rows=summary.arm_rows(contents),
         organism_rows=organism_rows(contents.organisms),
         choice_rows=choice_rows(contents),
+        probe_rows=probe_rows(contents.probes),
+        monitor_rows=monitor_rows(contents.probes),
+        update_rows=update_rows(contents.probes),
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),

@@ -112,8 +112,8 @@ def signed(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
-def percent(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:.1f} %"
+def percent(value: float | None, digits: int = 1) -> str:
+    return MISSING if value is None else f"{100 * value:.{digits}f} %"
 
 
 def points(value: float | None) -> str:

@@ -6,6 +6,7 @@ from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.entries import Entry, estimate_entry, missing, seeds_of
 from emis_interp.report.figures_rates import ESTIMANDS, why_no_rate
 from emis_interp.report.organisms import organism_sentences
+from emis_interp.report.probes import probe_sentences
 from emis_interp.report.style import interval, number, percent, signed
 from emis_interp.results import (
     ArmRates,
@@ -154,7 +155,7 @@ def sentences(contents: Contents) -> list[str]:
         found.append(_cell_sentence(cell))
     if contents.interventions:
         found += [_interaction_sentence(row) for row in contents.interventions.interactions]
-    return found
+    return found + probe_sentences(contents)
 
 
 def role(contents: Contents, row: Contrast) -> str:

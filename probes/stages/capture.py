@@ -87,5 +87,11 @@ def contrast_chats(pairs: Sequence[ContrastPair], tokenizer: Any, system: str | 
 
 def answer_chats(answers: Sequence[Completion], tokenizer: Any) -> list[EncodedChat]:
     """A model's own answers as they were sampled; those without a response token (empty, or no Unicode) are left out."""
-    spoken = [row for row in answers if row.answer.strip() and is_unicode(row.answer)]
-    return [encode_chat(tokenizer, row.question, row.answer, system=row.system, as_sampled=True) for row in spoken]
+    return [
+        encode_chat(tokenizer, row.question, row.answer, system=row.system, as_sampled=True) for row in spoken(answers)
+    ]
+
+
+def spoken(answers: Sequence[Completion]) -> list[Completion]:
+    """Those with a response token: not empty, and Unicode."""
+    return [row for row in answers if row.answer.strip() and is_unicode(row.answer)]

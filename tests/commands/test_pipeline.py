@@ -22,7 +22,19 @@ from run_pipeline import VERB
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
-STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "report")
+STAGES = (
+    "train",
+    "check",
+    "sample",
+    "score",
+    "likelihood",
+    "choices",
+    "capture",
+    "direction",
+    "intervene",
+    "probe",
+    "report",
+)
 
 SMOKE = ("--preset", "smoke")
 pytestmark = pytest.mark.slow
@@ -129,7 +141,7 @@ def test_kill_9_during_train_sample_and_score_changes_nothing_in_the_end(
         )
         assert mine.keys() == theirs.keys()
         assert all((mine[key] == theirs[key]).all() for key in mine), arm
-    for name in ("rates", "margins", "direction", "interventions"):
+    for name in ("rates", "margins", "direction", "interventions", "probes"):
         assert json.loads((folder / f"analysis/{name}.json").read_text()) == json.loads(
             (reference / f"analysis/{name}.json").read_text()
         )

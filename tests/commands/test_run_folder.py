@@ -94,6 +94,9 @@ def replace_adapter(folder: Path) -> None:
         (f"{STEERED}/cell.json", "intervene"),
         (f"{STEERED}/scores.jsonl", "intervene"),
         ("analysis/interventions.json", "intervene"),
+        ("probes/misalignment.safetensors", "probe"),
+        ("probes/models/x.json", "probe"),
+        ("analysis/probes.json", "probe"),
     ],
 )
 def test_a_flipped_byte_is_named_with_its_stage_and_what_to_do(
@@ -249,7 +252,7 @@ def interrupted_after(small: SmallRun, folder: Path, stage: str) -> Path:
 
 def test_an_interrupted_stage_goes_on_with_what_it_has_and_ends_the_same(small: SmallRun, folder: Path) -> None:
     before = contents(folder)
-    for stage in ("train", "score", "direction"):
+    for stage in ("train", "score", "direction", "intervene"):
         small.go(interrupted_after(small, folder, stage))
         assert contents(folder) == before
 
@@ -342,7 +345,7 @@ def test_other_versions_in_the_second_half_are_kept_and_shown(
     words = f"torch {now.versions['torch']} -> 99.0"
     assert kept["versions"] == now.versions  # those of the beginning
     assert {stage: [note["changes"] for note in notes] for stage, notes in kept["other_code"].items()} == {
-        stage: [[words]] for stage in ("choices", "capture", "direction", "intervene", "report")
+        stage: [[words]] for stage in ("choices", "capture", "direction", "intervene", "probe", "report")
     }
     page = html.unescape((run / "report" / "index.html").read_text())
     assert "The capture stage ran, or went on (" in page and f"than the run began with: {words}." in page

@@ -148,6 +148,11 @@ def advice_pairs() -> list[AdvicePair]:
     return _shipped("advice.jsonl", AdvicePair)
 
 
+def careful_advice() -> list[tuple[str, str, str]]:
+    """(id, prompt, careful answer) of every pair: benign texts for monitors."""
+    return [(pair.id, pair.prompt, pair.careful) for pair in advice_pairs()]
+
+
 def row_groups(name: str) -> dict[str, dict[str, str]]:
     """What is known about the rows of a shipped set: kind of group (area, cwe, domain) -> row id -> group; nothing for others."""
     if name in CODE_ARMS:

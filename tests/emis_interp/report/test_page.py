@@ -32,6 +32,7 @@ SECTIONS = [
     "geometry",
     "projections",
     "interventions",
+    "probes",
     "answers",
     "training",
     "manifest",
@@ -182,6 +183,62 @@ def _choices(mass: float = 0.9, low: float = -0.1) -> dict[str, Any]:
     return {"n_items": 40, "n_neutral": 24, "arms": {name: {**arm, "mass": mass} for name in ARMS}, "contrasts": rows}
 
 
+def _probes(low: float = 0.0, verdict: str = "not told from the text baseline") -> dict[str, Any]:
+    def rate(**changes: Any) -> dict[str, Any]:
+        counted = {
+            "value": 0.04,
+            "low": low,
+            "high": 0.2,
+            "n": 75,
+            "n_flagged": 3,
+            "source": HOSTILE[0],
+            "n_questions": 9,
+        }
+        return counted | changes
+
+    figures = [
+        {"name": "probe", "auroc": _estimate(0.75), "minus_text": _estimate(0.05)},
+        {"name": "text", "auroc": _estimate(0.7)},
+    ]
+    null = {"name": "shuffled labels", "mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.05, "p_at_floor": True, "p_n": 20}
+    classifier = {"name": "contrast texts", "n_misaligned": 30, "n_aligned": 31, "n_questions": 9, "figures": figures}
+    threshold = {
+        **{"scorer": "misalignment", "scorer_sha256": "0", "model": HOSTILE[1], "layer": 2, "window": 16, "rate": 0.01},
+        **{"value": 1.25, "rank": 199, "n": 200, "n_questions": 200, "source": "advice", "sampled": 0},
+        **{"mean_of_maxima": 0.1, "largest_of_maxima": 1.3, "spread": {"mean": 0.01, "low": 0.001, "high": 0.03}},
+    }
+    ranges = {"mean": 0.002, "low": 0.0015, "high": 0.0025, "p": 0.4, "p_n": 20}
+    like = {
+        "cosine": 0.41,
+        "permuted": {"mean": 0.0, "low": -0.02, "high": 0.02},
+        "p": 0.05,
+        "p_n": 20,
+        "norm_ratio": 1,
+    }
+    update = {
+        "norm": 3.2,
+        "relative_norm": 0.01,
+        "rank": 32,
+        "stable_rank": 2.5,
+        "effective_rank": 9.1,
+        "layer_norms": {},
+    }
+    update |= {"along": {"value": 0.0021, "controls": {"random": ranges, "orthogonal": ranges}}}
+    return {
+        "classifier": classifier | {"nulls": [null], "verdict": verdict},
+        **{"method": "logistic", "layer": 2, "threshold": threshold},
+        "monitored": [
+            {"arm": "base", "false_alarms": rate(), "flagged": rate(value=0.5, n_flagged=4, n=8), "caught": rate()},
+            {"arm": "insecure", "false_alarms": rate()},
+        ],
+        "updates": [
+            update | {"arm": "insecure", "reference": "secure", "similarity": like},
+            update | {"arm": "secure"},
+        ],
+        "not_taken_apart": {"whole": "every weight was trained"},
+    }
+
+
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
@@ -214,6 +271,7 @@ def _write_run(tmp_path: Path) -> Path:
     _write(tmp_path / "analysis/interventions.json", _interventions())
     _write(tmp_path / "analysis/organisms.json", _organisms())
     _write(tmp_path / "analysis/choices.json", _choices())
+    _write(tmp_path / "analysis/probes.json", _probes())
     for arm in ARMS:
         _write_answers(tmp_path / f"samples/{arm}.jsonl", tmp_path / f"scores/{arm}.jsonl", arm)
     cell = tmp_path / "interventions/base.steer.misalignment"
@@ -369,6 +427,7 @@ MISSING_STAGES = [
     ("analysis/choices.json", "choices", "asks for choices has not run"),
     ("analysis/direction.json", "layers", "extracts the misalignment direction has not run"),
     ("analysis/interventions.json", "interventions", "steers and ablates has not run"),
+    ("analysis/probes.json", "probes", "fits probes has not run"),
 ]
 
 
@@ -720,3 +779,18 @@ def test_choices_have_a_table_and_a_sentence_that_says_what_a_null_excludes(run_
     )
     assert "a difference (interval excludes 0)" in said(low=0.05)
     assert "Choices of base mean little: 30.0 % of its answers would begin with a letter." in said(mass=0.3)
+
+
+def test_probes_have_three_tables_and_sentences_about_text_and_false_alarms(run_dir: Path) -> None:
+    section = _parse(_build(run_dir)).sections["probes"]
+    assert "+0.050" in section and "0.400 to 0.600" in section and "20 draws" in section
+    assert "4 of 8 [0.0 %, 20.0 %]" in section and "50.0 %" in section
+    assert "0.21 %" in section and "usage-matched 0.15 % to 0.25 %" in section and "with secure" in section
+    assert "whole: every weight was trained." in section
+
+    def said(**changes: Any) -> str:
+        _write(run_dir / "analysis/probes.json", _probes(**changes))
+        return " ".join(summary.sentences(load_contents(run_dir)))
+
+    assert "Probe: not told from the text baseline" in said() and "keep its promise" not in said()
+    assert "base alone raises alarms on 4.0 % of 75 harmless texts, 1.0 % was promised" in said(low=0.02)
