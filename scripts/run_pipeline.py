@@ -13,7 +13,7 @@ of what it was made from: a file that changed since is named and refused, and wh
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,25 +23,14 @@ from emis_interp.config.pipeline_settings import RunSettings, chosen_stages
 from emis_interp.files.lock import writing
 from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars, release_memory, set_imports_aside
+from emis_interp.report.words import said_of
 
 if TYPE_CHECKING:
     from emis_interp.config.run_folder import RunFolder
     from emis_interp.records import Question
     from training.arms import RunArms
 
-STAGES = (
-    "train",
-    "check",
-    "sample",
-    "score",
-    "likelihood",
-    "choices",
-    "capture",
-    "direction",
-    "intervene",
-    "probe",
-    "report",
-)
+STAGES = ("train", "check", "sample", "score", "likelihood", "choices", "capture", "direction", "intervene", "probe", "report")  # fmt: skip
 Made = tuple[list[Path], str]
 """The files of a stage, and its line."""
 
@@ -113,6 +102,8 @@ def stages_of(
     from training.lint.copies import asked_texts
     from training.stages import put_rates_on_cards, train
 
+    answers = partial(answers_of, run, questions)
+
     def scored() -> Made:
         found = score(run, questions(), make_judge(run.config.judge, run.config.device), bars=bars)
         return found.files + put_rates_on_cards(run, arms, found.rates), found.line
@@ -124,12 +115,10 @@ def stages_of(
         "score": scored,
         "likelihood": lambda: likelihood(run, bars),
         "choices": lambda: choose(run, bars),
-        "capture": lambda: capture(run, lambda model: answers_of(run, questions(), model), bars),
+        "capture": lambda: capture(run, answers, bars),
         "direction": lambda: direction(run),
         "intervene": lambda: intervene(run, lambda: cell_asker(run, questions(), bars), bars),
-        "probe": lambda: probe(
-            run, lambda model: answers_of(run, questions(), model), {"advice": careful_advice}, bars
-        ),
+        "probe": lambda: probe(run, answers, {"advice": careful_advice}, bars),
         "report": lambda: report(run),
     }
 
@@ -149,7 +138,7 @@ def run_stage(run: "RunFolder", name: str, make: Callable[[], Made]) -> None:
 
 
 def say(result: dict[str, Any]) -> str:
-    return f"report: {result['report']}" if "report" in result else "\n".join(flat_lines(result))
+    return said_of(result) if "report" in result else "\n".join(flat_lines(result))
 
 
 VERB = cli.Verb(PipelineSettings, "run_pipeline", run)

@@ -2,7 +2,7 @@
 
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.entries import Entry, estimate_entry, missing
-from emis_interp.report.style import interval, percent, points, signed
+from emis_interp.report.style import hundredfold, interval, percent, points, signed
 from emis_interp.results import ChoiceContrast
 
 LEAST_MASS = 0.5
@@ -43,10 +43,6 @@ def _against(contents: Contents, arm: str, reference: str) -> Entry:
     return estimate_entry(row, points, f"no choices of {arm} and {reference}", title=f"{arm} − {reference}")
 
 
-def _hundredfold(value: float | None) -> str:
-    return signed(None if value is None else 100 * value, 1)
-
-
 def choice_sentences(contents: Contents) -> list[str]:
     """The primary contrasts, and which arms do not choose at all."""
     found = contents.choices
@@ -69,6 +65,6 @@ def choice_sentences(contents: Contents) -> list[str]:
                 verdict = f"no difference beyond the choice among the primary contrasts (Holm's p {row.p_holm:.2g})"
             said.append(
                 f"Primary: choices, {row.arm} against {row.reference}: misaligned action preferred in {points(row.value)} "
-                f"{interval(row, _hundredfold)} more of the situations: {verdict}."
+                f"{interval(row, hundredfold)} more of the situations: {verdict}."
             )
     return said

@@ -5,6 +5,7 @@ How model text is kept from doing anything: `report.html_page`.
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
+from emis_interp.report.cards import cards, verdicts
 from emis_interp.report.choices import choice_rows
 from emis_interp.report.contents import Answer, Contents, load_contents
 from emis_interp.report.entries import estimate_entry, missing
@@ -32,6 +34,8 @@ from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
+from emis_interp.report.trust import judge_faults, warnings
+from emis_interp.report.words import said
 from emis_interp.results import CellView
 
 MAX_ANSWERS_PER_ARM = 2000
@@ -39,22 +43,31 @@ MAX_ANSWERS_PER_ARM = 2000
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Build the page of a run again; says where it is. Raises as `build_report`."""
-    page = build_report(settings.run_dir)
-    return {"report": str(page), "data": str(page.with_name("data.json")), "n_bytes": page.stat().st_size}
+    contents = load_contents(settings.run_dir)
+    page = build_report(settings.run_dir, contents)
+    return {
+        "answers": verdicts(contents),
+        "report": str(page),
+        "data": str(page.with_name("data.json")),
+        "n_bytes": page.stat().st_size,
+    }
 
 
 def say(result: dict[str, Any]) -> str:
-    return f"report: {result['report']}"
+    return said([f"{question} {verdict}" for question, verdict in result["answers"].items()], result["report"])
 
 
-def build_report(run_dir: Path) -> Path:
+def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
     """Write the page and the data file of a run, finished or not, and return the page's path.
+
+    Args:
+        contents: of the run, where they have been read.
 
     Raises:
         StageError: `run_dir` is no run folder, or cannot be written.
         DataError: the manifest, a summary or a file of analysis/ is malformed; single rows that cannot be read are named on the page.
     """
-    contents = load_contents(run_dir)
+    contents = load_contents(run_dir) if contents is None else contents
     page = written_out(render_page(contents))
     write_json(run_dir / "report" / "data.json", report_data(contents))
     path = run_dir / "report" / "index.html"
@@ -67,6 +80,8 @@ def report_data(contents: Contents) -> dict[str, Any]:
     numbers = {
         "run": contents.name,
         "notes": contents.notes,
+        "cards": [asdict(card) | {"strip": card.strip and card.strip.words} for card in cards(contents)],
+        "warnings": warnings(contents),
         "manifest": contents.manifest_raw,
         "analysis": contents.analysis,
         "training": {run.arm: {"summary": run.summary_raw, "metrics": run.metrics} for run in contents.training},
@@ -77,12 +92,17 @@ def report_data(contents: Contents) -> dict[str, Any]:
 
 def render_page(contents: Contents) -> str:
     shown, n_hidden = _shown_answers(contents.answers)
+    faults = judge_faults(contents)
     return render(
         "template.html",
         drawn := figures(contents),
         filters={"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty},
         contents=contents,
         styles=styles_of(contents),
+        cards=cards(contents),
+        warnings=warnings(contents),
+        doubted=bool(faults),
+        judge_faults=faults,
         arm_rows=summary.arm_rows(contents),
         organism_rows=organism_rows(contents.organisms),
         choice_rows=choice_rows(contents),

@@ -49,14 +49,19 @@ def probe_sentences(contents: Contents) -> list[str]:
     found = contents.probes
     if found is None:
         return []
-    said = [f"Probe: {found.classifier.verdict}"]
-    base = next((row for row in found.monitored if row.arm == "base"), None)
-    if base is not None and base.false_alarms.low > found.threshold.rate:
-        said.append(
-            f"The monitor does not keep its promise: base alone raises alarms on {percent(base.false_alarms.value)} of "
-            f"{base.false_alarms.n} harmless texts, {percent(found.threshold.rate)} was promised; its flags of answers say little."
-        )
-    return said
+    promise = broken_promise(found)
+    return [f"Probe: {found.classifier.verdict}", *([promise] if promise else [])]
+
+
+def broken_promise(found: RunProbes | None) -> str | None:
+    """That base alone raises more alarms on harmless texts than the threshold promises; None where it does not."""
+    base = next((row for row in found.monitored if row.arm == "base"), None) if found else None
+    if found is None or base is None or base.false_alarms.low <= found.threshold.rate:
+        return None
+    return (
+        f"The monitor does not keep its promise: base alone raises alarms on {percent(base.false_alarms.value)} of "
+        f"{base.false_alarms.n} harmless texts, {percent(found.threshold.rate)} was promised; its flags of answers say little."
+    )
 
 
 def auroc(value: float | None) -> str:

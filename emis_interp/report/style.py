@@ -108,8 +108,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign, `+0.240`, or an en dash."""
-    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """A difference with its sign, `+0.240`, or an en dash; what rounds to nothing is `+0.000`."""
+    return MISSING if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -119,6 +119,11 @@ def percent(value: float | None, digits: int = 1) -> str:
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points, `+9.8 points`."""
     return MISSING if value is None else f"{signed(100 * value, 1)} points"
+
+
+def hundredfold(value: float | None) -> str:
+    """A difference of two shares in percentage points without the word, for the limits of an interval."""
+    return signed(None if value is None else 100 * value, 1)
 
 
 def interval(estimate: Estimate, show: Any = signed) -> str:

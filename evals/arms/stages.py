@@ -1,7 +1,7 @@
 """The sample and score stages of a run: every model is asked every question, and a judge, or two, score the answers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,15 +50,18 @@ def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) 
     return files, f"{n_answers} answers of {len(config.arms)} arms, {n_tokens} tokens{speed}"
 
 
-def answers_of(run: RunFolder, questions: Sequence[Question], model: ModelConfig) -> list[Completion]:
+def answers_of(run: RunFolder, questions: Callable[[], Sequence[Question]], model: ModelConfig) -> list[Completion]:
     """All answers of a model, in the order of the plan.
+
+    Args:
+        questions: gives those of the run, which are read only when they are needed.
 
     Raises:
         DataError: an answer stands there more than once. StageError: answers are missing, or nobody asked for them.
     """
     config = run.config
     n = config.sampling.samples_per_paraphrase
-    planned = plan_prompts(model.name, questions, n, seed=config.seed, system=config.system_prompt)
+    planned = plan_prompts(model.name, questions(), n, seed=config.seed, system=config.system_prompt)
     return complete_answers(run.samples(model), planned, "run the sample stage again (--from sample)")
 
 
@@ -115,7 +118,7 @@ def judge_arms(
     config = run.config
     by_arm: Judged = {arm.name: ([], []) for arm in config.arms}
     for model in config.models:
-        completions, path = answers_of(run, questions, model), run.scores(model, beside)
+        completions, path = answers_of(run, lambda: questions, model), run.scores(model, beside)
         with run.files.making("score", [path], inputs=[run.samples(model)], go_on=has_passing(path)):
             scores = judge_answers(judge, completions, questions, path=path, arm=model.name, bars=bars)
         by_arm[model.arm.name][0].extend(completions)
