@@ -244,13 +244,12 @@ def _happens_strip(found: Sequence[_Evidence]) -> Strip | None:
     ]
     if not rows:
         return None
+
+    def hundred(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
     marks = tuple(
-        Mark(
-            f"{one.arm} − {one.control}",
-            100 * (row.value or 0.0),
-            *(None if x is None else 100 * x for x in (row.low, row.high)),
-        )
-        for one, row in rows
+        Mark(f"{one.arm} − {one.control}", hundred(row.value), hundred(row.low), hundred(row.high)) for one, row in rows
     )
     return Strip(marks, null=0.0, unit="points, arm minus control")
 
