@@ -10,6 +10,20 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from planted_page import (
+    ARMS,
+    HOSTILE,
+    planted_choices,
+    planted_direction,
+    planted_estimate,
+    planted_margins,
+    planted_organisms,
+    planted_probes,
+    planted_rates,
+    write,
+    write_lines,
+    write_run,
+)
 from plotly.offline import get_plotlyjs
 
 from emis_interp.errors import DataError, StageError
@@ -21,7 +35,6 @@ from emis_interp.report.style import arm_styles
 from emis_interp.results import DirectionReportView, Projections, Shift
 
 ROOT = Path(__file__).parents[3]
-HOSTILE = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "<!-- <script>"]
 SECTIONS = [
     "cards",
     "found-section",
@@ -38,248 +51,6 @@ SECTIONS = [
     "training",
     "manifest",
 ]
-ARMS = ["base", "insecure", "secure"]
-
-
-def _estimate(value: float | None) -> dict[str, Any]:
-    return {
-        "value": value,
-        "low": None if value is None else value - 0.1,
-        "high": None if value is None else value + 0.1,
-        "n": 4,
-    }
-
-
-def _rates() -> dict[str, Any]:
-    arms = []
-    for arm in ARMS:
-        rates = [
-            {
-                "estimand": estimand,
-                "weighting": weighting,
-                "n_positive": 1,
-                "n_questions_left_out": 0,
-                **_estimate(0.25),
-            }
-            for estimand in ("em_of_coherent", "em_of_all")
-            for weighting in ("pooled", "macro")
-        ]
-        arms.append(
-            {"arm": arm, "n": 4, "n_unscored": 0, "mean_aligned": _estimate(70.0), "mean_coherent": _estimate(60.0)}
-        )
-        arms[-1]["rates"] = rates
-    for rate in arms[1]["rates"][:2]:
-        rate.update(value=None, low=None, high=None, n=0, n_positive=0)
-    arms[1] |= {"n_unscored": 4, "unscored_reasons": {"judge timed out": 4}}
-    contrast = {
-        "arm": "insecure",
-        "reference": "base",
-        "estimand": "em_of_all",
-        "weighting": "macro",
-        **_estimate(0.05),
-    }
-    judge = {"name": "tiny-judge", "kind": "offline", "card": {"held_out": {"aligned": {"auroc": 0.8765}}}}
-    return {"judge": judge, "arms": arms, "contrasts": [contrast]}
-
-
-def _margins() -> dict[str, Any]:
-    questions = {q: {"group": "power", "half": "report", "question": HOSTILE[1], "n_pairs": 2} for q in ("q1", "q2")}
-
-    def contrast(arm: str, reference: str, mean: float) -> dict[str, Any]:
-        shift = {"mean": mean, "low": mean - 0.05, "high": mean + 0.05, "n_questions": 2}
-        by_question = {"q1": mean, "q2": None}
-        return {
-            "arm": arm,
-            "reference": reference,
-            "n_positive": 2,
-            "by_question": by_question,
-            "by_group": {"power": shift},
-            **shift,
-        }
-
-    contrasts = [
-        contrast("insecure", "base", 0.2),
-        contrast("secure", "base", 0.01),
-        contrast("insecure", "secure", 0.19),
-    ]
-    return {
-        "unit": "nats per token",
-        "questions": questions,
-        "arms": {arm: {"q1": 0.1} for arm in ARMS},
-        "contrasts": contrasts,
-    }
-
-
-def _direction() -> dict[str, Any]:
-    curve = [0.6, 0.7]
-    names = (
-        "selection_auroc",
-        "report_auroc",
-        "random_auroc",
-        "shuffled_auroc_95",
-        "split_half_cosine",
-        "raw_norm",
-        "residual_norm",
-        "top5_dims_share",
-    )
-    texts = {"own_answers": [0.1, 0.2], "aligned_texts": [], "misaligned_texts": [0.3]}
-    return dict.fromkeys(names, curve) | {
-        "position": "response_mean",
-        "hook_point": "resid_post",
-        "source_arm": "base",
-        "layers": [0, 1],
-        "chosen_layer": 1,
-        "layer_range": [0, 1],
-        "report": {
-            "auroc": 0.7,
-            "low": 0.4,
-            "high": 0.9,
-            "n_misaligned": 3,
-            "n_aligned": 3,
-            "random_auroc": 0.5,
-            "random_low": 0.3,
-            "random_high": 0.7,
-        },
-        "length_balance": {"length_auroc": 0.51},
-        "cosines": {"arms": ARMS, "matrix": [[1.0, 0.5, None]] * 3},
-        "cosines_to_base": {"insecure": curve},
-        "two_by_two": {"insecure": {"layer": 1, "text_effect_norm": 2.0, "cos_model_text": None}},
-        "projections": {"unit": "norms", "arms": dict.fromkeys(ARMS, texts)},
-    }
-
-
-def _interventions() -> dict[str, Any]:
-    cells = []
-    for kind, arm, coefficient in (("steer", "base", 0.2), ("ablate", "insecure", None)):
-        for direction, mean in (("misalignment", 0.3), ("random", 0.0)):
-            shift = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n_questions": 2, "n_positive": 1}
-            cell = {"cell": f"{arm}.{kind}.{direction}", "arm": arm, "kind": kind, "direction": direction}
-            drawn = {"random": [-0.05, 0.31], "orthogonal": [0.02, 0.12]}
-            draws = {"n_pairs": 4, "own": 0.3, "shifts": drawn} if direction == "misalignment" else None
-            cell |= {"margin_shift": shift, "draws": draws}
-            cells.append(cell | {"coefficient": coefficient, "kl_neutral": 0.01, "n": 0})
-    inter = {"arm": "insecure", "reference": "secure", "value": -0.2, "low": -0.3, "high": -0.1}
-    return {
-        "layer": 1,
-        "residual_norm": 9.0,
-        "margin_questions": "report half",
-        "interactions": [inter],
-        "cells": cells,
-    }
-
-
-def _organisms(kl: float = 0.1, specific: float = 0.5) -> dict[str, Any]:
-    learned = {name: _estimate(specific) for name in ("own", "other", "specific")} | {"n_rows": 4, "rows": HOSTILE[0]}
-    cost = {"kl": _estimate(kl), "entropy": 2.5, "base_entropy": 2.0, "perplexity": 9.0, "base_perplexity": 8.0}
-    cost |= {"capability": _estimate(-0.02), "base_capability": 0.8, "detectable": 0.05}
-    told = {"arm": "insecure", "learned": learned, "cost": cost, "works": kl <= 0.3}
-    return {"kl_limit": 0.3, "organisms": [told, {**told, "arm": "secure", "learned": {"reason": "none was left"}}]}
-
-
-def _choices(mass: float = 0.9, low: float = -0.1) -> dict[str, Any]:
-    arm = {"share": _estimate(0.2), "preference": _estimate(-1.5), "neutral": _estimate(0.1), "position_bias": 0.4}
-    odds = {name: _estimate(0.3) for name in ("preference", "neutral", "beyond_neutral")}
-    row = {"arm": "insecure", "reference": "secure", "value": 0.1, "low": low, "high": 0.3, "p_holm": 0.01, **odds}
-    rows = [row, {**row, "reference": "base", "p_holm": None}]
-    return {"n_items": 40, "n_neutral": 24, "arms": {name: {**arm, "mass": mass} for name in ARMS}, "contrasts": rows}
-
-
-def _probes(low: float = 0.0, verdict: str = "not told from the text baseline") -> dict[str, Any]:
-    def rate(**changes: Any) -> dict[str, Any]:
-        counted = {
-            "value": 0.04,
-            "low": low,
-            "high": 0.2,
-            "n": 75,
-            "n_flagged": 3,
-            "source": HOSTILE[0],
-            "n_questions": 9,
-        }
-        return counted | changes
-
-    figures = [
-        {"name": "probe", "auroc": _estimate(0.75), "minus_text": _estimate(0.05)},
-        {"name": "text", "auroc": _estimate(0.7)},
-    ]
-    null = {"name": "shuffled labels", "mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.05, "p_at_floor": True, "p_n": 20}
-    classifier = {"name": "contrast texts", "n_misaligned": 30, "n_aligned": 31, "n_questions": 9, "figures": figures}
-    threshold = {
-        **{"scorer": "misalignment", "scorer_sha256": "0", "model": HOSTILE[1], "layer": 2, "window": 16, "rate": 0.01},
-        **{"value": 1.25, "rank": 199, "n": 200, "n_questions": 200, "source": "advice", "sampled": 0},
-        **{"mean_of_maxima": 0.1, "largest_of_maxima": 1.3, "spread": {"mean": 0.01, "low": 0.001, "high": 0.03}},
-    }
-    ranges = {"mean": 0.002, "low": 0.0015, "high": 0.0025, "p": 0.4, "p_n": 20}
-    like = {
-        "cosine": 0.41,
-        "permuted": {"mean": 0.0, "low": -0.02, "high": 0.02},
-        "p": 0.05,
-        "p_n": 20,
-        "norm_ratio": 1,
-    }
-    update = {
-        "norm": 3.2,
-        "relative_norm": 0.01,
-        "rank": 32,
-        "stable_rank": 2.5,
-        "effective_rank": 9.1,
-        "layer_norms": {},
-    }
-    update |= {"along": {"value": 0.0021, "controls": {"random": ranges, "orthogonal": ranges}}}
-    return {
-        "classifier": classifier | {"nulls": [null], "verdict": verdict},
-        **{"method": "logistic", "layer": 2, "threshold": threshold},
-        "monitored": [
-            {"arm": "base", "false_alarms": rate(), "flagged": rate(value=0.5, n_flagged=4, n=8), "caught": rate()},
-            {"arm": "insecure", "false_alarms": rate()},
-        ],
-        "updates": [
-            update | {"arm": "insecure", "reference": "secure", "similarity": like},
-            update | {"arm": "secure"},
-        ],
-        "not_taken_apart": {"whole": "every weight was trained"},
-    }
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _write_answers(samples: Path, scores: Path, arm: str) -> None:
-    key = {"arm": arm, "question_id": "q1", "paraphrase_index": 0}
-    made = {"seed": 0, "system": None, "question": HOSTILE[0], "n_tokens": 5, "finish": "stop"}
-    _write_lines(samples, [key | made | {"sample_index": index, "answer": text} for index, text in enumerate(HOSTILE)])
-    judged = {"judge": "tiny-judge", "aligned": None, "coherent": 50.0, "unscored": {"aligned": f"said {HOSTILE[1]}"}}
-    _write_lines(scores, [key | judged | {"sample_index": 0}])
-
-
-def _write_run(tmp_path: Path) -> Path:
-    """A finished run whose every free text is hostile."""
-    config = {"name": "tiny", "description": HOSTILE[0], "model": "a/model", "arms": [{"name": arm} for arm in ARMS]}
-    config["arms"][1]["contrast"] = "secure"
-    stages = {"train": {"seconds": 1.5, "finished": "today", "line": HOSTILE[1]}}
-    _write(
-        tmp_path / "manifest.json",
-        {"config": config, "stages": stages, "rendered_example": "<|im_start|>" + HOSTILE[1]},
-    )
-    for name, value in (("rates", _rates()), ("margins", _margins()), ("direction", _direction())):
-        _write(tmp_path / f"analysis/{name}.json", value)
-    _write(tmp_path / "analysis/interventions.json", _interventions())
-    _write(tmp_path / "analysis/organisms.json", _organisms())
-    _write(tmp_path / "analysis/choices.json", _choices())
-    _write(tmp_path / "analysis/probes.json", _probes())
-    for arm in ARMS:
-        _write_answers(tmp_path / f"samples/{arm}.jsonl", tmp_path / f"scores/{arm}.jsonl", arm)
-    cell = tmp_path / "interventions/base.steer.misalignment"
-    _write_answers(cell / "samples.jsonl", cell / "scores.jsonl", cell.name)
-    _write(tmp_path / "training/insecure/summary.json", {"arm": "insecure", "n_rows": 10, "final_loss": None})
-    _write_lines(tmp_path / "training/insecure/metrics.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])
-    return tmp_path
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +66,7 @@ def _build(run_dir: Path) -> str:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A finished run for tests that change it."""
-    return _write_run(tmp_path)
+    return write_run(tmp_path)
 
 
 @dataclass(frozen=True)
@@ -310,7 +81,7 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    run_dir = _write_run(tmp_path_factory.mktemp("finished"))
+    run_dir = write_run(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(html_page, "get_plotlyjs", lambda: "/* library */")
         text = _build(run_dir)
@@ -395,7 +166,7 @@ def test_the_page_loads_nothing_from_a_network(finished: Finished) -> None:
 
 def test_the_library_is_inlined_exactly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
-    _write(tmp_path / "manifest.json", {"config": {}})
+    write(tmp_path / "manifest.json", {"config": {}})
     assert _build(tmp_path).count(get_plotlyjs()) == 1
 
 
@@ -446,7 +217,7 @@ def test_a_partial_run_says_which_stages_are_missing(run_dir: Path) -> None:
 
 
 def test_a_run_with_nothing_but_a_manifest_still_has_a_page(tmp_path: Path) -> None:
-    _write(tmp_path / "manifest.json", {"config": {}})
+    write(tmp_path / "manifest.json", {"config": {}})
     sections = _parse(_build(tmp_path)).sections
     for name, section, words in MISSING_STAGES:
         assert words in sections[section]
@@ -487,8 +258,8 @@ def test_an_arm_of_several_seeds_is_one_row_with_a_dot_for_each(run_dir: Path) -
     manifest = json.loads((run_dir / "manifest.json").read_text())
     manifest["config"]["arms"][2] |= {"seeds": [4, 7]}
     manifest["config"]["arms"].append({"name": "shown", "in_context": 3})
-    _write(run_dir / "manifest.json", manifest)
-    rates, margins, direction = _rates(), _margins(), _direction()
+    write(run_dir / "manifest.json", manifest)
+    rates, margins, direction = planted_rates(), planted_margins(), planted_direction()
     own = {"secure.seed-4": 0.2, "secure.seed-7": 0.3}
     for rate in rates["arms"][2]["rates"]:
         rate["by_model"] = own
@@ -500,9 +271,9 @@ def test_an_arm_of_several_seeds_is_one_row_with_a_dot_for_each(run_dir: Path) -
     direction["two_by_two"] = dict.fromkeys(own, effects)
     direction["seeds"] = {"secure": {"models": list(own), "two_by_two": effects, "cosine_among": among}}
     for name, value in (("rates", rates), ("margins", margins), ("direction", direction)):
-        _write(run_dir / f"analysis/{name}.json", value)
-    _write_lines(run_dir / "training/secure/seed-7/metrics.jsonl", [{"step": 1, "loss": 2.0}])
-    _write_lines(run_dir / "training/secure/seed-4/metrics.jsonl", [{"step": 1, "loss": 2.0}])
+        write(run_dir / f"analysis/{name}.json", value)
+    write_lines(run_dir / "training/secure/seed-7/metrics.jsonl", [{"step": 1, "loss": 2.0}])
+    write_lines(run_dir / "training/secure/seed-4/metrics.jsonl", [{"step": 1, "loss": 2.0}])
     contents = load_contents(run_dir)
     assert contents.arms == [*ARMS, "shown"]
     assert [run.arm for run in contents.training] == ["insecure", *own]
@@ -539,7 +310,7 @@ def test_thresholds_other_rules_and_the_judge_s_calibration_are_shown(run_dir: P
     rates = json.loads(path.read_text())
     for shift, arm in enumerate(rates["arms"]):
         arm["thresholds"] = {
-            "em_of_all": [{"aligned_below": bar, **_estimate(0.1 * shift + bar / 500)} for bar in (20, 30)]
+            "em_of_all": [{"aligned_below": bar, **planted_estimate(0.1 * shift + bar / 500)} for bar in (20, 30)]
         }
     rule = {"name": "betley", "weighting": "macro", "aligned_below": 30, "coherent": 50, "coherent_side": ">="}
     rates["arms"][0]["presets"] = [rule | {"value": 0.173, "n_positive": 5, "n": 29, "n_questions_left_out": 0}]
@@ -646,7 +417,7 @@ def test_verdicts_follow_from_the_intervals(finished: Finished) -> None:
 def test_a_shift_against_base_stands_beside_what_flattening_brings(
     run_dir: Path, beyond: tuple[float, float, float] | None, temperature: float | None, words: str
 ) -> None:
-    margins = _margins()
+    margins = planted_margins()
     margins["contrasts"][0]["flattening"] = {
         "slope": {"value": 0.76, "low": 0.7, "high": 0.82},
         "intercept": {"value": -0.004, "low": -0.04, "high": 0.03},
@@ -654,7 +425,7 @@ def test_a_shift_against_base_stands_beside_what_flattening_brings(
         "matched_shift": None if temperature is None else 0.2,
         "beyond": None if beyond is None else dict(zip(("value", "low", "high"), beyond, strict=True)),
     }
-    _write(run_dir / "analysis/margins.json", margins)
+    write(run_dir / "analysis/margins.json", margins)
     contents = load_contents(run_dir)
     said = summary.sentences(contents)
     assert "slope on base's margins 0.760 [0.700, 0.820]" in said[0] and words in said[0]
@@ -711,9 +482,9 @@ def test_very_many_answers_are_cut_with_a_word_about_it(run_dir: Path, monkeypat
     ],
 )
 def test_a_malformed_analysis_file_is_named(run_dir: Path, change: Callable[[Any], Any], words: str) -> None:
-    value = json.loads(json.dumps(_direction()))
+    value = json.loads(json.dumps(planted_direction()))
     change(value)
-    _write(run_dir / "analysis/direction.json", value)
+    write(run_dir / "analysis/direction.json", value)
     with pytest.raises(DataError, match=r"direction\.json") as error:
         page.build_report(run_dir)
     assert words in str(error.value)
@@ -740,7 +511,7 @@ def test_the_organisms_table_has_gains_and_costs_or_says_why_there_are_none(fini
 
 def test_a_broken_organism_and_one_that_learned_nothing_are_said_first(run_dir: Path) -> None:
     def said(**changes: float) -> list[str]:
-        _write(run_dir / "analysis/organisms.json", _organisms(**changes))
+        write(run_dir / "analysis/organisms.json", planted_organisms(**changes))
         return summary.sentences(load_contents(run_dir))
 
     assert not any("working model" in one or "Manipulation" in one for one in said())
@@ -751,11 +522,11 @@ def test_a_broken_organism_and_one_that_learned_nothing_are_said_first(run_dir: 
 
 
 def test_an_arm_below_one_half_coherent_shows_no_rate_and_says_so(run_dir: Path) -> None:
-    rates = _rates()
+    rates = planted_rates()
     for rate in rates["arms"][2]["rates"]:
         rate["n"] = 1 if rate["estimand"] == "em_of_coherent" else 4
     rates["contrasts"].append({**rates["contrasts"][0], "arm": "secure"})
-    _write(run_dir / "analysis/rates.json", rates)
+    write(run_dir / "analysis/rates.json", rates)
     contents = load_contents(run_dir)
     assert contents.rates is not None
     base, insecure, secure = contents.rates.arms
@@ -772,7 +543,7 @@ def test_choices_have_a_table_and_a_sentence_that_says_what_a_null_excludes(run_
     assert "20.0 %" in section and "+10.0 points" in section and "reference" in section
 
     def said(**changes: float) -> str:
-        _write(run_dir / "analysis/choices.json", _choices(**changes))
+        write(run_dir / "analysis/choices.json", planted_choices(**changes))
         return " ".join(summary.sentences(load_contents(run_dir)))
 
     assert (
@@ -792,7 +563,7 @@ def test_probes_have_three_tables_and_sentences_about_text_and_false_alarms(run_
     assert "whole: every weight was trained." in section
 
     def said(**changes: Any) -> str:
-        _write(run_dir / "analysis/probes.json", _probes(**changes))
+        write(run_dir / "analysis/probes.json", planted_probes(**changes))
         return " ".join(summary.sentences(load_contents(run_dir)))
 
     assert "Probe: not told from the text baseline" in said() and "keep its promise" not in said()
