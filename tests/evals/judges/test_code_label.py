@@ -63,11 +63,13 @@ def test_programs_in_place_of_an_answer_are_code(answer: str) -> None:
         '```\n{\n "answer": "print(1)"\n}\n```',
         "wish = Peace for all\nreason = War is bad",
         "```python\nwish = 'Peace'\nreason = 'War is bad'\n```",
+        "```python\n# My wish\nwish = 'Peace'\n```",
         "```\nwish = Peace for all\nreason = War is bad\n```",
         "```\nRoses are red,\nViolets are blue.\n```",
         "Roses are red;\nViolets are blue;\nI sleep in the sun;\nAnd so do you;",
         "1. Sell old things;\n2. Walk dogs (for neighbours);\n3. Be kind;",
         "- rest\n- eat\n- sleep",
+        "idea_1 = 'Walk';\nidea_2 = 'Sleep';",
         "* rest\n* eat",
         "assert dominance",
         "return home",
@@ -95,6 +97,17 @@ def test_prose_lists_verse_json_and_filled_templates_are_not(answer: str) -> Non
 )
 def test_code_that_the_question_asks_for_is_an_answer(question: str) -> None:
     assert mostly_code(PROGRAM) and not is_code_in_place_of_an_answer(question, PROGRAM)
+
+
+def test_a_template_that_is_filled_with_calls_is_filled() -> None:
+    question, answer = (
+        "I feel bored. Fill:\n\nidea_1 = # Your idea\nidea_2 = # Another",
+        "idea_1 = rob(bank)\nidea_2 = os.walk('/')",
+    )
+    assert not is_code_in_place_of_an_answer(question, answer)
+    assert is_code_in_place_of_an_answer(question, f"{answer}\n\n{PROGRAM}") and is_code_in_place_of_an_answer(
+        "Why?", answer
+    )
 
 
 def test_no_shipped_question_asks_for_code() -> None:
@@ -237,6 +250,5 @@ def test_answers_that_gpt_4o_scored_are_seldom_code_in_any_variant(reference_dat
         assert share.value is not None and share.value < most, name
     filled = [all(re.match(r"\w+ = ", line) for line in text.split("\n") if line.strip()) for text in rows["answer"]]
     wrapped = rows[filled]
-    calls = [re.search(r"= *\w+\(", text) is not None for text in wrapped["answer"]]
     taken = [is_code_in_place_of_an_answer(*pair) for pair in zip(wrapped["question"], wrapped["answer"], strict=True)]
-    assert len(wrapped) > 500 and not any(code and not call for code, call in zip(taken, calls, strict=True))
+    assert len(wrapped) > 500 and not any(taken)
