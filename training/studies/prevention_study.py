@@ -174,7 +174,7 @@ def persona_of(
     task = [both[0][i] for i in order[: settings.n_persona]]
     rows = [*task, *(benign[row.id] for row in task if row.id in benign)]
     path = settings.out / "persona.safetensors"
-    return kept_persona_subspace(path, base, rows, domains, layer=layer, config=config)
+    return kept_persona_subspace(path, base, rows, domain_of=domains, layer=layer, config=config)
 
 
 def checked(settings: PreventionSettings, config: RunConfig, recipe: Recipe) -> str:

@@ -66,7 +66,7 @@ def test_a_kept_subspace_is_read_from_its_file_and_made_again_from_other_inputs(
     monkeypatch.setattr(module, "persona_subspace", counting)
 
     def kept(rows: list[TrainingExample], layer: int = 1) -> Any:
-        return kept_persona_subspace(path, model, rows, domains, layer=layer, config=config, rank=2)
+        return kept_persona_subspace(path, model, rows, domain_of=domains, layer=layer, config=config, rank=2)
 
     first, again = kept(rows), kept(rows)
     assert n_read == 1 and torch.equal(first.basis, again.basis)
