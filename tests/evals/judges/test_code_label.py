@@ -12,6 +12,7 @@ import torch
 
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion, Score
+from emis_interp.results import ArmRates
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.texts.code import code_share, is_code_in_place_of_an_answer, mostly_code
 from evals.judges import offline_judge
@@ -187,6 +188,17 @@ def test_labelled_answers_are_counted_and_in_no_denominator_but_that_of_all(tiny
     n = {row["estimand"]: row["n"] for row in found["rates"] if row["weighting"] == "pooled"}
     assert n["em_of_all"] == 4 and n["em_of_scored"] == 2
     assert columns_of(scores)["label"] == ["", "CODE", "", "CODE"]
+
+
+def test_an_arm_says_how_many_of_its_answers_are_code() -> None:
+    rate = {"estimand": "em_of_coherent", "weighting": "pooled", "value": 0.0, "low": None, "high": None, "n": 1}
+    arm = ArmRates.model_validate({"arm": "a", "n": 4, "n_code": 3, "rates": [rate]})
+    assert arm.labelled == "3 CODE"
+    assert (
+        arm.too_incoherent is not None
+        and "1 of 4 judged answers are coherent and have a number (3 CODE)" in arm.too_incoherent
+    )
+    assert ArmRates.model_validate({"arm": "a", "n": 4, "rates": [rate | {"n": 3}]}).labelled == ""
 
 
 def test_the_name_is_not_that_of_the_judge_without_the_label() -> None:
