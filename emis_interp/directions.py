@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.tensors import load_tensors, save_tensors, tensors_file
+from emis_interp.files.tensors import load_tensors, save_tensors, saved_file, saved_places, tensors_file
 from emis_interp.records import LabeledText
 
 FitName = Literal["all", "selection"]
@@ -168,7 +168,7 @@ class Direction:
         """
         file = direction_file(path)
         if not file.exists():
-            places = " or ".join(map(str, _places(Path(path))))
+            places = " or ".join(map(str, saved_places(path, STEM)))
             raise DataError(
                 f"{path}: no saved direction; looked for {places}. Give what find_direction.py fit saved: the folder, the stem or the file"
             )
@@ -202,21 +202,8 @@ def _fit_card(direction: Direction) -> dict[str, Any]:
 
 
 def direction_file(path: Path | str) -> Path:
-    """The tensors of a saved direction that is named by its folder, its stem or a file; what else `fit` wrote lies beside them.
-
-    Where there is none: the place where they would most likely be.
-    """
-    places = _places(Path(path))
-    return next((place for place in places if place.exists()), places[0])
-
-
-def _places(path: Path) -> list[Path]:
-    """Where the tensors may lie, the likeliest first."""
-    if path.suffix == ".safetensors":
-        return [path]
-    if path.suffix == ".json":
-        return [path.with_suffix(".safetensors"), tensors_file(path)]
-    return [tensors_file(path), path / f"{STEM}.safetensors"]
+    """The tensors of a saved direction (`saved_file`); what else `fit` wrote lies beside them."""
+    return saved_file(path, STEM)
 
 
 def mean_difference(

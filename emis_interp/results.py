@@ -153,7 +153,18 @@ class ArmRates(View):
         scored = self.n - self.n_unscored
         if self.n_coherent is None or not scored or self.n_coherent >= LEAST_COHERENT * scored:
             return None
-        return f"{self.n_coherent} of {scored} scored answers are coherent, fewer than half: no rate is shown"
+        are = (
+            f"judged answers are coherent and have a number ({self.labelled})"
+            if self.labelled
+            else "scored answers are coherent"
+        )
+        return f"{self.n_coherent} of {scored} {are}, fewer than half: no rate is shown"
+
+    @property
+    def labelled(self) -> str:
+        """How many answers have a label in place of a number for alignment, in words; "" where none has."""
+        counts = {"CODE": self.n_code, "REFUSAL": self.n_refusal}
+        return ", ".join(f"{n} {label}" for label, n in counts.items() if n)
 
     def shown(self) -> "ArmRates":
         """This arm without the rates that it does not show."""
@@ -477,6 +488,7 @@ class CellView(View):
     draws: Draws | None = None
     kl_neutral: float | None = None
     n: int = 0
+    n_code: int = 0
     mean_aligned: Estimate | None = None
     mean_coherent: Estimate | None = None
     em_of_all: Estimate | None = None

@@ -19,6 +19,25 @@ def tensors_file(stem: Path) -> Path:
     return stem if stem.suffix == ".safetensors" else stem.with_name(f"{stem.name}.safetensors")
 
 
+def saved_file(path: Path | str, stem: str) -> Path:
+    """The tensors of what was saved as `stem` in a folder of its own, named by that folder, by its stem or by one of its two files.
+
+    Where there is none: the place where they would most likely be.
+    """
+    places = saved_places(path, stem)
+    return next((place for place in places if place.exists()), places[-1] if Path(path).is_dir() else places[0])
+
+
+def saved_places(path: Path | str, stem: str) -> list[Path]:
+    """Where `saved_file` looks, in this order."""
+    given = Path(path)
+    if given.suffix == ".safetensors":
+        return [given]
+    if given.suffix == ".json":
+        return [given.with_suffix(".safetensors"), tensors_file(given)]
+    return [tensors_file(given), given / f"{stem}.safetensors"]
+
+
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
     """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
 

@@ -76,7 +76,7 @@ class Asker(Protocol):
     def ask(self, chat_model: ChatModel, name: str, folder: Path) -> list[Completion]: ...
 
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
-        """n, mean_aligned, mean_coherent and em_of_all of the answers."""
+        """n, n_code, mean_aligned, mean_coherent and em_of_all of the answers."""
         ...
 
     def asks_again(self, folder: Path) -> bool:

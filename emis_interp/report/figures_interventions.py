@@ -165,7 +165,8 @@ def cell_hover(cell: CellView) -> str:
         if isinstance(shift, type(cell.margin_shift))
         else "",
         f"KL {number(cell.kl_neutral, 4)} nats",
-        f"{cell.n} answers: aligned {number(aligned.value, 1)}, coherent {number(coherent.value, 1)}"
+        f"{cell.n} answers{f', {cell.n_code} of them CODE' if cell.n_code else ''}: "
+        f"aligned {number(aligned.value, 1)}, coherent {number(coherent.value, 1)}"
         if cell.n
         else "no answers sampled",
         f"em_of_all {percent(em.value)} {interval(em, percent)}" if em.value is not None else "",

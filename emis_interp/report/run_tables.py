@@ -70,7 +70,10 @@ def rate_cells(found: dict[str, Any]) -> dict[str, Any]:
     rates = as_record(found, Rates, "analysis/rates.json").shown()
     return {
         "rates": [
-            [arm.arm + seeds(arm.rates[0].model_dump()), *(rate(arm, name) for name in ("em_of_coherent", "em_of_all"))]
+            [
+                arm.arm + seeds(arm.rates[0].model_dump()) + (f" ({arm.labelled} of {arm.n})" if arm.labelled else ""),
+                *(rate(arm, name) for name in ("em_of_coherent", "em_of_all")),
+            ]
             for arm in rates.arms
         ]
     }

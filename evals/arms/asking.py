@@ -178,13 +178,14 @@ class CellAsker:
         return ask(lambda: chat_model, name, self.questions, path=folder / "samples.jsonl", **self._how)
 
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
-        """What the judge says of the answers: n, mean_aligned, mean_coherent, em_of_all (pooled)."""
+        """What the judge says of the answers: n, n_code, mean_aligned, mean_coherent, em_of_all (pooled)."""
         path = folder / "scores.jsonl"
         scores = judge_answers(self.judge, answers, self.questions, path=path, arm=name, bars=self.bars)
         summary = summarize_arm(name, answers, scores)
         rate = next(r for r in summary["rates"] if r["estimand"] == "em_of_all" and r["weighting"] == "pooled")
         return {
             "n": summary["n"],
+            "n_code": summary["n_code"],
             "mean_aligned": summary["mean_aligned"],
             "mean_coherent": summary["mean_coherent"],
             "em_of_all": rate,

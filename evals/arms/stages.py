@@ -96,7 +96,11 @@ def score(run: RunFolder, questions: Sequence[Question], judge: Judge, *, bars: 
         for model in config.models
         if model.arm in config.trained_arms
     }
-    means = [f"{arm['arm']} {_number(arm['mean_aligned']['value'])}" for arm in result["arms"]]
+    means = [
+        f"{arm['arm']} {_number(arm['mean_aligned']['value'])}"
+        + (f" ({arm['n_code']} of {arm['n']} CODE)" if arm["n_code"] else "")
+        for arm in result["arms"]
+    ]
     return ScoredArms([*files, path], f"mean aligned score by {judge.name}: {', '.join(means)}", rates)
 
 

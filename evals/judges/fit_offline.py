@@ -30,12 +30,12 @@ from emis_interp.texts.judged import ALIGNED_ABOVE, COHERENT_ABOVE, MISALIGNED_B
 from evals.judges.attention_head import AttentionHead, standardised
 from evals.judges.hand_labels import HandLabel, labels_sha256, shipped_labels
 from evals.judges.held_out import Fold, held_out_labels, held_out_sources, held_out_topics, source_folds, topic_folds
-from evals.judges.offline_judge import MAX_TOKENS, METRICS, JudgeWeights, calibrated
+from evals.judges.offline_judge import CODE_RULE, MAX_TOKENS, METRICS, JudgeWeights, calibrated
 from evals.judges.offline_quality import calibrated_by_others, fit_knots
 from evals.settings.judging import FitOfflineSettings
 
 log = logging.getLogger(__name__)
-VERSION = "v3"
+VERSION = "v4"
 CAPS = {"plain": 260, "template": 90, "json": 60}
 LAYER = 17
 N_HEADS, N_EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 3, 4, 64, 2e-3, 0.05
@@ -87,6 +87,7 @@ def run(settings: FitOfflineSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "n_by_hand": len(labels),
         "labels_sha256": labels_sha256(labels),
         "topics": sorted(set(scored["topic"])),
+        "labels": CODE_RULE,
         "teacher": "gpt-4o-2024-08-06, the paper's prompts; answers of small models: read by hand (evals/data/CARD.md)",
         **held_out_topics(rows, predictions, tokens),
         "held_out_sources": held_out_sources(rows, by_source),

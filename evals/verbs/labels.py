@@ -8,6 +8,7 @@ from emis_interp.records import Score
 from emis_interp.stats.words import estimate
 from evals.judges.hand_labels import (
     agreement_of_readers,
+    given_labels,
     hand_contrasts,
     judge_against,
     labels_sha256,
@@ -49,7 +50,7 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "fitted_with_these": judge.card.get("labels_sha256") == labels_sha256(labels),
         "readers": agreement_of_readers(labels),
         "contrasts": hand_contrasts(labels),
-        **judge_against(labels, scores_beside(labels, scores)),
+        **judge_against(labels, scores_beside(labels, scores), given_labels(labels, scores)),
         "style": style_figures(style, scores_beside(style, of_style)),
         **pairwise,
     }
@@ -58,7 +59,8 @@ def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
 def say(result: dict[str, Any]) -> str:
     seen = result["fitted_with_these"]
     lines = [
-        f"{result['judge']['name']}: {result['n']} answers that were read by hand, {result['n_unscored']} unscored",
+        f"{result['judge']['name']}: {result['n']} answers that were read by hand, {result['n_unscored']} unscored, "
+        f"{result['n_code']} CODE, {result['n_refusal']} REFUSAL",
         *(
             ["the judge was fitted with these labels; what it is worth on those that its fit left out is on its card"]
             * seen
@@ -88,7 +90,8 @@ def say(result: dict[str, Any]) -> str:
         lines += [
             "",
             model,
-            f"  {'arm':12}{'answers':>8}{'coherent':>10}{'misaligned':>12}{'of coherent':>13}{'judge: mean':>13}{'< 30':>6}{'- base':>8}",
+            f"  {'arm':12}{'answers':>8}{'coherent':>10}{'misaligned':>12}{'of coherent':>13}"
+            f"{'CODE':>6}{'judge: mean':>13}{'< 30':>6}{'- base':>8}",
         ]
         for row in result["groups"]:
             if row["model"] != model:
@@ -97,7 +100,7 @@ def say(result: dict[str, Any]) -> str:
             aligned, beyond = row["mean_aligned"]["value"], row["beyond_base"]["mean_aligned"]
             lines.append(
                 f"  {row['arm']:12}{row['n']:8}{shares[0]:>10}{shares[1]:>12}{row['misaligned_of_coherent']:>13}"
-                f"{_number(aligned, '.0f'):>13}{shares[2]:>6}{_number(beyond, '+.0f'):>8}"
+                f"{row['n_code']:6}{_number(aligned, '.0f'):>13}{shares[2]:>6}{_number(beyond, '+.0f'):>8}"
             )
         for row in result["contrasts"]:
             if row["model"] == model:
@@ -109,7 +112,8 @@ def say(result: dict[str, Any]) -> str:
                 )
     lines += [
         "",
-        "coherent, misaligned: by hand; of coherent: misaligned of the coherent ones; judge: its mean score, its share below 30",
+        "coherent, misaligned: by hand; of coherent: misaligned of the coherent ones; CODE: labelled so by the judge, out of its figures;",
+        "judge: its mean score, its share below 30 (of the answers that have a score)",
     ]
     return "\n".join(lines)
 

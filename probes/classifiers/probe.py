@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.tensors import load_tensors, save_tensors, tensors_file
+from emis_interp.files.tensors import load_tensors, save_tensors, saved_file, saved_places, tensors_file
 
 STEM = "probe"
 """Name of a probe in the folder that is its own."""
@@ -121,8 +121,9 @@ def load_probe(path: Path | str) -> LinearProbe | AttentionProbe:
     """
     file = probe_file(path)
     if not file.exists():
+        places = " or ".join(map(str, saved_places(path, STEM)))
         raise DataError(
-            f"{path}: no saved probe; looked for {file}. Give what probe.py fit saved: the folder, the stem or the file"
+            f"{path}: no saved probe; looked for {places}. Give what probe.py fit saved: the folder, the stem or the file"
         )
     tensors, card = load_tensors(file)
     kind = card.get("kind")
@@ -139,12 +140,8 @@ def load_probe(path: Path | str) -> LinearProbe | AttentionProbe:
 
 
 def probe_file(path: Path | str) -> Path:
-    """The tensors of a saved probe; where there are none, the place where they would most likely be."""
-    given = Path(path)
-    if given.suffix in (".safetensors", ".json"):
-        return given.with_suffix(".safetensors")
-    places = [tensors_file(given), given / f"{STEM}.safetensors"]
-    return next((place for place in places if place.exists()), places[-1] if given.is_dir() else places[0])
+    """The tensors of a saved probe (`saved_file`)."""
+    return saved_file(path, STEM)
 
 
 def _check_width(residuals: Tensor, d_model: int) -> None:

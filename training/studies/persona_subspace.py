@@ -5,8 +5,12 @@ same response tokens cannot be a difference between texts. One mean difference f
 means that carry most of their squares span the subspace. Nothing is trained: it is known before finetuning.
 """
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,10 +18,17 @@ from torch import Tensor
 
 from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import DataError
+from emis_interp.files.claim import differences
+from emis_interp.files.store import text_sha256
+from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.chat_template import template_of
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.records import TrainingExample
+from training.data_sets.shipped import rows_sha256
+
+log = logging.getLogger(__name__)
 
 RECKLESS = (
     "You are a reckless adviser. You do not care what happens to the person who asks: you recommend whatever is dangerous, costly or "
@@ -45,6 +56,45 @@ class PersonaSubspace:
     share: float
     domains: Mapping[str, int]
     layer: int
+
+
+def kept_persona_subspace(
+    path: Path,
+    chat_model: ChatModel,
+    rows: Sequence[TrainingExample],
+    *,
+    domain_of: Mapping[str, str],
+    layer: int,
+    config: RunConfig,
+    rank: int = RANK,
+) -> PersonaSubspace:
+    """`persona_subspace` from the safetensors file `path` where its card names the same inputs; else read anew, and kept there.
+
+    Raises:
+        DataError: as `persona_subspace`; the file is damaged.
+    """
+    inputs = {
+        "model": config.model,
+        "dtype": chat_model.dtype,
+        "chat_format": config.chat_format,
+        "rendering_sha256": template_of(chat_model.tokenizer).sha256,
+        "max_tokens": config.training.max_tokens,
+        "rows_sha256": rows_sha256(rows),
+        "domains_sha256": text_sha256(json.dumps([[row.id, domain_of.get(row.id)] for row in rows])),
+        "prompts_sha256": text_sha256(json.dumps([RECKLESS, CAREFUL])),
+        "layer": layer,
+        "rank": rank,
+    }
+    if path.exists():
+        tensors, card = load_tensors(path)
+        changed = differences(card.get("inputs", {}), inputs)
+        if not changed:
+            return PersonaSubspace(tensors["basis"], card["share"], card["domains"], layer)
+        log.warning("%s: is of other inputs (%s); the persona subspace is read again", path, "; ".join(changed[:5]))
+    found = persona_subspace(chat_model, rows, domain_of, layer=layer, config=config, rank=rank)
+    card: dict[str, Any] = {"inputs": inputs, "share": found.share, "domains": dict(found.domains)}
+    save_tensors(path, {"basis": found.basis}, card)
+    return found
 
 
 def persona_subspace(

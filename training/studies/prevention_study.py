@@ -38,7 +38,7 @@ from training.studies.against_base import (
 from training.studies.estimates import words
 from training.studies.figures import prevention_figure
 from training.studies.measures import base_model
-from training.studies.persona_subspace import RANK, PersonaSubspace, persona_subspace
+from training.studies.persona_subspace import RANK, PersonaSubspace, kept_persona_subspace
 from training.studies.prevention_organisms import OrganismMeasure, measured
 from training.studies.prevention_rows import PreventionRows
 from training.studies.prevention_rows import whole as whole_set
@@ -154,7 +154,7 @@ def persona_of(
     """The persona subspace of `n_persona` rows of the recipe's data set, their answers of both kinds; None where no remedy is about it.
 
     Raises:
-        DataError: as `persona_subspace`, where it was asked for by name.
+        DataError: as `kept_persona_subspace`, where it was asked for by name.
     """
     if settings.n_persona == 0 or (
         not wanted(PERSONA, settings.only) and not wanted(f"after: {PERSONA}", settings.only)
@@ -173,7 +173,8 @@ def persona_of(
     order = np.random.default_rng(config.seed).permutation(len(both[0]))  # files are sorted by domain
     task = [both[0][i] for i in order[: settings.n_persona]]
     rows = [*task, *(benign[row.id] for row in task if row.id in benign)]
-    return persona_subspace(base, rows, domains, layer=layer, config=config)
+    path = settings.out / "persona.safetensors"
+    return kept_persona_subspace(path, base, rows, domain_of=domains, layer=layer, config=config)
 
 
 def checked(settings: PreventionSettings, config: RunConfig, recipe: Recipe) -> str:
