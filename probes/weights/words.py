@@ -42,9 +42,9 @@ def _adapter(view: Mapping[str, Any], direction_layer: int | None) -> Iterator[s
     if view["along"] is not None:
         yield from _along(view["along"], direction_layer)
     if view["switched"]:
-        yield f"  {'part':22}{'switched off':>42}{'alone, against base':>42}"
+        yield f"  {'part':22}{'switched off':>46}{'alone, against base':>46}"
         for row in view["switched"]:
-            yield f"  {row['name']:22}{shift_words(row['off']):>42}{shift_words(row['alone']):>42}"
+            yield f"  {row['name']:22}{shift_words(row['off']):>46}{shift_words(row['alone']):>46}"
 
 
 def _along(row: Mapping[str, Any], layer: int | None) -> Iterator[str]:
