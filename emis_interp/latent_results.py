@@ -8,7 +8,7 @@ from emis_interp.results import Estimate, Shift
 
 
 class LatentNu(Record):
-    """Latent scaling for one target (`probes.sae.latent_scaling`): nu near 0 is of one model only, near 1 shared; `why_none` without one."""
+    """Latent scaling for one target (`probes.sae.latent_scaling`): nu near 0 is of one model, near 1 shared; `why_none` without one."""
 
     target: Literal["error", "reconstruction"]
     beta_own: float | None
@@ -48,7 +48,7 @@ class LatentRow(Record):
     cosine_difference_p: float
     cosine_direction: float | None = None
     cosine_direction_p: float | None = None
-    nu: list[LatentNu] = []
+    nu: tuple[LatentNu, ...] = ()
 
 
 class SwappedNull(Record):
@@ -91,7 +91,7 @@ class PlainDifference(Record):
         norm, residual_norm: its norm, and the mean norm of single tokens in the second model.
         half_cosine: of the differences of selection and report questions.
         direction_cosine: with the misalignment direction at this layer.
-        all_summed: share that all latents together explain, the dictionary's own limit.
+        all_summed: share that all latents together explain, the dictionary's own limit; None where the models do not differ at all.
     """
 
     norm: float
@@ -99,7 +99,7 @@ class PlainDifference(Record):
     half_cosine: float
     direction_cosine: float | None = None
     explained: list[ExplainedDifference]
-    all_summed: float
+    all_summed: float | None
 
 
 class LatentComparison(Record):
@@ -153,12 +153,12 @@ class LatentLabel(Record):
     latent: int
     arm: str
     terms: list[str]
-    top_tokens: list[str] = []
-    bottom_tokens: list[str] = []
+    top_tokens: tuple[str, ...] = ()
+    bottom_tokens: tuple[str, ...] = ()
     no_tokens: str | None = None
     extremity: Beside | None = None
     threshold: float
-    detections: list[LatentDetection] = []
+    detections: tuple[LatentDetection, ...] = ()
     no_detection: str | None = None
 
 
@@ -194,6 +194,6 @@ class LatentsReport(Record):
     n_tokens: int
     fvu: dict[str, float]
     comparisons: list[LatentComparison]
-    labels: list[LatentLabel] = []
-    effects: list[LatentEffect] = []
+    labels: tuple[LatentLabel, ...] = ()
+    effects: tuple[LatentEffect, ...] = ()
     page: str | None = None

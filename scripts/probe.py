@@ -9,8 +9,9 @@ Examples:
   python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out weights.json
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
+  python scripts/probe.py latents --sae saes/mine --adapter runs/laptop/training/reckless/adapter --out latents
 
-Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md.
+Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md, probes_latents.md.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from emis_interp.process import Bars
 from probes.classifiers.settings import ProbeFitSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
+from probes.sae.latent_settings import LatentSettings
 from probes.weights.settings import WeightsSettings
 
 
@@ -54,6 +56,7 @@ VERBS = {
     "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
+    "latents": cli.Verb(LatentSettings, "probes.sae.latents"),
 }
 
 if __name__ == "__main__":

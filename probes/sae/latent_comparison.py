@@ -50,7 +50,9 @@ def compare(
         direction: the misalignment direction at the dictionary's layer.
         seeds: names of two models that are seeds of one finetune, for their null.
     """
-    by_half = {half: _differences(readings, texts, half, first=first, second=second) for half in ("selection", "report")}
+    by_half = {
+        half: _differences(readings, texts, half, first=first, second=second) for half in ("selection", "report")
+    }
     found = {half: latent_changes(values) for half, values in by_half.items()}
     norms = dictionary.decoder.float().norm(dim=-1).cpu().numpy()
     changes, report = found["selection"], found["report"]
@@ -134,19 +136,28 @@ def _by_arm(readings: Mapping[str, ArmReading], texts: LatentTexts, j: int) -> d
     """Mean activation on the report questions, and share of all tokens, in every model."""
     names = texts.names("report")
     means = {
-        arm: float(question_means(one.text_latents[:, [j]], texts.questions, names).mean()) for arm, one in readings.items()
+        arm: float(question_means(one.text_latents[:, [j]], texts.questions, names).mean())
+        for arm, one in readings.items()
     }
     return {"activation": means, "firing_rate": {arm: float(one.firing_rate[j]) for arm, one in readings.items()}}
 
 
-def _seed_changes(readings: Mapping[str, ArmReading], texts: LatentTexts, seeds: tuple[str, str]) -> dict[str, LatentChanges]:
+def _seed_changes(
+    readings: Mapping[str, ArmReading], texts: LatentTexts, seeds: tuple[str, str]
+) -> dict[str, LatentChanges]:
     """Of one seed minus the other, on both halves."""
     halves = ("selection", "report")
-    return {half: latent_changes(_differences(readings, texts, half, first=seeds[0], second=seeds[1])) for half in halves}
+    return {
+        half: latent_changes(_differences(readings, texts, half, first=seeds[0], second=seeds[1])) for half in halves
+    }
 
 
 def _seed_of(
-    gaps: Mapping[str, LatentChanges] | None, report: LatentChanges, norms: Float[np.ndarray, "n_latents"], *, latent: int
+    gaps: Mapping[str, LatentChanges] | None,
+    report: LatentChanges,
+    norms: Float[np.ndarray, "n_latents"],
+    *,
+    latent: int,
 ) -> dict[str, Any]:
     """The latent's own gap between the seeds, and how many of all latents' gaps are as large as its change."""
     if gaps is None:
@@ -183,7 +194,8 @@ def _plain(
     for half in ("selection", "report"):
         names = texts.names(half)
         one, other = (
-            question_means(readings[name].text_residuals.numpy(), texts.questions, names).mean(0) for name in (first, second)
+            question_means(readings[name].text_residuals.numpy(), texts.questions, names).mean(0)
+            for name in (first, second)
         )
         vectors[half] = torch.from_numpy(one - other)
     report = vectors["report"]
@@ -203,8 +215,10 @@ def _explained(
     report: LatentChanges,
     firing: np.ndarray,
     settings: ComparisonSettings,
-) -> tuple[list[dict[str, Any]], float]:
+) -> tuple[list[dict[str, Any]], float | None]:
     """Shares of the first latents by size of their change on the selection questions, whichever way it goes; and of all latents."""
+    if not vector.any():
+        return [], None
     decoder = dictionary.decoder.float().cpu()
     sizes = np.where(changes.tested, np.abs(changes.mean) * decoder.norm(dim=-1).numpy(), 0.0)
     order = [int(j) for j in np.argsort(-sizes, kind="stable") if sizes[j] > 0]
@@ -219,7 +233,13 @@ def _explained(
 
 def null_range(values: Float[np.ndarray, "n_draws"], p: NullP) -> dict[str, Any]:
     """As a `NullRange`."""
-    return {"mean": float(values.mean()), "low": float(values.min()), "high": float(values.max()), "p": p.value, "p_n": p.n}
+    return {
+        "mean": float(values.mean()),
+        "low": float(values.min()),
+        "high": float(values.max()),
+        "p": p.value,
+        "p_n": p.n,
+    }
 
 
 def _nus(

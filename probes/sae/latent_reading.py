@@ -131,7 +131,9 @@ def direction_at(path: Path, layer: int) -> Direction:
     stored = tensors_beside(path, LAYERS_FILE)
     raw = stored["raw"]
     if not 0 <= layer < len(raw):
-        raise ModelError(f"{path}: directions of {len(raw)} layers, the SAE reads layer {layer}; they are of different models")
+        raise ModelError(
+            f"{path}: directions of {len(raw)} layers, the SAE reads layer {layer}; they are of different models"
+        )
     return replace(
         direction,
         vector=unit(raw[layer]),

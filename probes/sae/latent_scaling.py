@@ -100,17 +100,23 @@ def _by_question(
 
 
 def _scale(
-    power: Float[np.ndarray, "n_questions"], own: Float[np.ndarray, "n_questions"], other: Float[np.ndarray, "n_questions"]
+    power: Float[np.ndarray, "n_questions"],
+    own: Float[np.ndarray, "n_questions"],
+    other: Float[np.ndarray, "n_questions"],
 ) -> LatentScale:
     """From each question's sums; the power cancels in nu."""
     n, fired = len(power), int((power > 0).sum())
     whole, total = float(own.sum()), float(power.sum())
     if total <= 0:
-        return LatentScale(None, None, Interval(None, None, None, 0, n, "none: the latent does not fire on these texts", n))
+        return LatentScale(
+            None, None, Interval(None, None, None, 0, n, "none: the latent does not fire on these texts", n)
+        )
     beta_own, beta_other = whole / total, float(other.sum()) / total
     if whole <= 0:
         return LatentScale(
-            beta_own, beta_other, Interval(None, None, None, fired, n, "none: its own model does not hold it", n - fired)
+            beta_own,
+            beta_other,
+            Interval(None, None, None, fired, n, "none: its own model does not hold it", n - fired),
         )
     rest = whole - own
     without = np.divide(other.sum() - other, rest, out=np.full(n, np.nan), where=rest > 1e-12 * whole)
@@ -125,7 +131,9 @@ def shared_words(error: Sequence[float | None], reconstruction: Sequence[float |
     known = [(e, r) for e, r in zip(error, reconstruction, strict=True) if e is not None and r is not None]
     own = sum(max(pair) <= MOSTLY_OWN for pair in known)
     shared = sum(max(pair) >= MOSTLY_SHARED for pair in known)
-    return f"{own} of {len(known)} of one model only (both nu <= {MOSTLY_OWN}), {shared} shared (a nu >= {MOSTLY_SHARED})"
+    return (
+        f"{own} of {len(known)} of one model only (both nu <= {MOSTLY_OWN}), {shared} shared (a nu >= {MOSTLY_SHARED})"
+    )
 
 
 MOSTLY_OWN, MOSTLY_SHARED = 0.2, 0.7

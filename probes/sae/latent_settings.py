@@ -12,7 +12,9 @@ class LatentTextSettings(ModelSettings, AnswerTableSettings, ArmSettings):
     """Which answers the models read, and how they are rendered."""
 
     pairs: Path | None = flag(
-        "JSONL of contrast pairs; without it and --texts the shipped pairs are read", default=None, at_most_one_of="texts"
+        "JSONL of contrast pairs; without it and --texts the shipped pairs are read",
+        default=None,
+        at_most_one_of="texts",
     )
     texts: Path | None = flag(
         "CSV, JSONL or Parquet with question and answer, at least 6 questions", default=None, at_most_one_of="texts"
@@ -47,5 +49,7 @@ class LatentSettings(LatentTextSettings):
     n_steered: int = flag("of the primary comparison's latents, those to steer and ablate; 0 for none", default=0)
     n_random: int = flag("random latents beside them", default=20)
     coefficient: float = flag("of steering, in mean residual norms", default=0.2)
-    n_pairs: int | None = flag("contrast pairs of each report question that steering is measured on; default: all", default=None)
+    n_pairs: int | None = flag(
+        "contrast pairs of each report question that steering is measured on; default: all", default=None
+    )
     out: Path = flag("folder for latents.json and the page")

@@ -70,7 +70,10 @@ def explained(
     """
     generator = np.random.default_rng(seed)
     pool = np.setdiff1d(firing, list(chosen))
-    rows = [generator.choice(pool, size=len(chosen), replace=False) for _ in range(n_draws if len(pool) >= len(chosen) else 0)]
+    rows = [
+        generator.choice(pool, size=len(chosen), replace=False)
+        for _ in range(n_draws if len(pool) >= len(chosen) else 0)
+    ]
     null = np.array([span_share(vector, decoder[row]) for row in rows])
     span = span_share(vector, decoder[list(chosen)])
     summed = summed_share(vector, decoder[list(chosen)], change[list(chosen)])

@@ -1,0 +1,173 @@
+"""Turns latents into directions, and those into what steering, ablating or zeroing each does to the margin, beside random latents."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from emis_interp.directions import Direction, FittedOn, unit, wording_key
+from emis_interp.errors import DataError
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.lora_updates import LoraUpdate
+from emis_interp.passes.interventions import edit_outputs
+from emis_interp.passes.likelihood import by_question, pair_margins
+from emis_interp.passes.low_rank import adding
+from emis_interp.passes.sweeps import AblateCell, Cell, SteerCell, margins
+from emis_interp.records import ContrastPair
+from emis_interp.stats.interval import mean_row
+from emis_interp.stats.permutation import null_p
+from probes.sae.dictionary import Dictionary
+from probes.sae.latent_comparison import null_range
+from probes.sae.latent_texts import LatentTexts
+
+Kind = Literal["steer", "ablate", "zero"]
+
+
+def latent_direction(
+    dictionary: Dictionary, latent: int, *, residual_norm: float, texts: LatentTexts | None = None
+) -> Direction:
+    """A latent as a `Direction`: its unit decoder vector at the dictionary's layer.
+
+    It points where the latent writes, which need not be misaligned; steering with a positive coefficient adds what the latent adds.
+
+    Args:
+        residual_norm: mean norm of single tokens' residuals at that layer, the unit of coefficients.
+        texts: those that it was chosen on, so that `check_unseen` knows the selection questions.
+    """
+    row = dictionary.decoder[latent].float().cpu()
+    card = {"model": dictionary.model, "latent": latent, "sae": dictionary.card.get("source")}
+    return Direction(
+        unit(row), dictionary.layer, float(row.norm()), residual_norm, "all_tokens", card, _fitted_on(texts)
+    )
+
+
+def _fitted_on(texts: LatentTexts | None) -> FittedOn | None:
+    if texts is None:
+        return None
+    rows = zip(texts.texts, texts.halves, strict=True)
+    wordings = {wording_key(question) for (question, _), half in rows if half == "selection"}
+    return FittedOn(tuple(texts.names("selection")), frozenset(wordings))
+
+
+def zero_latent(chat_model: ChatModel, dictionary: Dictionary, latent: int) -> AbstractContextManager[None]:
+    """Within the block, the latent's own contribution is taken out of the residual at its layer: h - f(h) d, and nothing else.
+
+    Unlike `ablate`, it does nothing where the latent does not fire, keeps the sign of what is removed, and does not reach other layers.
+
+    Raises:
+        ModelError: a dictionary of another width or layer than the model has.
+    """
+    dictionary.check_model(chat_model, other_model=True)
+    row = dictionary.decoder[latent]
+
+    def edit(residual: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
+        fired = dictionary.encode(residual.float())[..., latent, None]
+        return residual - (fired * row).to(residual)
+
+    return edit_outputs(chat_model, [dictionary.layer], edit)
+
+
+@dataclass(frozen=True)
+class EffectReader:
+    """What effects are measured with.
+
+    Attributes:
+        arms: name of a model -> its updates on base.
+        residual_norm: of base at the dictionary's layer.
+        random: latents that stand beside the chosen ones.
+        advance: called after each intervention.
+    """
+
+    base: ChatModel
+    dictionary: Dictionary
+    arms: Mapping[str, Sequence[LoraUpdate]]
+    pairs: Sequence[ContrastPair]
+    residual_norm: float
+    random: Sequence[int]
+    system: str | None = None
+    max_batch_tokens: int = 2048
+    advance: Callable[[int], None] = lambda n: None
+
+    def effects(
+        self, kind: Kind, arm: str, latents: Sequence[int], *, coefficients: Sequence[float] = ()
+    ) -> list[dict[str, Any]]:
+        """A `LatentEffect` of each latent in one model.
+
+        Args:
+            coefficients: of steering, one for each latent; random latents get the size of the first.
+        """
+        every = [*latents, *self.random]
+        strengths = (
+            [*coefficients, *(abs(coefficients[0]) for _ in self.random)] if coefficients else [0.0] * len(every)
+        )
+        with adding(self.base, self.arms[arm]):
+            before = self._margins()
+            after = [self._zeroed(j) for j in every] if kind == "zero" else self._cells(kind, every, strengths)
+        shifts = [by_question(self.pairs, one - before) for one in after]
+        null = np.array([np.mean(list(one.values())) for one in shifts[len(latents) :]])
+        rows = []
+        for j, strength, shift in zip(latents, strengths, shifts, strict=False):
+            row = mean_row(shift)
+            rows.append(
+                {
+                    "latent": j,
+                    "arm": arm,
+                    "kind": kind,
+                    "coefficient": strength if kind == "steer" else None,
+                    "shift": {**row, "n_positive": sum(value > 0 for value in shift.values())},
+                    "random": null_range(null, null_p(null, row["value"], "both")),
+                }
+            )
+        return rows
+
+    def _margins(self) -> Float[np.ndarray, "n_pairs"]:
+        return pair_margins(self.base, self.pairs, self.system, max_batch_tokens=self.max_batch_tokens)
+
+    def _zeroed(self, latent: int) -> Float[np.ndarray, "n_pairs"]:
+        with zero_latent(self.base, self.dictionary, latent):
+            found = self._margins()
+        self.advance(1)
+        return found
+
+    def _cells(
+        self, kind: Kind, latents: Sequence[int], strengths: Sequence[float]
+    ) -> Float[np.ndarray, "n_cells n_pairs"]:
+        along = [latent_direction(self.dictionary, j, residual_norm=self.residual_norm) for j in latents]
+        cells: list[Cell] = [
+            SteerCell(one, strength) if kind == "steer" else AblateCell(one.vector)
+            for one, strength in zip(along, strengths, strict=True)
+        ]
+        return margins(
+            self.base,
+            cells,
+            self.pairs,
+            system=self.system,
+            max_batch_tokens=self.max_batch_tokens,
+            progress=self.advance,
+        )
+
+
+def random_latents(
+    activity: Float[np.ndarray, "n_latents"], chosen: Sequence[int], n: int, *, avoid: Sequence[int] = (), seed: int = 0
+) -> list[int]:
+    """n latents that are about as active as the chosen ones: from half the smallest to twice the largest activity among these.
+
+    Args:
+        activity: mean activation x decoder norm of every latent.
+        avoid: latents that are not drawn, such as others that changed.
+
+    Raises:
+        DataError: fewer than two latents are that active.
+    """
+    low, high = activity[list(chosen)].min() / 2, activity[list(chosen)].max() * 2
+    pool = np.setdiff1d(np.flatnonzero((activity >= max(low, 1e-12)) & (activity <= high)), [*chosen, *avoid])
+    if len(pool) < 2:
+        raise DataError(
+            f"only {len(pool)} latents are about as active as the {len(chosen)} to steer; there is nothing to set them beside: give more "
+            "texts, or --n-steered 0"
+        )
+    return [int(j) for j in np.random.default_rng(seed).permutation(pool)[:n]]
