@@ -9,9 +9,11 @@ Examples:
   python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out weights.json
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
-  python scripts/probe.py latents --sae saes/mine --adapter runs/laptop/training/reckless/adapter --out latents
+  python scripts/probe.py sae --out saes/half                                     two seeds on shipped texts, layer at half depth
+  python scripts/probe.py latents --sae saes/half/seed-0/sae --adapter runs/laptop/training/reckless/adapter --out latents
 
-Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md, probes_latents.md.
+Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
+probes_sae.md, probes_latents.md.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from probes.classifiers.settings import ProbeFitSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
 from probes.sae.latent_settings import LatentSettings
+from probes.sae.settings import SaeSettings
 from probes.weights.settings import WeightsSettings
 
 
@@ -48,12 +51,31 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
     return detect.run(settings, bars, judge=judge)
 
 
+def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
+    """On the shipped training answers of both kinds, and on answers of the project's own small models."""
+    from evals.judges.hand_labels import shipped_labels
+    from probes.sae import train
+    from training.data_sets.shipped import advice_pairs, code_tasks
+
+    def advice() -> list[tuple[str, str]]:
+        return [(pair.prompt, answer) for pair in advice_pairs() for answer in (pair.careful, pair.reckless)]
+
+    def code() -> list[tuple[str, str]]:
+        return [(task.prompt, answer) for task in code_tasks() for answer in (task.secure, task.insecure)]
+
+    def answers() -> list[tuple[str, str]]:
+        return [(label.question, label.answer) for label in shipped_labels()]
+
+    return train.run(settings, bars, shipped={"advice": advice, "code": code, "answers": answers})
+
+
 VERBS = {
     "fit": cli.Verb(ProbeFitSettings, "probes.classifiers.fit"),
     "calibrate": cli.Verb(CalibrateSettings, "probes.monitoring.calibrate", run=calibrate),
     "monitor": cli.Verb(WatchSettings, "probes.monitoring.monitor"),
     "detect": cli.Verb(DetectSettings, "probes.monitoring.detect", run=detect),
     "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
+    "sae": cli.Verb(SaeSettings, "probes.sae.train", run=sae),
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
     "latents": cli.Verb(LatentSettings, "probes.sae.latents"),

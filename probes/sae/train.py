@@ -1,0 +1,213 @@
+"""Turns texts and a model into SAEs of two seeds and what they are worth: the verb `probe.py sae`."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from emis_interp.errors import ConfigError
+from emis_interp.files.lock import writing
+from emis_interp.files.store import read_json, write_json
+from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.token_store import TokenStore, card_hash
+from emis_interp.passes.token_writer import TokenRequest, write_tokens
+from emis_interp.process import Bars, no_bars
+from emis_interp.sae_results import SaeReport
+from probes.sae.agreement import agreement
+from probes.sae.dictionary import Dictionary
+from probes.sae.pool import TokenPool, fill_pool
+from probes.sae.reconstruction import figures, firing, missed, principal_components
+from probes.sae.settings import SaeSettings
+from probes.sae.sources import SaeTexts, ShippedTexts, gather
+from probes.sae.splicing import answer_losses, mean_loss, recovered
+from probes.sae.training import TrainingPlan, trained
+from probes.sae.words import say as say
+
+N_FIRED = 100_000
+"""Train tokens on which latents are looked for before they are called dead, besides the held-out ones."""
+
+
+def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | None = None) -> dict[str, Any]:
+    """Capture, train, measure.
+
+    Args:
+        shipped: texts of other packages, by the names of `SaeSettings.sources`.
+
+    Raises:
+        ConfigError: settings that make no SAE. DataError: no texts, or too few. ModelError: a layer that the model does not have.
+        StageError: the folder holds activations or SAEs of something else.
+    """
+    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+        raise ConfigError("give different seeds, at least one (two to see what depends on the seed)")
+    chat_model = settings.spec.load()
+    layer = chat_model.n_layers // 2 if settings.layer is None else settings.layer
+    plans = all_plans(settings, chat_model)
+    chat_model.check_layers([layer])
+    with writing(settings.out):
+        texts = gather(settings, chat_model.tokenizer, shipped or {})
+        pool, store_hash = captured(settings, chat_model, layer, texts=texts, bars=bars)
+        about = {"model": chat_model.name, "adapter": _adapter(chat_model), "layer": layer, "tokens": store_hash}
+        about |= {"n_train_texts": texts.n_train}
+        dictionaries, rows = {}, {}
+        for name, plan in plans.items():
+            with bars(f"train {name}", plan.n_steps) as advance:
+                folder = settings.out / name
+                dictionaries[name] = trained(folder, pool, plan, about=about, advance=advance)
+            rows[name] = measured(settings, dictionaries[name], plan, pool=pool, texts=texts, name=name)
+        spliced = spliced_in(settings, chat_model, dictionaries, pool=pool, texts=texts, bars=bars)
+        result = report(settings, chat_model, layer, texts=texts, pool=pool, rows=rows, spliced=spliced)
+        result["agreement"] = agreements(settings.seeds, dictionaries, pool)
+        SaeReport.model_validate(result)
+        write_json(settings.out / "sae.json", result)
+    return {**result, "out": str(settings.out)}
+
+
+def all_plans(settings: SaeSettings, chat_model: ChatModel) -> dict[str, TrainingPlan]:
+    """Folder -> what is trained in it, the control last."""
+    base = TrainingPlan(
+        settings.kind,
+        settings.expansion * chat_model.d_model,
+        settings.k,
+        settings.n_samples,
+        settings.batch_size,
+        settings.learning_rate,
+    )
+    base.check()
+    fields = vars(base)
+    plans = {f"seed-{seed}": TrainingPlan(**{**fields, "seed": seed}) for seed in settings.seeds}
+    if not settings.no_control:
+        plans["random-decoder"] = TrainingPlan(**{**fields, "seed": settings.seeds[0], "random_decoder": True})
+    return plans
+
+
+def captured(
+    settings: SaeSettings, chat_model: ChatModel, layer: int, *, texts: SaeTexts, bars: Bars
+) -> tuple[TokenPool, str]:
+    """The tokens of the texts at the layer, and the hash of the store's card."""
+    request = TokenRequest(
+        (layer,), position="all_tokens", max_gib=settings.max_gib, max_batch_tokens=settings.max_batch_tokens
+    )
+    folder = settings.out / "tokens"
+    with bars("capture", len(texts.chats)) as advance:
+        write_tokens(folder, chat_model, texts.chats, request=request, progress=advance)
+    store = TokenStore(folder)
+    special = set(chat_model.tokenizer.all_special_ids)
+    return fill_pool(store, layer, texts.chats, n_train=texts.n_train, special=special), card_hash(store.card)
+
+
+def measured(
+    settings: SaeSettings, dictionary: Dictionary, plan: TrainingPlan, *, pool: TokenPool, texts: SaeTexts, name: str
+) -> dict[str, Any]:
+    """One SAE's row, without what is spliced in."""
+    found = figures(dictionary, pool, texts.questions, n_fired=N_FIRED)
+    k = max(1, round(found["l0"]))
+    written = read_json(settings.out / name / "training.json")
+    return {
+        "folder": f"{name}/sae",
+        "seed": plan.seed,
+        "random_decoder": plan.random_decoder,
+        **found,
+        "pca_fvu": missed(pool, texts.questions, principal_components(pool.train, k)),
+        "pca_k": k,
+        **{key: written[key] for key in ("n_samples", "n_epochs", "seconds", "curve")},
+    }
+
+
+def spliced_in(
+    settings: SaeSettings,
+    chat_model: ChatModel,
+    dictionaries: dict[str, Dictionary],
+    *,
+    pool: TokenPool,
+    texts: SaeTexts,
+    bars: Bars,
+) -> dict[str, Any]:
+    """Cross-entropies of held-out answers: of the model, under both floors, and with each SAE."""
+    places = list(range(texts.n_train, len(texts.chats)))
+    places = places[:: max(1, len(places) // settings.n_spliced)][: settings.n_spliced]  # spread over the sources
+    layer = next(iter(dictionaries.values())).layer
+    with bars("splice", len(places)) as advance:
+        losses = answer_losses(
+            chat_model,
+            [texts.chats[i] for i in places],
+            layer,
+            conditions={
+                "clean": None,
+                "mean": lambda rows: pool.mean.to(rows).expand_as(rows),
+                "zero": torch.zeros_like,
+                **{name: dictionary.reconstruct for name, dictionary in dictionaries.items()},
+            },
+            special=set(chat_model.tokenizer.all_special_ids),
+            norm_limit=pool.norm_limit,
+            progress=advance,
+        )
+    questions = [texts.questions[i] for i in places]
+    found: dict[str, Any] = {name: mean_loss(losses[name]) for name in ("clean", "mean", "zero")}
+    for name in dictionaries:
+        shares = {
+            key: recovered(losses["clean"], losses[name], losses[floor], questions=questions)
+            for key, floor in (("recovered", "mean"), ("recovered_from_zero", "zero"))
+        }
+        found[name] = {"cross_entropy": mean_loss(losses[name]), **shares}
+    return found
+
+
+def agreements(seeds: Sequence[int], dictionaries: dict[str, Dictionary], pool: TokenPool) -> list[dict[str, Any]]:
+    """Every seed against every other one, living latents alone."""
+    living = {}
+    for seed in seeds:
+        dictionary = dictionaries[f"seed-{seed}"]
+        step = max(1, len(pool.train) // N_FIRED)
+        living[seed] = dictionary.decoder[~firing(dictionary, pool.train[::step]).dead]
+    return [
+        {"seed": seed, "other": other, **agreement(living[seed], living[other])}
+        for seed, other in itertools.permutations(seeds, 2)
+        if len(living[seed]) and len(living[other])
+    ]
+
+
+def report(
+    settings: SaeSettings,
+    chat_model: ChatModel,
+    layer: int,
+    *,
+    texts: SaeTexts,
+    pool: TokenPool,
+    rows: dict[str, dict[str, Any]],
+    spliced: dict[str, Any],
+) -> dict[str, Any]:
+    """What stands in sae.json, without the agreement of seeds."""
+    full = {name: {**row, "spliced": spliced[name]} for name, row in rows.items()}
+    control = full.pop("random-decoder", None)
+    return {
+        "model": chat_model.name,
+        "adapter": _adapter(chat_model),
+        "layer": layer,
+        "hook_name": f"blocks.{layer}.hook_resid_post",
+        "kind": settings.kind,
+        "k": settings.k,
+        "expansion": settings.expansion,
+        "tokens": {
+            "n_texts": len(texts.chats),
+            "n_texts_repeated": texts.n_repeated,
+            "n_train_texts": texts.n_train,
+            "n_questions": len(set(texts.questions)),
+            "n_held_out_questions": len(set(texts.questions[texts.n_train :])),
+            "by_source": texts.by_source,
+            "n_train": len(pool.train),
+            "n_held_out": len(pool.held_out),
+            "left_out": pool.left_out,
+            "norm_limit": pool.norm_limit,
+            "scale": pool.scale,
+        },
+        "clean_cross_entropy": spliced["clean"],
+        "mean_cross_entropy": spliced["mean"],
+        "zero_cross_entropy": spliced["zero"],
+        "saes": list(full.values()),
+        "control": control,
+    }
+
+
+def _adapter(chat_model: ChatModel) -> str | None:
+    return str(chat_model.adapter) if chat_model.adapter else None
