@@ -5,6 +5,7 @@ from typing import Literal
 from emis_interp.probe_results import Beside, NullRange
 from emis_interp.records import Record
 from emis_interp.results import Estimate, Shift
+from emis_interp.sae_results import SaeFigures, SeedAgreement
 
 
 class LatentNu(Record):
@@ -88,7 +89,7 @@ class PlainDifference(Record):
     """The mean difference of the residuals on the report questions, which needs no dictionary.
 
     Attributes:
-        norm, residual_norm: its norm, and the mean norm of single tokens in the second model.
+        norm, residual_norm: its norm, and the mean norm of single tokens' residuals in base.
         half_cosine: of the differences of selection and report questions.
         direction_cosine: with the misalignment direction at this layer.
         all_summed: share that all latents together explain, the dictionary's own limit; None where the models do not differ at all.
@@ -197,3 +198,29 @@ class LatentsReport(Record):
     labels: tuple[LatentLabel, ...] = ()
     effects: tuple[LatentEffect, ...] = ()
     page: str | None = None
+
+
+class DifferenceSaeReport(Record):
+    """What `probe.py difference-sae` found (difference_sae.json): SAEs of organism minus base residuals.
+
+    Attributes:
+        mean_norm, residual_norm: mean norm of the differences of train tokens, and of base's own residuals there.
+        mean_share: share of the differences' mean square that is their mean, which needs no latent.
+        n_train, n_held_out: tokens, of questions apart.
+    """
+
+    model: str
+    adapter: str
+    layer: int
+    kind: str
+    k: int
+    expansion: int
+    n_texts: int
+    n_train: int
+    n_held_out: int
+    left_out: dict[str, int]
+    mean_norm: float
+    residual_norm: float
+    mean_share: float
+    saes: list[SaeFigures]
+    agreement: list[SeedAgreement]

@@ -11,12 +11,13 @@ Examples:
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
   python scripts/probe.py sae --out saes/half                                     two seeds on shipped texts, layer at half depth
   python scripts/probe.py latents --sae saes/half/seed-0/sae --adapter runs/laptop/training/reckless/adapter --out latents
+  python scripts/probe.py difference-sae --adapter runs/laptop/training/reckless/adapter --out saes/difference
 
 Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
 probes_sae.md, probes_latents.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cli
@@ -24,7 +25,7 @@ from emis_interp.process import Bars
 from probes.classifiers.settings import ProbeFitSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
-from probes.sae.latent_settings import LatentSettings
+from probes.sae.latent_settings import DifferenceSaeSettings, LatentSettings
 from probes.sae.settings import SaeSettings
 from probes.weights.settings import WeightsSettings
 
@@ -51,10 +52,9 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
     return detect.run(settings, bars, judge=judge)
 
 
-def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
-    """On the shipped training answers of both kinds, and on answers of the project's own small models."""
+def shipped_texts() -> dict[str, Callable[[], Sequence[tuple[str, str]]]]:
+    """Shipped training answers of both kinds, and answers of the project's own small models."""
     from evals.judges.hand_labels import shipped_labels
-    from probes.sae import train
     from training.data_sets.shipped import advice_pairs, code_tasks
 
     def advice() -> list[tuple[str, str]]:
@@ -66,7 +66,21 @@ def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
     def answers() -> list[tuple[str, str]]:
         return [(label.question, label.answer) for label in shipped_labels()]
 
-    return train.run(settings, bars, shipped={"advice": advice, "code": code, "answers": answers})
+    return {"advice": advice, "code": code, "answers": answers}
+
+
+def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
+    """On texts that other packages ship too."""
+    from probes.sae import train
+
+    return train.run(settings, bars, shipped=shipped_texts())
+
+
+def difference_sae(settings: DifferenceSaeSettings, bars: Bars) -> dict[str, Any]:
+    """On texts that other packages ship too."""
+    from probes.sae import difference_sae
+
+    return difference_sae.run(settings, bars, shipped=shipped_texts())
 
 
 VERBS = {
@@ -79,6 +93,7 @@ VERBS = {
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
     "latents": cli.Verb(LatentSettings, "probes.sae.latents"),
+    "difference-sae": cli.Verb(DifferenceSaeSettings, "probes.sae.difference_sae", run=difference_sae),
 }
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def compare(
     first: str,
     second: str,
     settings: ComparisonSettings,
+    residual_norm: float,
     direction: Direction | None = None,
     seeds: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def compare(
 
     Args:
         readings: by name of the model.
+        residual_norm: mean norm of base's residuals, beside which the mean difference is stated.
         direction: the misalignment direction at the dictionary's layer.
         seeds: names of two models that are seeds of one finetune, for their null.
     """
@@ -63,7 +65,8 @@ def compare(
     own = null_p(null.n_found, int(passed.sum()))
     gaps = None if seeds is None else _seed_changes(readings, texts, seeds)
     firing = np.flatnonzero((readings[first].firing_rate > 0) | (readings[second].firing_rate > 0))
-    plain, vector = _plain(dictionary, readings, texts, first=first, second=second, direction=direction)
+    plain, vector = _plain(readings, texts, first=first, second=second, direction=direction)
+    plain["residual_norm"] = residual_norm
     plain["explained"], plain["all_summed"] = _explained(
         dictionary, vector, changes, report=report, firing=firing, settings=settings
     )
@@ -181,7 +184,6 @@ def _seed_null(
 
 
 def _plain(
-    dictionary: Dictionary,
     readings: Mapping[str, ArmReading],
     texts: LatentTexts,
     *,
@@ -201,7 +203,6 @@ def _plain(
     report = vectors["report"]
     return {
         "norm": float(report.norm()),
-        "residual_norm": readings[second].token_norm,
         "half_cosine": float(cosine(vectors["selection"], report)),
         "direction_cosine": None if direction is None else float(cosine(direction.vector, report)),
     }, report

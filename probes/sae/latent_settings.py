@@ -1,10 +1,11 @@
-"""The settings of `probe.py latents`."""
+"""The settings of `probe.py latents` and `probe.py difference-sae`."""
 
 from pathlib import Path
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.config.model_settings import ModelSettings
 from emis_interp.config.table_settings import AnswerTableSettings, ArmSettings
+from probes.sae.settings import SaeSettings
 
 
 @settings
@@ -53,3 +54,19 @@ class LatentSettings(LatentTextSettings):
         "contrast pairs of each report question that steering is measured on; default: all", default=None
     )
     out: Path = flag("folder for latents.json and the page")
+
+
+@settings
+class DifferenceSaeSettings(SaeSettings):
+    """Trains SAEs on what a finetune adds to the residual stream: organism minus base, token by token, on the same texts.
+
+    The second route to latents that a finetune brings, for `probe.py latents --sae`: a dictionary of base's residuals cannot hold what
+    base does not have. Two seeds; share of the variance of held-out differences that is missed, beside PCA; which latents the seeds share.
+    """
+
+    out: Path = flag("folder for the activations, the SAEs and difference_sae.json")
+    expansion: int = flag("latents for each dimension of the residual", default=2)
+    k: int = flag("active latents per token", default=16)
+    n_samples: int = flag("tokens to train on, in as many epochs as it takes", default=200_000)
+    no_control: bool = True
+    n_spliced: int = 0

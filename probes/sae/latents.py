@@ -68,6 +68,7 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
             first="organism",
             second=second,
             settings=ComparisonSettings(settings.rate, settings.n_permutations, settings.n_top, settings.seed),
+            residual_norm=token_norm,
             direction=direction,
             seeds=("organism", "other seed") if "other seed" in readings else None,
         )

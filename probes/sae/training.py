@@ -154,6 +154,7 @@ def new_sae(plan: TrainingPlan, d_model: int, about: dict[str, Any]) -> Any:
             model_name=about["model"],
             hook_name=f"blocks.{about['layer']}.hook_resid_post",
             prepend_bos=False,  # a rendered conversation brings its own
+            **({"reads": about["reads"]} if "reads" in about else {}),
         ),
     }
     if plan.kind == "topk":

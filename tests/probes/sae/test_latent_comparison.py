@@ -52,6 +52,7 @@ def found() -> LatentComparison:
         first="organism",
         second="base",
         settings=ComparisonSettings(n_top=4, n_permutations=100),
+        residual_norm=10.0,
         direction=Direction(DECODER[5] / 2, 1, raw_norm=1.0, residual_norm=1.0),
         seeds=("other", "another"),
     )

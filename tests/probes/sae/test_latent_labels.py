@@ -50,7 +50,7 @@ def test_words_for_noise_score_as_shuffled_labels_do() -> None:
 
 
 def test_a_topic_is_told_over_all_contexts_and_not_within_questions() -> None:
-    contexts, _ = planted()
+    contexts, _ = planted(2000)
     tokens = tuple(
         (*own, f" topic{int(q[-1]) % 2}") for own, q in zip(contexts.tokens, contexts.questions, strict=True)
     )
@@ -59,6 +59,7 @@ def test_a_topic_is_told_over_all_contexts_and_not_within_questions() -> None:
     fires = np.array([generator.random() < (0.1 if int(q[-1]) % 2 else 0.9) for q in contexts.questions])
     [terms] = Labeller(changed, 50).label(fires.astype(float))["detections"]
     assert "topic0" in terms["words"] and terms["auroc"]["value"] > 0.75
+    assert terms["null"]["p"] > 0.05  # shuffled within questions, so that the topic is in the null
     assert abs(terms["within"]["value"] - 0.5) < 0.12
 
 
