@@ -71,7 +71,7 @@ def gather(settings: SaeSettings, tokenizer: object, shipped: ShippedTexts) -> S
 
 
 def split_by_question(keys: Sequence[str], share: float) -> list[str]:
-    """The questions to hold out: those whose hash comes first, so that a question stays on its side when others are added or taken away.
+    """The questions to hold out: those whose hash comes first, so that hardly any changes sides when others are added or taken away.
 
     Raises:
         DataError: a share that leaves nothing to train on or nothing to measure on.
