@@ -162,8 +162,8 @@ def say(result: dict[str, Any]) -> str:
     lines = [
         f"{result['model']} with {result['adapter']} minus base, layer {result['layer']}: {result['n_train']} tokens to train on, "
         f"{result['n_held_out']} held out; mean norm of a difference {result['mean_norm']:.3g} "
-        f"({100 * result['mean_norm'] / result['residual_norm']:.2g} % of a residual); {100 * result['mean_share']:.1f} % of the mean square "
-        "is one constant vector",
+        f"({100 * result['mean_norm'] / result['residual_norm']:.2g} % of a residual); {100 * result['mean_share']:.1f} % of the mean "
+        "square is one constant vector",
     ]
     for row in result["saes"]:
         lines.append(
@@ -172,7 +172,7 @@ def say(result: dict[str, Any]) -> str:
         )
     for row in result["agreement"]:
         lines.append(
-            f"seed {row['seed']} in seed {row['other']}: {row['n_matched']} of {row['n_latents']} latents have one at cosine {row['match']:g} "
-            f"or more (in a random dictionary {100 * row['random_share_matched']:.1f} %), mean best cosine {row['mean_best_cosine']:.3f}"
+            f"seed {row['seed']} in seed {row['other']}: {row['n_matched']} of {row['n_latents']} latents have one at cosine "
+            f"{row['match']:g} or more (in a random dictionary {100 * row['random_share_matched']:.1f} %), mean best cosine {row['mean_best_cosine']:.3f}"
         )
     return "\n".join([*lines, f"saved: {result['out']}"])
