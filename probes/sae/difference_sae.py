@@ -173,6 +173,7 @@ def say(result: dict[str, Any]) -> str:
     for row in result["agreement"]:
         lines.append(
             f"seed {row['seed']} in seed {row['other']}: {row['n_matched']} of {row['n_latents']} latents have one at cosine "
-            f"{row['match']:g} or more (in a random dictionary {100 * row['random_share_matched']:.1f} %), mean best cosine {row['mean_best_cosine']:.3f}"
+            f"{row['match']:g} or more (in a random dictionary {100 * row['random_share_matched']:.1f} %), mean best cosine "
+            f"{row['mean_best_cosine']:.3f}"
         )
     return "\n".join([*lines, f"saved: {result['out']}"])
