@@ -13,9 +13,9 @@ from emis_interp.directions import Direction, cosine
 from emis_interp.stats.permutation import NullP, null_p
 from probes.sae.dictionary import Dictionary
 from probes.sae.latent_diff import LatentChanges, latent_changes, question_means, strongest_latents, swap_null
-from probes.sae.latent_reading import ArmReading, chosen_latents, encoded
-from probes.sae.latent_scaling import LatentScale, ScalingSide, latent_scales
-from probes.sae.latent_texts import LatentTexts, question_of_tokens
+from probes.sae.latent_reading import ArmReading
+from probes.sae.latent_sharing import latent_nus
+from probes.sae.latent_texts import LatentTexts
 from probes.sae.mean_difference import cosines_with, explained, summed_share
 
 EXPLAINING = (1, 5, 10, 20)
@@ -59,7 +59,6 @@ def compare(
     norms = dictionary.decoder.float().norm(dim=-1).cpu().numpy()
     changes, report = found["selection"], found["report"]
     rising, falling = strongest_latents(changes, norms, settings.n_top, rate=settings.rate)
-    chosen = [*rising, *falling]
     null = swap_null(by_half["selection"], settings.n_permutations, rate=settings.rate, seed=settings.seed)
     passed = changes.found(settings.rate)
     own = null_p(null.n_found, int(passed.sum()))
@@ -73,7 +72,7 @@ def compare(
     cosines = {"difference": cosines_with(vector.float(), dictionary.decoder.float().cpu(), firing)}
     if direction is not None:
         cosines["direction"] = cosines_with(direction.vector, dictionary.decoder.float().cpu(), firing)
-    nus = _nus(dictionary, readings, texts, rising=rising, falling=falling, pair=(first, second))
+    nus = latent_nus(dictionary, readings, texts, rising=rising, falling=falling, pair=(first, second))
     rows = []
     for side, latents in (("rises", rising), ("falls", falling)):
         for j in latents:
@@ -117,7 +116,7 @@ def compare(
         },
         "seeds": None if gaps is None or seeds is None else _seed_null(gaps, norms, settings.rate, other=seeds[1]),
         "plain": plain,
-        "latents": [row for row in rows if row["latent"] in chosen],
+        "latents": rows,
     }
 
 
@@ -240,53 +239,4 @@ def null_range(values: Float[np.ndarray, "n_draws"], p: NullP) -> dict[str, Any]
         "high": float(values.max()),
         "p": p.value,
         "p_n": p.n,
-    }
-
-
-def _nus(
-    dictionary: Dictionary,
-    readings: Mapping[str, ArmReading],
-    texts: LatentTexts,
-    *,
-    rising: list[int],
-    falling: list[int],
-    pair: tuple[str, str],
-) -> dict[int, list[dict[str, Any]]]:
-    """Latent scaling of every chosen latent on the report questions' tokens: rising ones as the first model has them, falling ones as the
-    second has."""
-    owner = readings[pair[0]].owner
-    kept = np.flatnonzero(np.asarray(texts.halves)[owner] == "report")
-    question = question_of_tokens(texts.questions, owner)[kept]
-    chosen, found = [*rising, *falling], {}
-    if not chosen:
-        return {}
-    sides = {name: scaling_side(dictionary, readings[name].residuals[kept], chosen) for name in pair}
-    decoder = dictionary.decoder.float().cpu()[chosen]
-    for own, other, latents in ((pair[0], pair[1], rising), (pair[1], pair[0], falling)):
-        scales = latent_scales(sides[own], sides[other], decoder, question=question)
-        for j in latents:
-            found[j] = [_nu_row(target, rows[chosen.index(j)]) for target, rows in scales.items()]
-    return found
-
-
-def scaling_side(
-    dictionary: Dictionary, residuals: Float[Tensor, "n_tokens d_model"], chosen: list[int]
-) -> ScalingSide:
-    """One model's error, reconstruction without the bias, and chosen latents at the tokens."""
-    bias, made = dictionary.bias.float().cpu(), []
-    for part, latents, _ in encoded(dictionary, residuals):
-        decoded = dictionary.decode(latents).float().cpu()
-        made.append((part - decoded, decoded - bias))
-    errors, reconstructions = (torch.cat(column) for column in zip(*made, strict=True))
-    return ScalingSide(errors, reconstructions, chosen_latents(dictionary, residuals, chosen))
-
-
-def _nu_row(target: str, scale: LatentScale) -> dict[str, Any]:
-    nu = scale.nu
-    return {
-        "target": target,
-        "beta_own": scale.beta_own,
-        "beta_other": scale.beta_other,
-        "nu": {**nu.as_json(), "n": nu.n_questions - nu.n_questions_left_out},
-        "why_none": nu.method if nu.value is None else None,
     }

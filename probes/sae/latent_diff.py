@@ -8,6 +8,7 @@ where nothing changed: when the two models are swapped in random questions.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -62,7 +63,7 @@ def latent_changes(differences: Float[np.ndarray, "n_questions n_latents"], *, l
     tested = varying(values)
     columns = {name: np.full(n_latents, np.nan) for name in ("low", "high", "t", "p", "q")}
     if tested.any():
-        found = stats.ttest_1samp(values[:, tested], 0.0, axis=0)
+        found: Any = stats.ttest_1samp(values[:, tested], 0.0, axis=0)
         limits = found.confidence_interval(level)
         fitted = (limits.low, limits.high, found.statistic, found.pvalue, stats.false_discovery_control(found.pvalue))
         for name, column in zip(columns, fitted, strict=True):

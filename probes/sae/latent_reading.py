@@ -37,7 +37,6 @@ class ArmReading:
         text_latents, text_residuals: means over each text's tokens.
         firing_rate: share of all tokens at which each latent is active.
         fvu: share of the residuals' variance that the dictionary leaves unexplained; NaN without any variance.
-        token_norm: mean norm of the residuals.
     """
 
     residuals: Float[Tensor, "n_tokens d_model"]
@@ -46,7 +45,6 @@ class ArmReading:
     text_residuals: Float[Tensor, "n_texts d_model"]
     firing_rate: Float[np.ndarray, "n_latents"]
     fvu: float
-    token_norm: float
 
 
 def of_differences(dictionary: Dictionary) -> bool:
@@ -83,13 +81,12 @@ def read_arm(
     latent_sums = torch.zeros(n_texts, dictionary.n_latents, dtype=torch.float64)
     residual_sums = torch.zeros(n_texts, dictionary.d_model, dtype=torch.float64)
     fired = torch.zeros(dictionary.n_latents, dtype=torch.float64)
-    missed = norms = 0.0
+    missed = 0.0
     for part, latents, place in encoded(dictionary, residuals):
         latent_sums.index_add_(0, rows[place], latents.double())
         residual_sums.index_add_(0, rows[place], part.double())
         fired += (latents > 0).sum(0)
         missed += float((part - dictionary.decode(latents).cpu()).double().square().sum())
-        norms += float(part.norm(dim=-1).double().sum())
     mean = residual_sums.sum(0) / len(owner)
     variance = sum(float((part.double() - mean).square().sum()) for part in residuals.float().split(AT_ONCE))
     return ArmReading(
@@ -99,7 +96,6 @@ def read_arm(
         residual_sums / counts,
         (fired / len(owner)).numpy(),
         missed / variance if variance > 0 else float("nan"),
-        norms / len(owner),
     )
 
 

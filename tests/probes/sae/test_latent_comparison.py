@@ -89,7 +89,7 @@ def test_two_seeds_differ_by_less_than_the_planted_latents(found: LatentComparis
 def test_nu_says_which_latent_only_one_model_has(found: LatentComparison) -> None:
     by_latent = {row.latent: {one.target: one.nu.value for one in row.nu} for row in found.latents}
     assert by_latent[6] == pytest.approx({"error": 0, "reconstruction": 0}, abs=0.02)
-    others = [value for j, row in by_latent.items() if j not in (5, 6) for value in row.values()]
+    others = [value or 0.0 for j, row in by_latent.items() if j not in (5, 6) for value in row.values()]
     assert min(others) > 0.85
 
 
@@ -99,7 +99,7 @@ def test_the_mean_difference_is_explained_by_the_planted_latents_alone(found: La
     assert shares[5].random is not None and shares[5].random.high < 0.2
     assert found.plain.half_cosine > 0.98 and found.plain.direction_cosine == pytest.approx(0.95, abs=0.05)
     # All latents together: what they do not explain is the threshold of the encoder.
-    assert found.plain.all_summed > 0.99
+    assert (found.plain.all_summed or 0) > 0.99
     row = found.latents[0]
     assert row.cosine_direction == pytest.approx(1, abs=1e-5) and row.cosine_direction_p == pytest.approx(1 / D)
 
@@ -125,4 +125,3 @@ def test_the_share_left_unexplained_is_that_of_the_variance() -> None:
     lost = (latents[:, 12:] @ DECODER[12:]).double()
     expected = lost.square().sum() / (x - x.mean(0)).square().sum()
     assert found.fvu == pytest.approx(float(expected), rel=1e-3)
-    assert found.token_norm == pytest.approx(float(x.norm(dim=-1).mean()), rel=1e-4)

@@ -1,5 +1,7 @@
 """Labels: planted words are found and told on held-out questions, and words for noise score no better than shuffled labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -107,7 +109,7 @@ def test_the_largest_contexts_come_first_with_colours_of_their_activations() -> 
 
 
 def test_the_histogram_counts_positive_tokens_only() -> None:
-    figure = activation_histogram({"base": np.zeros(10), "organism": np.array([0.0, 1.0, 1.0, 2.0])})
+    figure: Any = activation_histogram({"base": np.zeros(10), "organism": np.array([0.0, 1.0, 1.0, 2.0])})
     names = [trace.name for trace in figure.data]
     assert names == ["base (0 %)", "organism (75 %)"]
     counts = [y for y in figure.data[1].y[::2] if y]

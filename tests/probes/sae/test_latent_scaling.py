@@ -6,8 +6,8 @@ import torch
 from planted_sae import planted_dictionary, rotation
 
 from emis_interp.errors import ModelError
-from probes.sae.latent_comparison import scaling_side
 from probes.sae.latent_scaling import ScalingSide, latent_scales, shared_words
+from probes.sae.latent_sharing import scaling_side
 
 D, N = 16, 600
 AXES = rotation(D)
@@ -24,8 +24,8 @@ def nus(own: torch.Tensor, other: torch.Tensor, threshold: float = 0.0) -> dict[
     """nu of latents 0-3 with residuals as given, read by the planted dictionary."""
     dictionary = planted_dictionary(DECODER, threshold=threshold)
     chosen = [0, 1, 2, 3]
-    sides = [scaling_side(dictionary, x, chosen) for x in (own, other)]
-    found = latent_scales(*sides, DECODER[chosen], question=QUESTION)
+    one, two = (scaling_side(dictionary, x, chosen) for x in (own, other))
+    found = latent_scales(one, two, DECODER[chosen], question=QUESTION)
     return {target: [row.nu.value for row in rows] for target, rows in found.items()}
 
 
@@ -83,8 +83,8 @@ def test_the_interval_over_questions_holds_the_planted_value() -> None:
     half = f.clone()
     half[:, 1] *= 0.4 + 0.4 * torch.rand(N, generator=generator)
     dictionary = planted_dictionary(DECODER)
-    sides = [scaling_side(dictionary, x, [1]) for x in (both, half @ DECODER)]
-    nu = latent_scales(*sides, DECODER[[1]], question=QUESTION)["error"][0].nu
+    one, two = (scaling_side(dictionary, x, [1]) for x in (both, half @ DECODER))
+    nu = latent_scales(one, two, DECODER[[1]], question=QUESTION)["error"][0].nu
     assert nu.low is not None and nu.high is not None and nu.low < 0.6 < nu.high and nu.high - nu.low < 0.1
     assert nu.n_questions == 10
 
@@ -92,8 +92,8 @@ def test_the_interval_over_questions_holds_the_planted_value() -> None:
 def test_a_latent_that_never_fires_has_no_nu_and_says_why() -> None:
     f = activations()
     f[:, 0] = 0
-    sides = [scaling_side(planted_dictionary(DECODER, threshold=0.01), f @ DECODER, [0])] * 2
-    found = latent_scales(*sides, DECODER[:1], question=QUESTION)
+    one = two = scaling_side(planted_dictionary(DECODER, threshold=0.01), f @ DECODER, [0])
+    found = latent_scales(one, two, DECODER[:1], question=QUESTION)
     nu = found["error"][0].nu
     assert nu.value is None and "does not fire" in nu.method
 
