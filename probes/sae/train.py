@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,19 +67,18 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
 def all_plans(settings: SaeSettings, chat_model: ChatModel) -> dict[str, TrainingPlan]:
     """Folder -> what is trained in it, the control last."""
     base = TrainingPlan(
-        settings.kind,
-        settings.expansion * chat_model.d_model,
-        settings.k,
-        settings.n_samples,
-        settings.batch_size,
-        settings.learning_rate,
+        kind=settings.kind,
+        n_latents=settings.expansion * chat_model.d_model,
+        k=settings.k,
+        n_samples=settings.n_samples,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=settings.seeds[0],
+        autocast=settings.autocast,
     )
     base.check()
-    fields = vars(base)
-    plans = {f"seed-{seed}": TrainingPlan(**{**fields, "seed": seed}) for seed in settings.seeds}
-    if not settings.no_control:
-        plans["random-decoder"] = TrainingPlan(**{**fields, "seed": settings.seeds[0], "random_decoder": True})
-    return plans
+    plans = {f"seed-{seed}": replace(base, seed=seed) for seed in settings.seeds}
+    return plans if settings.no_control else {**plans, "random-decoder": replace(base, random_decoder=True)}
 
 
 def captured(
