@@ -16,29 +16,35 @@ from probes.sae.pool import TokenPool
 
 Reconstruct = Callable[[Float[Tensor, "n_tokens d_model"]], Float[Tensor, "n_tokens d_model"]]
 ROWS = 4096
+RARE = 10
+"""A latent that is active in fewer tokens is counted as rare."""
 
 
 @dataclass(frozen=True, repr=False)
 class PrincipalComponents:
-    """The best linear reconstruction of train tokens in `k` numbers: their mean, and the subspace of largest variance."""
+    """The best linear reconstruction of tokens in `k` numbers: their mean, and the subspace of largest variance, largest first."""
 
     mean: Float[Tensor, "d_model"]
     basis: Float[Tensor, "k d_model"]
+
+    def first(self, k: int) -> "PrincipalComponents":
+        """The same with fewer components."""
+        return PrincipalComponents(self.mean, self.basis[:k])
 
     def __call__(self, residuals: Float[Tensor, "n_tokens d_model"]) -> Float[Tensor, "n_tokens d_model"]:
         return self.mean + (residuals - self.mean) @ self.basis.T @ self.basis
 
 
-def principal_components(tokens: Float[Tensor, "n_tokens d_model"], k: int) -> PrincipalComponents:
-    """PCA with `k` components (all of them where there are fewer dimensions), by the covariance in float64."""
+def principal_components(tokens: Float[Tensor, "n_tokens d_model"], k: int | None = None) -> PrincipalComponents:
+    """The first `k` components, or all of them, by the covariance in float64."""
     mean = sum((rows.double().sum(0) for rows in tokens.split(ROWS)), torch.zeros(tokens.shape[-1]).double())
     mean = mean / len(tokens)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for rows in tokens.split(ROWS):
         centred = rows.double() - mean
         covariance += centred.T @ centred
-    vectors = torch.linalg.eigh(covariance).eigenvectors
-    return PrincipalComponents(mean.float(), vectors[:, -min(k, len(mean)) :].T.float())
+    whole = PrincipalComponents(mean.float(), torch.linalg.eigh(covariance).eigenvectors.flip(-1).T.float())
+    return whole if k is None else whole.first(k)
 
 
 def squared_errors(
@@ -98,30 +104,57 @@ def firing(dictionary: Dictionary, tokens: Float[Tensor, "n_tokens d_model"]) ->
     return Firing(counts, len(tokens))
 
 
-def figures(dictionary: Dictionary, pool: TokenPool, questions: Sequence[str], *, n_fired: int) -> dict[str, Any]:
-    """FVU and L0 on the held-out tokens; latents that fire in none of these and of `n_fired` train tokens are dead.
+@dataclass(frozen=True, repr=False)
+class Census:
+    """What fired in the held-out tokens, and in train tokens besides; a latent that fires in neither is dead."""
+
+    held: Firing
+    seen: Firing
+
+    @property
+    def dead(self) -> Bool[Tensor, "n_latents"]:
+        return self.held.dead & self.seen.dead
+
+    @property
+    def rare(self) -> Bool[Tensor, "n_latents"]:
+        return self.held.counts + self.seen.counts < RARE
+
+
+def census(dictionary: Dictionary, pool: TokenPool, n_fired: int) -> Census:
+    """Of all held-out tokens and of about `n_fired` train tokens, evenly spread."""
+    step = max(1, len(pool.train) // n_fired)
+    return Census(firing(dictionary, pool.held_out), firing(dictionary, pool.train[::step]))
+
+
+def figures(
+    dictionary: Dictionary,
+    pool: TokenPool,
+    questions: Sequence[str],
+    *,
+    n_fired: int,
+    counted: Census | None = None,
+) -> dict[str, Any]:
+    """FVU and L0 on the held-out tokens, with the dead latents, as they stand in results.
 
     Args:
         questions: of each text, as `SaeTexts.questions`.
+        counted: the census of `n_fired`, where it is there already.
     """
-    held = firing(dictionary, pool.held_out)
-    step = max(1, len(pool.train) // n_fired)
-    seen = firing(dictionary, pool.train[::step])
-    dead = held.dead & seen.dead
+    found = counted or census(dictionary, pool, n_fired)
     return {
         "fvu": missed(pool, questions, dictionary.reconstruct),
-        "l0": held.l0,
-        "n_dead": int(dead.sum()),
+        "l0": found.held.l0,
+        "n_dead": int(found.dead.sum()),
         "n_latents": dictionary.n_latents,
-        "dead_share": float(dead.float().mean()),
-        "n_tokens_looked_at": held.n_tokens + seen.n_tokens,
-        "n_rare": int(((held.counts + seen.counts) < 10).sum()),
+        "dead_share": float(found.dead.float().mean()),
+        "n_tokens_looked_at": found.held.n_tokens + found.seen.n_tokens,
+        "n_rare": int(found.rare.sum()),
     }
 
 
 def missed(pool: TokenPool, questions: Sequence[str], reconstruct: Reconstruct) -> dict[str, Any]:
     """`fvu` of the held-out tokens, as it stands in results."""
-    owners = [questions[text] for text in pool.held_text.tolist()]
+    owners = [questions[int(text)] for text in pool.held_text]
     errors = squared_errors(pool.held_out, reconstruct)
     deviations = squared_errors(pool.held_out, lambda rows: pool.mean.expand_as(rows))
     return fvu(errors, deviations, owners).as_json("n", "n_questions")

@@ -40,6 +40,9 @@ class SaeSettings(ModelSettings):
     learning_rate: float = flag(
         "of Adam; warmed up over a twentieth of the steps, lowered over the last fifth", default=1e-3
     )
+    autocast: bool = flag(
+        "matrix products of training in bfloat16: nearly twice as fast where the processor has them", default=False
+    )
     seeds: tuple[int, ...] = flag("of weights and order, one SAE each", default=(0, 1))
     no_control: bool = flag("train no SAE with a random decoder (a third of the time)", default=False)
     held_out: float = flag("share of the questions to measure on", default=0.1)

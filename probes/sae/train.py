@@ -2,9 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
@@ -17,13 +21,14 @@ from emis_interp.sae_results import SaeReport
 from probes.sae.agreement import agreement
 from probes.sae.dictionary import Dictionary
 from probes.sae.pool import TokenPool, fill_pool
-from probes.sae.reconstruction import figures, firing, missed, principal_components
+from probes.sae.reconstruction import PrincipalComponents, census, figures, missed, principal_components
 from probes.sae.settings import SaeSettings
 from probes.sae.sources import SaeTexts, ShippedTexts, gather
 from probes.sae.splicing import answer_losses, mean_loss, recovered
 from probes.sae.training import TrainingPlan, trained
 from probes.sae.words import say as say
 
+Living = dict[str, Bool[Tensor, "n_latents"]]
 N_FIRED = 100_000
 """Train tokens on which latents are looked for before they are called dead, besides the held-out ones."""
 
@@ -49,15 +54,19 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
         pool, store_hash = captured(settings, chat_model, layer, texts=texts, bars=bars)
         about = {"model": chat_model.name, "adapter": _adapter(chat_model), "layer": layer, "tokens": store_hash}
         about |= {"n_train_texts": texts.n_train}
-        dictionaries, rows = {}, {}
+        dictionaries, rows, living = {}, {}, {}
+        components = principal_components(pool.train)
         for name, plan in plans.items():
             with bars(f"train {name}", plan.n_steps) as advance:
                 folder = settings.out / name
                 dictionaries[name] = trained(folder, pool, plan, about=about, advance=advance)
-            rows[name] = measured(settings, dictionaries[name], plan, pool=pool, texts=texts, name=name)
+            counted = census(dictionaries[name], pool, N_FIRED)
+            living[name] = ~counted.dead
+            found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
+            rows[name] = row_of(found, plan, folder, pool=pool, texts=texts, components=components)
         spliced = spliced_in(settings, chat_model, dictionaries, pool=pool, texts=texts, bars=bars)
         result = report(settings, chat_model, layer, texts=texts, pool=pool, rows=rows, spliced=spliced)
-        result["agreement"] = agreements(settings.seeds, dictionaries, pool)
+        result["agreement"] = agreements(settings.seeds, dictionaries, living)
         SaeReport.model_validate(result)
         write_json(settings.out / "sae.json", result)
     return {**result, "out": str(settings.out)}
@@ -66,19 +75,18 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
 def all_plans(settings: SaeSettings, chat_model: ChatModel) -> dict[str, TrainingPlan]:
     """Folder -> what is trained in it, the control last."""
     base = TrainingPlan(
-        settings.kind,
-        settings.expansion * chat_model.d_model,
-        settings.k,
-        settings.n_samples,
-        settings.batch_size,
-        settings.learning_rate,
+        kind=settings.kind,
+        n_latents=settings.expansion * chat_model.d_model,
+        k=settings.k,
+        n_samples=settings.n_samples,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=settings.seeds[0],
+        autocast=settings.autocast,
     )
     base.check()
-    fields = vars(base)
-    plans = {f"seed-{seed}": TrainingPlan(**{**fields, "seed": seed}) for seed in settings.seeds}
-    if not settings.no_control:
-        plans["random-decoder"] = TrainingPlan(**{**fields, "seed": settings.seeds[0], "random_decoder": True})
-    return plans
+    plans = {f"seed-{seed}": replace(base, seed=seed) for seed in settings.seeds}
+    return plans if settings.no_control else {**plans, "random-decoder": replace(base, random_decoder=True)}
 
 
 def captured(
@@ -96,19 +104,24 @@ def captured(
     return fill_pool(store, layer, texts.chats, n_train=texts.n_train, special=special), card_hash(store.card)
 
 
-def measured(
-    settings: SaeSettings, dictionary: Dictionary, plan: TrainingPlan, *, pool: TokenPool, texts: SaeTexts, name: str
+def row_of(
+    found: dict[str, Any],
+    plan: TrainingPlan,
+    folder: Path,
+    *,
+    pool: TokenPool,
+    texts: SaeTexts,
+    components: PrincipalComponents,
 ) -> dict[str, Any]:
-    """One SAE's row, without what is spliced in."""
-    found = figures(dictionary, pool, texts.questions, n_fired=N_FIRED)
+    """What was measured of one SAE, beside PCA, with how it was trained; without what is spliced in."""
     k = max(1, round(found["l0"]))
-    written = read_json(settings.out / name / "training.json")
+    written = read_json(folder / "training.json")
     return {
-        "folder": f"{name}/sae",
+        "folder": f"{folder.name}/sae",
         "seed": plan.seed,
         "random_decoder": plan.random_decoder,
         **found,
-        "pca_fvu": missed(pool, texts.questions, principal_components(pool.train, k)),
+        "pca_fvu": missed(pool, texts.questions, components.first(k)),
         "pca_k": k,
         **{key: written[key] for key in ("n_samples", "n_epochs", "seconds", "curve")},
     }
@@ -153,17 +166,13 @@ def spliced_in(
     return found
 
 
-def agreements(seeds: Sequence[int], dictionaries: dict[str, Dictionary], pool: TokenPool) -> list[dict[str, Any]]:
+def agreements(seeds: Sequence[int], dictionaries: dict[str, Dictionary], living: Living) -> list[dict[str, Any]]:
     """Every seed against every other one, living latents alone."""
-    living = {}
-    for seed in seeds:
-        dictionary = dictionaries[f"seed-{seed}"]
-        step = max(1, len(pool.train) // N_FIRED)
-        living[seed] = dictionary.decoder[~firing(dictionary, pool.train[::step]).dead]
+    rows = {seed: dictionaries[f"seed-{seed}"].decoder[living[f"seed-{seed}"]] for seed in seeds}
     return [
-        {"seed": seed, "other": other, **agreement(living[seed], living[other])}
+        {"seed": seed, "other": other, **agreement(rows[seed], rows[other])}
         for seed, other in itertools.permutations(seeds, 2)
-        if len(living[seed]) and len(living[other])
+        if len(rows[seed]) and len(rows[other])
     ]
 
 

@@ -45,6 +45,7 @@ class TrainingPlan:
     Attributes:
         n_samples: tokens to train on; whole batches are drawn, so up to one batch less.
         random_decoder: the decoder stays what it was drawn as, and the encoder learns to use it.
+        autocast: matrix products in bfloat16.
     """
 
     kind: Literal["topk", "batchtopk", "matryoshka"] = "topk"
@@ -55,6 +56,7 @@ class TrainingPlan:
     learning_rate: float = 1e-3
     seed: int = 0
     random_decoder: bool = False
+    autocast: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -172,6 +174,7 @@ def trainer_config(plan: TrainingPlan) -> SAETrainerConfig:
     return SAETrainerConfig(
         total_training_samples=plan.n_steps * plan.batch_size,
         train_batch_size_samples=plan.batch_size,
+        autocast=plan.autocast,
         lr=plan.learning_rate,
         lr_end=plan.learning_rate,  # of the constant part; SAETrainer refuses None
         lr_warm_up_steps=int(WARM_UP * plan.n_steps),

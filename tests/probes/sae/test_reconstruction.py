@@ -40,14 +40,14 @@ def test_the_interval_is_over_questions() -> None:
 
 
 def test_pca_is_scikit_learn_s_and_exact_on_data_of_low_rank() -> None:
-    own = principal_components(POOL.train, 5)
+    own = principal_components(POOL.train).first(5)
     theirs = PCA(5).fit(POOL.train.numpy())
     expected = theirs.inverse_transform(theirs.transform(POOL.held_out.numpy()))
     torch.testing.assert_close(own(POOL.held_out), torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
     flat = torch.randn(300, 3) @ torch.randn(3, 16) + 2.0
-    assert float(squared_errors(flat, principal_components(flat, 3)).max()) < 1e-6
-    assert float(squared_errors(flat, principal_components(flat, 2)).max()) > 1e-3
-    assert float(squared_errors(flat, principal_components(flat, 99)).max()) < 1e-6
+    assert float(squared_errors(flat, principal_components(flat).first(3)).max()) < 1e-6
+    assert float(squared_errors(flat, principal_components(flat).first(2)).max()) > 1e-3
+    assert float(squared_errors(flat, principal_components(flat).first(99)).max()) < 1e-6
 
 
 def test_active_and_dead_latents_are_counted() -> None:
