@@ -28,7 +28,7 @@ from emis_interp.stats.words import estimate
 from probes.sae.latent_reading import DIFFERENCES, READS
 from probes.sae.latent_settings import DifferenceSaeSettings
 from probes.sae.pool import TokenPool, fill_pool
-from probes.sae.reconstruction import figures, missed, principal_components
+from probes.sae.reconstruction import census, figures, missed, principal_components
 from probes.sae.sources import SaeTexts, ShippedTexts, gather
 from probes.sae.train import N_FIRED, agreements, all_plans
 from probes.sae.training import trained
@@ -87,13 +87,16 @@ def run(
             )
         about = {"model": base.name, "adapter": str(settings.adapter), "layer": layer, "tokens": store_hash}
         about |= {"n_train_texts": texts.n_train, READS: DIFFERENCES}
-        dictionaries, rows = {}, []
+        dictionaries, living, rows = {}, {}, []
+        components = principal_components(pool.train)
         for name, plan in plans.items():
             with bars(f"train {name}", plan.n_steps) as advance:
                 dictionaries[name] = trained(settings.out / name, pool, plan, about=about, advance=advance)
-            found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED)
+            counted = census(dictionaries[name], pool, N_FIRED)
+            living[name] = ~counted.dead
+            found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
             k = max(1, round(found["l0"]))
-            pca = missed(pool, texts.questions, principal_components(pool.train, k))
+            pca = missed(pool, texts.questions, components.first(k))
             drawn = {"n_samples": plan.n_steps * plan.batch_size}
             drawn |= {"n_epochs": drawn["n_samples"] / len(pool.train)}
             rows.append(
@@ -115,7 +118,7 @@ def run(
             "residual_norm": norm,
             "mean_share": float(pool.mean.square().sum()) / squares,
             "saes": rows,
-            "agreement": agreements(settings.seeds, dictionaries, pool),
+            "agreement": agreements(settings.seeds, dictionaries, living),
         }
         result = DifferenceSaeReport.model_validate(report).model_dump(mode="json")
         write_json(settings.out / "difference_sae.json", result)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.directions import Direction, FittedOn, unit, wording_key
-from emis_interp.errors import DataError
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate
 from emis_interp.passes.interventions import edit_outputs
@@ -154,20 +153,12 @@ class EffectReader:
 def random_latents(
     activity: Float[np.ndarray, "n_latents"], chosen: Sequence[int], n: int, *, avoid: Sequence[int] = (), seed: int = 0
 ) -> list[int]:
-    """n latents that are about as active as the chosen ones: from half the smallest to twice the largest activity among these.
+    """Up to n latents that are about as active as the chosen ones: from half the smallest to twice the largest activity among these.
 
     Args:
         activity: mean activation x decoder norm of every latent.
         avoid: latents that are not drawn, such as others that changed.
-
-    Raises:
-        DataError: fewer than two latents are that active.
     """
     low, high = activity[list(chosen)].min() / 2, activity[list(chosen)].max() * 2
     pool = np.setdiff1d(np.flatnonzero((activity >= max(low, 1e-12)) & (activity <= high)), [*chosen, *avoid])
-    if len(pool) < 2:
-        raise DataError(
-            f"only {len(pool)} latents are about as active as the {len(chosen)} to steer; there is nothing to set them beside: give more "
-            "texts, or --n-steered 0"
-        )
     return [int(j) for j in np.random.default_rng(seed).permutation(pool)[:n]]

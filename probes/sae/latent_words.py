@@ -75,7 +75,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
         )
     if plain["all_summed"] is not None:
         lines.append(f"  all latents: the sum of their changes explains {plain['all_summed']:.3f}")
-    nus = [{one["target"]: one["nu"]["value"] for one in row["nu"]} for row in comparison["latents"]]
+    nus = [{one["target"]: one["nu"]["value"] for one in row["nu"]} for row in comparison["latents"] if row["nu"]]
     if nus:
         said = shared_words([row["error"] for row in nus], [row["reconstruction"] for row in nus])
         lines.append(f"latent scaling of those shown: {said}")
@@ -92,8 +92,8 @@ def row_words(row: Mapping[str, Any]) -> str:
 
 
 def nu_words(row: Mapping[str, Any], target: str) -> str:
-    found = next(one for one in row["nu"] if one["target"] == target)["nu"]
-    return "none" if found["value"] is None else f"{found['value']:.2f}"
+    found = next((one["nu"] for one in row["nu"] if one["target"] == target), None)
+    return "none" if found is None or found["value"] is None else f"{found['value']:.2f}"
 
 
 def cells(row: Mapping[str, Any], label: Mapping[str, Any] | None) -> list[str]:
@@ -114,8 +114,8 @@ def cells(row: Mapping[str, Any], label: Mapping[str, Any] | None) -> list[str]:
 
 
 def nu_cell(row: Mapping[str, Any], target: str) -> str:
-    found = next(one for one in row["nu"] if one["target"] == target)
-    return found["why_none"] or estimate(found["nu"], ".2f")
+    found = next((one for one in row["nu"] if one["target"] == target), None)
+    return "0 by construction" if found is None else found["why_none"] or estimate(found["nu"], ".2f")
 
 
 def label_words(label: Mapping[str, Any] | None) -> str:

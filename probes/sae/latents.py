@@ -37,6 +37,7 @@ from probes.sae.latent_words import say as say
 from probes.sae.layouts import load_dictionary
 
 N_TOKENS = 10
+FEWEST_RANDOM = 2
 PAGE_FILE, NUMBERS_FILE = "index.html", "latents.json"
 
 
@@ -54,7 +55,7 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
     arms |= {name: lora_updates(path) for name, path in adapters.items() if path is not None and name != "organism"}
     texts = read_latent_texts(settings)
     base = settings.spec.load_base()
-    dictionary = load_dictionary(settings.sae, layer=settings.sae_layer)
+    dictionary = load_dictionary(settings.sae, layer=settings.sae_layer, device=str(base.device))
     dictionary.check_model(base, other_model=settings.other_model)
     direction = None if settings.direction is None else direction_at(settings.direction, dictionary.layer)
     _check_direction(direction, dictionary)
@@ -69,6 +70,7 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
             second=second,
             settings=ComparisonSettings(settings.rate, settings.n_permutations, settings.n_top, settings.seed),
             residual_norm=token_norm,
+            scaled=second != "base" or not of_differences(dictionary),
             direction=direction,
             seeds=("organism", "other seed") if "other seed" in readings else None,
         )
@@ -195,8 +197,11 @@ class _Work:
             along = latent_direction(self.dictionary, latent, residual_norm=residual_norm, texts=self.texts)
             along.check_unseen(pair.question for pair in pairs)
         random = self._random(latents, primary)
-        if not random:
-            raise ConfigError("--n-random 0: an effect of a latent needs others beside it; give 20 or more")
+        if len(random) < FEWEST_RANDOM:
+            raise ConfigError(
+                f"{len(random)} random latents are about as active as the {n} to steer, of --n-random {self.settings.n_random}; there is "
+                "nothing to set them beside: give more texts, a larger --n-random, or --n-steered 0"
+            )
         by_arm = {
             arm: [row["latent"] for row in rows if primary["first" if row["side"] == "rises" else "second"] == arm]
             for arm in (primary["first"], primary["second"])

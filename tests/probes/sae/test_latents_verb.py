@@ -113,8 +113,7 @@ def test_random_latents_are_as_active_and_none_of_those_shown() -> None:
     activity = np.array([1.0, 1.1, 0.9, 1.2, 30.0, 0.001, 0.8])
     found = random_latents(activity, [0], 10, avoid=[3])
     assert sorted(found) == [1, 2, 6]
-    with pytest.raises(DataError, match="--n-steered 0"):
-        random_latents(activity, [4], 10)
+    assert random_latents(activity, [4], 10) == []
 
 
 def test_residuals_of_an_organism_are_those_of_the_merged_model(tiny: ChatModel, tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_a_difference_sae_reads_the_organism_minus_base(tmp_path: Path) -> None:
     [comparison] = result["comparisons"]
     assert all(row["side"] == "rises" and row["activation"]["base"] == 0 for row in comparison["latents"])
     assert {effect["kind"] for effect in result["effects"]} == {"steer", "ablate"}
-    assert comparison["plain"]["norm"] > 0
+    assert comparison["plain"]["norm"] > 0 and all(row["nu"] == [] for row in comparison["latents"])
     assert "organism minus base residuals" in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -228,6 +227,8 @@ def test_an_organism_that_changed_nothing_shows_no_latents(tmp_path: Path) -> No
 def test_what_is_missing_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --adapter"):
         run(settings_of(tmp_path, adapter=None))
+    with pytest.raises(ConfigError, match="larger --n-random"):
+        run(settings_of(tmp_path, n_steered=1, n_random=1))
     wide = saved_sae(tmp_path / "wide", rotation(16))
     with pytest.raises(ModelError, match="16 dimensions"):
         run(settings_of(tmp_path, sae=wide))
