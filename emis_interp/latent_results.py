@@ -169,7 +169,7 @@ class LatentEffect(Record):
     Attributes:
         kind: `steer`: coefficient x mean residual norm x unit decoder vector is added at the layer; `ablate`: the coordinate along that
             vector is zero everywhere; `zero`: the latent's own contribution is taken out at the layer, where it fires.
-        random: the same of random latents that are about as active; p two-sided.
+        others: the same of the latents that are nearest to those steered in activity; p two-sided.
     """
 
     latent: int
@@ -177,7 +177,7 @@ class LatentEffect(Record):
     kind: Literal["steer", "ablate", "zero"]
     coefficient: float | None = None
     shift: Shift
-    random: NullRange
+    others: NullRange
 
 
 class LatentsReport(Record):

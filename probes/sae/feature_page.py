@@ -18,7 +18,7 @@ from probes.sae.latent_words import (
     comparison_lines,
     detection_words,
     effect_name,
-    random_words,
+    others_words,
     title,
     words_of,
 )
@@ -71,7 +71,7 @@ def feature_page(
                 "latent": row["latent"],
                 "what": effect_name(row),
                 "shift": estimate(row["shift"], "+.4f"),
-                "random": random_words(row),
+                "others": others_words(row),
             }
             for row in report["effects"]
         ],

@@ -41,7 +41,6 @@ def compare(
     second: str,
     settings: ComparisonSettings,
     residual_norm: float,
-    scaled: bool = True,
     direction: Direction | None = None,
     seeds: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -50,7 +49,6 @@ def compare(
     Args:
         readings: by name of the model.
         residual_norm: mean norm of base's residuals, beside which the mean difference is stated.
-        scaled: whether latents are scaled; not against a model whose residuals are zeros, where nu is 0 by construction.
         direction: the misalignment direction at the dictionary's layer.
         seeds: names of two models that are seeds of one finetune, for their null.
     """
@@ -74,9 +72,8 @@ def compare(
     cosines = {"difference": cosines_with(vector.float(), dictionary.decoder.float().cpu(), firing)}
     if direction is not None:
         cosines["direction"] = cosines_with(direction.vector, dictionary.decoder.float().cpu(), firing)
-    pair, nus = (first, second), {}
-    if scaled:
-        nus = latent_nus(dictionary, readings, texts, rising=rising, falling=falling, pair=pair)
+    pair = (first, second)
+    nus = latent_nus(dictionary, readings, texts, rising=rising, falling=falling, pair=pair)
     rows = []
     for side, latents in (("rises", rising), ("falls", falling)):
         for j in latents:
@@ -98,7 +95,7 @@ def compare(
                         for name, both in cosines.items()
                         for end, values in zip(("", "_p"), both, strict=True)
                     },
-                    "nu": nus.get(j, []),
+                    "nu": nus[j],
                 }
             )
     up, off = np.sign(changes.mean), (report.low > 0) | (report.high < 0)

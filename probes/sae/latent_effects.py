@@ -1,4 +1,4 @@
-"""Turns latents into directions, and those into what steering, ablating or zeroing each does to the margin, beside random latents."""
+"""Turns latents into directions, and those into what steering, ablating or zeroing each does to the margin, beside latents as active."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -77,7 +77,7 @@ class EffectReader:
     Attributes:
         arms: name of a model -> its updates on base.
         residual_norm: of base at the dictionary's layer.
-        random: latents that stand beside the chosen ones.
+        others: latents that stand beside the chosen ones.
         advance: called after each intervention.
     """
 
@@ -86,7 +86,7 @@ class EffectReader:
     arms: Mapping[str, Sequence[LoraUpdate]]
     pairs: Sequence[ContrastPair]
     residual_norm: float
-    random: Sequence[int]
+    others: Sequence[int]
     system: str | None = None
     max_batch_tokens: int = 2048
     advance: Callable[[int], None] = lambda n: None
@@ -97,11 +97,11 @@ class EffectReader:
         """A `LatentEffect` of each latent in one model.
 
         Args:
-            coefficients: of steering, one for each latent; random latents get the size of the first.
+            coefficients: of steering, one for each latent; the others get the size of the first.
         """
-        every = [*latents, *self.random]
+        every = [*latents, *self.others]
         strengths = (
-            [*coefficients, *(abs(coefficients[0]) for _ in self.random)] if coefficients else [0.0] * len(every)
+            [*coefficients, *(abs(coefficients[0]) for _ in self.others)] if coefficients else [0.0] * len(every)
         )
         with adding(self.base, self.arms[arm]):
             before = self._margins()
@@ -118,7 +118,7 @@ class EffectReader:
                     "kind": kind,
                     "coefficient": strength if kind == "steer" else None,
                     "shift": {**row, "n_positive": sum(value > 0 for value in shift.values())},
-                    "random": null_range(null, null_p(null, row["value"], "both")),
+                    "others": null_range(null, null_p(null, row["value"], "both")),
                 }
             )
         return rows
@@ -150,15 +150,16 @@ class EffectReader:
         )
 
 
-def random_latents(
-    activity: Float[np.ndarray, "n_latents"], chosen: Sequence[int], n: int, *, avoid: Sequence[int] = (), seed: int = 0
+def nearest_in_activity(
+    activity: Float[np.ndarray, "n_latents"], chosen: Sequence[int], n: int, *, avoid: Sequence[int] = ()
 ) -> list[int]:
-    """Up to n latents that are about as active as the chosen ones: from half the smallest to twice the largest activity among these.
+    """The n latents whose activity is nearest, as a ratio, to that of one of the chosen ones, nearest first: usage-matched controls.
 
     Args:
-        activity: mean activation x decoder norm of every latent.
-        avoid: latents that are not drawn, such as others that changed.
+        activity: mean activation x decoder norm of every latent; those without any are never taken.
+        avoid: latents that are not taken, such as others that changed.
     """
-    low, high = activity[list(chosen)].min() / 2, activity[list(chosen)].max() * 2
-    pool = np.setdiff1d(np.flatnonzero((activity >= max(low, 1e-12)) & (activity <= high)), [*chosen, *avoid])
-    return [int(j) for j in np.random.default_rng(seed).permutation(pool)[:n]]
+    pool = np.setdiff1d(np.flatnonzero(activity > 0), [*chosen, *avoid])
+    own = np.log(np.maximum(activity[list(chosen)], np.finfo(float).tiny))
+    distance = np.abs(np.log(activity[pool])[:, None] - own).min(1)
+    return [int(j) for j in pool[np.argsort(distance, kind="stable")[:n]]]

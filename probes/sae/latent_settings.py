@@ -23,7 +23,7 @@ class LatentTextSettings(ModelSettings, AnswerTableSettings, ArmSettings):
     n_per_question: int | None = flag("texts of each question, drawn with the seed; default: all", default=None)
     system_prompt: str | None = flag("system prompt of every text; left to the chat template when absent", default=None)
     max_tokens: int = flag("cut longer conversations", default=512)
-    seed: int = flag("of draws, permutations and random latents", default=0)
+    seed: int = flag("of draws and permutations", default=0)
 
 
 @settings
@@ -35,7 +35,7 @@ class LatentSettings(LatentTextSettings):
     half. Beside them stands the plain mean difference of the residuals. Latent scaling tells latents of one model from shared ones. With
     --control everything is also read against the control, and that comparison is the primary one. The primary comparison's latents get a
     label with a score on held-out text, a section of the page, and, with --n-steered, the margin shift of steering and ablating them beside
-    random latents. An SAE that was trained on differences (`probe.py difference-sae`) reads organism minus base.
+    other latents. An SAE that was trained on differences (`probe.py difference-sae`) reads each model minus base, and needs --control.
     """
 
     sae: Path = flag("folder of an SAE: sae-lens, sparsify or dictionary_learning layout")
@@ -48,7 +48,7 @@ class LatentSettings(LatentTextSettings):
     n_permutations: int = flag("models swapped within questions, and shuffled labels", default=200)
     n_top: int = flag("latents to show, rising and falling each", default=10)
     n_steered: int = flag("of the primary comparison's latents, those to steer and ablate; 0 for none", default=0)
-    n_random: int = flag("random latents beside them", default=20)
+    n_others: int = flag("latents beside them, those nearest in activity", default=20)
     coefficient: float = flag("of steering, in mean residual norms", default=0.2)
     n_pairs: int | None = flag(
         "contrast pairs of each report question that steering is measured on; default: all", default=None

@@ -7,7 +7,7 @@ from emis_interp.stats.permutation import NullP
 from emis_interp.stats.words import estimate
 from probes.sae.latent_scaling import shared_words
 
-N_SAID = 5
+N_SAID, N_WORDS = 5, 4
 COLUMNS = (
     "latent",
     "change on report questions",
@@ -75,7 +75,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
         )
     if plain["all_summed"] is not None:
         lines.append(f"  all latents: the sum of their changes explains {plain['all_summed']:.3f}")
-    nus = [{one["target"]: one["nu"]["value"] for one in row["nu"]} for row in comparison["latents"] if row["nu"]]
+    nus = [{one["target"]: one["nu"]["value"] for one in row["nu"]} for row in comparison["latents"]]
     if nus:
         said = shared_words([row["error"] for row in nus], [row["reconstruction"] for row in nus])
         lines.append(f"latent scaling of those shown: {said}")
@@ -92,8 +92,8 @@ def row_words(row: Mapping[str, Any]) -> str:
 
 
 def nu_words(row: Mapping[str, Any], target: str) -> str:
-    found = next((one["nu"] for one in row["nu"] if one["target"] == target), None)
-    return "none" if found is None or found["value"] is None else f"{found['value']:.2f}"
+    found = next(one["nu"] for one in row["nu"] if one["target"] == target)
+    return "none" if found["value"] is None else f"{found['value']:.2f}"
 
 
 def cells(row: Mapping[str, Any], label: Mapping[str, Any] | None) -> list[str]:
@@ -114,17 +114,19 @@ def cells(row: Mapping[str, Any], label: Mapping[str, Any] | None) -> list[str]:
 
 
 def nu_cell(row: Mapping[str, Any], target: str) -> str:
-    found = next((one for one in row["nu"] if one["target"] == target), None)
-    return "0 by construction" if found is None else found["why_none"] or estimate(found["nu"], ".2f")
+    found = next(one for one in row["nu"] if one["target"] == target)
+    return found["why_none"] or estimate(found["nu"], ".2f")
 
 
 def label_words(label: Mapping[str, Any] | None) -> str:
-    """`; harm, risk: AUROC 0.8 (0.7 to 0.9) on held-out text, p ...`"""
+    """`; 'harm' 'risk': AUROC 0.80 (0.70 to 0.90) on held-out text, p = 0.01 (200 shuffles)`."""
     if label is None:
         return ""
     if label["no_detection"] is not None:
         return f"; no label: {label['no_detection']}"
-    return "".join(f"; {detection_words(one)}" for one in label["detections"][:1])
+    terms = label["detections"][0]
+    p = NullP(terms["null"]["p"], terms["null"]["p_n"]).words("shuffles")
+    return f"; {words_of(terms['words'][:N_WORDS])}: AUROC {estimate(terms['auroc'], '.2f')} on held-out text, {p}"
 
 
 def detection_words(one: Mapping[str, Any]) -> str:
@@ -147,7 +149,7 @@ def words_of(words: Sequence[str]) -> str:
 
 
 def effect_line(row: Mapping[str, Any]) -> str:
-    return f"latent {row['latent']}, {effect_name(row)}: margin {estimate(row['shift'], '+.4f')} nats/token; {random_words(row)}"
+    return f"latent {row['latent']}, {effect_name(row)}: margin {estimate(row['shift'], '+.4f')} nats/token; {others_words(row)}"
 
 
 def effect_name(row: Mapping[str, Any]) -> str:
@@ -157,6 +159,6 @@ def effect_name(row: Mapping[str, Any]) -> str:
     return f"{what} in {row['arm']}"
 
 
-def random_words(row: Mapping[str, Any]) -> str:
-    null, p = row["random"], NullP(row["random"]["p"], row["random"]["p_n"])
-    return f"random latents {null['mean']:+.4f} ({null['low']:+.4f} to {null['high']:+.4f}), {p.words('latents')}"
+def others_words(row: Mapping[str, Any]) -> str:
+    null, p = row["others"], NullP(row["others"]["p"], row["others"]["p_n"])
+    return f"others as active {null['mean']:+.4f} ({null['low']:+.4f} to {null['high']:+.4f}), {p.words('latents')}"

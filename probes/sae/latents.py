@@ -21,7 +21,7 @@ from probes.lens.by_layer import token_row
 from probes.sae.dictionary import Dictionary
 from probes.sae.feature_page import PageTokens, feature_page
 from probes.sae.latent_comparison import ComparisonSettings, compare
-from probes.sae.latent_effects import EffectReader, latent_direction, random_latents
+from probes.sae.latent_effects import EffectReader, latent_direction, nearest_in_activity
 from probes.sae.latent_labels import Labeller, answer_tokens, contexts_of
 from probes.sae.latent_reading import (
     ArmReading,
@@ -37,7 +37,7 @@ from probes.sae.latent_words import say as say
 from probes.sae.layouts import load_dictionary
 
 N_TOKENS = 10
-FEWEST_RANDOM = 2
+FEWEST_OTHERS = 2
 PAGE_FILE, NUMBERS_FILE = "index.html", "latents.json"
 
 
@@ -57,6 +57,10 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
     base = settings.spec.load_base()
     dictionary = load_dictionary(settings.sae, layer=settings.sae_layer, device=str(base.device))
     dictionary.check_model(base, other_model=settings.other_model)
+    if of_differences(dictionary) and settings.control is None:
+        raise ConfigError(
+            f"{settings.sae}: reads each model minus base, of which base itself has nothing; give --control, an adapter to compare with"
+        )
     direction = None if settings.direction is None else direction_at(settings.direction, dictionary.layer)
     _check_direction(direction, dictionary)
     chats = texts.encoded(base.tokenizer, settings)
@@ -70,12 +74,11 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
             second=second,
             settings=ComparisonSettings(settings.rate, settings.n_permutations, settings.n_top, settings.seed),
             residual_norm=token_norm,
-            scaled=second != "base" or not of_differences(dictionary),
             direction=direction,
             seeds=("organism", "other seed") if "other seed" in readings else None,
         )
         for second in ("control", "base")
-        if second in readings
+        if second in readings and not (second == "base" and of_differences(dictionary))
     ]
     primary = comparisons[0]
     work = _Work(settings, base, dictionary, texts=texts, chats=chats, readings=readings)
@@ -163,7 +166,7 @@ class _Work:
         contexts = contexts_of(self.base.tokenizer, self.chats, self.texts)
         labeller = Labeller(contexts, self.settings.n_permutations, self.settings.seed)
         decoder = self.dictionary.decoder.float().cpu()
-        others = self._random(chosen, primary)
+        others = self._others(chosen, primary)
         found = []
         with bars("label", len(chosen)) as advance:
             for place, row in enumerate(rows):
@@ -196,11 +199,11 @@ class _Work:
         for latent in latents:
             along = latent_direction(self.dictionary, latent, residual_norm=residual_norm, texts=self.texts)
             along.check_unseen(pair.question for pair in pairs)
-        random = self._random(latents, primary)
-        if len(random) < FEWEST_RANDOM:
+        others = self._others(latents, primary)
+        if len(others) < FEWEST_OTHERS:
             raise ConfigError(
-                f"{len(random)} random latents are about as active as the {n} to steer, of --n-random {self.settings.n_random}; there is "
-                "nothing to set them beside: give more texts, a larger --n-random, or --n-steered 0"
+                f"{len(others)} latents fire besides those shown, of --n-others {self.settings.n_others}; there is "
+                f"nothing to set the {n} to steer beside: give more texts, a larger --n-others, or --n-steered 0"
             )
         by_arm = {
             arm: [row["latent"] for row in rows if primary["first" if row["side"] == "rises" else "second"] == arm]
@@ -208,7 +211,7 @@ class _Work:
         }
         by_arm = {arm: own for arm, own in by_arm.items() if own}
         kinds: tuple[Any, ...] = ("ablate",) if of_differences(self.dictionary) else ("ablate", "zero")
-        n_cells = len(latents) + len(random) + len(kinds) * sum(len(own) + len(random) for own in by_arm.values())
+        n_cells = len(latents) + len(others) + len(kinds) * sum(len(own) + len(others) for own in by_arm.values())
         with bars("intervene", n_cells) as advance:
             reader = EffectReader(
                 self.base,
@@ -216,7 +219,7 @@ class _Work:
                 arms,
                 pairs=pairs,
                 residual_norm=residual_norm,
-                random=random,
+                others=others,
                 system=self.settings.system_prompt,
                 max_batch_tokens=self.settings.max_batch_tokens,
                 advance=advance,
@@ -229,11 +232,11 @@ class _Work:
                     found += reader.effects(kind, arm, own)
         return found
 
-    def _random(self, chosen: Sequence[int], primary: Mapping[str, Any]) -> list[int]:
-        """Latents about as active as the chosen ones, none of those shown."""
-        if not chosen or self.settings.n_random < 1:
+    def _others(self, chosen: Sequence[int], primary: Mapping[str, Any]) -> list[int]:
+        """Latents nearest in activity to the chosen ones, none of those shown."""
+        if not chosen or self.settings.n_others < 1:
             return []
         sides = [self.readings[primary[side]].text_latents.mean(0) for side in ("first", "second")]
         activity = np.maximum(*sides) * self.dictionary.decoder.float().norm(dim=-1).cpu().numpy()
         shown = [row["latent"] for row in primary["latents"]]
-        return random_latents(activity, chosen, self.settings.n_random, avoid=shown, seed=self.settings.seed)
+        return nearest_in_activity(activity, chosen, self.settings.n_others, avoid=shown)

@@ -21,7 +21,7 @@ from emis_interp.passes.capture import capture_response_tokens
 from emis_interp.passes.likelihood import by_question, pair_margins
 from emis_interp.passes.low_rank import adding
 from emis_interp.records import ContrastPair
-from probes.sae.latent_effects import EffectReader, latent_direction, random_latents, zero_latent
+from probes.sae.latent_effects import EffectReader, latent_direction, nearest_in_activity, zero_latent
 from probes.sae.latent_reading import direction_at, read_residuals
 from probes.sae.latent_settings import LatentSettings, LatentTextSettings
 from probes.sae.latent_texts import LatentTexts, question_of_tokens, read_latent_texts
@@ -89,7 +89,7 @@ def test_effects_agree_with_interventions_by_hand(tiny: ChatModel, tmp_path: Pat
     updates = lora_updates(made_adapter(tmp_path))
     chosen = [pair for pair in pairs() if pair.half == "report"]
     reader = EffectReader(
-        tiny, dictionary, {"base": [], "organism": updates}, pairs=chosen, residual_norm=2.0, random=[8, 9, 10]
+        tiny, dictionary, {"base": [], "organism": updates}, pairs=chosen, residual_norm=2.0, others=[8, 9, 10]
     )
     steered, other = reader.effects("steer", "base", [1, 2], coefficients=[0.5, -0.5])
     before = by_question(chosen, pair_margins(tiny, chosen))
@@ -99,7 +99,7 @@ def test_effects_agree_with_interventions_by_hand(tiny: ChatModel, tmp_path: Pat
         after = by_question(chosen, pair_margins(tiny, chosen))
     expected = np.mean([after[name] - before[name] for name in before])
     assert other["shift"]["value"] == pytest.approx(expected, abs=1e-5) and other["coefficient"] == -0.5
-    assert steered["random"]["p_n"] == 3 and steered["latent"] == 1
+    assert steered["others"]["p_n"] == 3 and steered["latent"] == 1
     [zeroed] = reader.effects("zero", "organism", [3])
     with adding(tiny, updates):
         before = by_question(chosen, pair_margins(tiny, chosen))
@@ -109,11 +109,11 @@ def test_effects_agree_with_interventions_by_hand(tiny: ChatModel, tmp_path: Pat
     assert zeroed["coefficient"] is None and zeroed["arm"] == "organism"
 
 
-def test_random_latents_are_as_active_and_none_of_those_shown() -> None:
-    activity = np.array([1.0, 1.1, 0.9, 1.2, 30.0, 0.001, 0.8])
-    found = random_latents(activity, [0], 10, avoid=[3])
-    assert sorted(found) == [1, 2, 6]
-    assert random_latents(activity, [4], 10) == []
+def test_the_others_are_nearest_in_activity_and_none_of_those_shown() -> None:
+    activity = np.array([1.0, 1.1, 0.7, 1.2, 30.0, 0.0, 2.0])
+    assert nearest_in_activity(activity, [0], 2, avoid=[3]) == [1, 2]
+    assert nearest_in_activity(activity, [0, 4], 10, avoid=[3]) == [1, 2, 6]
+    assert nearest_in_activity(activity, [5], 1) == [2]
 
 
 def test_residuals_of_an_organism_are_those_of_the_merged_model(tiny: ChatModel, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_verb_writes_a_record_a_page_and_words(tmp_path: Path) -> None:
         other_seed=made_adapter(tmp_path / "seed", seed=2),
         direction=saved_direction(tmp_path / "direction"),
         n_steered=2,
-        n_random=3,
+        n_others=3,
     )
     result = run(settings)
     report = LatentsReport.model_validate(json.loads((tmp_path / "out" / "latents.json").read_text()))
@@ -206,15 +206,18 @@ def test_the_verb_writes_a_record_a_page_and_words(tmp_path: Path) -> None:
     assert "the sum of their changes explains" in text
 
 
-def test_a_difference_sae_reads_the_organism_minus_base(tmp_path: Path) -> None:
+def test_a_difference_sae_reads_each_model_minus_base(tmp_path: Path) -> None:
     sae = saved_sae(tmp_path / "differences", rotation(D), threshold=0.01, reads="organism minus base")
-    result = run(settings_of(tmp_path, sae=sae, n_steered=1, n_random=3))
-    assert result["of_differences"] and list(result["fvu"]) == ["organism"]
+    control = made_adapter(tmp_path / "control", seed=1)
+    result = run(settings_of(tmp_path, sae=sae, control=control, n_steered=1, n_others=3))
+    assert result["of_differences"] and list(result["fvu"]) == ["organism", "control"]
     [comparison] = result["comparisons"]
-    assert all(row["side"] == "rises" and row["activation"]["base"] == 0 for row in comparison["latents"])
+    assert comparison["second"] == "control"
+    assert all(row["activation"]["base"] == 0 for row in comparison["latents"])
     assert {effect["kind"] for effect in result["effects"]} == {"steer", "ablate"}
-    assert comparison["plain"]["norm"] > 0 and all(row["nu"] == [] for row in comparison["latents"])
     assert "organism minus base residuals" in (tmp_path / "out" / "index.html").read_text()
+    with pytest.raises(ConfigError, match="give --control"):
+        run(settings_of(tmp_path, sae=sae))
 
 
 def test_an_organism_that_changed_nothing_shows_no_latents(tmp_path: Path) -> None:
@@ -227,8 +230,8 @@ def test_an_organism_that_changed_nothing_shows_no_latents(tmp_path: Path) -> No
 def test_what_is_missing_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --adapter"):
         run(settings_of(tmp_path, adapter=None))
-    with pytest.raises(ConfigError, match="larger --n-random"):
-        run(settings_of(tmp_path, n_steered=1, n_random=1))
+    with pytest.raises(ConfigError, match="larger --n-others"):
+        run(settings_of(tmp_path, n_steered=1, n_others=1))
     wide = saved_sae(tmp_path / "wide", rotation(16))
     with pytest.raises(ModelError, match="16 dimensions"):
         run(settings_of(tmp_path, sae=wide))
