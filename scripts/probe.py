@@ -10,6 +10,7 @@ Examples:
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
   python scripts/probe.py sae --out saes/half                                     two seeds on shipped texts, layer at half depth
+  python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured  one that is there, or RELEASE:ID
 
 Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
 probes_sae.md.
@@ -23,7 +24,7 @@ from emis_interp.process import Bars
 from probes.classifiers.settings import ProbeFitSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
-from probes.sae.settings import SaeSettings
+from probes.sae.settings import MeasureSaeSettings, SaeSettings
 from probes.weights.settings import WeightsSettings
 
 
@@ -49,10 +50,9 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
     return detect.run(settings, bars, judge=judge)
 
 
-def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
-    """On the shipped training answers of both kinds, and on answers of the project's own small models."""
+def sae_texts() -> dict[str, Any]:
+    """The shipped training answers of both kinds, and answers of the project's own small models."""
     from evals.judges.hand_labels import shipped_labels
-    from probes.sae import train
     from training.data_sets.shipped import advice_pairs, code_tasks
 
     def advice() -> list[tuple[str, str]]:
@@ -64,7 +64,19 @@ def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
     def answers() -> list[tuple[str, str]]:
         return [(label.question, label.answer) for label in shipped_labels()]
 
-    return train.run(settings, bars, shipped={"advice": advice, "code": code, "answers": answers})
+    return {"advice": advice, "code": code, "answers": answers}
+
+
+def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
+    from probes.sae import train
+
+    return train.run(settings, bars, shipped=sae_texts())
+
+
+def measure_sae(settings: MeasureSaeSettings, bars: Bars) -> dict[str, Any]:
+    from probes.sae import measure
+
+    return measure.run(settings, bars, shipped=sae_texts())
 
 
 VERBS = {
@@ -74,6 +86,7 @@ VERBS = {
     "detect": cli.Verb(DetectSettings, "probes.monitoring.detect", run=detect),
     "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
     "sae": cli.Verb(SaeSettings, "probes.sae.train", run=sae),
+    "measure-sae": cli.Verb(MeasureSaeSettings, "probes.sae.measure", run=measure_sae),
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
 }
