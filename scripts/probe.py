@@ -10,7 +10,7 @@ Examples:
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
   python scripts/probe.py sae --out saes/half                                     two seeds on shipped texts, layer at half depth
-  python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured  one that is there, or RELEASE:ID
+  python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured    one that is there, or RELEASE:ID
 
 Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
 probes_sae.md.
