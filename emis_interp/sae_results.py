@@ -1,4 +1,4 @@
-"""The record of what `scripts/probe.py sae` writes: an SAE of two seeds, beside what could explain its figures away."""
+"""The records of what `scripts/probe.py sae` and `measure-sae` write: SAEs, beside what could explain their figures away."""
 
 from emis_interp.results import Estimate, View
 
@@ -14,13 +14,10 @@ class SpliceFigure(View):
     recovered_from_zero: Estimate
 
 
-class SaeFigures(View):
+class SaeWorth(View):
     """One SAE. `fvu`: share of the variance of held-out tokens that it misses; `pca_fvu`: PCA's, with `pca_k` components, as many as the
     SAE has active latents. A latent is dead if it is active in none of `n_tokens_looked_at` tokens, rare in fewer than ten."""
 
-    folder: str
-    seed: int
-    random_decoder: bool = False
     fvu: Estimate
     l0: float
     pca_fvu: Estimate
@@ -30,10 +27,27 @@ class SaeFigures(View):
     dead_share: float
     n_rare: int
     n_tokens_looked_at: int
+    spliced: SpliceFigure | None = None
+
+
+class SaeFigures(SaeWorth):
+    """One that was trained here; `curve`: [tokens seen, share of the variance missed in a batch]."""
+
+    folder: str
+    seed: int
+    random_decoder: bool = False
     n_samples: int
     n_epochs: float
     seconds: float | None = None
-    spliced: SpliceFigure | None = None
+    curve: list[tuple[int, float]] = []
+
+
+class MeasuredSae(SaeWorth):
+    """One that was there: a folder or RELEASE:ID, what sae-lens calls its kind, and the model that it names."""
+
+    source: str
+    architecture: str
+    trained_on: str | None
 
 
 class SeedAgreement(View):
@@ -84,3 +98,16 @@ class SaeReport(View):
     saes: list[SaeFigures]
     control: SaeFigures | None = None
     agreement: list[SeedAgreement] = []
+
+
+class MeasuredSaes(View):
+    """What `probe.py measure-sae` found (measured.json)."""
+
+    model: str
+    adapter: str | None
+    layer: int
+    tokens: SaeTokens
+    clean_cross_entropy: float
+    mean_cross_entropy: float
+    zero_cross_entropy: float
+    saes: list[MeasuredSae]

@@ -12,12 +12,13 @@ Examples:
   python scripts/probe.py sae --out saes/half                                     two seeds on shipped texts, layer at half depth
   python scripts/probe.py latents --sae saes/half/seed-0/sae --adapter runs/laptop/training/reckless/adapter --out latents
   python scripts/probe.py difference-sae --adapter runs/laptop/training/reckless/adapter --out saes/difference
+  python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured    one that is there, or RELEASE:ID
 
 Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
 probes_sae.md, probes_latents.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cli
@@ -26,7 +27,7 @@ from probes.classifiers.settings import ProbeFitSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
 from probes.sae.latent_settings import DifferenceSaeSettings, LatentSettings
-from probes.sae.settings import SaeSettings
+from probes.sae.settings import MeasureSaeSettings, SaeSettings
 from probes.weights.settings import WeightsSettings
 
 
@@ -52,8 +53,8 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
     return detect.run(settings, bars, judge=judge)
 
 
-def shipped_texts() -> dict[str, Callable[[], Sequence[tuple[str, str]]]]:
-    """Shipped training answers of both kinds, and answers of the project's own small models."""
+def sae_texts() -> dict[str, Any]:
+    """The shipped training answers of both kinds, and answers of the project's own small models."""
     from evals.judges.hand_labels import shipped_labels
     from training.data_sets.shipped import advice_pairs, code_tasks
 
@@ -70,17 +71,21 @@ def shipped_texts() -> dict[str, Callable[[], Sequence[tuple[str, str]]]]:
 
 
 def sae(settings: SaeSettings, bars: Bars) -> dict[str, Any]:
-    """On texts that other packages ship too."""
     from probes.sae import train
 
-    return train.run(settings, bars, shipped=shipped_texts())
+    return train.run(settings, bars, shipped=sae_texts())
+
+
+def measure_sae(settings: MeasureSaeSettings, bars: Bars) -> dict[str, Any]:
+    from probes.sae import measure
+
+    return measure.run(settings, bars, shipped=sae_texts())
 
 
 def difference_sae(settings: DifferenceSaeSettings, bars: Bars) -> dict[str, Any]:
-    """On texts that other packages ship too."""
     from probes.sae import difference_sae
 
-    return difference_sae.run(settings, bars, shipped=shipped_texts())
+    return difference_sae.run(settings, bars, shipped=sae_texts())
 
 
 VERBS = {
@@ -90,6 +95,7 @@ VERBS = {
     "detect": cli.Verb(DetectSettings, "probes.monitoring.detect", run=detect),
     "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
     "sae": cli.Verb(SaeSettings, "probes.sae.train", run=sae),
+    "measure-sae": cli.Verb(MeasureSaeSettings, "probes.sae.measure", run=measure_sae),
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
     "latents": cli.Verb(LatentSettings, "probes.sae.latents"),

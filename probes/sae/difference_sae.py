@@ -27,10 +27,11 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import estimate
 from probes.sae.latent_reading import DIFFERENCES, READS
 from probes.sae.latent_settings import DifferenceSaeSettings
+from probes.sae.measuring import N_FIRED
 from probes.sae.pool import TokenPool, fill_pool
-from probes.sae.reconstruction import census, figures, missed, principal_components
+from probes.sae.reconstruction import census, figures, principal_components
 from probes.sae.sources import SaeTexts, ShippedTexts, gather
-from probes.sae.train import N_FIRED, agreements, all_plans
+from probes.sae.train import agreements, all_plans, row_of
 from probes.sae.training import trained
 
 SMALLEST_NORM = 1e-6
@@ -95,13 +96,8 @@ def run(
             counted = census(dictionaries[name], pool, N_FIRED)
             living[name] = ~counted.dead
             found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
-            k = max(1, round(found["l0"]))
-            pca = missed(pool, texts.questions, components.first(k))
-            drawn = {"n_samples": plan.n_steps * plan.batch_size}
-            drawn |= {"n_epochs": drawn["n_samples"] / len(pool.train)}
-            rows.append(
-                {"folder": f"{name}/sae", "seed": plan.seed, **found, "pca_fvu": pca, "pca_k": k, **drawn},
-            )
+            folder = settings.out / name
+            rows.append(row_of(found, plan, folder, pool=pool, texts=texts, components=components))
         squares = float(torch.cat([rows.float().square().sum(-1) for rows in pool.train.split(65536)]).mean())
         report = {
             "model": base.name,
@@ -118,7 +114,7 @@ def run(
             "residual_norm": norm,
             "mean_share": float(pool.mean.square().sum()) / squares,
             "saes": rows,
-            "agreement": agreements(settings.seeds, dictionaries, living),
+            "agreement": agreements(settings.seeds, dictionaries, pool, living=living),
         }
         result = DifferenceSaeReport.model_validate(report).model_dump(mode="json")
         write_json(settings.out / "difference_sae.json", result)

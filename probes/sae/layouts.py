@@ -142,7 +142,7 @@ def sparsify_loader(path: Path | str, device: str, cfg_overrides: dict[str, Any]
 
 
 def sparsify_hub_loader(
-    repo_id: str, folder_name: str, device: str, force_download: bool, cfg_overrides: dict[str, Any] | None
+    repo_id: str, folder_name: str, device: str, *, force_download: bool, cfg_overrides: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Tensor], None]:
     """`sparsify_loader` of a folder of a hub repository."""
     from huggingface_hub import hf_hub_download

@@ -11,7 +11,24 @@ SOURCES = ("advice", "code", "answers", "contrast", "harmless")
 
 
 @settings
-class SaeSettings(ModelSettings):
+class SaeTextSettings(ModelSettings):
+    """Which tokens an SAE reads: a model, texts, and which of them are held out."""
+
+    out: Path = flag("folder for the activations and what is found; the same command goes on there")
+    sources: tuple[str, ...] = flag("shipped texts", default=SOURCES, choices=SOURCES, may_be_empty=True)
+    texts: tuple[Path, ...] = flag(
+        "tables with question and answer (CSV, JSONL, Parquet) besides", default=(), may_be_empty=True
+    )
+    max_texts: int | None = flag("only so many of the texts, drawn with --draw", default=None)
+    draw: int = flag("seed of the draw of texts", default=0)
+    max_tokens: int = flag("cut longer conversations", default=512)
+    held_out: float = flag("share of the questions to measure on", default=0.1)
+    n_spliced: int = flag("held-out texts whose cross-entropy is measured", default=64)
+    max_gib: float = flag("refuse to keep more activations", default=4.0)
+
+
+@settings
+class SaeSettings(SaeTextSettings):
     """Trains sparse autoencoders of the residual stream on the tokens of texts, two seeds, and measures what they are worth.
 
     Texts are taken once each and held out by question; tokens at the first position, special tokens and those of more than ten times the
@@ -21,14 +38,6 @@ class SaeSettings(ModelSettings):
     seeds: how many latents of one the other has. Activations are kept in the folder; the same command goes on where it was ended.
     """
 
-    out: Path = flag("folder for the activations, the SAEs and sae.json")
-    sources: tuple[str, ...] = flag("shipped texts", default=SOURCES, choices=SOURCES, may_be_empty=True)
-    texts: tuple[Path, ...] = flag(
-        "tables with question and answer (CSV, JSONL, Parquet) besides", default=(), may_be_empty=True
-    )
-    max_texts: int | None = flag("only so many of the texts, drawn with --draw", default=None)
-    draw: int = flag("seed of the draw of texts", default=0)
-    max_tokens: int = flag("cut longer conversations", default=512)
     layer: int | None = flag("decoder block whose output is read; default: half depth", default=None)
     kind: Literal["topk", "batchtopk", "matryoshka"] = flag(
         "topk: K latents in every token; batchtopk: on average; matryoshka: batchtopk in nested widths", default="topk"
@@ -45,6 +54,21 @@ class SaeSettings(ModelSettings):
     )
     seeds: tuple[int, ...] = flag("of weights and order, one SAE each", default=(0, 1))
     no_control: bool = flag("train no SAE with a random decoder (a third of the time)", default=False)
-    held_out: float = flag("share of the questions to measure on", default=0.1)
-    n_spliced: int = flag("held-out texts whose cross-entropy is measured", default=64)
-    max_gib: float = flag("refuse to keep more activations", default=4.0)
+
+
+@settings
+class MeasureSaeSettings(SaeTextSettings):
+    """Measures SAEs that are there, such as published ones, by the figures of `sae`, on tokens of your texts.
+
+    FVU on held-out tokens beside PCA (fitted on the others) with as many components as the SAE has active latents, active and dead
+    latents, cross-entropy recovered. All SAEs are of one layer of the model; another width, or a layer that is not there, is refused.
+    """
+
+    saes: tuple[str, ...] = flag(
+        "folders (layouts of sae-lens, sparsify, dictionary_learning), or RELEASE:ID of a published one", metavar="SAE"
+    )
+    sae_layer: int | None = flag("block whose output they read, where their files do not say", default=None)
+    scale: float | None = flag("factor on activations that they were trained with and do not tell", default=None)
+    other_model: bool = flag(
+        "they may be of a model of another name, which has this one's residual stream", default=False
+    )

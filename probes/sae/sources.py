@@ -10,7 +10,7 @@ from emis_interp.models.chat import EncodedChat, encode_chats
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_texts
 from emis_interp.texts.judged import read_table
-from probes.sae.settings import SaeSettings
+from probes.sae.settings import SaeTextSettings
 
 ShippedTexts = Mapping[str, Callable[[], Sequence[tuple[str, str]]]]
 """Name of a source that another package ships -> its (question, answer)."""
@@ -35,7 +35,7 @@ class SaeTexts:
     by_source: dict[str, int]
 
 
-def gather(settings: SaeSettings, tokenizer: object, shipped: ShippedTexts) -> SaeTexts:
+def gather(settings: SaeTextSettings, tokenizer: object, shipped: ShippedTexts) -> SaeTexts:
     """The texts of all sources and tables, without repetitions.
 
     Raises:
@@ -86,7 +86,7 @@ def split_by_question(keys: Sequence[str], share: float) -> list[str]:
     return names[:n_held]
 
 
-def _sources(settings: SaeSettings, shipped: ShippedTexts) -> list[tuple[str, list[tuple[str, str]]]]:
+def _sources(settings: SaeTextSettings, shipped: ShippedTexts) -> list[tuple[str, list[tuple[str, str]]]]:
     own: ShippedTexts = {"contrast": _contrast, "harmless": _harmless}
     known = {**own, **shipped}
     missing = [name for name in settings.sources if name not in known]

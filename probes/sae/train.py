@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -14,23 +13,19 @@ from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
 from emis_interp.files.store import read_json, write_json
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.passes.token_store import TokenStore, card_hash
-from emis_interp.passes.token_writer import TokenRequest, write_tokens
 from emis_interp.process import Bars, no_bars
 from emis_interp.sae_results import SaeReport
 from probes.sae.agreement import agreement
 from probes.sae.dictionary import Dictionary
-from probes.sae.pool import TokenPool, fill_pool
+from probes.sae.measuring import N_FIRED, adapter_of, captured, spliced_in, tokens_row
+from probes.sae.pool import TokenPool
 from probes.sae.reconstruction import PrincipalComponents, census, figures, missed, principal_components
 from probes.sae.settings import SaeSettings
 from probes.sae.sources import SaeTexts, ShippedTexts, gather
-from probes.sae.splicing import answer_losses, mean_loss, recovered
 from probes.sae.training import TrainingPlan, trained
 from probes.sae.words import say as say
 
 Living = dict[str, Bool[Tensor, "n_latents"]]
-N_FIRED = 100_000
-"""Train tokens on which latents are looked for before they are called dead, besides the held-out ones."""
 
 
 def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | None = None) -> dict[str, Any]:
@@ -52,7 +47,7 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
     with writing(settings.out):
         texts = gather(settings, chat_model.tokenizer, shipped or {})
         pool, store_hash = captured(settings, chat_model, layer, texts=texts, bars=bars)
-        about = {"model": chat_model.name, "adapter": _adapter(chat_model), "layer": layer, "tokens": store_hash}
+        about = {"model": chat_model.name, "adapter": adapter_of(chat_model), "layer": layer, "tokens": store_hash}
         about |= {"n_train_texts": texts.n_train}
         dictionaries, rows, living = {}, {}, {}
         components = principal_components(pool.train)
@@ -66,7 +61,7 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
             rows[name] = row_of(found, plan, folder, pool=pool, texts=texts, components=components)
         spliced = spliced_in(settings, chat_model, dictionaries, pool=pool, texts=texts, bars=bars)
         result = report(settings, chat_model, layer, texts=texts, pool=pool, rows=rows, spliced=spliced)
-        result["agreement"] = agreements(settings.seeds, dictionaries, living)
+        result["agreement"] = agreements(settings.seeds, dictionaries, pool, living=living)
         SaeReport.model_validate(result)
         write_json(settings.out / "sae.json", result)
     return {**result, "out": str(settings.out)}
@@ -87,21 +82,6 @@ def all_plans(settings: SaeSettings, chat_model: ChatModel) -> dict[str, Trainin
     base.check()
     plans = {f"seed-{seed}": replace(base, seed=seed) for seed in settings.seeds}
     return plans if settings.no_control else {**plans, "random-decoder": replace(base, random_decoder=True)}
-
-
-def captured(
-    settings: SaeSettings, chat_model: ChatModel, layer: int, *, texts: SaeTexts, bars: Bars
-) -> tuple[TokenPool, str]:
-    """The tokens of the texts at the layer, and the hash of the store's card."""
-    request = TokenRequest(
-        (layer,), position="all_tokens", max_gib=settings.max_gib, max_batch_tokens=settings.max_batch_tokens
-    )
-    folder = settings.out / "tokens"
-    with bars("capture", len(texts.chats)) as advance:
-        write_tokens(folder, chat_model, texts.chats, request=request, progress=advance)
-    store = TokenStore(folder)
-    special = set(chat_model.tokenizer.all_special_ids)
-    return fill_pool(store, layer, texts.chats, n_train=texts.n_train, special=special), card_hash(store.card)
 
 
 def row_of(
@@ -127,48 +107,18 @@ def row_of(
     }
 
 
-def spliced_in(
-    settings: SaeSettings,
-    chat_model: ChatModel,
-    dictionaries: dict[str, Dictionary],
-    *,
-    pool: TokenPool,
-    texts: SaeTexts,
-    bars: Bars,
-) -> dict[str, Any]:
-    """Cross-entropies of held-out answers: of the model, under both floors, and with each SAE."""
-    places = list(range(texts.n_train, len(texts.chats)))
-    places = places[:: max(1, len(places) // settings.n_spliced)][: settings.n_spliced]  # spread over the sources
-    layer = next(iter(dictionaries.values())).layer
-    with bars("splice", len(places)) as advance:
-        losses = answer_losses(
-            chat_model,
-            [texts.chats[i] for i in places],
-            layer,
-            conditions={
-                "clean": None,
-                "mean": lambda rows: pool.mean.to(rows).expand_as(rows),
-                "zero": torch.zeros_like,
-                **{name: dictionary.reconstruct for name, dictionary in dictionaries.items()},
-            },
-            special=set(chat_model.tokenizer.all_special_ids),
-            norm_limit=pool.norm_limit,
-            progress=advance,
-        )
-    questions = [texts.questions[i] for i in places]
-    found: dict[str, Any] = {name: mean_loss(losses[name]) for name in ("clean", "mean", "zero")}
-    for name in dictionaries:
-        shares = {
-            key: recovered(losses["clean"], losses[name], losses[floor], questions=questions)
-            for key, floor in (("recovered", "mean"), ("recovered_from_zero", "zero"))
-        }
-        found[name] = {"cross_entropy": mean_loss(losses[name]), **shares}
-    return found
+def agreements(
+    seeds: Sequence[int], dictionaries: dict[str, Dictionary], pool: TokenPool, *, living: Living | None = None
+) -> list[dict[str, Any]]:
+    """Every seed against every other one, living latents alone.
 
-
-def agreements(seeds: Sequence[int], dictionaries: dict[str, Dictionary], living: Living) -> list[dict[str, Any]]:
-    """Every seed against every other one, living latents alone."""
-    rows = {seed: dictionaries[f"seed-{seed}"].decoder[living[f"seed-{seed}"]] for seed in seeds}
+    Args:
+        living: of each SAE by its name in `dictionaries`, where they were counted already.
+    """
+    rows = {}
+    for name, seed in ((f"seed-{seed}", seed) for seed in seeds):
+        lives = ~census(dictionaries[name], pool, N_FIRED).dead if living is None else living[name]
+        rows[seed] = dictionaries[name].decoder[lives]
     return [
         {"seed": seed, "other": other, **agreement(rows[seed], rows[other])}
         for seed, other in itertools.permutations(seeds, 2)
@@ -191,32 +141,16 @@ def report(
     control = full.pop("random-decoder", None)
     return {
         "model": chat_model.name,
-        "adapter": _adapter(chat_model),
+        "adapter": adapter_of(chat_model),
         "layer": layer,
         "hook_name": f"blocks.{layer}.hook_resid_post",
         "kind": settings.kind,
         "k": settings.k,
         "expansion": settings.expansion,
-        "tokens": {
-            "n_texts": len(texts.chats),
-            "n_texts_repeated": texts.n_repeated,
-            "n_train_texts": texts.n_train,
-            "n_questions": len(set(texts.questions)),
-            "n_held_out_questions": len(set(texts.questions[texts.n_train :])),
-            "by_source": texts.by_source,
-            "n_train": len(pool.train),
-            "n_held_out": len(pool.held_out),
-            "left_out": pool.left_out,
-            "norm_limit": pool.norm_limit,
-            "scale": pool.scale,
-        },
+        "tokens": tokens_row(texts, pool),
         "clean_cross_entropy": spliced["clean"],
         "mean_cross_entropy": spliced["mean"],
         "zero_cross_entropy": spliced["zero"],
         "saes": list(full.values()),
         "control": control,
     }
-
-
-def _adapter(chat_model: ChatModel) -> str | None:
-    return str(chat_model.adapter) if chat_model.adapter else None
