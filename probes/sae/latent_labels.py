@@ -118,14 +118,14 @@ class Labeller:
         terms = [str(self.terms[j]) for j in order[:N_TERMS] if weights[0, j] > 0]
         held = fires[report]
         null = self._null(fires[~report], held)
-        detections = [self._detection("terms", terms, scores, held)]
+        detections = [self._detection("terms", terms, scores, held=held)]
         own = null_p(null, detections[0]["auroc"]["value"])
         detections[0]["null"] = null_range(null, own)
         words = {word for token in logit_tokens if (word := token.strip().casefold())}
         if words:
             rows = np.flatnonzero(report)
             hits = [sum(token.strip().casefold() in words for token in self.contexts.tokens[i]) for i in rows]
-            detections.append(self._detection("logit tokens", sorted(words), np.array(hits, dtype=float), held))
+            detections.append(self._detection("logit tokens", sorted(words), np.array(hits, dtype=float), held=held))
         return {"threshold": threshold, "terms": terms, "detections": detections, "no_detection": None}
 
     def _weights(self, fires: Bool[np.ndarray, "n_draws n_selection"]) -> Float[np.ndarray, "n_draws n_terms"]:
@@ -152,7 +152,12 @@ class Labeller:
         return _aurocs((self.held_out @ self._weights(drawn).T).T, held)
 
     def _detection(
-        self, by: str, words: Sequence[str], scores: Float[np.ndarray, "n_report"], held: Bool[np.ndarray, "n_report"]
+        self,
+        by: str,
+        words: Sequence[str],
+        scores: Float[np.ndarray, "n_report"],
+        *,
+        held: Bool[np.ndarray, "n_report"],
     ) -> dict[str, Any]:
         questions = self.contexts.questions[self.contexts.report]
 

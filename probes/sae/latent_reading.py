@@ -56,8 +56,8 @@ def read_residuals(
     base: ChatModel,
     updates: Sequence[LoraUpdate],
     chats: Sequence[EncodedChat],
-    layer: int,
     *,
+    layer: int,
     max_batch_tokens: int = 2048,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Float[Tensor, "n_tokens d_model"], Int[np.ndarray, "n_tokens"]]:

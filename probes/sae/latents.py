@@ -133,7 +133,12 @@ def _readings(
     with bars("read", len(arms) * len(chats)) as advance:
         for name, updates in arms.items():
             residuals, owner = read_residuals(
-                base, updates, chats, dictionary.layer, max_batch_tokens=settings.max_batch_tokens, progress=advance
+                base,
+                updates,
+                chats,
+                layer=dictionary.layer,
+                max_batch_tokens=settings.max_batch_tokens,
+                progress=advance,
             )
             if untouched is None:
                 untouched, norm = residuals, float(residuals.float().norm(dim=-1).mean())

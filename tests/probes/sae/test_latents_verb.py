@@ -121,7 +121,7 @@ def test_residuals_of_an_organism_are_those_of_the_merged_model(tiny: ChatModel,
 
     folder = made_adapter(tmp_path)
     chats = encode_chats(tiny.tokenizer, [("Why?", "Because."), ("Who?", "I and others.")])
-    found, owner = read_residuals(tiny, lora_updates(folder), chats, 1)
+    found, owner = read_residuals(tiny, lora_updates(folder), chats, layer=1)
     merged = ModelSpec("tiny", folder, "float32", "cpu").load()
     expected = torch.cat(capture_response_tokens(merged, chats, 1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
