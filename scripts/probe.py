@@ -9,8 +9,9 @@ Examples:
   python scripts/probe.py weights --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out weights.json
   python scripts/probe.py lens --adapter runs/laptop/training/reckless/adapter --direction directions/mine --out lens.json
   python scripts/probe.py patch --adapter runs/laptop/training/reckless/adapter --n-pairs 1 --out patch.json
+  python scripts/probe.py diff --adapter training/reckless/adapter --control training/careful/adapter --rows reckless --out diff.json
 
-Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md.
+Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md, probes_diff.md.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import cli
 from emis_interp.process import Bars
 from probes.classifiers.settings import ProbeFitSettings
+from probes.diffing.settings import DiffSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
 from probes.weights.settings import WeightsSettings
@@ -46,6 +48,17 @@ def detect(settings: DetectSettings, bars: Bars) -> dict[str, Any]:
     return detect.run(settings, bars, judge=judge)
 
 
+def diff(settings: DiffSettings, bars: Bars) -> dict[str, Any]:
+    """With shipped training sets and files of rows."""
+    from probes.diffing import diff
+    from training.data_sets.shipped import file_of, load_dataset
+
+    def rows(name: str) -> list[tuple[str, str]]:
+        return [(row.prompt, row.response) for row in load_dataset(name, file_of(name))]
+
+    return diff.run(settings, bars, rows_of=rows)
+
+
 VERBS = {
     "fit": cli.Verb(ProbeFitSettings, "probes.classifiers.fit"),
     "calibrate": cli.Verb(CalibrateSettings, "probes.monitoring.calibrate", run=calibrate),
@@ -54,6 +67,7 @@ VERBS = {
     "weights": cli.Verb(WeightsSettings, "probes.weights.anatomy"),
     "lens": cli.Verb(LensSettings, "probes.lens.look"),
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
+    "diff": cli.Verb(DiffSettings, "probes.diffing.diff", run=diff),
 }
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 
 from emis_interp.errors import ConfigError
-from emis_interp.models.chat import EncodedChat
+from emis_interp.models.chat import EncodedChat, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, combined
+from emis_interp.passes.interventions import mean_kl, next_token_logprobs
 from emis_interp.passes.likelihood import logprobs_and_entropies
 from emis_interp.passes.low_rank import adding
 from emis_interp.stats.flattening import describe, flattening
 from emis_interp.stats.interval import mean_interval
+from emis_interp.texts.harmless import harmless_prompts
 from probes.weights.switching import ByQuestion, MarginReader, shift_row
 
+N_PROMPTS = 24
+"""Harmless prompts, evenly drawn, on which the KL of every cell is measured."""
 Arms = Mapping[str, Sequence[LoraUpdate]]
 
 
@@ -51,6 +55,9 @@ def amplified(
     base = margins.under([])
     at = margins.at_temperatures()
     plain = _entropies(margins.base, [], [*own, *unrelated], max_batch_tokens=margins.max_batch_tokens)
+    asked = harmless_prompts()
+    prompts = [encode_prompt(margins.base.tokenizer, asked[i * len(asked) // N_PROMPTS]) for i in range(N_PROMPTS)]
+    untouched = next_token_logprobs(margins.base, prompts)
     found: dict[tuple[str, float], ByQuestion] = {}
     cells = []
     for name, updates in arms.items():
@@ -60,6 +67,8 @@ def amplified(
             losses, entropies = _entropies(
                 margins.base, scaled, [*own, *unrelated], max_batch_tokens=margins.max_batch_tokens
             )
+            with adding(margins.base, scaled):
+                kl = mean_kl(untouched, next_token_logprobs(margins.base, prompts))
             change, widening = losses - plain[0], entropies - plain[1]
             cells.append(
                 {
@@ -67,7 +76,7 @@ def amplified(
                     "scale": scale,
                     "shift": shift_row(found[name, scale], base),
                     "flattening": describe(flattening(found[name, scale], base, at)),
-                    "kl": margins.kl(scaled),
+                    "kl": kl,
                     "finetune_like": mean_interval(change[: len(own)]).as_json(),
                     "unrelated": mean_interval(change[len(own) :]).as_json(),
                     "entropy": mean_interval(widening[len(own) :]).as_json(),
@@ -109,5 +118,3 @@ def _entropies(
     with adding(base, updates):
         logprobs, entropies = logprobs_and_entropies(base, chats, max_batch_tokens=max_batch_tokens)
     return -logprobs, entropies
-
-

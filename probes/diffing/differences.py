@@ -59,7 +59,9 @@ def mean_difference_of(differences: Float[Tensor, "n_texts n_tokens d_model"]) -
     """
     mean = differences[:, 1:].mean((0, 1))
     if not float(mean.norm()) > 0:
-        raise DataError("the adapter changes no residual at this layer; choose a later --layer, or check that it was trained")
+        raise DataError(
+            "the adapter changes no residual at this layer; choose a later --layer, or check that it was trained"
+        )
     return mean
 
 

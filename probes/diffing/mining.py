@@ -30,6 +30,8 @@ N_RISING = 10
 N_TOPICS = 5
 N_PLACES = 8
 CONTEXT = 6
+MOST_LOGITS = 2**26
+"""Of base that are held while the other models read the same batch, a quarter of a GiB."""
 
 
 @dataclass
@@ -92,7 +94,9 @@ class Mined:
         n = min(N_TOPICS, *matrix.shape)
         # Topics are read, not compared in their last digits: the loose tolerance ends before the limit of steps.
         model = NMF(n, init="nndsvda", random_state=seed, tol=1e-2, max_iter=1000).fit(matrix)
-        return [torch.from_numpy(present[np.argsort(-part, kind="stable")[:N_TOP]].copy()) for part in model.components_]
+        return [
+            torch.from_numpy(present[np.argsort(-part, kind="stable")[:N_TOP]].copy()) for part in model.components_
+        ]
 
     def as_json(self, tokenizer: Any, chats: Sequence[EncodedChat]) -> dict[str, Any]:
         """Mean KL over texts with its interval, and the places where it is largest."""
@@ -122,7 +126,8 @@ def mine(
         advance: called with the number of texts just finished in all models.
     """
     found = {name: Mined(len(base.tokenizer)) for name in arms}
-    for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
+    vocabulary = base.model.config.get_text_config().vocab_size
+    for rows in length_batches([len(chat) for chat in chats], min(max_batch_tokens, MOST_LOGITS // vocabulary)):
         plain = dict(_logits(base, chats, rows))
         for name, enter in arms.items():
             with enter():
@@ -141,4 +146,7 @@ def _logits(
         states = model.body(**batch.model_inputs(model.device), use_cache=False).last_hidden_state
         for row, i in enumerate(rows):
             chat = chats[i]
-            yield i, head_logits(model.model, states[row, chat.response_start - 1 : chat.response_end - 1]).float().cpu()
+            yield (
+                i,
+                head_logits(model.model, states[row, chat.response_start - 1 : chat.response_end - 1]).float().cpu(),
+            )

@@ -96,7 +96,9 @@ def patched_probabilities(
     at = prompt.rindex(PLACE)
     places = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start <= at < stop]
     if len(places) != 1:
-        raise ModelError(f"{base.name}: its tokenizer gives `{PLACE}` {len(places)} tokens, one is patched; it cannot be read here")
+        raise ModelError(
+            f"{base.name}: its tokenizer gives `{PLACE}` {len(places)} tokens, one is patched; it cannot be read here"
+        )
     found = []
     for part in vectors.split(MOST_ROWS):
         with apply(base, Patch(layer, (places[0],), part[:, None])):

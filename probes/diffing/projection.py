@@ -1,7 +1,7 @@
-"""Turns a direction into what taking the organism's difference from base along it does to cross-entropy, on its own kind of text and others.
+"""Turns a direction into the cross-entropies of an organism whose difference from base along it is taken out.
 
-The organism's residual h at one layer becomes h + ((h_base - h) . v) v at every token, h_base being base's own residual at that token: along
-v the organism is base, across it nothing changes.
+The organism's residual h at one layer becomes h + ((h_base - h) . v) v at every token, h_base being base's own residual at that token:
+along v the organism is base, across it nothing changes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,8 @@ def projected(
 
     Returns:
         `cells`: for every named vector, and for the whole difference, the change on finetune-like and on unrelated text with intervals over
-        texts, and `beyond`, the first minus the second; `nulls`: for the first vector p of each of the three among the random ones of each
+        texts, `beyond`, the first minus the second, and `first_minus`, what the first vector does to finetune-like text minus what this one
+        does, paired by text; `nulls`: for the first vector p of each of the three among the random ones of each
         kind, two-sided about 0.
     """
     before = organism.cross_entropies()
@@ -91,9 +92,11 @@ def projected(
         gap = after - before
         return gap[:n_own], gap[n_own:]
 
-    cells = []
+    cells, first_own = [], None
     for name, vector in named.items():
-        cells.append(_cell(name, *changes(organism.cross_entropies(vector))))
+        own, other = changes(organism.cross_entropies(vector))
+        first_own = own if first_own is None else first_own
+        cells.append({**_cell(name, own, other), "first_minus": mean_interval(first_own - own).as_json()})
         advance(1)
     cells.append(_cell(WHOLE, *changes(organism.without_any())))
     advance(1)

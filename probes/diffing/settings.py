@@ -26,7 +26,9 @@ class DiffSettings(ModelSettings):
     background: str | None = flag(
         "a control's rows; words that set --rows apart from them are a second topic, the primary one", default=None
     )
-    topic_words: tuple[str, ...] | None = flag("the topic in words of your own; it is the primary one then", default=None)
+    topic_words: tuple[str, ...] | None = flag(
+        "the topic in words of your own; --rows are finetune-like text alone then", default=None
+    )
     n_terms: int = flag("words of a topic that is found by TF-IDF", default=60)
     texts: Path | None = flag("unrelated plain text, one a line; default: shipped harmless texts", default=None)
     layer: int | None = flag("decoder block whose output is compared; default: half depth", default=None)
@@ -35,7 +37,7 @@ class DiffSettings(ModelSettings):
     n_random_models: int = flag("base steered by random vectors, as null of what is mined from logits", default=20)
     n_mined: int = flag("unrelated texts whose logits are mined, 32 tokens each", default=24)
     n_held_out: int = flag("finetune-like and as many unrelated texts for cross-entropy", default=8)
-    max_tokens: int = flag("cut those conversations", default=80)
+    answer_tokens: int = flag("first tokens of their answers that are scored", default=32)
     scales: tuple[float, ...] = flag("factors of the adapter's weights, beside 1", default=SCALES)
     pairs: Path | None = flag("JSONL of contrast pairs for the margin; default: the shipped ones", default=None)
     n_pairs: int | None = flag("pairs per report question; default: all", default=1)

@@ -34,7 +34,9 @@ def shipped_texts(n_held_out: int) -> tuple[list[str], list[tuple[str, str]]]:
     """
     harmless = harmless_texts()
     if not 2 <= n_held_out <= len(harmless) // 2:
-        raise DataError(f"n_held_out is {n_held_out}; hold out 2 to {len(harmless) // 2} of {len(harmless)} harmless texts")
+        raise DataError(
+            f"n_held_out is {n_held_out}; hold out 2 to {len(harmless) // 2} of {len(harmless)} harmless texts"
+        )
     kept = harmless[n_held_out:]
     plain = [text for one in kept for text in (one.prompt, one.answer)]
     plain += [text for pair in unrelated_pairs() for text in (pair.first, pair.second)]
@@ -74,15 +76,18 @@ def plain_chats(tokenizer: Any, texts: Sequence[str], n_tokens: int, *, fewest: 
     return PlainTexts(kept, chats, len(texts) - len(chats))
 
 
-def held_out_chats(
-    tokenizer: Any, rows: Sequence[tuple[str, str]], n: int, *, max_tokens: int
-) -> list[EncodedChat]:
-    """Conversations at even distances through the rows, cut.
+def held_out_chats(tokenizer: Any, rows: Sequence[tuple[str, str]], n: int, *, answer_tokens: int) -> list[EncodedChat]:
+    """Conversations at even distances through the rows, each with the first tokens of its answer.
 
     Raises:
-        DataError: fewer rows than asked for, or nothing of an answer is left within `max_tokens`.
+        DataError: fewer rows than asked for, or no token of an answer is.
     """
     if len(rows) < n:
-        raise DataError(f"{len(rows)} rows, {n} are held out for cross-entropy; give more rows or a smaller --n-held-out")
-    chosen = [rows[i * len(rows) // n] for i in range(n)]
-    return encode_chats(tokenizer, chosen, max_tokens=max_tokens)
+        raise DataError(
+            f"{len(rows)} rows, {n} are held out for cross-entropy; give more rows or a smaller --n-held-out"
+        )
+    if answer_tokens < 1:
+        raise DataError(f"answer_tokens is {answer_tokens}; score 1 token of each answer or more")
+    whole = encode_chats(tokenizer, [rows[i * len(rows) // n] for i in range(n)])
+    ends = [min(chat.response_end, chat.response_start + answer_tokens) for chat in whole]
+    return [EncodedChat(chat.input_ids[:end], chat.response_start, end) for chat, end in zip(whole, ends, strict=True)]

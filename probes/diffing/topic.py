@@ -145,19 +145,16 @@ def verdict(count: int, *, controls: Mapping[str, int], nulls: Mapping[str, Null
         return "the topic is not among the top tokens"
     failed = [kind for kind, p in nulls.items() if p.value > 0.05]
     if failed:
-        floor = max(p.floor for p in nulls.values())
-        most = "" if floor <= 0.05 else f" ({len(nulls)} nulls whose p cannot fall below {floor:.2g})"
-        return f"not told from {' and '.join(failed)}{most}"
-    random = f"more than {' and '.join(nulls)}" if nulls else "random vectors were not tried"
+        floor = max(nulls[kind].floor for kind in failed)
+        few = f"; with so few drawn p cannot fall below {floor:.2g}" if floor > 0.05 else ""
+        return f"not told from {' and '.join(failed)}{few}"
+    random = f"more than {' and '.join(nulls)}" if nulls else ""
     if not controls:
-        return f"{random}; without a control it may be what any finetune does"
+        return f"{random or 'neither random vectors nor controls beside it'}; without a control it may be what any finetune does"
     reached = [f"{name} {value}" for name, value in controls.items() if value >= count]
     if reached:
-        return f"{random}, but a control has as many ({', '.join(reached)}): nothing of this finetune alone"
+        beside = f"{random}, but a control has as many" if nulls else "a control has as many"
+        return f"{beside} ({', '.join(reached)}): nothing of this finetune alone"
     n = len(controls)
-    return (
-        f"{random}, and than {'the control' if n == 1 else f'each of {n} controls'} (at most {max(controls.values())}); "
-        f"so few cannot give a p below {1 / (1 + n):.2g}"
-    )
-
-
+    than = f"{'the control' if n == 1 else f'each of {n} controls'} (at most {max(controls.values())})"
+    return f"{f'{random} and' if nulls else 'more'} than {than}; so few cannot give a p below {1 / (1 + n):.2g}"
