@@ -101,7 +101,7 @@ def test_an_adapter_of_another_model_is_refused_before_anything_runs(planted, tm
 
 
 def test_rows_that_nobody_reads(planted, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="use scripts/probe.py diff"):
+    with pytest.raises(ConfigError, match=r"use scripts/probe\.py diff"):
         run(few(tmp_path, adapter=planted.adapter))
 
 

@@ -77,7 +77,7 @@ def test_texts_that_are_too_short_are_counted_and_too_few_refused(tiny: ChatMode
     found = plain_chats(tiny.tokenizer, texts, 5)
     assert len(found.chats) == 10 and found.n_short == 1
     assert found.chats[0].input_ids == tuple(tiny.tokenizer("long ")["input_ids"])
-    with pytest.raises(DataError, match="10 of 11 texts have 20 tokens|0 of 11 texts have 20 tokens"):
+    with pytest.raises(DataError, match="0 of 11 texts have 20 tokens"):
         plain_chats(tiny.tokenizer, texts, 20)
     with pytest.raises(DataError, match="read 2 or more"):
         plain_chats(tiny.tokenizer, texts, 1)
