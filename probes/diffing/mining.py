@@ -85,14 +85,14 @@ class Mined:
 
     def topics(self, *, seed: int) -> list[Int[Tensor, "n_top"]]:
         """Top tokens of each component of a non-negative factorisation (Lee and Seung 1999) of places x rises; none without rises."""
-        ids, values = (torch.cat(part).numpy() for part in zip(*self.kept, strict=True))
+        ids, values = (torch.cat([part[side] for part in self.kept]).numpy() for side in (0, 1))
         present, columns = np.unique(ids, return_inverse=True)
         rows = np.repeat(np.arange(len(ids)), ids.shape[1])
         matrix = sparse.csr_matrix((values.ravel().astype(float), (rows, columns.ravel())), (len(ids), len(present)))
         if matrix.nnz == 0 or not matrix.max() > 0:
             return []
-        n = min(N_TOPICS, *matrix.shape)
         # Topics are read, not compared in their last digits: the loose tolerance ends before the limit of steps.
+        n: Any = min(N_TOPICS, *matrix.shape)  # scikit-learn's stubs want text here
         model = NMF(n, init="nndsvda", random_state=seed, tol=1e-2, max_iter=1000).fit(matrix)
         return [
             torch.from_numpy(present[np.argsort(-part, kind="stable")[:N_TOP]].copy()) for part in model.components_
