@@ -24,6 +24,8 @@ from probes.diffing.topic import Topic, top_tokens
 
 N_SHUFFLED = 20
 N_COMPONENTS = 5
+MOST_DRAWS = 10
+"""Pairs of texts that are drawn for each random difference that is wanted."""
 
 
 def residuals(
@@ -68,15 +70,26 @@ def mean_difference_of(differences: Float[Tensor, "n_texts n_tokens d_model"]) -
 def random_differences(
     states: Float[Tensor, "n_texts n_tokens d_model"], n: int, *, seed: int
 ) -> Float[Tensor, "n d_model"]:
-    """Unit vectors along differences of base's residuals at one position of two random texts: where residuals do vary."""
+    """Unit vectors along differences of base's residuals at one position of two random texts: where residuals do vary.
+
+    Raises:
+        DataError: most texts begin with the same tokens.
+    """
     generator = torch.Generator().manual_seed(seed)
     found = []
-    while len(found) < n:
+    for _ in range(MOST_DRAWS * n):
+        if len(found) == n:
+            break
         one, other = torch.randint(len(states), (2,), generator=generator).tolist()
         place = int(torch.randint(1, states.shape[1], (1,), generator=generator))
         gap = states[one, place] - states[other, place]
         if float(gap.norm()) > 0:
             found.append(gap)
+    if len(found) < n:
+        raise DataError(
+            f"of {MOST_DRAWS * n} pairs of texts {len(found)} differ in their first tokens; give texts with other beginnings (--texts), or a "
+            "larger --n-tokens"
+        )
     return unit(torch.stack(found))
 
 

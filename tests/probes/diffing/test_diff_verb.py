@@ -27,7 +27,7 @@ def few(folder: Path, **changes: Any) -> DiffSettings:
 
 def test_the_verb_finds_the_planted_letter_and_writes_a_record(planted, tmp_path: Path) -> None:
     control = made_adapter(tmp_path / "careful" / "adapter")
-    settings = few(tmp_path, adapter=planted.adapter, control=(control,), n_random=30)
+    settings = few(tmp_path, adapter=planted.adapter, control=(control,), n_random=6)
     result = run(settings, rows_of=lambda name: ROWS)
     view = ModelDiff.model_validate(json.loads((tmp_path / "diff.json").read_text()))
     assert view.controls == {"careful": str(control)} and view.layer == 1 and view.primary_topic == "given"
@@ -51,7 +51,7 @@ def test_the_verb_finds_the_planted_letter_and_writes_a_record(planted, tmp_path
 
 def test_without_controls_and_rows_less_is_said(planted, tmp_path: Path) -> None:
     lines = tmp_path / "plain.txt"
-    lines.write_text("".join(f"Plain text number {i}\n" for i in range(12)))
+    lines.write_text("".join(f"{i} is a number of a plain text\n" for i in range(10, 22)))
     result = run(few(tmp_path, adapter=planted.adapter, rows=None, texts=lines))
     assert result["projection"] is None and result["n_texts"] == 12
     assert "no control" in result["amplification"]["verdict"]

@@ -70,6 +70,8 @@ def test_random_differences_lie_where_texts_vary() -> None:
     found = random_differences(states, 10, seed=0)
     assert found.shape == (10, 8) and torch.allclose(found[:, 2].abs(), torch.ones(10))
     assert torch.equal(found, random_differences(states, 10, seed=0))
+    with pytest.raises(DataError, match="give texts with other beginnings"):
+        random_differences(torch.ones(20, 3, 8), 4, seed=0)
 
 
 def test_texts_that_are_too_short_are_counted_and_too_few_refused(tiny: ChatModel) -> None:
