@@ -87,8 +87,8 @@ def random_differences(
             found.append(gap)
     if len(found) < n:
         raise DataError(
-            f"of {MOST_DRAWS * n} pairs of texts {len(found)} differ in their first tokens; give texts with other beginnings (--texts), or a "
-            "larger --n-tokens"
+            f"of {MOST_DRAWS * n} pairs of texts {len(found)} differ in their first tokens; give texts with other beginnings (--texts), "
+            "or a larger --n-tokens"
         )
     return unit(torch.stack(found))
 
