@@ -74,7 +74,7 @@ def read_vectors(
     for scale in sorted(scales):
         gains, tops = torch.zeros(len(vectors), n_known), []
         for prompt in PROMPTS:
-            gain = _gain(patched_probabilities(base, scale * towards, layer, prompt)[:, :n_known], n_random)
+            gain = _gain(patched_probabilities(base, prompt, scale * towards, layer=layer)[:, :n_known], n_random)
             gains += gain / len(PROMPTS)
             tops.append(top_tokens(gain, n_known))
         agreement = _agreement(tops)
@@ -85,7 +85,7 @@ def read_vectors(
 
 
 def patched_probabilities(
-    base: ChatModel, vectors: Float[Tensor, "n d_model"], layer: int, prompt: str
+    base: ChatModel, prompt: str, vectors: Float[Tensor, "n d_model"], *, layer: int
 ) -> Float[Tensor, "n vocab"]:
     """Next-token probabilities behind the prompt with each vector as the output of the layer at the place of the `?`.
 

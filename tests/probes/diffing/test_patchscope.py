@@ -17,7 +17,7 @@ def test_the_residual_of_the_place_itself_changes_nothing(tiny: ChatModel) -> No
         states = tiny.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
     place = prompt.rindex("?")  # a byte is a token
     own = states[1][0, place]
-    found = patched_probabilities(tiny, torch.stack([own, 3 * own.flip(0)]), 0, prompt)
+    found = patched_probabilities(tiny, prompt, torch.stack([own, 3 * own.flip(0)]), layer=0)
     plain = next_token_logprobs(tiny, [ids]).exp()[0]
     torch.testing.assert_close(found[0], plain, rtol=1e-4, atol=1e-6)
     assert (found[1] - plain).abs().max() > 1e-4
@@ -27,7 +27,7 @@ def test_the_scale_is_the_one_at_which_prompts_agree(tiny: ChatModel, monkeypatc
     """At length 2 every prompt makes tokens 40 to 59 likelier for the first vector; elsewhere each prompt has tokens of its own."""
     n = len(tiny.tokenizer)
 
-    def probabilities(base: ChatModel, vectors: torch.Tensor, layer: int, prompt: str) -> torch.Tensor:
+    def probabilities(base: ChatModel, prompt: str, vectors: torch.Tensor, *, layer: int) -> torch.Tensor:
         found = torch.full((len(vectors), n), 1e-4)
         at = 40 if float(vectors[0].norm()) == pytest.approx(2, abs=1e-4) else 60 + 30 * PROMPTS.index(prompt)
         found[0, at : at + 20] = torch.linspace(0.02, 0.01, 20)
