@@ -92,7 +92,7 @@ class Mined:
         if matrix.nnz == 0 or not matrix.max() > 0:
             return []
         # Topics are read, not compared in their last digits: the loose tolerance ends before the limit of steps.
-        n: Any = min(N_TOPICS, *matrix.shape)  # scikit-learn's stubs want text here
+        n: Any = min(N_TOPICS, len(ids), len(present))  # scikit-learn's stubs want text here
         model = NMF(n, init="nndsvda", random_state=seed, tol=1e-2, max_iter=1000).fit(matrix)
         return [
             torch.from_numpy(present[np.argsort(-part, kind="stable")[:N_TOP]].copy()) for part in model.components_
