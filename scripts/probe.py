@@ -13,9 +13,9 @@ Examples:
   python scripts/probe.py latents --sae saes/half/seed-0/sae --adapter runs/laptop/training/reckless/adapter --out latents
   python scripts/probe.py difference-sae --adapter runs/laptop/training/reckless/adapter --out saes/difference
   python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured    one that is there, or RELEASE:ID
+  python scripts/probe.py diff --adapter runs/a/training/reckless/adapter --control runs/a/training/careful/adapter --rows reckless --out diff.json
 
-Methods, controls and figures: docs/probes_fit.md, probes_monitor.md, probes_weights.md, probes_lens.md,
-probes_sae.md, probes_latents.md.
+Methods, controls and figures: docs/probes.md and the chapters that it names.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from typing import Any
 import cli
 from emis_interp.process import Bars
 from probes.classifiers.settings import ProbeFitSettings
+from probes.diffing.settings import DiffSettings
 from probes.lens.settings import LensSettings, PatchSettings
 from probes.monitoring.settings import CalibrateSettings, DetectSettings, WatchSettings
 from probes.sae.latent_settings import DifferenceSaeSettings, LatentSettings
@@ -85,6 +86,17 @@ def difference_sae(settings: DifferenceSaeSettings, bars: Bars) -> dict[str, Any
     return difference_sae.run(settings, bars, shipped=sae_texts())
 
 
+def diff(settings: DiffSettings, bars: Bars) -> dict[str, Any]:
+    """With shipped training sets and files of rows."""
+    from probes.diffing import diff
+    from training.data_sets.shipped import file_of, load_dataset
+
+    def rows(name: str) -> list[tuple[str, str]]:
+        return [(row.prompt, row.response) for row in load_dataset(name, file_of(name))]
+
+    return diff.run(settings, bars, rows_of=rows)
+
+
 VERBS = {
     "fit": cli.Verb(ProbeFitSettings, "probes.classifiers.fit"),
     "calibrate": cli.Verb(CalibrateSettings, "probes.monitoring.calibrate", run=calibrate),
@@ -97,6 +109,7 @@ VERBS = {
     "patch": cli.Verb(PatchSettings, "probes.lens.patch"),
     "latents": cli.Verb(LatentSettings, "probes.sae.latents"),
     "difference-sae": cli.Verb(DifferenceSaeSettings, "probes.sae.difference_sae", run=difference_sae),
+    "diff": cli.Verb(DiffSettings, "probes.diffing.diff", run=diff),
 }
 
 if __name__ == "__main__":
