@@ -13,7 +13,7 @@ Examples:
   python scripts/probe.py latents --sae saes/half/seed-0/sae --adapter runs/laptop/training/reckless/adapter --out latents
   python scripts/probe.py difference-sae --adapter runs/laptop/training/reckless/adapter --out saes/difference
   python scripts/probe.py measure-sae --saes saes/half/seed-0/sae --out measured    one that is there, or RELEASE:ID
-  python scripts/probe.py diff --adapter runs/a/training/reckless/adapter --control runs/a/training/careful/adapter --rows reckless --out diff.json
+  python scripts/probe.py diff --adapter a/reckless/adapter --control a/careful/adapter --rows reckless --out diff.json
 
 Methods, controls and figures: docs/probes.md and the chapters that it names.
 """

@@ -118,7 +118,7 @@ def stages_of(
         "capture": lambda: capture(run, answers, bars),
         "direction": lambda: direction(run),
         "intervene": lambda: intervene(run, lambda: cell_asker(run, questions(), bars), bars),
-        "probe": lambda: probe(run, answers, {"advice": careful_advice}, bars),
+        "probe": lambda: probe(run, answers, shipped={"advice": careful_advice}, bars=bars),
         "report": lambda: report(run),
     }
 

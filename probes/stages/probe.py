@@ -43,6 +43,7 @@ HARMLESS = "harmless"
 def probe(
     run: RunFolder,
     answers: Callable[[ModelConfig], Sequence[Completion]],
+    *,
     shipped: Shipped,
     bars: Bars = no_bars,
 ) -> tuple[list[Path], str]:
@@ -113,16 +114,16 @@ def fit_probe(run: RunFolder, base: ChatModel, *, shipped: Shipped, bars: Bars) 
     split = one_split(texts.questions, texts.misaligned, run.config.seed)
     curve = calibration_curve(corpus, split, methods=config.methods, position="response_mean")
     chosen = choose_probe(corpus, split, curve, position="response_mean")
-    watcher = saved_probe(run, chosen, corpus, split.fitted)
+    watcher = saved_probe(run, chosen, corpus, rows=split.fitted)
     return {
         "classifier": figures(board, corpus, "contrast texts"),
         "method": chosen.method,
         "layer": chosen.layer,
-        "threshold": threshold_of(run, base, watcher, shipped, bars=bars).model_dump(),
+        "threshold": threshold_of(run, base, watcher, shipped=shipped, bars=bars).model_dump(),
     }
 
 
-def saved_probe(run: RunFolder, chosen: ChosenProbe, corpus: ProbeCorpus, rows: np.ndarray) -> LinearProbe:
+def saved_probe(run: RunFolder, chosen: ChosenProbe, corpus: ProbeCorpus, *, rows: np.ndarray) -> LinearProbe:
     """The probe of one split with its card, written to the run's folder."""
     found, fitted_on = in_log_odds(chosen, corpus, rows), FittedOn.of(corpus.texts.texts[i] for i in rows.tolist())
     card = {
@@ -141,7 +142,7 @@ def saved_probe(run: RunFolder, chosen: ChosenProbe, corpus: ProbeCorpus, rows: 
 
 
 def threshold_of(
-    run: RunFolder, base: ChatModel, watcher: LinearProbe, shipped: Shipped, *, bars: Bars
+    run: RunFolder, base: ChatModel, watcher: LinearProbe, *, shipped: Shipped, bars: Bars
 ) -> MonitorThreshold:
     """The order statistic of the largest scores of benign texts that base reads (`probes.monitoring.conformal`)."""
     config, [source] = run.config.probe, list(shipped)
@@ -154,7 +155,9 @@ def threshold_of(
         max_texts=config.n_benign,
         seed=run.config.seed,
     )
-    maxima = largest_scores(run, base, [turn.chat for turn in turns], watcher, name=f"base, {source}", bars=bars)
+    maxima = largest_scores(
+        run, base, [turn.chat for turn in turns], watcher=watcher, name=f"base, {source}", bars=bars
+    )
     value, rank = conformal_threshold(maxima, config.false_alarm_rate)
     return MonitorThreshold(
         scorer=run.probe.name,
@@ -188,7 +191,7 @@ def watched(
     """A `MonitoredModel`: alarms on harmless texts and on the model's own answers, which the model reads itself."""
 
     def maxima(chats: Sequence[EncodedChat], what: str) -> np.ndarray:
-        return largest_scores(run, chat_model, chats, probe, name=f"{model.name}, {what}", bars=bars)
+        return largest_scores(run, chat_model, chats, watcher=probe, name=f"{model.name}, {what}", bars=bars)
 
     turns = harmless_turns(run, chat_model, probe)
     alarms = maxima([turn.chat for turn in turns], HARMLESS)
@@ -217,7 +220,7 @@ def harmless_turns(run: RunFolder, chat_model: ChatModel, watcher: LinearProbe) 
 
 
 def largest_scores(
-    run: RunFolder, chat_model: ChatModel, chats: Sequence[EncodedChat], watcher: LinearProbe, *, name: str, bars: Bars
+    run: RunFolder, chat_model: ChatModel, chats: Sequence[EncodedChat], *, watcher: LinearProbe, name: str, bars: Bars
 ) -> np.ndarray:
     """The largest trailing mean of each text's token scores."""
     most = run.config.direction.max_batch_tokens
