@@ -100,7 +100,7 @@ def _released(release: str, sae_id: str | None, device: str) -> Any:
         ids = known[release].saes_map if release in known else []
         asked = "no SAE named" if sae_id is None else f"no SAE {shown(sae_id)}"
         raise ModelError(f"{release}: {asked}; give its id{did_you_mean(sae_id or '', ids)}")
-    converter = sparsify_hub_loader if release in known and known[release].conversion_func == "sparsify" else None
+    converter: Any = sparsify_hub_loader if release in known and known[release].conversion_func == "sparsify" else None
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="norm_scaling_factor not found")  # `as_dictionary` asks for it
