@@ -31,7 +31,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Line:
+class StripRow:
     """Where something is drawn, in pixels."""
 
     name: str
@@ -70,9 +70,9 @@ class Strip:
         return f"{low:.3g}".replace("-", "−"), f"{high:.3g}".replace("-", "−")
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[StripRow]:
         return [
-            Line(
+            StripRow(
                 mark.name if len(mark.name) <= 20 else mark.name[:19] + "…",
                 ROW * i + ROW / 2,
                 None if mark.value is None else self._x(mark.value),

@@ -81,7 +81,7 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
         if second in readings and not (second == "base" and of_differences(dictionary))
     ]
     primary = comparisons[0]
-    work = _Work(settings, base, dictionary, texts=texts, chats=chats, readings=readings)
+    work = _LatentWork(settings, base, dictionary, texts=texts, chats=chats, readings=readings)
     labels, activations = work.labels(primary, bars)
     result: dict[str, Any] = {
         "model": base.name,
@@ -149,7 +149,7 @@ def _readings(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _LatentWork:
     """What labels and effects are made of."""
 
     settings: LatentSettings
