@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from emis_interp.report.style import MISSING, hover, layout, number
+from emis_interp.report.style import MISSING, arm_styles, hover, layout, number
 from emis_interp.results import Estimate
 
 SCALE = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
@@ -60,16 +60,16 @@ def matrix_figure(
 
 
 def effects_figure(curves: Mapping[str, Sequence[float | None]], title: str, layer: int) -> go.Figure:
-    """One line over the layers for each name; the dotted line is the layer of the matrices."""
-    figure = go.Figure()
-    for index, (name, values) in enumerate(curves.items()):
+    """One line over the layers for each arm, in its colour on every page; the dotted line is the layer of the matrices."""
+    figure, styles = go.Figure(), arm_styles(list(curves))
+    for name, values in curves.items():
         figure.add_scatter(
             x=list(range(len(values))),
             y=list(values),
             mode="lines+markers",
             name=name,
-            line={"color": COLORS[index % len(COLORS)]},
-            marker={"size": 5},
+            line={"color": styles[name].color},
+            marker={"size": 5, "symbol": styles[name].symbol},
             hovertext=[hover(f"layer {i}, {name}: {number(value)}") for i, value in enumerate(values)],
             hoverinfo="text",
         )

@@ -9,6 +9,7 @@ from emis_interp.errors import ConfigError
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import dose_figure, effects_figure, matrix_figure
+from emis_interp.report.style import arm_styles
 from emis_interp.results import Estimate, TokenProjections
 from probes.effects.strongest_coefficient import Point, find_frontier
 
@@ -107,3 +108,10 @@ def test_matrices_and_doses_show_what_was_measured() -> None:
     traces = json.loads(str(dose_figure(layers, "effect", "margin", floor=0.9).to_json()))["data"]
     assert [trace["x"] for trace in traces] == [[0.1, 0.2], [0.2], [0.1, 0.2]]
     assert len(json.loads(str(effects_figure({"x": [0.1, 0.2]}, "cosine", 1).to_json()))["data"]) == 1
+
+
+def test_an_arm_has_its_colour_on_every_page() -> None:
+    figure = effects_figure({"secure": [0.1, 0.2], "insecure": [0.3, 0.4]}, "cosine", 1)
+    styles = arm_styles(["insecure", "secure"])
+    drawn = {trace["name"]: trace["line"]["color"] for trace in json.loads(str(figure.to_json()))["data"]}
+    assert drawn == {name: styles[name].color for name in ("secure", "insecure")}
