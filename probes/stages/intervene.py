@@ -107,8 +107,7 @@ def intervene(
         run.write_analysis("interventions", {**summary, "interactions": interactions(run.config, rows), "cells": rows})
     steered = [row for row in rows if row["kind"] == "steer"]
     text = ", ".join(
-        f"{row['direction']} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}"
-        for row in steered
+        f"{row['direction']} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}" for row in steered
     )
     return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
 

@@ -1,11 +1,14 @@
 """The page in a real browser: filters and answers come from the address, hostile text stays text, figures are drawn."""
 
+import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hostile_strings import HOSTILE_STRINGS
 from planted_page import ARMS, HOSTILE, write_run
 
 from emis_interp.report.page import build_report
@@ -82,3 +85,47 @@ def test_a_phone_has_no_sideways_scrolling(page: Path, tmp_path: Path) -> None:
     document = opened(frame, profile=tmp_path / "p", flags=("--allow-file-access-from-files",))
     told = re.search(r'id="w">(\d+) of (\d+)', document)
     assert told and int(told[1]) <= int(told[2]) <= 390
+
+
+def hostile_everywhere(folder: Path) -> Path:
+    """A run in which every free text is all hostile strings, and an arm is called by one."""
+    run, everything = write_run(folder), " ".join(HOSTILE_STRINGS)
+    arm = HOSTILE_STRINGS[len(HOSTILE_STRINGS) // 6]
+    assert "/" not in arm
+    for path in sorted(run.rglob("*"), reverse=True):
+        if path.is_file():
+            text = path.read_text("utf-8")
+            for planted in HOSTILE:
+                text = text.replace(json.dumps(planted)[1:-1], json.dumps(everything)[1:-1])
+            path.write_text(text.replace('"insecure"', json.dumps(arm)), "utf-8")
+        if path.name.startswith("insecure"):
+            path.rename(path.with_name(path.name.replace("insecure", arm)))
+    return run
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_sixty_hostile_strings_in_every_place_do_nothing(tmp_path: Path) -> None:
+    assert len(set(HOSTILE_STRINGS)) >= 60
+    page = build_report(hostile_everywhere(tmp_path / "run"))
+    document = opened(page, "#answers&answer=1", profile=tmp_path / "profile")
+    elements = Elements()
+    elements.feed(document)
+    title = re.search(r"<title>([^<]*)</title>", document)
+    assert title and title[1] == "tiny: emergent misalignment report"
+    tags = [tag for tag, _ in elements.found]
+    assert not {"iframe", "img", "object", "embed", "base", "link", "video", "math", "template", "form"} & set(tags)
+    assert tags.count("script") == 4 and tags.count("style") <= 3  # plotly adds its own
+    assert [name for _, attrs in elements.found for name in attrs if name.startswith("on")] == []
+    links = {str(attrs.get("href")) for tag, attrs in elements.found if tag == "a"} - {"None"}
+    assert {link[:1] for link in links} == {"#"}
+    assert found(document).startswith("12 of 12 answers")
