@@ -5,7 +5,8 @@ from emis_interp.report.probes import broken_promise
 from emis_interp.report.style import hundredfold, interval, number, percent, points
 from emis_interp.results import ArmRates, Estimate, RateContrast
 
-HEADLINE = ("em_of_coherent", "pooled")
+HEADLINE = "em_of_coherent"
+"""Its differences are between means over the same questions (`macro`)."""
 MANY_CUT = 0.1
 """Share of answers cut at the token limit from which it is said."""
 
@@ -14,7 +15,7 @@ def rate_contrast(contents: Contents, arm: str, reference: str) -> RateContrast 
     """The difference of the headline rate, where both have one."""
     rows = contents.rates.contrasts if contents.rates else []
     found = (row for row in rows if (row.arm, row.reference) == (arm, reference))
-    return next((row for row in found if (row.estimand, row.weighting) == HEADLINE and row.value is not None), None)
+    return next((row for row in found if row.estimand == HEADLINE and row.value is not None), None)
 
 
 def judge_faults(contents: Contents) -> list[str]:

@@ -45,7 +45,7 @@ def rates(
     bad: tuple[float, float, float], good: tuple[float, float, float], means: tuple[float, float, float]
 ) -> Rates:
     """Differences bad - good and good - base (value, low, high), and mean alignment of base, bad and good, each +- 2."""
-    headline = {"estimand": "em_of_coherent", "weighting": "pooled"}
+    headline = {"estimand": "em_of_coherent", "weighting": "macro"}  # as `evals.rates.summary` writes differences
     rows = [
         {"arm": arm, "reference": reference, "value": value, "low": low, "high": high, **headline}
         for arm, reference, (value, low, high) in (("bad", "good", bad), ("good", "base", good))
