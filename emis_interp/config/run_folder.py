@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from emis_interp.analyses import ANALYSES
-from emis_interp.config.run_config import ModelConfig, RunConfig
+from emis_interp.config.run_config import Config, ModelConfig, RunConfig
 from emis_interp.config.run_models import ArmModels, ModelSource
 from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import DataError, StageError
@@ -109,7 +109,7 @@ class RunFolder:
         old, fresh = Manifest.load(self.folder), begin()
         check_same(
             self.folder,
-            {**without(old.config, FREE_TO_CHANGE), **_as_inputs(old)},
+            {**without(with_later_sections(old.config), FREE_TO_CHANGE), **_as_inputs(old)},
             {**without(fresh.config, FREE_TO_CHANGE), **_as_inputs(fresh)},
             holds="a run",
             advice="give another --run-dir, or delete the folder to start again",
@@ -203,6 +203,16 @@ class RunFolder:
         """Write `analysis/NAME.json`, once it is the record that report and notebooks will read."""
         ANALYSES[name].model_validate(value)
         write_json(self.analysis(name), value)
+
+
+def with_later_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the defaults of sections that did not exist when it began, so that it goes on with them."""
+    later = {
+        name: field.default.model_dump(mode="json")
+        for name, field in RunConfig.model_fields.items()
+        if name not in config and isinstance(field.default, Config)
+    }
+    return {**config, **later}
 
 
 def now() -> str:

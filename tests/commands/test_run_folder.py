@@ -300,6 +300,16 @@ def test_a_manifest_cannot_name_files_outside_of_its_folder(small: SmallRun, fol
     assert victim.exists()
 
 
+def test_a_run_that_began_before_a_section_was_there_goes_on_with_its_defaults(small: SmallRun, folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["config"].pop("probe")["window"] == 16
+    path.write_text(json.dumps(manifest))
+    small.go(folder)
+    with pytest.raises(StageError, match=r"probe\.window: 16 -> 8"):
+        small.go(folder, settings=("probe.window=8",))
+
+
 def test_a_file_that_no_stage_made_is_not_taken(small: SmallRun, whole: Path, tmp_path: Path) -> None:
     small.go(tmp_path / "run", "--only", "train")
     (tmp_path / "run" / "samples").mkdir()
