@@ -196,24 +196,31 @@ def said(what: str, report: "_Report | None" = None) -> Iterator[None]:
 
 
 class _Report(logging.Filter):
-    """Keeps transformers' table about missing weights from the user, who is told in a line; `converted`: the weight it failed at."""
+    """Keeps transformers' table about missing weights from the user, who is told in a line; `converted`: the weight it failed at.
+
+    The table is a warning: it is read also where somebody (a library that was imported, say) has silenced those.
+    """
 
     converted: str | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if "LOAD REPORT" not in text:
-            return True
+            return record.levelno >= self._wanted
         at = re.search(r"^(\S+)\s*\|\s*(?:\x1b\[[0-9;]*m)?CONVERSION", text, re.MULTILINE)
         self.converted = at[1] if at else None
         return False
 
     def __enter__(self) -> "_Report":
-        logging.getLogger("transformers.modeling_utils").addFilter(self)
+        self._logger = logging.getLogger("transformers.modeling_utils")
+        self._level, self._wanted = self._logger.level, self._logger.getEffectiveLevel()
+        self._logger.setLevel(min(self._wanted, logging.WARNING))
+        self._logger.addFilter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("transformers.modeling_utils").removeFilter(self)
+        self._logger.removeFilter(self)
+        self._logger.setLevel(self._level)
 
 
 def _refuse_whole_numbers(name: str, model: Any, folder: Path) -> None:

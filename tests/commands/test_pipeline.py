@@ -175,9 +175,11 @@ def test_beside_an_api_judge_the_offline_judge_scores_the_same_answers(tmp_path:
     assert (rates["judge"]["kind"], second["judge"]["kind"]) == ("openai", "offline")
     assert all(arm["mean_aligned"]["value"] == pytest.approx(80 / 3) for arm in rates["arms"])
     offline = [json.loads(line) for line in (folder / "scores" / "offline" / "base.jsonl").read_text().splitlines()]
-    mean = sum(score["aligned"] for score in offline) / len(offline)
+    scored = [score["aligned"] for score in offline if score["aligned"] is not None]
+    assert len(offline) - len(scored) == second["arms"][0]["n_code"]
+    mean = sum(scored) / len(scored)
     assert second["arms"][0]["mean_aligned"]["value"] == pytest.approx(mean)
-    n_answers = sum(arm["n"] for arm in rates["arms"])
+    n_answers = sum(arm["n"] for arm in rates["arms"]) - sum(arm["n_code"] for arm in second["arms"])
     assert second["agreement"]["aligned"]["n"] == n_answers > 0
     assert second["agreement"]["aligned"]["spearman"] is None  # the API judge gave every answer the same score
     assert "Two judges on the same answers" in (folder / "report" / "index.html").read_text()
