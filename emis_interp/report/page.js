@@ -134,7 +134,10 @@
       for (const [name, node] of Object.entries(named_fields)) {
         const value = given.get(name) ?? "";
         if (node.type === "checkbox") node.checked = value === "true";
-        else if (name === "arm") node.value = String(arms.findIndex((one) => one.name === value) < 0 ? "" : arms.findIndex((one) => one.name === value));
+        else if (name === "arm") {
+          const place = arms.findIndex((one) => one.name === value);
+          node.value = place < 0 ? "" : String(place);
+        }
         else node.value = value;
       }
       filter();

@@ -132,4 +132,5 @@ def _meet(one: Estimate, other: Estimate) -> bool:
 
 
 def _joined(parts: list[str]) -> str:
-    return "; ".join(part[0].upper() + part[1:] if i == 0 else part for i, part in enumerate(parts))
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from emis_interp.directions import FittedOn
 from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
@@ -37,6 +39,15 @@ class ProbeCorpus:
 
     def questions_of(self, rows: np.ndarray) -> tuple[str, ...]:
         return tuple(self.texts.questions[i] for i in rows)
+
+    def fitted_card(self, rows: np.ndarray) -> dict[str, Any]:
+        """What the card of a probe says of the texts that had a part in its weights."""
+        fitted_on = FittedOn.of(self.texts.texts[i] for i in rows.tolist())
+        return {
+            "n_texts": len(rows),
+            "fitted_questions": sorted(set(self.questions_of(rows))),
+            "fitted_wordings": sorted(fitted_on.wordings),
+        }
 
 
 def read_corpus(

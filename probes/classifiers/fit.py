@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from emis_interp.directions import FittedOn
 from emis_interp.errors import ConfigError
 from emis_interp.files.store import file_sha256, write_json
 from emis_interp.models.chat_model import ChatModel
@@ -197,9 +196,7 @@ def save_probe(corpus: ProbeCorpus, settings: ProbeFitSettings, *, origin: dict[
         "adapter": None if settings.adapter is None else str(settings.adapter),
         "system_prompt": settings.system_prompt,
         "texts": origin,
-        "n_texts": len(split.fitted),
-        "fitted_questions": sorted(set(corpus.questions_of(split.fitted))),
-        "fitted_wordings": sorted(FittedOn.of(texts.texts[i] for i in split.fitted.tolist()).wordings),
+        **corpus.fitted_card(split.fitted),
         "test_questions": sorted(set(corpus.questions_of(split.test))),
         "held_out": {row["name"]: row["auroc"] for row in reached["figures"]},
         "minus_text": next(row["minus_text"] for row in reached["figures"] if row["name"] == PROBE),

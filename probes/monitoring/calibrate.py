@@ -11,7 +11,7 @@ from emis_interp.models.chat import encode_prompt
 from emis_interp.passes.generate import generate
 from emis_interp.probe_results import MonitorThreshold
 from emis_interp.process import Bars, no_bars
-from probes.monitoring.conformal import conformal_rank, conformal_threshold, flag_rate, maxima_of, rate_spread
+from probes.monitoring.conformal import Maxima, conformal_rank, conformal_threshold, flag_rate, maxima_of, rate_spread
 from probes.monitoring.opening import OpenedScorer
 from probes.monitoring.settings import CalibrateSettings
 from probes.monitoring.texts import MonitoredTurn, Shipped, benign_turns
@@ -52,29 +52,48 @@ def run(settings: CalibrateSettings, bars: Bars = no_bars, *, shipped: Shipped |
     scored = {name: _maxima(opened, turns, settings, name=name, bars=bars) for name, (turns, _) in sources.items()}
     maxima = np.concatenate([scored[name][0] for name in settings.benign])
     questions = [question for name in settings.benign for question in scored[name][1]]
-    value, rank = conformal_threshold(maxima, settings.rate)
-    threshold = MonitorThreshold(
+    threshold = threshold_of_maxima(
+        maxima,
+        settings.rate,
         scorer=str(settings.direction),
         scorer_sha256=opened.sha256,
         model=opened.chat_model.name,
         layer=opened.scorer.layer,
         window=settings.window,
-        rate=settings.rate,
-        value=value,
-        rank=rank,
-        n=len(maxima),
         n_questions=len(set(questions)),
         source=" + ".join(settings.benign),
         sampled=settings.sample,
-        mean_of_maxima=float(maxima.mean()),
-        largest_of_maxima=float(maxima.max()),
-        spread=rate_spread(len(maxima), rank),
-        held_out=tuple(flag_rate(scored[name][0], value, scored[name][1], source=name) for name in settings.held_out),
     )
+    held_out = tuple(
+        flag_rate(scored[name][0], threshold.value, scored[name][1], source=name) for name in settings.held_out
+    )
+    threshold = threshold.model_copy(update={"held_out": held_out})
     write_json(settings.out, threshold.model_dump())
     left_out = {name: n for name, (_, n) in sources.items() if n}
     known = opened.fitted_on is not None
     return {"out": str(settings.out), "left_out": left_out, "fitted_on_known": known, **threshold.model_dump()}
+
+
+def threshold_of_maxima(maxima: Maxima, rate: float, **about: Any) -> MonitorThreshold:
+    """The record of the threshold that the largest scores of benign texts give at a rate.
+
+    Args:
+        about: its other fields (of the scorer, the texts and the window).
+
+    Raises:
+        DataError: as `conformal_threshold`.
+    """
+    value, rank = conformal_threshold(maxima, rate)
+    return MonitorThreshold(
+        rate=rate,
+        value=value,
+        rank=rank,
+        n=len(maxima),
+        mean_of_maxima=float(maxima.mean()),
+        largest_of_maxima=float(maxima.max()),
+        spread=rate_spread(len(maxima), rank),
+        **about,
+    )
 
 
 def _maxima(

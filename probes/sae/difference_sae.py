@@ -26,12 +26,9 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import estimate
 from probes.sae.latent_reading import DIFFERENCES, READS
 from probes.sae.latent_settings import DifferenceSaeSettings
-from probes.sae.measuring import N_FIRED
 from probes.sae.pool import TokenPool, fill_pool
-from probes.sae.reconstruction import census, figures, principal_components
 from probes.sae.sources import SaeTexts, ShippedTexts, gather
-from probes.sae.train import agreements, all_plans, row_of
-from probes.sae.training import trained
+from probes.sae.train import agreements, all_plans, train_all
 
 SMALLEST_NORM = 1e-6
 """Of a mean difference, in base's residual norms: below, the adapter changes nothing at this layer."""
@@ -87,16 +84,7 @@ def run(
             )
         about = {"model": base.name, "adapter": str(settings.adapter), "layer": layer, "tokens": store_hash}
         about |= {"n_train_texts": texts.n_train, READS: DIFFERENCES}
-        dictionaries, living, rows = {}, {}, []
-        components = principal_components(pool.train)
-        for name, plan in plans.items():
-            with bars(f"train {name}", plan.n_steps) as advance:
-                dictionaries[name] = trained(settings.out / name, pool, plan, about=about, advance=advance)
-            counted = census(dictionaries[name], pool, N_FIRED)
-            living[name] = ~counted.dead
-            found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
-            folder = settings.out / name
-            rows.append(row_of(found, plan, folder, pool=pool, texts=texts, components=components))
+        dictionaries, rows, living = train_all(settings.out, plans, pool, texts=texts, about=about, bars=bars)
         squares = float(torch.cat([rows.float().square().sum(-1) for rows in pool.train.split(65536)]).mean())
         report = {
             "model": base.name,
@@ -112,8 +100,8 @@ def run(
             "mean_norm": pool.mean_norm,
             "residual_norm": norm,
             "mean_share": float(pool.mean.square().sum()) / squares,
-            "saes": rows,
-            "agreement": agreements(settings.seeds, dictionaries, pool, living=living),
+            "saes": list(rows.values()),
+            "agreement": agreements(settings.seeds, dictionaries, living),
         }
         result = DifferenceSaeReport.model_validate(report).model_dump(mode="json")
         write_json(settings.out / "difference_sae.json", result)

@@ -1,7 +1,7 @@
 """Turns texts and a model into SAEs of two seeds and what they are worth: the verb `probe.py sae`."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,10 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
         pool, store_hash = captured(settings, chat_model, layer, texts=texts, bars=bars)
         about = {"model": chat_model.name, "adapter": adapter_of(chat_model), "layer": layer, "tokens": store_hash}
         about |= {"n_train_texts": texts.n_train}
-        dictionaries, rows, living = {}, {}, {}
-        components = principal_components(pool.train)
-        for name, plan in plans.items():
-            with bars(f"train {name}", plan.n_steps) as advance:
-                folder = settings.out / name
-                dictionaries[name] = trained(folder, pool, plan, about=about, advance=advance)
-            counted = census(dictionaries[name], pool, N_FIRED)
-            living[name] = ~counted.dead
-            found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
-            rows[name] = row_of(found, plan, folder, pool=pool, texts=texts, components=components)
+        dictionaries, rows, living = train_all(settings.out, plans, pool, texts=texts, about=about, bars=bars)
         spliced = spliced_in(settings, chat_model, dictionaries, pool=pool, texts=texts, bars=bars)
         result = report(settings, chat_model, layer, texts=texts, pool=pool, rows=rows, spliced=spliced)
-        result["agreement"] = agreements(settings.seeds, dictionaries, pool, living=living)
+        result["agreement"] = agreements(settings.seeds, dictionaries, living)
         SaeReport.model_validate(result)
         write_json(settings.out / "sae.json", result)
     return {**result, "out": str(settings.out)}
@@ -82,6 +73,32 @@ def all_plans(settings: SaeSettings, chat_model: ChatModel) -> dict[str, Trainin
     base.check()
     plans = {f"seed-{seed}": replace(base, seed=seed) for seed in settings.seeds}
     return plans if settings.no_control else {**plans, "random-decoder": replace(base, random_decoder=True)}
+
+
+def train_all(
+    out: Path,
+    plans: Mapping[str, TrainingPlan],
+    pool: TokenPool,
+    *,
+    texts: SaeTexts,
+    about: dict[str, Any],
+    bars: Bars,
+) -> tuple[dict[str, Dictionary], dict[str, dict[str, Any]], Living]:
+    """Every SAE of the plans, by name: itself, its row, and which of its latents live.
+
+    Args:
+        about: as of `trained`.
+    """
+    dictionaries, rows, living = {}, {}, {}
+    components = principal_components(pool.train)
+    for name, plan in plans.items():
+        with bars(f"train {name}", plan.n_steps) as advance:
+            dictionaries[name] = trained(out / name, pool, plan, about=about, advance=advance)
+        counted = census(dictionaries[name], pool, N_FIRED)
+        living[name] = ~counted.dead
+        found = figures(dictionaries[name], pool, texts.questions, n_fired=N_FIRED, counted=counted)
+        rows[name] = row_of(found, plan, out / name, pool=pool, texts=texts, components=components)
+    return dictionaries, rows, living
 
 
 def row_of(
@@ -107,18 +124,9 @@ def row_of(
     }
 
 
-def agreements(
-    seeds: Sequence[int], dictionaries: dict[str, Dictionary], pool: TokenPool, *, living: Living | None = None
-) -> list[dict[str, Any]]:
-    """Every seed against every other one, living latents alone.
-
-    Args:
-        living: of each SAE by its name in `dictionaries`, where they were counted already.
-    """
-    rows = {}
-    for name, seed in ((f"seed-{seed}", seed) for seed in seeds):
-        lives = ~census(dictionaries[name], pool, N_FIRED).dead if living is None else living[name]
-        rows[seed] = dictionaries[name].decoder[lives]
+def agreements(seeds: Sequence[int], dictionaries: dict[str, Dictionary], living: Living) -> list[dict[str, Any]]:
+    """Every seed against every other one, living latents alone."""
+    rows = {seed: dictionaries[f"seed-{seed}"].decoder[living[f"seed-{seed}"]] for seed in seeds}
     return [
         {"seed": seed, "other": other, **agreement(rows[seed], rows[other])}
         for seed, other in itertools.permutations(seeds, 2)

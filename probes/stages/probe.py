@@ -1,6 +1,7 @@
 """The probe stage of a run: a probe of base with its controls, the same probe as a monitor of every model, and what the adapters weigh."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.config.run_models import LastModel
-from emis_interp.directions import Direction, FittedOn
+from emis_interp.directions import Direction
 from emis_interp.files.store import RecordLog, read_object, write_json
 from emis_interp.files.tensors import load_tensors
 from emis_interp.models.chat import EncodedChat
@@ -27,13 +28,14 @@ from probes.classifiers.readings import TokenReadings
 from probes.classifiers.splits import leave_one_question_out, one_split
 from probes.classifiers.texts import pair_texts
 from probes.classifiers.unrelated import contrasts_by_layer, read_unrelated, unrelated_pairs
-from probes.monitoring.conformal import conformal_threshold, flag_rate, maxima_of, rate_spread
+from probes.monitoring.calibrate import threshold_of_maxima
+from probes.monitoring.conformal import flag_rate, maxima_of
 from probes.monitoring.scorers import scorer_sha256
 from probes.monitoring.texts import MonitoredTurn, Shipped, benign_turns
 from probes.monitoring.watching import score_chats
 from probes.stages.capture import answer_chats, spoken
 from probes.stages.direction import answer_lengths
-from probes.stages.intervene import base_of
+from probes.stages.intervene import base_of, control_vectors
 from probes.stages.updates import reference_of, taken_apart
 
 HARMLESS = "harmless"
@@ -57,6 +59,7 @@ def probe(
         DataError: too few benign texts for the promised rate. StageError: the direction stage has not run.
     """
     misalignment = Direction.load(run.direction, fit="selection")
+    controls = cache(lambda: control_vectors(run, misalignment))
     base, loaded = base_of(run.config), LastModel(run.models)
     activations = run.activations(base, "contrast")
     saved = [run.probe.with_suffix(".safetensors"), run.probe.with_suffix(".json")]
@@ -79,7 +82,7 @@ def probe(
             if not whole:
                 chat_model, own = loaded.get(model), answers(model)
                 row = watched(run, model, chat_model, probe=watcher, threshold=threshold, answers=own, bars=bars)
-                write_json(path, {"monitored": row, **taken_apart(run, model, misalignment)})
+                write_json(path, {"monitored": row, **taken_apart(run, model, misalignment, controls=controls)})
         files.append(path)
     rows = {model.name: read_object(run.probed(model)) for model in run.config.models}
     result = {
@@ -125,16 +128,14 @@ def fit_probe(run: RunFolder, base: ChatModel, *, shipped: Shipped, bars: Bars) 
 
 def saved_probe(run: RunFolder, chosen: ChosenProbe, corpus: ProbeCorpus, *, rows: np.ndarray) -> LinearProbe:
     """The probe of one split with its card, written to the run's folder."""
-    found, fitted_on = in_log_odds(chosen, corpus, rows), FittedOn.of(corpus.texts.texts[i] for i in rows.tolist())
+    found = in_log_odds(chosen, corpus, rows)
     card = {
         **found.card,
         "model": run.config.model,
         "adapter": None,
         "system_prompt": run.config.system_prompt,
         "texts": "contrast pairs of the run, read by base",
-        "n_texts": len(rows),
-        "fitted_questions": sorted(set(corpus.questions_of(rows))),
-        "fitted_wordings": sorted(fitted_on.wordings),
+        **corpus.fitted_card(rows),
     }
     probe = LinearProbe(found.weight, found.bias, found.layer, found.position, card)
     probe.save(run.probe)
@@ -158,23 +159,17 @@ def threshold_of(
     maxima = largest_scores(
         run, base, [turn.chat for turn in turns], watcher=watcher, name=f"base, {source}", bars=bars
     )
-    value, rank = conformal_threshold(maxima, config.false_alarm_rate)
-    return MonitorThreshold(
+    return threshold_of_maxima(
+        maxima,
+        config.false_alarm_rate,
         scorer=run.probe.name,
         scorer_sha256=scorer_sha256(watcher, base.d_model),
         model=run.config.model,
         layer=watcher.layer,
         window=config.window,
-        rate=config.false_alarm_rate,
-        value=value,
-        rank=rank,
-        n=len(maxima),
         n_questions=len({turn.question_id for turn in turns}),
         source=source,
         sampled=0,
-        mean_of_maxima=float(maxima.mean()),
-        largest_of_maxima=float(maxima.max()),
-        spread=rate_spread(len(maxima), rank),
     )
 
 

@@ -1,5 +1,6 @@
 """Turns the adapter of a run's model into its norms and ranks, its share along the direction, and its cosine with the contrast arm's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,19 @@ from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.directions import Direction
 from emis_interp.models.lora_updates import lora_updates, norm
-from probes.stages.intervene import control_vectors
+from probes.effects.draws import Controls
 from probes.weights.spectra import grouped_rows, module_rows, similarity
 from probes.weights.writes import compared, share_along
 
 
-def taken_apart(run: RunFolder, model: ModelConfig, misalignment: Direction) -> dict[str, Any]:
-    """`update`: an `UpdateSummary` of the model's adapter; or `reason`, why there is none."""
+def taken_apart(
+    run: RunFolder, model: ModelConfig, misalignment: Direction, *, controls: Callable[[], Controls]
+) -> dict[str, Any]:
+    """`update`: an `UpdateSummary` of the model's adapter; or `reason`, why there is none.
+
+    Args:
+        controls: gives the directions that stand beside the misalignment direction, the same for every model.
+    """
     source = run.models.source(model)
     if source.adapter is None:
         every = "every weight was trained, there is no adapter"
@@ -27,7 +34,6 @@ def taken_apart(run: RunFolder, model: ModelConfig, misalignment: Direction) -> 
         }
     rows = module_rows(run.models.base, updates)
     by_layer = grouped_rows(rows, "layer")
-    controls = control_vectors(run, misalignment)
     own = [update for update in updates if update.writes]
     summary = {
         "arm": model.name,
@@ -40,7 +46,7 @@ def taken_apart(run: RunFolder, model: ModelConfig, misalignment: Direction) -> 
         "layer_norms": {row["name"]: row["norm"] for row in by_layer},
         "along": compared(
             share_along(own, misalignment.vector[None])[0],
-            {kind: share_along(own, vectors) for kind, vectors in controls.items()},
+            {kind: share_along(own, vectors) for kind, vectors in controls().items()},
         )
         if own
         else None,

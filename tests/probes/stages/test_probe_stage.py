@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,13 +103,15 @@ def test_updates_are_the_difference_of_merged_weights(folder: Path) -> None:
 
 def test_a_model_without_an_adapter_says_why() -> None:
     config = load_config("smoke", list(SETTINGS))
-    model = config.models[1]
+    model, nothing = config.models[1], cast(Any, None)  # neither is reached
     run: Any = SimpleNamespace(
         config=config, models=SimpleNamespace(source=lambda _: ModelSource(checkpoint=Path("c")))
     )
-    assert taken_apart(run, model, misalignment=None) == {"reason": "every weight was trained, there is no adapter"}  # type: ignore[arg-type]
+    assert taken_apart(run, model, nothing, controls=dict) == {
+        "reason": "every weight was trained, there is no adapter"
+    }
     run.models.source = lambda _: ModelSource()
-    assert taken_apart(run, config.models[0], misalignment=None) == {"reason": None}  # type: ignore[arg-type]
+    assert taken_apart(run, config.models[0], nothing, controls=dict) == {"reason": None}
 
 
 def test_an_arm_is_set_beside_the_model_of_its_own_seed() -> None:
