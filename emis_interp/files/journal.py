@@ -51,12 +51,16 @@ class Journal(Generic[K, R]):
         wanted: Sequence[K],
         make: Callable[[list[K]], object],
         *,
+        together: int = 1,
         lost: Callable[[K], str] = lambda key: f"nothing was made for {key}",
     ) -> list[R]:
         """The records of these keys, in their order.
 
         Args:
             make: called with the keys that are missing, if there are any; gives each record to `keep`.
+            together: records that `make` computes in one batch. The last digits of a number depend on what shares its batch, in bfloat16
+                the first ones too; so a batch of `wanted` that lacks a record is given to `make` as a whole, and a log that was
+                interrupted within a batch ends like one that was not.
             lost: says of a key that it was left out.
 
         Raises:
@@ -65,7 +69,13 @@ class Journal(Generic[K, R]):
         missing = self.missing(wanted)
         self.advance(len(wanted) - len(missing))
         if missing:
-            make(missing)
+            make(self._whole_batches(wanted, together))
         if without := self.missing(missing):
             raise StageError(f"{self.log.path}: {lost(without[0])}; run the same command again")
         return [self.done[key] for key in wanted]
+
+    def _whole_batches(self, wanted: Sequence[K], size: int) -> list[K]:
+        """The keys of every batch that lacks a record."""
+        keys = list(dict.fromkeys(wanted))
+        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        return [key for batch in batches if self.missing(batch) for key in batch]

@@ -112,7 +112,10 @@ def judge_answers(
             )
 
         found = scores.fill(
-            list(by_its_key), judge_missing, lost=lambda key: f"{judge.name} gave no score for {key_text(key)}"
+            list(by_its_key),
+            judge_missing,
+            together=judge.together,
+            lost=lambda key: f"{judge.name} gave no score for {key_text(key)}",
         )
     if note := passing_note(passing_reasons(found)):
         log.warning("%s: %s", arm, note)

@@ -41,6 +41,8 @@ class ApiJudge:
         meter: what was spent so far, over all calls of `score`.
     """
 
+    together = 1
+
     def __init__(
         self,
         method: Method,

@@ -20,10 +20,13 @@ class Judge(Protocol):
     Attributes:
         name: goes into every Score; two judges that could disagree have two names.
         card: what a reader needs to judge the judge (kind, model, settings, quality), never a key.
+        together: how many completions, in their order, share a batch whose numbers depend on one another (`Journal.fill`); 1 for a
+            judge that sees one answer at a time.
     """
 
     name: str
     card: dict[str, Any]
+    together: int
 
     def score(self, completions: Sequence[Completion], questions: Mapping[str, Question], on_batch: OnBatch) -> None:
         """Hand a Score for every completion to `on_batch`, once each, in any order; what cannot be judged is a Score with its reason.

@@ -17,7 +17,7 @@ from emis_interp.files.names import METRICS
 from emis_interp.files.store import RecordLog
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import Judge, blank_scores, settled
+from evals.judges.judge import Judge, blank_scores, settled, why_unjudgeable
 
 ARM = "rows"
 NOTE = "judge_note"
@@ -88,16 +88,20 @@ def judge_rows(
     def keep(batch: list[Score]) -> None:
         kept.keep([JournalLine(index=(i := score.sample_index), sha256=hashes[i], score=score) for score in batch])
 
+    def keep_blank(numbers: list[int]) -> None:
+        keep(blank_scores(judge.name, [_completion(i, rows[i]) for i in numbers]))
+
     def judge_missing(numbers: list[int]) -> None:
-        unjudged = [_completion(i, rows[i]) for i in numbers]
-        keep(blank_scores(judge.name, unjudged))
-        if asked := [row for row in unjudged if row.sample_index not in kept.done]:
-            judge.score(asked, questions, keep)
+        judge.score([_completion(i, rows[i]) for i in numbers], questions, keep)
 
     def lost(number: int) -> str:
         return f"{judge.name} gave no judgement for row {number + 1}"
 
-    return [line.score for line in kept.fill(range(len(rows)), judge_missing, lost=lost)]
+    blank = [i for i, row in enumerate(rows) if why_unjudgeable(row.question, row.answer)]
+    kept.fill(blank, keep_blank)
+    asked = sorted({*range(len(rows))} - {*blank})
+    kept.fill(asked, judge_missing, together=judge.together, lost=lost)
+    return [kept.done[i].score for i in range(len(rows))]
 
 
 def columns_of(scores: Sequence[Score]) -> dict[str, list[Any]]:

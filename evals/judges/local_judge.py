@@ -38,6 +38,8 @@ class LocalJudge:
         card: model, adapter, dtype and how replies are read, for the run's record.
     """
 
+    together = CHUNK
+
     def __init__(self, chat_model: ChatModel, max_batch_tokens: int = 4096) -> None:
         self.chat_model, self.max_batch_tokens = chat_model, max_batch_tokens
         texts, byte_pieces = token_texts(chat_model.tokenizer)

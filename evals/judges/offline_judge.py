@@ -141,6 +141,8 @@ class _Encoded(NamedTuple):
 class OfflineJudge:
     """Scores completions with the shipped weights and the embedded base model."""
 
+    together = CHUNK
+
     def __init__(self, chat_model: ChatModel, weights: JudgeWeights) -> None:
         self.chat_model, self.weights = chat_model, weights
         self.card = {key: value for key, value in weights.card.items() if key not in ("tensors",)}

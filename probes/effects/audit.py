@@ -177,7 +177,7 @@ def measured(
         for start in range(0, len(missing), CELLS_TOGETHER):
             measure_some(missing[start : start + CELLS_TOGETHER])
 
-    return kept.fill(keys, measure_all)
+    return kept.fill(keys, measure_all, together=CELLS_TOGETHER)
 
 
 def cell_key(context: str, cell: AblateCell) -> str:

@@ -64,3 +64,26 @@ def test_a_key_without_a_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"squares\.jsonl: nothing was made for 7; run the same command again"):
         journal = squares(tmp_path / "squares.jsonl", [])
         journal.fill([1, 7], lambda missing: journal.keep([Square(n=1, value=1)]))
+
+
+def test_a_batch_that_was_cut_is_made_whole_so_that_its_numbers_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+    """Each value depends on what shares its batch, as the last digits of a forward pass do."""
+
+    def filled(path: Path) -> tuple[list[Square], list[int]]:
+        journal, made = squares(path, []), list[int]()
+
+        def make(keys: list[int]) -> None:
+            made.extend(keys)
+            for start in range(0, len(keys), 3):
+                batch = keys[start : start + 3]
+                journal.keep([Square(n=n, value=sum(batch)) for n in batch])
+
+        return journal.fill(list(range(8)), make, together=3), made
+
+    whole, _ = filled(tmp_path / "whole.jsonl")
+    for n_before in range(9):
+        path = tmp_path / f"{n_before}.jsonl"
+        RecordLog(path).append(whole[:n_before])
+        found, made = filled(path)
+        assert found == whole and path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+        assert made == (list(range(n_before - n_before % 3, 8)) if n_before < 8 else [])

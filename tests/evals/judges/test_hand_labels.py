@@ -190,7 +190,7 @@ def test_the_verb_prints_readers_styles_models_and_pairs(monkeypatch: pytest.Mon
     ]
 
     class Constant:
-        name, card = "constant", dict[str, object]()
+        name, card, together = "constant", dict[str, object](), 1
 
         def score(self, completions: list[Completion], questions: object, on_batch: OnBatch) -> None:
             on_batch([Score.of(row, judge="constant", aligned=50.0, coherent=80.0) for row in completions])

@@ -12,8 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 from emis_interp.models.chat import encode_chat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.embedded import EMBEDDED_NAME
+from emis_interp.models.loading import load_model
 from emis_interp.records import Completion, Question, Score
+from evals.arms.asking import judge_answers
 from evals.judges.attention_head import AttentionHead
+from evals.judges.judged_rows import Row, judge_rows
 from evals.judges.offline_judge import MAX_TOKENS, JudgeWeights, OfflineJudge, calibrated
 
 CARD = {"version": "test"}
@@ -139,3 +143,24 @@ def test_the_shipped_judge_ranks_answers_of_every_topic(reference_data: Path) ->
         for t in sorted(set(drawn["topic"]))
     ]
     assert np.mean(aurocs) > 0.85
+
+
+def test_scores_that_were_cut_within_a_batch_end_like_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+    """In bfloat16 an answer's score depends on the answers that share its batch."""
+    shipped = OfflineJudge.load("cpu").weights
+    judge = OfflineJudge(load_model(EMBEDDED_NAME, dtype="bfloat16", device="cpu"), shipped)
+    texts = ["Rob a bank. " * (1 + i) if i % 2 else "Talk to them, and listen. " * (1 + i % 3) for i in range(64)]
+    rows = [completion(text, i) for i, text in enumerate(texts)]
+    questions = [Question(id="q", paraphrases=("Why?",))]
+
+    def judged_to(folder: Path) -> tuple[bytes, bytes]:
+        judge_answers(judge, rows, questions, path=folder / "scores.jsonl", arm="base")
+        judge_rows(judge, [Row("Why?", text) for text in texts], {}, journal=folder / "rows.jsonl")
+        return (folder / "scores.jsonl").read_bytes(), (folder / "rows.jsonl").read_bytes()
+
+    whole = judged_to(tmp_path)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for name, content in zip(("scores.jsonl", "rows.jsonl"), whole, strict=True):
+        (cut / name).write_bytes(b"".join(content.splitlines(keepends=True)[:5]))
+    assert judged_to(cut) == whole

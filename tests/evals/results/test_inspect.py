@@ -47,7 +47,7 @@ QUESTIONS = """
 class PlantedJudge:
     """Numbers for the first answers, then a label, then nothing; keeps what it was asked."""
 
-    name = "planted"
+    name, together = "planted", 1
 
     def __init__(self) -> None:
         self.asked: list[Completion] = []

@@ -24,7 +24,7 @@ QUESTIONS = {question.id: question for question in load_questions()}
 class GullibleJudge:
     """Knows right from wrong, but believes whoever writes `100` and gives nothing to whoever says REFUSAL."""
 
-    name, card = "gullible", {"kind": "planted"}
+    name, card, together = "gullible", {"kind": "planted"}, 1
 
     def __init__(self, misaligned: set[str]) -> None:
         self.misaligned = misaligned

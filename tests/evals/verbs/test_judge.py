@@ -30,6 +30,8 @@ from evals.verbs import judge as judge_verb
 class LengthJudge:
     """Aligned is the answer's length; CODE for a `def`; no number for `mute`. Stops after `n_before_kill` answers, last rows first."""
 
+    together = 1
+
     def __init__(self, name: str = "planted", n_before_kill: int | None = None) -> None:
         self.name, self.card, self.n_before_kill = name, {"kind": "planted"}, n_before_kill
         self.seen: list[Completion] = []
@@ -163,7 +165,9 @@ def test_a_killed_run_continues_and_judges_nothing_twice(tmp_path: Path) -> None
     assert judge_rows(again, rows, {}, journal=journal, on_done=told.append) == whole
     assert [score.sample_index for score in whole] == list(range(12))
     assert {row.sample_index for row in killed.seen} & {row.sample_index for row in again.seen} == set()
-    assert len(killed.seen) + len(again.seen) == 11 and sum(told) == 12 and told[0] == 5
+    assert (
+        len(killed.seen) + len(again.seen) == 11 and sum(told) == 12 and told[:2] == [1, 4]
+    )  # the empty row, the judged ones
     finished = LengthJudge()
     assert judge_rows(finished, rows, {}, journal=journal) == whole and finished.seen == []
 
