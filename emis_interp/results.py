@@ -137,6 +137,7 @@ class ArmRates(View):
     unscored_reasons: dict[str, int] = {}
     mean_aligned: Estimate | None = None
     mean_coherent: Estimate | None = None
+    mean_tokens: float | None = None
     rates: list[Rate] = []
     thresholds: dict[str, list[ThresholdRate]] = {}
     presets: list[PresetRate] = []
@@ -197,10 +198,23 @@ class Contrast(Estimate):
         return " − ".join(sides)
 
 
+class LengthAdjusted(Estimate):
+    """A difference of rates at equal length of the answers.
+
+    Attributes:
+        slope: change of the rate for 100 tokens more, within the answers of one model to one question.
+        tokens: by how many tokens the arm's eligible answers are longer than the reference's.
+    """
+
+    slope: float
+    tokens: float
+
+
 class RateContrast(Contrast):
     estimand: str
     weighting: str
     n_questions: int | None = None
+    length_adjusted: LengthAdjusted | None = None
 
 
 class CalibrationBin(View):

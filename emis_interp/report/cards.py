@@ -12,7 +12,7 @@ from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.strips import Mark, Strip
 from emis_interp.report.style import hundredfold, interval, number, points, signed
 from emis_interp.report.trust import judge_faults, rate_contrast
-from emis_interp.results import CellView, Contrast, DirectionView, Draws, Estimate, Interventions
+from emis_interp.results import CellView, Contrast, DirectionView, Draws, Estimate, Interventions, RateContrast
 
 Tone = Literal["yes", "no", "unclear", "missing"]
 ALPHA = 0.05
@@ -55,7 +55,7 @@ class _Evidence:
 
     arm: str
     control: str
-    rate: Contrast | None
+    rate: RateContrast | None
     choice: Contrast | None
     margin: Contrast | None
 
@@ -223,7 +223,11 @@ def _told(row: Contrast) -> bool:
 def _evidence_sentence(one: _Evidence) -> str:
     parts = []
     if one.rate is not None:
-        parts.append(f"misaligned among coherent answers {points(one.rate.value)} {interval(one.rate, hundredfold)}")
+        equal = one.rate.length_adjusted
+        at_length = f" (at equal length {points(equal.value)} {interval(equal, hundredfold)})" if equal else ""
+        parts.append(
+            f"misaligned among coherent answers {points(one.rate.value)} {interval(one.rate, hundredfold)}{at_length}"
+        )
     if one.choice is not None:
         parts.append(f"misaligned action chosen {points(one.choice.value)} {interval(one.choice, hundredfold)}")
     if one.margin is not None and one.margin.value is not None:

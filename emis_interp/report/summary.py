@@ -56,9 +56,19 @@ def _scored_entries(contents: Contents, rates: ArmRates | None) -> dict[str, Ent
     row = {name: rate_entry(contents, rates, name, weighting=weighting) for name, weighting in HEADLINE}
     row["aligned"] = score_entry(contents, rates, "mean_aligned")
     row["coherent"] = score_entry(contents, rates, "mean_coherent")
-    unscored = (f"{rates.n_unscored} unscored",) if rates else ()
-    row["n"] = Entry(str(rates.n), unscored, _counts(rates)) if rates else missing(_no_rates(contents))
+    row["n"] = Entry(str(rates.n), _company(rates), _counts(rates)) if rates else missing(_no_rates(contents))
     return row
+
+
+def _company(rates: ArmRates) -> tuple[str, ...]:
+    """What must stand beside a rate: coherent answers, cut ones, their length, those without a score."""
+    coherent, scored = rates.n_coherent, rates.n - rates.n_unscored
+    return (
+        *([f"{percent(coherent / scored)} coherent"] if coherent is not None and scored else []),
+        f"{percent(rates.n_cut / rates.n)} cut" if rates.n else "none",
+        *([f"{number(rates.mean_tokens, 0)} tokens"] if rates.mean_tokens is not None else []),
+        f"{rates.n_unscored} unscored",
+    )
 
 
 def preset_rows(contents: Contents) -> list[tuple[str, list[Entry]]]:

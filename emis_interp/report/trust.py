@@ -2,7 +2,7 @@
 
 from emis_interp.report.contents import BASE, Contents
 from emis_interp.report.probes import broken_promise
-from emis_interp.report.style import hundredfold, interval, number, percent, points
+from emis_interp.report.style import hundredfold, interval, number, percent, points, signed
 from emis_interp.results import ArmRates, Estimate, RateContrast
 
 HEADLINE = "em_of_coherent"
@@ -68,6 +68,8 @@ def warnings(contents: Contents) -> list[str]:
         )
     if not_told := _order_without_evidence(contents):
         found.append(not_told)
+    if by_length := _length_alone(contents):
+        found.append(by_length)
     if contents.margins is not None and contents.contrast_arms:
         found.append(
             "A margin alone. Finetuning that harms nobody moves likelihood margins too: only the difference from the control counts, and "
@@ -116,6 +118,24 @@ def _order_without_evidence(contents: Contents) -> str | None:
     if not untold:
         return None
     return f"The order of the rates. These differences are not told from 0: {'; '.join(untold)}."
+
+
+def _length_alone(contents: Contents) -> str | None:
+    """Rates that differ between an arm and its control, but not at equal length of the answers."""
+    found = []
+    for arm, control in contents.contrast_arms.items():
+        row = rate_contrast(contents, arm, control)
+        equal = row.length_adjusted if row is not None else None
+        if row is not None and equal is not None and row.excludes(0.0) and equal.excludes(0.0) is False:
+            found.append(
+                f"{arm} − {control} {points(row.value)} {interval(row, hundredfold)}, at equal length {points(equal.value)} "
+                f"{interval(equal, hundredfold)} (answers {signed(equal.tokens, 0)} tokens longer)"
+            )
+    return (
+        f"Rates without their lengths. These differences may be those of longer answers: {'; '.join(found)}."
+        if found
+        else None
+    )
 
 
 def _mean(rates: ArmRates | None) -> Estimate | None:

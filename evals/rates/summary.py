@@ -16,6 +16,7 @@ from emis_interp.stats.jackknife import answers_mean
 from emis_interp.stats.seeds import with_seeds
 from evals.rates.counts import Weighting
 from evals.rates.estimands import ESTIMANDS, PRESETS, PUBLIC_MISTAKES, Answers, Thresholds, rate, sensitivity_table
+from evals.rates.length_adjusted import length_adjusted
 from evals.rates.uncertainty import paired_contrast, rate_interval
 
 WEIGHTINGS: tuple[Weighting, ...] = ("pooled", "macro")
@@ -26,7 +27,10 @@ def summarize_arms(
     by_arm: Mapping[str, tuple[Sequence[Completion], Sequence[Score]]],
     contrasts: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Every arm's summary, and the difference of every (arm, reference) in every estimand, macro-weighted over shared questions."""
+    """Every arm's summary, and the difference of every (arm, reference) in every estimand, macro-weighted over shared questions.
+
+    Beside a difference stands the one at equal length (`length_adjusted`), where the tokens of the answers were counted.
+    """
     arms = [summarize_arm(name, completions, scores) for name, (completions, scores) in by_arm.items()]
     rows = []
     answers = {name: answers_of(scores) for name, (_, scores) in by_arm.items()}
@@ -36,7 +40,10 @@ def summarize_arms(
         for name, estimand in ESTIMANDS.items():
             interval = paired_contrast(answers[arm], answers[reference], estimand, weighting="macro")
             names = {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro"}
-            rows.append({**names, **interval.as_json("n", "n_questions", "method"), **seeds})
+            pair = [(answers[one], n_tokens_of(by_arm[one][0])) for one in (arm, reference)]
+            counted = [(found, n_tokens) for found, n_tokens in pair if n_tokens is not None]
+            equal = length_adjusted(*counted, estimand) if len(counted) == 2 else None
+            rows.append({**names, **interval.as_json("n", "n_questions", "method"), **seeds, "length_adjusted": equal})
     return {"arms": arms, "contrasts": rows}
 
 
@@ -69,10 +76,17 @@ def summarize_arm(name: str, completions: Sequence[Completion], scores: Sequence
         "unscored_reasons": dict(reasons),
         "mean_aligned": mean_score(answers, "aligned"),
         "mean_coherent": mean_score(answers, "coherent"),
+        "mean_tokens": None if (n_tokens := n_tokens_of(completions)) is None else float(n_tokens.mean()),
         "rates": rates,
         "thresholds": threshold_curves(answers),
         "presets": sensitivity_table(answers, (), (), presets=PRESETS | PUBLIC_MISTAKES),
     }
+
+
+def n_tokens_of(completions: Sequence[Completion]) -> np.ndarray | None:
+    """Tokens of each answer; None where a server did not count them."""
+    counts = np.array([completion.n_tokens for completion in completions], dtype=float)
+    return counts if counts.any() else None
 
 
 def answers_of(scores: Sequence[Score]) -> Answers:

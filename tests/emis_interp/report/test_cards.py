@@ -14,6 +14,7 @@ from emis_interp.results import (
     ConfiguredArm,
     DirectionView,
     Interventions,
+    LengthAdjusted,
     ManifestView,
     Margins,
     OrganismChecks,
@@ -103,6 +104,22 @@ def test_a_null_says_what_it_excludes_and_nobody_could_take_it_for_an_effect() -
     )
     assert not any(SURE.search(words(card)) for card in cards(contents))
     assert any("not told from 0: bad − good +2.0 points [−10.0, +14.0]" in text for text in warnings(contents))
+
+
+def at_equal_length(value: float, low: float, high: float) -> Rates:
+    """The run with an effect, whose misaligned arm writes 40 tokens more."""
+    equal = LengthAdjusted(value=value, low=low, high=high, slope=0.2, tokens=40)
+    rows = [row.model_copy(update={"length_adjusted": equal}) if row.arm == "bad" else row for row in EFFECT.contrasts]
+    return EFFECT.model_copy(update={"contrasts": rows})
+
+
+def test_a_difference_that_goes_at_equal_length_is_not_to_be_believed() -> None:
+    longer = run_of(rates=at_equal_length(0.05, -0.1, 0.2))
+    assert "+30.0 points [+10.0, +50.0] (at equal length +5.0 points [−10.0, +20.0])" in words(happens(longer))
+    told = [text for text in warnings(longer) if text.startswith("Rates without their lengths.")]
+    assert told and "at equal length +5.0 points [−10.0, +20.0] (answers +40 tokens longer)" in told[0]
+    stays = run_of(rates=at_equal_length(0.28, 0.1, 0.46))
+    assert not any("at equal length" in text for text in warnings(stays))
 
 
 def test_a_margin_alone_is_no_yes() -> None:

@@ -107,3 +107,19 @@ def test_seeds_that_differ_widen_the_intervals_of_rates_and_contrasts() -> None:
         found = [result["contrasts"][0], result["arms"][1]["rates"][0], result["arms"][1]["mean_aligned"]]
         widths.append([row["high"] - row["low"] for row in found])
     assert all(narrow < wide for narrow, wide in zip(*widths, strict=True))
+
+
+def test_lengths_stand_beside_rates_where_they_were_counted() -> None:
+    arms = {}
+    for arm, longer in (("base", 0), ("bad", 40)):
+        rows = [answer(arm, i).model_copy(update={"n_tokens": 20 + i + longer}) for i in range(8)]
+        arms[arm] = (rows, [score(arm, i, 5 if i % 4 else 90, coherent=90) for i in range(8)])
+    result = summarize_arms(arms, [("bad", "base")])
+    assert [row["mean_tokens"] for row in result["arms"]] == [23.5, 63.5]
+    assert {row["length_adjusted"]["tokens"] for row in result["contrasts"]} == {40.0}
+    uncounted = {
+        arm: ([row.model_copy(update={"n_tokens": 0}) for row in rows], scores) for arm, (rows, scores) in arms.items()
+    }
+    result = summarize_arms(uncounted, [("bad", "base")])
+    assert {row["mean_tokens"] for row in result["arms"]} == {None}
+    assert {row["length_adjusted"] for row in result["contrasts"]} == {None}
