@@ -64,7 +64,7 @@ def length_adjusted(
     """
     names = sorted({*arm[0].question_ids.tolist(), *reference[0].question_ids.tolist()})
     sides = [_cells(*side, estimand(side[0], thresholds), names) for side in (arm, reference)]
-    shared = np.logical_and(*(side.n.any(axis=0) for side in sides))
+    shared = np.all([side.n.any(axis=0) for side in sides], axis=0)
     own, other = (side.only(shared) for side in sides)
     slope = _slope(own, other)
     if slope is None:

@@ -40,9 +40,10 @@ def summarize_arms(
         for name, estimand in ESTIMANDS.items():
             interval = paired_contrast(answers[arm], answers[reference], estimand, weighting="macro")
             names = {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro"}
-            pair = [(answers[one], n_tokens_of(by_arm[one][0])) for one in (arm, reference)]
-            counted = [(found, n_tokens) for found, n_tokens in pair if n_tokens is not None]
-            equal = length_adjusted(*counted, estimand) if len(counted) == 2 else None
+            tokens, other_tokens = n_tokens_of(by_arm[arm][0]), n_tokens_of(by_arm[reference][0])
+            equal = None
+            if tokens is not None and other_tokens is not None:
+                equal = length_adjusted((answers[arm], tokens), (answers[reference], other_tokens), estimand)
             rows.append({**names, **interval.as_json("n", "n_questions", "method"), **seeds, "length_adjusted": equal})
     return {"arms": arms, "contrasts": rows}
 

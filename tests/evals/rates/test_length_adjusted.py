@@ -81,7 +81,7 @@ def test_answers_of_equal_length_on_average_give_the_difference_as_it_is(name: s
     answers = [Answers.from_arrays(a.aligned, np.full(len(tokens), 90.0), a.question_ids) for a, _ in sides]
     found = length_adjusted((answers[0], tokens), (answers[1], tokens), ESTIMANDS[name])
     assert found is not None
-    assert found["value"] == pytest.approx(paired_contrast(*answers, ESTIMANDS[name]).value)
+    assert found["value"] == pytest.approx(paired_contrast(answers[0], answers[1], ESTIMANDS[name]).value)
     assert found["tokens"] == pytest.approx(0)
 
 
