@@ -11,6 +11,7 @@ from emis_interp.analyses import ANALYSES, RunProbes
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.store import explain, read_json
 from emis_interp.records import Completion, Score
+from emis_interp.report.further import Further, read_further
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.results import (
     ArmRates,
@@ -58,6 +59,7 @@ class Contents:
 
     Attributes:
         analysis: the files of analysis/ as they are on disk.
+        further: what `scripts/probe.py` left in probes/.
         notes: what a reader must know of the folder besides: other code, exchanged files, rows that could not be read (`provenance`).
     """
 
@@ -73,6 +75,7 @@ class Contents:
     organisms: OrganismChecks | None
     choices: Choices | None
     probes: RunProbes | None
+    further: list[Further]
     training: list[TrainingRun]
     answers: list[Answer]
     notes: list[str]
@@ -146,7 +149,8 @@ def load_contents(run_dir: Path) -> Contents:
     answers = _answers(run_dir, [model for arm in configured for model in arm.models], rows)
     rates = read("rates", Rates)
     rates = None if rates is None else rates.shown()
-    notes = [*code_notes(manifest), *file_notes(run_dir, manifest), *rows.notes]
+    further, unread = read_further(run_dir)
+    notes = [*code_notes(manifest), *file_notes(run_dir, manifest), *rows.notes, *unread]
     return Contents(
         name=str(manifest.config.get("name") or run_dir.resolve().name),
         manifest=manifest,
@@ -160,6 +164,7 @@ def load_contents(run_dir: Path) -> Contents:
         organisms=read("organisms", OrganismChecks),
         choices=read("choices", Choices),
         probes=read("probes", RunProbes),
+        further=further,
         training=training,
         answers=answers,
         notes=notes,

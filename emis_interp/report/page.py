@@ -29,6 +29,7 @@ from emis_interp.report.figures_rates import (
     rates_figure,
     thresholds_figure,
 )
+from emis_interp.report.further import KNOWN, further_rows
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
@@ -84,6 +85,7 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "warnings": warnings(contents),
         "manifest": contents.manifest_raw,
         "analysis": contents.analysis,
+        "further": {one.file: one.record.model_dump() for one in contents.further},
         "training": {run.arm: {"summary": run.summary_raw, "metrics": run.metrics} for run in contents.training},
         "scores": [answer.score.model_dump() for answer in contents.answers if answer.score is not None],
     }
@@ -109,6 +111,8 @@ def render_page(contents: Contents) -> str:
         probe_rows=probe_rows(contents.probes),
         monitor_rows=monitor_rows(contents.probes),
         update_rows=update_rows(contents.probes),
+        further_rows=further_rows(contents.further),
+        further_verbs=[verb for verb, _, _ in KNOWN.values()],
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),

@@ -4,9 +4,7 @@ from emis_interp.analyses import MonitoredModel, RunProbes, UpdateSummary
 from emis_interp.probe_results import Beside, ExactRate
 from emis_interp.report.contents import Contents
 from emis_interp.report.entries import Entry, estimate_entry, missing
-from emis_interp.report.style import number, percent, signed
-
-KIND_NAMES = {"random": "isotropic", "orthogonal": "usage-matched"}
+from emis_interp.report.style import KIND_NAMES, number, percent, signed
 
 
 def probe_rows(found: RunProbes | None) -> list[dict[str, Entry]]:

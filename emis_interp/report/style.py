@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 
 from emis_interp.results import Estimate
 
+KIND_NAMES = {"random": "isotropic", "orthogonal": "usage-matched"}
+"""Kinds of control directions, as a page calls them."""
 MISSING = "–"
 ROW = 34  # pixels of a row in figures with one row per arm or contrast
 INK, GRID, FAINT = "#1f2933", "#e6e9ee", "#8a94a3"

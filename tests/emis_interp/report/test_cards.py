@@ -35,6 +35,7 @@ def run_of(seeds: bool = False, **found: Any) -> Contents:
         manifest_raw={},
         configured=[ConfiguredArm.model_validate(arm) for arm in arms],
         analysis={},
+        further=[],
         training=[],
         answers=[],
         notes=[],

@@ -47,6 +47,7 @@ SECTIONS = [
     "projections",
     "interventions",
     "probes",
+    "further",
     "answers",
     "training",
     "manifest",
