@@ -63,7 +63,7 @@ def length_adjusted(
         the arm's eligible answers are longer. None where no question is shared, or no cell has answers of different lengths.
     """
     names = sorted({*arm[0].question_ids.tolist(), *reference[0].question_ids.tolist()})
-    sides = [_cells(*side, estimand(side[0], thresholds), names) for side in (arm, reference)]
+    sides = [_cells(*side, estimand(side[0], thresholds), names=names) for side in (arm, reference)]
     shared = np.all([side.n.any(axis=0) for side in sides], axis=0)
     own, other = (side.only(shared) for side in sides)
     slope = _slope(own, other)
@@ -94,7 +94,7 @@ def _slope(own: _Cells, other: _Cells) -> float | None:
     return float((own.products.sum() + other.products.sum()) / squares) if squares > 0 else None
 
 
-def _cells(answers: Answers, lengths: Float[np.ndarray, " answer"], counted: Counted, names: list[str]) -> _Cells:
+def _cells(answers: Answers, lengths: Float[np.ndarray, " answer"], counted: Counted, *, names: list[str]) -> _Cells:
     keep = counted.eligible
     models = np.zeros(len(keep), dtype=int)
     if answers.models is not None:
