@@ -135,7 +135,7 @@ def _weights(source: Further) -> list[FurtherRow]:
     found: WeightsView = source.record
     rows = []
     if found.organism.along is not None:
-        rows.append(_beside(source, "Share of the update along the direction", found.organism.along.share, hundredths))
+        rows.append(_beside(source, "Share of the update along the direction", found.organism.along.share))
     if found.similarity is not None:
         like = found.similarity
         null = f"rows permuted {signed(like.permuted.low)} to {signed(like.permuted.high)}, p {like.p:.2g}"
@@ -240,9 +240,12 @@ def _detect(source: Further) -> list[FurtherRow]:
     ]
 
 
-def _beside(source: Further, what: str, found: Beside, show: Callable[[float | None], str]) -> FurtherRow:
-    controls = tuple(f"{KIND_NAMES.get(kind, kind)} {_range(null, show)}" for kind, null in found.controls.items())
-    return FurtherRow(source, what, Entry(show(found.value)), controls or ("no control directions were drawn",))
+def _beside(source: Further, what: str, found: Beside) -> FurtherRow:
+    """A share among control directions."""
+    controls = tuple(
+        f"{KIND_NAMES.get(kind, kind)} {_range(null, hundredths)}" for kind, null in found.controls.items()
+    )
+    return FurtherRow(source, what, Entry(hundredths(found.value)), controls or ("no control directions were drawn",))
 
 
 def _range(null: NullRange, show: Callable[[float | None], str]) -> str:
