@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emis_interp.analyses import ANALYSES, RunProbes
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.store import explain, read_json
-from emis_interp.records import Completion, Score
+from emis_interp.report.answer_log import Answer, AnswerLog
 from emis_interp.report.further import Further, read_further
 from emis_interp.report.provenance import RowReader, code_notes, file_notes
 from emis_interp.results import (
@@ -31,7 +31,6 @@ from emis_interp.results import (
 
 BASE = "base"
 ONE_RUN = "one finetuning run, its noise not covered"
-ANOTHER_TEXT = "the score in the file is of another text: the answer was replaced after it was judged"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,14 +42,6 @@ class TrainingRun:
     summary: TrainingSummaryView | None
     summary_raw: Any
     metrics: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    completion: Completion
-    score: Score | None
-    is_intervention: bool
-    why_no_score: str = "not judged yet"
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class Contents:
     probes: RunProbes | None
     further: list[Further]
     training: list[TrainingRun]
-    answers: list[Answer]
+    answers: Sequence[Answer]
     notes: list[str]
 
     @property
@@ -212,19 +203,12 @@ class _LooseRow(BaseModel):
     loss: float | None = None
 
 
-def _answers(run_dir: Path, models: Sequence[str], rows: RowReader) -> list[Answer]:
+def _answers(run_dir: Path, models: Sequence[str], rows: RowReader) -> AnswerLog:
     """All sampled answers with their scores: the models of the arms in the configured order first, then the intervention cells."""
     order = {model: index for index, model in enumerate(models)}
-    sources = [(path, run_dir / "scores" / path.name, False) for path in run_dir.glob("samples/*.jsonl")]
-    sources.sort(key=lambda source: (order.get(source[0].stem, len(order)), source[0].stem))
-    cells = sorted(run_dir.glob("interventions/*/samples.jsonl"))
-    sources += [(path, path.with_name("scores.jsonl"), True) for path in cells]
-    answers = []
-    for samples, scores, is_intervention in sources:
-        found = rows.by_key(samples, Completion)
-        scored = rows.by_key(scores, Score) if scores.exists() else {}
-        replaced = set(rows.replaced(scored, found, scores))
-        for key, row in found.items():
-            why = ANOTHER_TEXT if key in replaced else "not judged yet"
-            answers.append(Answer(row, None if key in replaced else scored.get(key), is_intervention, why))
-    return answers
+    found = AnswerLog()
+    for path in sorted(run_dir.glob("samples/*.jsonl"), key=lambda one: (order.get(one.stem, len(order)), one.stem)):
+        found.add(rows, path, run_dir / "scores" / path.name)
+    for path in sorted(run_dir.glob("interventions/*/samples.jsonl")):
+        found.add(rows, path, path.with_name("scores.jsonl"), is_intervention=True)
+    return found

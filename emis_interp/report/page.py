@@ -4,7 +4,7 @@ How model text is kept from doing anything: `report.html_page`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def why_no_answers(cell: CellView) -> str:
     )
 
 
-def _shown_answers(answers: list[Answer]) -> tuple[list[Answer], int]:
+def _shown_answers(answers: Sequence[Answer]) -> tuple[list[Answer], int]:
     """The first answers of each arm, so that a very large run still opens in a browser, and how many were left out."""
     shown, seen = [], {}
     for answer in answers:

@@ -3,21 +3,18 @@
 Nothing here stops the page: a row that cannot be read is left out and named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from emis_interp.errors import DataError
-from emis_interp.files.rows import key_text, replaced_answers
 from emis_interp.files.store import as_record, file_sha256
 from emis_interp.files.strict_json import parse_json_line
-from emis_interp.records import AnswerKey, Completion, Key, Score
 from emis_interp.results import ManifestView
 
 M = TypeVar("M", bound=BaseModel)
-K = TypeVar("K", bound=AnswerKey)
 SHOWN = (".json", ".jsonl")
 """Endings of the files that the page shows; weights and activations are not read again for it."""
 MOST = 3
@@ -58,49 +55,35 @@ class RowReader:
         self.run_dir, self.notes = run_dir, list[str]()
 
     def read(self, path: Path, record: type[M], loose: bool = False) -> list[M]:
-        """Records of a log; a last line without its newline is being written and is skipped.
+        """Records of a log (`located`)."""
+        return [row for _, row in self.located(path, record, loose)]
+
+    def located(self, path: Path, record: type[M], loose: bool = False) -> Iterator[tuple[int, M]]:
+        """Records of a log, each with the byte where its line begins; a last line without its newline is being written and is skipped.
 
         Args:
             loose: take NaN and infinities where the record does not refuse them.
         """
-        raw = path.read_bytes()
-        found, faults = [], []
-        for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].split(b"\n"), 1):
-            if line.strip():
+        faults, offset = list[str](), 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                begun, offset = offset, offset + len(line)
+                if not line.strip() or not line.endswith(b"\n"):
+                    continue
                 try:
                     where = f"line {number}"
-                    value = parse_json_line(line.decode("utf-8"), where, loose=loose, halves=True)
-                    found.append(as_record(value, record, where))
+                    value = parse_json_line(line.decode("utf-8").rstrip("\n"), where, loose=loose, halves=True)
+                    row = as_record(value, record, where)
                 except UnicodeDecodeError as error:
                     faults.append(f"line {number}: not UTF-8 ({error.reason} at byte {error.start})")
                 except DataError as error:
                     faults.append(str(error))
-        self._note(path, faults, "row(s) that cannot be read and are left out")
-        return found
+                else:
+                    yield begun, row
+        self.note(path, faults, "row(s) that cannot be read and are left out")
 
-    def by_key(self, path: Path, record: type[K]) -> dict[Key, K]:
-        """Rows of a log by the answer that they are, or are about; of repeated ones the first."""
-        found: dict[Key, K] = {}
-        repeated = []
-        for row in self.read(path, record):
-            if row.key in found:
-                repeated.append(key_text(row.key))
-            else:
-                found[row.key] = row
-        self._note(path, repeated, "row(s) about an answer that stands there before; each is shown once")
-        return found
-
-    def replaced(self, scores: Mapping[Key, Score], answers: Mapping[Key, Completion], path: Path) -> list[Key]:
-        """Keys of scores that are about another text than the answer that stands there; they are not shown."""
-        found = replaced_answers(scores.values(), answers)
-        self._note(
-            path, [key_text(key) for key in found], "score(s) of answers that were replaced after they were judged"
-        )
-        old = [key_text(key) for key, score in scores.items() if score.answer_sha256 is None]
-        self._note(path, old, "score(s) that do not say which text they judge (an older version wrote them)")
-        return found
-
-    def _note(self, path: Path, faults: list[str], what: str) -> None:
+    def note(self, path: Path, faults: list[str], what: str) -> None:
+        """Remember what was wrong with rows of a file, the first few by name."""
         if faults:
             shown = "; ".join(faults[:MOST]) + (f"; and {len(faults) - MOST} more" if len(faults) > MOST else "")
             self.notes.append(f"{path.relative_to(self.run_dir).as_posix()}: {len(faults)} {what} ({shown}).")

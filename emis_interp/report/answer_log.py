@@ -1,0 +1,207 @@
+"""Turns the answers of a run and their scores into a sequence that is read from disk as it is walked through, so that a million fit.
+
+Of every answer only its place in the files and the few numbers by which pages choose are kept; text and evidence are read when asked for.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar, overload
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from emis_interp.errors import DataError
+from emis_interp.files.rows import key_text
+from emis_interp.files.store import parse_record
+from emis_interp.records import AnswerKey, Completion, Key, Score
+from emis_interp.report.provenance import RowReader
+
+NOT_JUDGED = "not judged yet"
+ANOTHER_TEXT = "the score in the file is of another text: the answer was replaced after it was judged"
+_ABSENT, _REPLACED = -1, -2
+K = TypeVar("K", bound=AnswerKey)
+
+
+@dataclass(frozen=True)
+class Answer:
+    completion: Completion
+    score: Score | None
+    is_intervention: bool
+    why_no_score: str = NOT_JUDGED
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file of answers and that of their scores; its answers begin at `first`."""
+
+    samples: Path
+    scores: Path
+    is_intervention: bool
+    first: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is kept of every answer; NaN where there is no number."""
+
+    arm: Int[np.ndarray, " answer"]
+    question: Int[np.ndarray, " answer"]
+    aligned: Float[np.ndarray, " answer"]
+    coherent: Float[np.ndarray, " answer"]
+    is_cut: Bool[np.ndarray, " answer"]
+    arms: list[tuple[str, bool]]
+    """Name of each arm, model or cell, and whether it is that of an intervention."""
+    questions: list[str]
+
+
+@dataclass
+class _Kept:
+    """The columns while they grow."""
+
+    sample_at: "array[int]" = field(default_factory=lambda: array("q"))
+    score_at: "array[int]" = field(default_factory=lambda: array("q"))
+    arm: "array[int]" = field(default_factory=lambda: array("l"))
+    question: "array[int]" = field(default_factory=lambda: array("l"))
+    aligned: "array[float]" = field(default_factory=lambda: array("d"))
+    coherent: "array[float]" = field(default_factory=lambda: array("d"))
+    is_cut: "array[int]" = field(default_factory=lambda: array("b"))
+
+
+class AnswerLog(Sequence[Answer]):
+    """All answers of a run, in the order in which their files were added.
+
+    Every walk reads the files again; an index reads one answer. The files must stay as they are in the meantime.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[_Source] = []
+        self._kept = _Kept()
+        self._arms: dict[tuple[str, bool], int] = {}
+        self._questions: dict[str, int] = {}
+
+    def add(self, reader: RowReader, samples: Path, scores: Path, *, is_intervention: bool = False) -> None:
+        """Take a file of answers and, where it is there, that of their scores; `reader` notes what cannot be used.
+
+        Of repeated rows the first counts. A score that is of another text than the answer that stands there is not shown.
+        """
+        self._sources.append(_Source(samples, scores, is_intervention, len(self)))
+        places = dict[Key, int]()
+        digests = bytearray()
+        for key, offset, row in self._first_ones(reader, samples, Completion):
+            places[key] = len(self)
+            digests += bytes.fromhex(row.answer_sha256)
+            kept = self._kept
+            kept.sample_at.append(offset)
+            kept.score_at.append(_ABSENT)
+            kept.arm.append(self._arms.setdefault((row.arm, is_intervention), len(self._arms)))
+            kept.question.append(self._questions.setdefault(row.question_id, len(self._questions)))
+            kept.aligned.append(np.nan)
+            kept.coherent.append(np.nan)
+            kept.is_cut.append(row.finish == "length")
+        if scores.exists():
+            self._add_scores(reader, scores, places, digests=digests)
+
+    def _add_scores(self, reader: RowReader, path: Path, places: dict[Key, int], *, digests: bytearray) -> None:
+        first, replaced, old = self._sources[-1].first, list[str](), list[str]()
+        for key, offset, score in self._first_ones(reader, path, Score):
+            if score.answer_sha256 is None:
+                old.append(key_text(key))
+            place = places.get(key)
+            if place is None:
+                continue
+            at = 32 * (place - first)
+            if score.answer_sha256 is not None and bytes.fromhex(score.answer_sha256) != digests[at : at + 32]:
+                self._kept.score_at[place] = _REPLACED
+                replaced.append(key_text(key))
+                continue
+            self._kept.score_at[place] = offset
+            self._kept.aligned[place] = np.nan if score.aligned is None else score.aligned
+            self._kept.coherent[place] = np.nan if score.coherent is None else score.coherent
+        reader.note(path, replaced, "score(s) of answers that were replaced after they were judged")
+        reader.note(path, old, "score(s) that do not say which text they judge (an older version wrote them)")
+
+    def _first_ones(self, reader: RowReader, path: Path, record: type[K]) -> Iterator[tuple[Key, int, K]]:
+        """Rows by key with their places in the file; repeated ones are noted."""
+        seen, names, repeated = set[Key](), dict[str, str](), list[str]()
+        for offset, row in reader.located(path, record):
+            arm, question = (
+                names.setdefault(name, name) for name in (row.arm, row.question_id)
+            )  # one copy of each name
+            key = (arm, question, row.paraphrase_index, row.sample_index)
+            if key in seen:
+                repeated.append(key_text(key))
+            else:
+                seen.add(key)
+                yield key, offset, row
+        reader.note(path, repeated, "row(s) about an answer that stands there before; each is shown once")
+
+    @property
+    def columns(self) -> Columns:
+        kept = self._kept
+        return Columns(
+            np.array(kept.arm, dtype=int),
+            np.array(kept.question, dtype=int),
+            np.array(kept.aligned, dtype=float),
+            np.array(kept.coherent, dtype=float),
+            np.array(kept.is_cut, dtype=bool),
+            list(self._arms),
+            list(self._questions),
+        )
+
+    def __len__(self) -> int:
+        return len(self._kept.sample_at)
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Answer]: ...
+    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
+        if isinstance(index, slice):
+            return list(self.at(range(len(self))[index]))
+        return next(self.at([range(len(self))[index]]))
+
+    def __iter__(self) -> Iterator[Answer]:
+        return self.at(range(len(self)))
+
+    def at(self, places: Sequence[int]) -> Iterator[Answer]:
+        """The answers at these places, in their order; quickest when the places rise.
+
+        Raises:
+            DataError: a file changed since it was added.
+        """
+        firsts = [source.first for source in self._sources]
+        opened, source = -1, None
+        files: Sequence[BinaryIO] = ()
+        try:
+            for place in places:
+                number = int(np.searchsorted(firsts, place, side="right")) - 1
+                if number != opened:
+                    for file in files:
+                        file.close()
+                    opened, source = number, self._sources[number]
+                    files = [path.open("rb") for path in (source.samples, source.scores) if path.exists()]
+                assert source is not None
+                yield self._read(place, source, files)
+        finally:
+            for file in files:
+                file.close()
+
+    def _read(self, place: int, source: _Source, files: Sequence[BinaryIO]) -> Answer:
+        completion = _record(files[0], self._kept.sample_at[place], Completion)
+        at = self._kept.score_at[place]
+        if at < 0:
+            return Answer(completion, None, source.is_intervention, ANOTHER_TEXT if at == _REPLACED else NOT_JUDGED)
+        score = _record(files[1], at, Score)
+        if score.key != completion.key:
+            raise DataError(f"{source.scores}: changed while it was read; build the page again")
+        return Answer(completion, score, source.is_intervention)
+
+
+def _record(file: BinaryIO, offset: int, record: type[K]) -> K:
+    file.seek(offset)
+    try:
+        return parse_record(file.readline().decode("utf-8"), record, f"byte {offset}")
+    except (DataError, UnicodeDecodeError):
+        raise DataError(f"{file.name}: changed while it was read; build the page again") from None
