@@ -36,24 +36,23 @@ class Sample:
         """What a reader must know of a page that does not hold everything."""
         bad = "all" if self.n_bad == self.n_bad_shown else f"the {self.n_bad_shown} least aligned of the"
         return (
-            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent, the "
+            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent, up to "
             f"{WORST_OF_EACH_ARM} least aligned coherent ones of each arm, and of the rest a fixed draw, even over arms and questions. Bad "
             "answers are therefore more frequent here than in the run: count in the whole, not here."
         )
 
 
-def sample(answers: Sequence[Answer], limit: int = MAX_ON_PAGE) -> Sample:
+def sample(answers: Sequence[Answer], limit: int) -> Sample:
     """At most `limit` answers; the same ones on every build, and mostly the same ones when the run has grown.
 
-    Bad answers take at most a third of the page, evenly over the arms, the least aligned first.
+    Bad answers take at most a third of the page, evenly over the arms, the least aligned first; so do the worst coherent ones.
     """
     bad = [index for index, answer in enumerate(answers) if is_bad(answer)]
     if len(answers) <= limit:
         return Sample(list(answers), len(answers), len(bad), len(bad))
     kept = set(_evenly(_by_arm(answers, bad), min(MAX_BAD, limit // 3)))
     coherent = [index for index, answer in enumerate(answers) if is_coherent(answer)]
-    for worst in _by_arm(answers, coherent):
-        kept |= set(worst[:WORST_OF_EACH_ARM])
+    kept |= set(_evenly([worst[:WORST_OF_EACH_ARM] for worst in _by_arm(answers, coherent)], limit // 3))
     rest: dict[tuple[str, str], list[int]] = {}
     for index, answer in enumerate(answers):
         if index not in kept:
@@ -106,6 +105,8 @@ def _evenly(groups: Sequence[Sequence[int]], budget: int) -> list[int]:
     for done, size in enumerate(sorted(map(len, groups))):
         step = min(size - level, left // (len(groups) - done))
         level, left = level + step, left - step * (len(groups) - done)
+        if level < size:
+            break
     taken = []
     for group in groups:
         one_more = int(left > 0 and len(group) > level)

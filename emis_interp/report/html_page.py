@@ -55,7 +55,7 @@ def render(
         **values,
         figure_json=embed({name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}),
         style=Markup("".join(_resource(place, "page.css") for place in reversed(places))),
-        library=packed(library) if library else "",
+        library=packed_library(library) if library else "",
         page_js=Markup(page_js),
         script_hashes=[Markup(csp_hash(script)) for script in (page_js, library) if script],
     )
@@ -67,15 +67,20 @@ def page_script() -> str:
     return f'"use strict";\n(function () {{\n{parts}}})();\n'
 
 
-@cache
-def packed(text: str) -> Markup:
-    """Text for the inside of a script element that page.js unpacks: gzip in base64, the same bytes on every build."""
-    return Markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
-
-
 def embed_packed(value: Any) -> Markup:
     """JSON as `embed`, packed: for tables that grow with the run."""
-    return packed.__wrapped__(_json(value))
+    return packed(_json(value), 6)
+
+
+@cache
+def packed_library(script: str) -> Markup:
+    """The library, packed once in a process as small as it gets."""
+    return packed(script, 9)
+
+
+def packed(text: str, level: int) -> Markup:
+    """Text for the inside of a script element that page.js unpacks: gzip in base64, the same bytes on every build."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), level, mtime=0)).decode())
 
 
 def embed(value: Any) -> Markup:

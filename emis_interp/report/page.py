@@ -100,7 +100,7 @@ def render_page(contents: Contents, sides: Sequence[SidePage] = ()) -> str:
     Args:
         sides: pages that hold every answer, where this one cannot.
     """
-    shown = sample(contents.answers)
+    shown = sample(contents.answers, MAX_ON_PAGE)
     faults = judge_faults(contents)
     return render(
         "template.html",
