@@ -34,9 +34,9 @@ class Sample:
     @property
     def words(self) -> str:
         """What a reader must know of a page that does not hold everything."""
-        bad = "all" if self.n_bad == self.n_bad_shown else f"the {self.n_bad_shown} least aligned of the"
+        bad, of_bad = ("all", "") if self.n_bad == self.n_bad_shown else (f"{self.n_bad_shown} of the", " (of each arm first the least aligned)")
         return (
-            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent, up to "
+            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent{of_bad}, up to "
             f"{WORST_OF_EACH_ARM} least aligned coherent ones of each arm, and of the rest a fixed draw, even over arms and questions. Bad "
             "answers are therefore more frequent here than in the run: count in the whole, not here."
         )

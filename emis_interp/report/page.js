@@ -41,8 +41,9 @@ link_headings();
 recall_hiding();
 show_figures();
 recall_choices();
+if (came_with_state) go_to_section(); // before the first figure is near
 const answers_ready = start_answers();
-if (came_with_state) answers_ready.then(go_to_section);
+if (came_with_state) answers_ready.then(go_to_section); // the table has its height now
 window.addEventListener("hashchange", () => {
   const whole = read_address();
   if (!whole) return remember({});

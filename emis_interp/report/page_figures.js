@@ -112,7 +112,7 @@ const recall_choices = () => {
 const PRINTED_WIDTH = 680; // of A4 and of letter paper, within their margins
 const show_figures = () => {
   for (const plot of plots) {
-    plot.style.minHeight = `${figures[plot.dataset.figure].layout.height || 400}px`; // so that nothing moves when it is drawn
+    plot.style.minHeight = `${figures[plot.dataset.figure].layout.height || 450}px`; // so that nothing moves when it is drawn
     choices_of(plot);
     points_of(plot);
   }
@@ -126,7 +126,7 @@ const show_figures = () => {
   }, { rootMargin: "600px" });
   plots.forEach((plot) => near.observe(plot));
   // Whoever prints has touched a key or the mouse before: by then the library is there.
-  for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart", "scroll"]) {
+  for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
     window.addEventListener(sign, () => { load_library().catch(() => {}); }, { once: true, passive: true });
   }
   window.addEventListener("beforeprint", () => {
