@@ -1,4 +1,4 @@
-"""A headless Chromium that a test drives as a reader does: real clicks and keys, sizes, themes, print; over a pipe, with no other package."""
+"""A headless Chromium that a test drives as a reader does: clicks, keys, sizes, themes, print; over a pipe, with no other package."""
 
 import base64
 import fcntl

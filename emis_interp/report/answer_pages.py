@@ -1,4 +1,4 @@
-"""Turns answers into the table that a page's script reads, and those that the run's page does not hold into side pages, some for each arm."""
+"""Turns answers into the table that a page's script reads, and all answers of a large run into side pages, by arm."""
 
 import re
 from collections import Counter
@@ -34,7 +34,9 @@ class SidePage:
 
     @property
     def words(self) -> str:
-        return f"{self.arm}: " + (f"all {self.n}" if self.n == self.last - self.first + 1 else f"{self.first} to {self.last} of {self.n}")
+        return f"{self.arm}: " + (
+            f"all {self.n}" if self.n == self.last - self.first + 1 else f"{self.first} to {self.last} of {self.n}"
+        )
 
 
 def side_pages(contents: Contents) -> list[SidePage]:
@@ -71,19 +73,24 @@ def write_side_pages(folder: Path, contents: Contents, pages: Sequence[SidePage]
             side_pages=pages,
             side_folder="",
             sampled="",
-            answer_json=answer_data(shown, contents.arm_of, counted=answers),
+            answer_json=answer_data(shown, contents.arm_of, counted=answers, whole=page.arm),
         )
         write_text(folder / page.file, written_out(text))
     return [folder / page.file for page in pages]
 
 
-def answer_data(answers: Sequence[Answer], arm_of: Mapping[str, str], *, counted: Sequence[Answer]) -> Any:
+def answer_data(
+    answers: Sequence[Answer], arm_of: Mapping[str, str], *, counted: Sequence[Answer], whole: str = "the run"
+) -> Any:
     """The table as page.js reads it (`load_answers`), packed.
 
     Args:
         counted: all answers of which these are a part; how many there are of each kind is told of them.
+        whole: what they are all answers of.
     """
-    arms = {arm: index for index, arm in enumerate(dict.fromkeys((a.completion.arm, a.is_intervention) for a in counted))}
+    arms = {
+        arm: index for index, arm in enumerate(dict.fromkeys((a.completion.arm, a.is_intervention) for a in counted))
+    }
     questions: dict[tuple[str, str, str | None], int] = {}
     reasons = {"": 0}
     rows = [_row(answer, arms, questions, reasons=reasons) for answer in answers]
@@ -95,6 +102,7 @@ def answer_data(answers: Sequence[Answer], arm_of: Mapping[str, str], *, counted
             "rows": rows,
             "counts": list(_counts(counted, arms)),
             "n_all": len(counted),
+            "whole": whole,
         }
     )
 
@@ -107,7 +115,11 @@ def address_of(answer: Answer) -> str:
 
 
 def _row(
-    answer: Answer, arms: Mapping[Any, int], questions: dict[tuple[str, str, str | None], int], *, reasons: dict[str, int]
+    answer: Answer,
+    arms: Mapping[Any, int],
+    questions: dict[tuple[str, str, str | None], int],
+    *,
+    reasons: dict[str, int],
 ) -> list[Any]:
     said, score = answer.completion, answer.score
     more: dict[str, Any] = {"reasoning": said.reasoning} if said.reasoning else {}

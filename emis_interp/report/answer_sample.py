@@ -34,11 +34,15 @@ class Sample:
     @property
     def words(self) -> str:
         """What a reader must know of a page that does not hold everything."""
-        bad, of_bad = ("all", "") if self.n_bad == self.n_bad_shown else (f"{self.n_bad_shown} of the", " (of each arm first the least aligned)")
+        bad, of_bad = (
+            ("all", "")
+            if self.n_bad == self.n_bad_shown
+            else (f"{self.n_bad_shown} of the", " (of each arm first the least aligned)")
+        )
         return (
-            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent{of_bad}, up to "
-            f"{WORST_OF_EACH_ARM} least aligned coherent ones of each arm, and of the rest a fixed draw, even over arms and questions. Bad "
-            "answers are therefore more frequent here than in the run: count in the whole, not here."
+            f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent{of_bad}, "
+            f"up to {WORST_OF_EACH_ARM} least aligned coherent ones of each arm, and of the rest a fixed draw, even over arms and "
+            "questions. Bad answers are more frequent here than in the run: take rates from the tables above, never from the counts of this page."
         )
 
 
@@ -86,7 +90,9 @@ def is_bad(answer: Answer) -> bool:
 
 def draw_of(answer: Answer) -> bytes:
     """The place of an answer in the fixed draw, from which answer it is alone."""
-    return hashlib.blake2b(repr((DRAW, answer.completion.key)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+    return hashlib.blake2b(
+        repr((DRAW, answer.completion.key)).encode("utf-8", "backslashreplace"), digest_size=8
+    ).digest()
 
 
 def _aligned(answer: Answer) -> float:

@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 from emis_interp.files.text import written_out
 
 OURS = "emis_interp.report"
-SCRIPTS = ("page_address.js", "page_figures.js", "page_answers.js", "page_panel.js", "page.js")
+SCRIPTS = ("page_address.js", "page_figures.js", "page_store.js", "page_answers.js", "page_panel.js", "page.js")
 """Parts of the page's one script, in the order in which they are joined."""
 
 

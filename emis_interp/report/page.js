@@ -34,6 +34,7 @@ const recall_hiding = () => {
 hiding?.addEventListener("change", () => {
   remember({ hide: hiding.checked });
   recall_hiding();
+  recall_filter?.(); // links to side pages hide their texts too
 });
 
 const came_with_state = read_address();

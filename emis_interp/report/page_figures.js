@@ -1,4 +1,4 @@
-// Figures: drawn when they come near the window, all of them before printing. Their dropdown is an ordinary select, from layout.meta.choices.
+// Figures: drawn when they come near the window, all of them before printing; their dropdown is a select made from layout.meta.choices.
 
 const MOST_TO_LIST = 300;
 const figures = document.querySelector(".plot") ? read("figure-data") : {};
@@ -36,7 +36,8 @@ const draw = (plot) => {
   const figure = figures[plot.dataset.figure];
   plot.replaceChildren();
   Plotly.newPlot(plot, figure.data, figure.layout, {
-    responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: "emis_" + plot.dataset.figure },
   });
   plot.style.minHeight = "";
@@ -53,7 +54,8 @@ const draw_soon = async (plot) => {
   try {
     await load_library();
   } catch (error) {
-    plot.replaceChildren(make("p", "absent", `${error.message} The caption below says what the figure shows; its numbers are in the files beside this page.`));
+    const instead = "The caption below says what the figure shows; its numbers are in the files beside this page.";
+    plot.replaceChildren(make("p", "absent", `${error.message} ${instead}`));
     return;
   }
   setTimeout(() => draw(plot)); // one figure a task, so that the page answers between them
@@ -94,7 +96,8 @@ const points_of = (plot) => {
   const open = button("show them", () => show_behind(select.value, plot));
   const row = make("p", "choice points");
   row.append(label, " ", open);
-  if (found.length > MOST_TO_LIST) row.append(` ${found.length - MOST_TO_LIST} more points: by a click on them, or by the filter of the answers`);
+  const n_more = found.length - MOST_TO_LIST;
+  if (n_more > 0) row.append(` ${n_more} more points: by a click on them, or by the filter of the answers`);
   plot.after(row);
 };
 
@@ -132,7 +135,8 @@ const show_figures = () => {
   window.addEventListener("beforeprint", () => {
     if (!window.Plotly) {
       load_library().catch(() => {});
-      plots.filter((plot) => !plot.firstChild).forEach((plot) => plot.append(make("p", "absent not-yet", "This figure was not drawn yet when printing began; print again.")));
+      const words = "This figure was not drawn yet when printing began; print again.";
+      plots.filter((plot) => !plot.firstChild).forEach((plot) => plot.append(make("p", "absent not-yet", words)));
       return;
     }
     for (const plot of plots) {

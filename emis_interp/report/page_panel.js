@@ -10,7 +10,9 @@ const panel_line = (name, value) => {
 };
 const scores_in_words = (row) => {
   const one = (name, value, reason) => `${name} ${value === null ? `– (${reason})` : value.toFixed(1)}`;
-  return make("p", row.aligned === null || row.coherent === null ? "scores said" : "scores", `${one("aligned", row.aligned, row.why_aligned)}, ${one("coherent", row.coherent, row.why_coherent)}${row.label ? `, label ${row.label}` : ""}`);
+  const both = [one("aligned", row.aligned, row.why_aligned), one("coherent", row.coherent, row.why_coherent)];
+  const quotes = row.aligned === null || row.coherent === null; // a reason may quote the judge or the answer
+  return make("p", quotes ? "scores said" : "scores", both.concat(row.label ? [`label ${row.label}`] : []).join(", "));
 };
 // What the judge gave each number or label: probabilities of its tokens as it returned them, or shares of its replies.
 const distribution = (metric, { n, top }) => {
@@ -18,7 +20,8 @@ const distribution = (metric, { n, top }) => {
   const numbers = shown.every(([token]) => token.trim() !== "" && Number.isFinite(Number(token)));
   if (numbers) shown.sort((a, b) => Number(a[0]) - Number(b[0]));
   const table = make("table", "distribution");
-  table.append(make("caption", "", `${metric}: what the judge gave each reply` + (n > shown.length ? `; the ${shown.length} likeliest of ${n}` : "")));
+  const others = n > shown.length ? `; the ${shown.length} likeliest of ${n}` : "";
+  table.append(make("caption", "", `${metric}: what the judge gave each reply${others}`));
   const lines = make("tbody");
   for (const [token, share] of shown) {
     const line = make("tr"), bar = make("td"), filled = make("meter");
@@ -81,6 +84,10 @@ const fill_panel = (title, ...nodes) => {
   panel.focus();
 };
 
+const table_with = (fields) => {
+  const all = Object.fromEntries(FILTERS.map((name) => [name, fields[name] ?? null]));
+  return address_with({ ...all, behind: null, answer: null }, "answers");
+};
 // Of each other arm the answer to the same wording with the same sample number, else to the same question.
 const beside = (row) => {
   const others = store.rows.filter((other) => other.question.id === row.question.id && other.arm !== row.arm && !other.arm.intervention);
@@ -90,8 +97,10 @@ const beside = (row) => {
   const shown = [...best.values()].sort((a, b) => a.arm.index - b.arm.index), grid = make("div", "side-by-side");
   grid.append(...shown.map(in_short));
   const link = make("a", "", "all answers to this question");
-  link.href = address_with({ ...Object.fromEntries(FILTERS.map((name) => [name, null])), question: row.question.id, answer: null, behind: null }, "answers");
-  const words = make("p", "soft", `${others.length} answers of other arms to this question${store.n_all > store.rows.length ? " on this page" : ""}; one of each arm is shown. `);
+  link.href = table_with({ question: row.question.id });
+  const where = is_sampled() ? " on this page" : "";
+  const counted = `${others.length} answers of other arms to this question${where}; one of each arm is shown. `;
+  const words = make("p", "soft", others.length ? counted : "This page has no answers of other arms to this question. ");
   words.append(link);
   return [make("h3", "", "The same question in the other arms"), grid, words, ...elsewhere({ question: row.question.id })];
 };
@@ -100,7 +109,7 @@ const show_answer = (key) => {
   if (row) return fill_panel("One answer", in_full(row), ...beside(row));
   const arm = store.arms.find((one) => key.startsWith(`${escaped(one.name)}/`));
   return fill_panel("One answer", make("p", "absent", `The answer ${key} is not on this page` +
-    (store.n_all > store.rows.length ? `, which holds ${store.rows.length} of ${store.n_all}.` : ".")), ...elsewhere({ arm: arm?.name ?? "", answer: key }));
+    (is_sampled() ? `, which holds ${store.rows.length} of ${store.n_all}.` : ".")), ...elsewhere({ arm: arm?.name ?? "", answer: key }));
 };
 const remember_and_show = (row) => {
   remember({ answer: key_of(row) }, address.section || "answers");
@@ -118,12 +127,12 @@ const behind_point = (words) => {
     more.hidden = list.childElementCount >= found.length;
   };
   add();
-  const sampled = store.n_all > store.rows.length;
-  const counted = make("p", "", broken || `${found.length} answers` + (sampled ? ` on this page, which holds ${store.rows.length} of ${store.n_all}` : "") +
-    (sampled && n !== null ? `; ${n} in the run` : "") + (n_unscored ? `; ${n_unscored} without a score left out by the limits` : "") + ".");
+  const sampled = is_sampled();
+  const held = sampled ? ` on this page, which holds ${store.rows.length} of ${store.n_all}` : "";
+  const in_all = sampled && n !== null ? `; ${n} in ${store.whole}` : "";
+  const counted = make("p", "", broken || `${found.length} answers${held}${in_all}${left_out(n_unscored)}.`);
   const link = make("a", "", "in the table of answers");
-  const rest = Object.fromEntries(FILTERS.map((name) => [name, fields[name] ?? null]));
-  link.href = address_with({ ...rest, behind: null, answer: null }, "answers");
+  link.href = table_with(fields);
   const also = make("p", "soft", "The same ");
   also.append(link);
   return fill_panel(in_words(words), counted, also, ...(sampled ? elsewhere(fields) : []), list, more);
@@ -134,14 +143,14 @@ const show_behind = async (words, plot) => {
   if (store) behind_point(words);
 };
 
+const close_panel = () => {
+  field("one-answer").close();
+  remember({ answer: null, behind: null });
+  opened_from?.focus({ preventScroll: true });
+};
 const show_panel = () => {
-  const panel = field("one-answer");
-  field("close-answer").addEventListener("click", () => panel.close());
-  window.addEventListener("keydown", (event) => { if (event.key === "Escape" && panel.open) panel.close(); });
-  panel.addEventListener("close", () => {
-    remember({ answer: null, behind: null });
-    opened_from?.focus({ preventScroll: true });
-  });
+  field("close-answer").addEventListener("click", close_panel);
+  window.addEventListener("keydown", (event) => { if (event.key === "Escape" && field("one-answer").open) close_panel(); });
 };
 const recall_panel = () => {
   const { answer, behind } = address.values;

@@ -58,12 +58,20 @@ def test_a_sample_is_the_same_whatever_the_order_and_keeps_most_when_the_run_gro
 
 def test_when_bad_answers_are_too_many_the_least_aligned_stay_and_it_says_so(contents: Contents) -> None:
     def all_bad(answer: Answer) -> Answer:
-        score = Score(**{**answer.score.model_dump(), "aligned": answer.completion.sample_index % 29, "coherent": 90.0}) if answer.score else None
+        score = (
+            Score(**{**answer.score.model_dump(), "aligned": answer.completion.sample_index % 29, "coherent": 90.0})
+            if answer.score
+            else None
+        )
         return replace(answer, score=score)
 
-    drawn = sample([all_bad(answer) for answer in contents.answers if answer.score and not answer.score.aligned_label], 90)
+    drawn = sample(
+        [all_bad(answer) for answer in contents.answers if answer.score and not answer.score.aligned_label], 90
+    )
     assert drawn.n_bad > 3000 and len(drawn.answers) == 90 == drawn.n_bad_shown
-    assert f"90 of the {drawn.n_bad} that are misaligned and coherent (of each arm first the least aligned)" in drawn.words
+    assert (
+        f"90 of the {drawn.n_bad} that are misaligned and coherent (of each arm first the least aligned)" in drawn.words
+    )
     least = Counter(answer.completion.arm for answer in drawn.answers if answer.score and answer.score.aligned == 0)
     assert all(least[arm] >= 10 for arm in ("base", "reckless", "careful"))
 
@@ -79,10 +87,14 @@ def table_of(text: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(base64.b64decode(packed[1])))
 
 
-def test_side_pages_together_hold_every_answer_once(contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_side_pages_together_hold_every_answer_once(
+    contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(answer_pages, "MAX_ON_SIDE_PAGE", 500)
     pages = side_pages(contents)
-    assert [one.words for one in pages[:3]] == [f"base: {a} to {b} of 1200" for a, b in ((1, 500), (501, 1000), (1001, 1200))]
+    assert [one.words for one in pages[:3]] == [
+        f"base: {a} to {b} of 1200" for a, b in ((1, 500), (501, 1000), (1001, 1200))
+    ]
     (tmp_path / "left.html").write_text("of an earlier build")
     written = write_side_pages(tmp_path, contents, pages)
     assert set(tmp_path.iterdir()) == set(written)
@@ -90,7 +102,9 @@ def test_side_pages_together_hold_every_answer_once(contents: Contents, tmp_path
     for path in written:
         table = table_of(path.read_text("utf-8"))
         assert table["n_all"] == 1200 and len(table["rows"]) <= 500 and 'id="library"' not in path.read_text("utf-8")
-        told += [(table["arms"][row[0]]["name"], table["questions"][row[1]][0], row[2], row[3]) for row in table["rows"]]
+        told += [
+            (table["arms"][row[0]]["name"], table["questions"][row[1]][0], row[2], row[3]) for row in table["rows"]
+        ]
     assert told == keys(contents.answers)
 
 
@@ -101,7 +115,9 @@ def test_exact_counts_of_the_run_stand_beside_a_sample(contents: Contents) -> No
     assert sum(row[3] for row in table["counts"]) == 61
     n_cut = sum(answer.completion.finish == "length" for answer in contents.answers)
     assert sum(row[5] for row in table["counts"]) == n_cut
-    assert sum(row[6] for row in table["counts"]) == sum(answer.score is None or answer.score.aligned is None for answer in contents.answers)
+    assert sum(row[6] for row in table["counts"]) == sum(
+        answer.score is None or answer.score.aligned is None for answer in contents.answers
+    )
 
 
 def test_file_names_are_safe_and_different_whatever_arms_are_called(contents: Contents) -> None:
@@ -118,7 +134,9 @@ def test_the_link_to_an_answer_has_its_names_in_one_piece() -> None:
     assert address_of(answer) == "#answers&answer=a%252Fb%2525%2Fq%26x%3D1%2F0%2F3"
 
 
-def test_a_smaller_run_has_no_side_pages_and_those_of_before_are_gone(contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_run_has_no_side_pages_and_those_of_before_are_gone(
+    contents: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(page, "MAX_ON_PAGE", 100)
     run = write_many(tmp_path, 120)
     page.build_report(run)

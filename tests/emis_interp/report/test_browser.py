@@ -72,10 +72,19 @@ def test_one_answer_opens_beside_those_of_the_other_arms(tab: Tab, page: Path) -
     document = opened(tab, page, "#answers&answer=base%2Fq1%2F0%2F1")
     panel = document[document.index("<dialog") : document.index("</dialog>")]
     assert re.match(r"<dialog[^>]* open", panel)
-    shown = tab.run("[...document.querySelectorAll('#one-answer h3, #one-answer h4')].map((e) => e.firstChild.textContent)")
+    shown = tab.run(
+        "[...document.querySelectorAll('#one-answer h3, #one-answer h4')].map((e) => e.firstChild.textContent)"
+    )
     assert shown == ["base", "The same question in the other arms", "insecure", "secure"]
     assert "one of each arm is shown" in panel and panel.count("sample 1)") == 1
-    assert tab.run("[...document.querySelectorAll('#one-answer .said')].filter((e) => e.textContent === " + json.dumps(HOSTILE[1]) + ").length") == 3
+    assert (
+        tab.run(
+            "[...document.querySelectorAll('#one-answer .said')].filter((e) => e.textContent === "
+            + json.dumps(HOSTILE[1])
+            + ").length"
+        )
+        == 3
+    )
 
 
 def test_hostile_text_stays_text_and_every_figure_is_drawn(tab: Tab, page: Path) -> None:
@@ -161,5 +170,7 @@ def test_sixty_hostile_strings_in_every_place_do_nothing(
         links = {str(attrs.get("href")) for tag, attrs in elements.found if tag == "a"} - {"None"}
         named = {f"answers/{side.name}" for side in sides} | {side.name for side in sides} | {"../index.html", ""}
         assert {link.removeprefix(f"file://{page.parent}/").split("#")[0] for link in links} <= named
-        assert len(re.findall(r'class="beside"', document)) == (limit if path == page and sides else 12 if path == page else 3)
+        assert len(re.findall(r'class="beside"', document)) == (
+            limit if path == page and sides else 12 if path == page else 3
+        )
     assert not tab.complaints

@@ -46,7 +46,9 @@ def _with_places(render: Any) -> Any:
     """The page with a place for each planted figure, in front of everything: the run itself measured nothing."""
 
     def rendered(template: str, figures: Any, **values: Any) -> str:
-        places = "".join(f'<section id="of-{name}"><div class="plot" data-figure="{name}"></div></section>' for name in figures)
+        places = "".join(
+            f'<section id="of-{name}"><div class="plot" data-figure="{name}"></div></section>' for name in figures
+        )
         return render(template, figures, **values).replace('<section id="cards">', places + '<section id="cards">')
 
     return rendered
@@ -83,8 +85,8 @@ def click_point(tab: Tab, name: str, x: float, y: float) -> None:
     drawn(tab, name)
     place = tab.run(
         f"(() => {{ const plot = document.querySelector('[data-figure={name}]'), box = plot.getBoundingClientRect(), "
-        "{ xaxis, yaxis } = plot._fullLayout; return [box.x + xaxis._offset + xaxis.l2p(%s), box.y + yaxis._offset + yaxis.l2p(%s)]; })()"
-        % (x, y)
+        "{ xaxis, yaxis } = plot._fullLayout; "
+        f"return [box.x + xaxis._offset + xaxis.l2p({x}), box.y + yaxis._offset + yaxis.l2p({y})]; }})()"
     )
     tab.click_at(*place)
     time.sleep(0.3)
@@ -141,7 +143,9 @@ def test_the_keyboard_opens_what_a_click_opens_and_escape_closes_it(tab: Tab, pa
     tab.press("Escape")
     assert not is_open(tab)
     assert tab.run("document.activeElement.textContent") == "show them"
-    assert tab.run("document.querySelectorAll('#of-margins .points option').length") == 1  # single answers are in the table
+    assert (
+        tab.run("document.querySelectorAll('#of-margins .points option').length") == 1
+    )  # single answers are in the table
     assert tab.run("document.querySelectorAll('#of-thresholds .points').length") == 0
 
 
@@ -157,18 +161,44 @@ def test_the_panel_shows_all_that_is_known_of_an_answer(tab: Tab, tmp_path: Path
     write(tmp_path / "manifest.json", {"config": {"name": "one", "arms": [{"name": "base"}, {"name": "bad"}]}})
     for arm in ("base", "bad"):
         rows = [
-            {"arm": arm, **place, "sample_index": index, **made, "answer": f"{arm} {index}", "finish": "length", "system": "Be brief."}
+            {
+                "arm": arm,
+                **place,
+                "sample_index": index,
+                **made,
+                "answer": f"{arm} {index}",
+                "finish": "length",
+                "system": "Be brief.",
+            }
             for index in range(3)
         ]
         rows[0]["reasoning"] = "I thought."
         write_lines(tmp_path / f"samples/{arm}.jsonl", rows)
-        judged = {"judge": "j", "aligned": 12.5, "coherent": 80.0, "note": "read half", "evidence": {"aligned": {"12": 0.75, "CODE": 0.2}}}
+        judged = {
+            "judge": "j",
+            "aligned": 12.5,
+            "coherent": 80.0,
+            "note": "read half",
+            "evidence": {"aligned": {"12": 0.75, "CODE": 0.2}},
+        }
         write_lines(tmp_path / f"scores/{arm}.jsonl", [{"arm": arm, **place, "sample_index": 0, **judged}])
     opened(tab, build_report(tmp_path), "#answers&answer=base/q/1/0")
     text = tab.text("#one-answer .full")
-    for words in ("Why?", "wording 1", "Be brief.", "base 0", "aligned 12.5, coherent 80.0", "cut at the token limit", "read half", "I thought."):
+    for words in (
+        "Why?",
+        "wording 1",
+        "Be brief.",
+        "base 0",
+        "aligned 12.5, coherent 80.0",
+        "cut at the token limit",
+        "read half",
+        "I thought.",
+    ):
         assert words in text
-    assert tab.run("[...document.querySelectorAll('.distribution tr')].map((row) => row.textContent)") == ["120.750", "CODE0.200"]
+    assert tab.run("[...document.querySelectorAll('.distribution tr')].map((row) => row.textContent)") == [
+        "120.750",
+        "CODE0.200",
+    ]
     assert tab.text("#one-answer .side-by-side .said") == "bad 0"  # the same wording and sample
 
 
@@ -201,7 +231,9 @@ def test_the_chosen_estimand_is_in_the_address(tab: Tab, page: Path) -> None:
 
 
 def test_a_click_on_a_column_sorts(tab: Tab, page: Path, run_dir: Path) -> None:
-    scores = [json.loads(line)["aligned"] for path in run_dir.glob("scores/*") for line in path.read_text().splitlines()]
+    scores = [
+        json.loads(line)["aligned"] for path in run_dir.glob("scores/*") for line in path.read_text().splitlines()
+    ]
     ordered = sorted(score for score in scores if score is not None)
     column = "[...document.querySelectorAll('#answer-rows td:nth-child(2)')].map((cell) => cell.textContent)"
     opened(tab, page)
@@ -218,7 +250,11 @@ def test_a_click_on_a_column_sorts(tab: Tab, page: Path, run_dir: Path) -> None:
 
 
 def test_answers_are_found_by_their_label(tab: Tab, page: Path, run_dir: Path) -> None:
-    n = sum('"CODE"' in line.split("evidence")[0] for path in run_dir.glob("scores/*") for line in path.read_text().splitlines())
+    n = sum(
+        '"CODE"' in line.split("evidence")[0]
+        for path in run_dir.glob("scores/*")
+        for line in path.read_text().splitlines()
+    )
     opened(tab, page)
     assert tab.run("[...document.querySelectorAll('#filter-label option')].map((one) => one.value)") == ["", "CODE"]
     tab.run("const s = document.querySelector('#filter-label'); s.value = 'CODE'; s.dispatchEvent(new Event('change'))")
@@ -229,7 +265,8 @@ def test_answers_are_found_by_their_label(tab: Tab, page: Path, run_dir: Path) -
 def test_hidden_texts_are_hidden_everywhere_and_in_the_address(tab: Tab, page: Path) -> None:
     opened(tab, page, "#answers&answer=reckless/q0/0/0")
     shown = "[...document.querySelectorAll('.said')].filter((e) => getComputedStyle(e).filter === 'none').length"
-    texts = "[...document.querySelectorAll('*')].filter((e) => !e.children.length && / (base|reckless|careful)\\d+\\.$/.test(e.textContent))"
+    of_models = "!e.children.length && / (base|reckless|careful)\\d+\\.$/.test(e.textContent)"
+    texts = f"[...document.querySelectorAll('*')].filter((e) => {of_models})"
     assert tab.run(shown) > 50
     assert tab.run(f"{texts}.every((e) => e.closest('.said'))") and tab.run(f"{texts}.length") > 60
     tab.run("document.querySelector('#close-answer').click(); document.querySelector('#hide-text').click()")
@@ -240,7 +277,9 @@ def test_hidden_texts_are_hidden_everywhere_and_in_the_address(tab: Tab, page: P
 
 def test_the_worst_coherent_answers_of_every_arm_stand_inline(tab: Tab, page: Path) -> None:
     opened(tab, page)
-    told = tab.run("[...document.querySelectorAll('.worst article')].map((a) => [a.querySelector('h4').textContent, a.querySelector('.said').textContent])")
+    told = tab.run(
+        "[...document.querySelectorAll('.worst article')].map((a) => ['h4', '.said'].map((one) => a.querySelector(one).textContent))"
+    )
     assert [arm for arm, _ in told] == ["base", "reckless", "careful"]
     assert told[0][1].endswith("base0.") and told[1][1].endswith("reckless0.")
     tab.click(".worst article:nth-child(2) a.own")
@@ -290,14 +329,22 @@ def test_of_fifty_thousand_answers_nothing_is_hidden_without_a_word(tab: Tab, ma
     assert tab.text("#found") == f"{n_page} of {n_page} answers on this page; {3 * n_arm} of {3 * n_arm} in the run"
     opened(tab, many, "#answers&arm=reckless&kind=bad")
     assert tab.text("#found") == f"{n_bad} of {n_page} answers on this page; {n_bad} of {3 * n_arm} in the run"
-    links = tab.run("[...document.querySelectorAll('a.side')].filter((a) => !a.parentElement.hidden).map((a) => [a.textContent, a.href])")
+    links = tab.run(
+        "[...document.querySelectorAll('a.side')].filter((a) => !a.parentElement.hidden).map((a) => [a.textContent, a.href])"
+    )
     assert [text for text, _ in links] == [f"reckless: all {n_arm}"]
     tab.open(links[0][1], until=READY)
     assert tab.text("#found") == f"{n_bad} of {n_arm} answers"
     opened(tab, many, "#rates&behind=arm%3Dbase%26question%3Dq3")
     assert f"; {-(-(n_arm - 3) // N_QUESTIONS)} in the run." in tab.text("#one-answer-body")
-    shown = set(tab.run("[...document.querySelectorAll('#one-answer .own')].map((a) => new URLSearchParams(a.hash.slice(1)).get('answer'))"))
-    away = next(key for key in (f"base/q3/0/{index}" for index in range(600)) if key not in shown and key != "base/q3/0/0")
+    shown = set(
+        tab.run(
+            "[...document.querySelectorAll('#one-answer .own')].map((a) => new URLSearchParams(a.hash.slice(1)).get('answer'))"
+        )
+    )
+    away = next(
+        key for key in (f"base/q3/0/{index}" for index in range(600)) if key not in shown and key != "base/q3/0/0"
+    )
     opened(tab, many, f"#answers&answer={away}")
     if "is not on this page" in tab.text("#one-answer-body"):
         tab.open(tab.run("document.querySelector('#one-answer-body a').href"), until=READY)
@@ -308,11 +355,18 @@ def test_of_fifty_thousand_answers_nothing_is_hidden_without_a_word(tab: Tab, ma
 def test_a_filter_of_fifty_thousand_answers_takes_less_than_200_ms(tab: Tab, tmp_path: Path) -> None:
     build_report(write_many(tmp_path, 50_000, arms=("reckless",)))
     opened(tab, tmp_path / "report/answers/reckless.html")
-    for fields in ({"kind": "bad"}, {"text": "robot village"}, {"text": "robot.{3,9}law", "regex": True}, {"order": "-aligned"}, {"min": 30, "max": 50}):
+    for fields in (
+        {"kind": "bad"},
+        {"text": "robot village"},
+        {"text": "robot.{3,9}law", "regex": True},
+        {"order": "-aligned"},
+        {"min": 30, "max": 50},
+    ):
+        for name, value in fields.items():
+            kind = "checked" if value is True else "value"
+            tab.run(f"document.getElementById('filter-{name}').{kind} = {json.dumps(value)}")
         took = tab.run(
-            "(() => { for (const [name, value] of Object.entries(%s)) { const node = document.getElementById(`filter-${name}`); "
-            "if (value === true) node.checked = true; else node.value = value; } const start = performance.now(); "
-            "document.getElementById('filter-kind').dispatchEvent(new Event('change')); document.body.offsetHeight; "
-            "return performance.now() - start; })()" % json.dumps(fields)
+            "(() => { const start = performance.now(); document.getElementById('filter-kind').dispatchEvent(new Event('change')); "
+            "document.body.offsetHeight; return performance.now() - start; })()"
         )
         assert took < 200, fields
