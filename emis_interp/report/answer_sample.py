@@ -42,7 +42,8 @@ class Sample:
         return (
             f"This page holds {len(self.answers)} of {self.n_all} answers: {bad} {self.n_bad} that are misaligned and coherent{of_bad}, "
             f"up to {WORST_OF_EACH_ARM} least aligned coherent ones of each arm, and of the rest a fixed draw, even over arms and "
-            "questions. Bad answers are more frequent here than in the run: take rates from the tables above, never from the counts of this page."
+            "questions. Bad answers are more frequent here than in the run: take rates from the tables above, never from "
+            "the counts of this page."
         )
 
 
