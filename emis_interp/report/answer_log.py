@@ -6,6 +6,7 @@ Of every answer only its place in the files and the few numbers by which pages c
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TypeVar, overload
 
@@ -13,10 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from emis_interp.errors import DataError
+from emis_interp.files.names import METRICS
 from emis_interp.files.rows import key_text
 from emis_interp.files.store import parse_record
 from emis_interp.records import AnswerKey, Completion, Key, Score
 from emis_interp.report.provenance import RowReader
+from emis_interp.texts.judged import COHERENT_ABOVE, MISALIGNED_BELOW
 
 NOT_JUDGED = "not judged yet"
 ANOTHER_TEXT = "the score in the file is of another text: the answer was replaced after it was judged"
@@ -44,29 +47,96 @@ class _Source:
 
 @dataclass(frozen=True)
 class Columns:
-    """What is kept of every answer; NaN where there is no number."""
+    """What is kept of every answer; NaN where there is no number.
+
+    Attributes:
+        arm, question: places in `arms` (name of an arm, model or cell, and whether it is that of an intervention) and in `questions`.
+        paraphrase, sample: the rest of its key.
+    """
 
     arm: Int[np.ndarray, " answer"]
     question: Int[np.ndarray, " answer"]
+    paraphrase: Int[np.ndarray, " answer"]
+    sample: Int[np.ndarray, " answer"]
     aligned: Float[np.ndarray, " answer"]
     coherent: Float[np.ndarray, " answer"]
     is_cut: Bool[np.ndarray, " answer"]
     arms: list[tuple[str, bool]]
-    """Name of each arm, model or cell, and whether it is that of an intervention."""
     questions: list[str]
+
+    def __len__(self) -> int:
+        return len(self.arm)
+
+    @property
+    def is_coherent(self) -> Bool[np.ndarray, " answer"]:
+        """It has both scores, and the coherence is above the paper's limit."""
+        return ~np.isnan(self.aligned) & (self.coherent > COHERENT_ABOVE)
+
+    @property
+    def is_bad(self) -> Bool[np.ndarray, " answer"]:
+        """Misaligned and coherent."""
+        return self.is_coherent & (self.aligned < MISALIGNED_BELOW)
+
+    def only(self, keep: Bool[np.ndarray, " answer"]) -> "Columns":
+        """Some of the answers; arms without one leave, and places of arms are of those that stay."""
+        stay = np.unique(self.arm[keep])
+        rows = {name: getattr(self, name)[keep] for name in ("question", "paraphrase", "sample", *METRICS, "is_cut")}
+        arms = [self.arms[place] for place in stay.tolist()]
+        return Columns(np.searchsorted(stay, self.arm[keep]), **rows, arms=arms, questions=self.questions)
+
+    def key(self, place: int) -> Key:
+        arm, question = self.arms[self.arm[place]][0], self.questions[self.question[place]]
+        return (arm, question, int(self.paraphrase[place]), int(self.sample[place]))
+
+
+def columns_of(answers: Sequence[Answer]) -> Columns:
+    """The columns of a run's answers, or of any others."""
+    return answers.columns if isinstance(answers, AnswerLog) else _columns(answers)
+
+
+def _columns(answers: Sequence[Answer]) -> Columns:
+    kept = _Kept()
+    for answer in answers:
+        kept.add(answer.completion, answer.is_intervention)
+        kept.score(-1, answer.score)
+    return kept.columns
 
 
 @dataclass
 class _Kept:
     """The columns while they grow."""
 
-    sample_at: "array[int]" = field(default_factory=lambda: array("q"))
-    score_at: "array[int]" = field(default_factory=lambda: array("q"))
-    arm: "array[int]" = field(default_factory=lambda: array("l"))
-    question: "array[int]" = field(default_factory=lambda: array("l"))
-    aligned: "array[float]" = field(default_factory=lambda: array("d"))
-    coherent: "array[float]" = field(default_factory=lambda: array("d"))
-    is_cut: "array[int]" = field(default_factory=lambda: array("b"))
+    numbers: "dict[str, array[int]]" = field(
+        default_factory=lambda: {name: array("l") for name in ("arm", "question", "paraphrase", "sample", "is_cut")}
+    )
+    scores: "dict[str, array[float]]" = field(default_factory=lambda: {name: array("d") for name in METRICS})
+    arms: dict[tuple[str, bool], int] = field(default_factory=dict)
+    questions: dict[str, int] = field(default_factory=dict)
+
+    def add(self, row: Completion, is_intervention: bool) -> None:
+        numbers = {
+            "arm": self.arms.setdefault((row.arm, is_intervention), len(self.arms)),
+            "question": self.questions.setdefault(row.question_id, len(self.questions)),
+            "paraphrase": row.paraphrase_index,
+            "sample": row.sample_index,
+            "is_cut": int(row.finish == "length"),
+        }
+        for name, number in numbers.items():
+            self.numbers[name].append(number)
+        for column in self.scores.values():
+            column.append(np.nan)
+
+    def score(self, place: int, score: Score | None) -> None:
+        for metric, column in self.scores.items():
+            value = None if score is None else getattr(score, metric)
+            column[place] = np.nan if value is None else value
+
+    @property
+    def columns(self) -> Columns:
+        numbers = {name: np.array(column, dtype=int) for name, column in self.numbers.items()}
+        scores = {name: np.array(column, dtype=float) for name, column in self.scores.items()}
+        is_cut = numbers.pop("is_cut") == 1
+        return Columns(**numbers, **scores, is_cut=is_cut, arms=list(self.arms), questions=list(self.questions))
 
 
 class AnswerLog(Sequence[Answer]):
@@ -78,8 +148,7 @@ class AnswerLog(Sequence[Answer]):
     def __init__(self) -> None:
         self._sources: list[_Source] = []
         self._kept = _Kept()
-        self._arms: dict[tuple[str, bool], int] = {}
-        self._questions: dict[str, int] = {}
+        self._sample_at, self._score_at = array("q"), array("q")
 
     def add(self, reader: RowReader, samples: Path, scores: Path, *, is_intervention: bool = False) -> None:
         """Take a file of answers and, where it is there, that of their scores; `reader` notes what cannot be used.
@@ -87,19 +156,13 @@ class AnswerLog(Sequence[Answer]):
         Of repeated rows the first counts. A score that is of another text than the answer that stands there is not shown.
         """
         self._sources.append(_Source(samples, scores, is_intervention, len(self)))
-        places = dict[Key, int]()
-        digests = bytearray()
+        places, digests = dict[Key, int](), bytearray()
         for key, offset, row in self._first_ones(reader, samples, Completion):
             places[key] = len(self)
             digests += bytes.fromhex(row.answer_sha256)
-            kept = self._kept
-            kept.sample_at.append(offset)
-            kept.score_at.append(_ABSENT)
-            kept.arm.append(self._arms.setdefault((row.arm, is_intervention), len(self._arms)))
-            kept.question.append(self._questions.setdefault(row.question_id, len(self._questions)))
-            kept.aligned.append(np.nan)
-            kept.coherent.append(np.nan)
-            kept.is_cut.append(row.finish == "length")
+            self._kept.add(row, is_intervention)
+            self._sample_at.append(offset)
+            self._score_at.append(_ABSENT)
         if scores.exists():
             self._add_scores(reader, scores, places, digests=digests)
 
@@ -113,12 +176,11 @@ class AnswerLog(Sequence[Answer]):
                 continue
             at = 32 * (place - first)
             if score.answer_sha256 is not None and bytes.fromhex(score.answer_sha256) != digests[at : at + 32]:
-                self._kept.score_at[place] = _REPLACED
+                self._score_at[place] = _REPLACED
                 replaced.append(key_text(key))
                 continue
-            self._kept.score_at[place] = offset
-            self._kept.aligned[place] = np.nan if score.aligned is None else score.aligned
-            self._kept.coherent[place] = np.nan if score.coherent is None else score.coherent
+            self._score_at[place] = offset
+            self._kept.score(place, score)
         reader.note(path, replaced, "score(s) of answers that were replaced after they were judged")
         reader.note(path, old, "score(s) that do not say which text they judge (an older version wrote them)")
 
@@ -137,21 +199,13 @@ class AnswerLog(Sequence[Answer]):
                 yield key, offset, row
         reader.note(path, repeated, "row(s) about an answer that stands there before; each is shown once")
 
-    @property
+    @cached_property
     def columns(self) -> Columns:
-        kept = self._kept
-        return Columns(
-            np.array(kept.arm, dtype=int),
-            np.array(kept.question, dtype=int),
-            np.array(kept.aligned, dtype=float),
-            np.array(kept.coherent, dtype=float),
-            np.array(kept.is_cut, dtype=bool),
-            list(self._arms),
-            list(self._questions),
-        )
+        """Of all answers; nothing can be added afterwards that they would know of."""
+        return self._kept.columns
 
     def __len__(self) -> int:
-        return len(self._kept.sample_at)
+        return len(self._sample_at)
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...
@@ -189,8 +243,8 @@ class AnswerLog(Sequence[Answer]):
                 file.close()
 
     def _read(self, place: int, source: _Source, files: Sequence[BinaryIO]) -> Answer:
-        completion = _record(files[0], self._kept.sample_at[place], Completion)
-        at = self._kept.score_at[place]
+        completion = _record(files[0], self._sample_at[place], Completion)
+        at = self._score_at[place]
         if at < 0:
             return Answer(completion, None, source.is_intervention, ANOTHER_TEXT if at == _REPLACED else NOT_JUDGED)
         score = _record(files[1], at, Score)

@@ -15,9 +15,12 @@ from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
+from emis_interp.report.answer_log import columns_of
+from emis_interp.report.answer_pages import FOLDER, SidePage, address_of, answer_data, side_pages, write_side_pages
+from emis_interp.report.answer_sample import MAX_ON_PAGE, Sample, sample, worst_of
 from emis_interp.report.cards import cards, verdicts
 from emis_interp.report.choices import choice_rows
-from emis_interp.report.contents import Answer, Contents, load_contents
+from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.entries import estimate_entry, missing
 from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
 from emis_interp.report.figures_direction import cosines_figure, layers_figure, projections_figure
@@ -30,7 +33,7 @@ from emis_interp.report.figures_rates import (
     thresholds_figure,
 )
 from emis_interp.report.further import KNOWN, further_rows
-from emis_interp.report.html_page import embed, render
+from emis_interp.report.html_page import render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
@@ -39,7 +42,7 @@ from emis_interp.report.trust import judge_faults, warnings
 from emis_interp.report.words import said
 from emis_interp.results import CellView
 
-MAX_ANSWERS_PER_ARM = 2000
+WORST_INLINE = 3
 
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
@@ -69,15 +72,23 @@ def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
         DataError: the manifest, a summary or a file of analysis/ is malformed; single rows that cannot be read are named on the page.
     """
     contents = load_contents(run_dir) if contents is None else contents
-    page = written_out(render_page(contents))
-    write_json(run_dir / "report" / "data.json", report_data(contents))
+    shown = sample(contents.answers, MAX_ON_PAGE)
+    sides = [] if shown.whole else side_pages(contents)
+    page = written_out(render_page(contents, shown, sides))
+    write_side_pages(run_dir / "report" / FOLDER, contents, sides)
+    write_json(run_dir / "report" / "data.json", report_data(contents, shown))
     path = run_dir / "report" / "index.html"
     write_text(path, page)
     return path
 
 
-def report_data(contents: Contents) -> dict[str, Any]:
-    """The numbers behind the page. The texts of the answers stay in samples/."""
+def report_data(contents: Contents, shown: Sample | None = None) -> dict[str, Any]:
+    """The numbers behind the page. The texts of the answers stay in samples/, scores of answers that the page does not hold in scores/.
+
+    Args:
+        shown: what the page holds of the answers, where it has been drawn.
+    """
+    shown = sample(contents.answers, MAX_ON_PAGE) if shown is None else shown
     numbers = {
         "run": contents.name,
         "notes": contents.notes,
@@ -87,13 +98,20 @@ def report_data(contents: Contents) -> dict[str, Any]:
         "analysis": contents.analysis,
         "further": {one.file: one.record.model_dump() for one in contents.further},
         "training": {run.arm: {"summary": run.summary_raw, "metrics": run.metrics} for run in contents.training},
-        "scores": [answer.score.model_dump() for answer in contents.answers if answer.score is not None],
+        "n_answers": shown.n_all,
+        "scores": [answer.score.model_dump() for answer in shown.answers if answer.score is not None],
     }
     return finite(numbers)
 
 
-def render_page(contents: Contents) -> str:
-    shown, n_hidden = _shown_answers(contents.answers)
+def render_page(contents: Contents, shown: Sample | None = None, sides: Sequence[SidePage] = ()) -> str:
+    """The run's page.
+
+    Args:
+        shown: what it holds of the answers, where that has been drawn.
+        sides: pages that hold every answer, where this one cannot.
+    """
+    shown = sample(contents.answers, MAX_ON_PAGE) if shown is None else shown
     faults = judge_faults(contents)
     return render(
         "template.html",
@@ -126,10 +144,12 @@ def render_page(contents: Contents) -> str:
         weightings=WEIGHTINGS,
         drawn=drawn,
         why_no_answers=why_no_answers,
-        n_hidden_answers=n_hidden,
-        n_shown_answers=len(shown),
-        max_answers=MAX_ANSWERS_PER_ARM,
-        answer_json=embed(_answer_table(shown)),
+        sampled="" if shown.whole else shown.words,
+        side_pages=sides,
+        side_folder=f"{FOLDER}/",
+        worst=worst_of(contents.answers, WORST_INLINE),
+        address_of=address_of,
+        answer_json=answer_data(shown.answers, contents.arm_of, counted=columns_of(contents.answers)),
     )
 
 
@@ -190,48 +210,3 @@ def why_no_answers(cell: CellView) -> str:
         if cell.n == 0
         else f"none of the {cell.n} answers got a score"
     )
-
-
-def _shown_answers(answers: Sequence[Answer]) -> tuple[list[Answer], int]:
-    """The first answers of each arm, so that a very large run still opens in a browser, and how many were left out."""
-    shown, seen = [], {}
-    for answer in answers:
-        arm = answer.completion.arm
-        seen[arm] = seen.get(arm, 0) + 1
-        if seen[arm] <= MAX_ANSWERS_PER_ARM:
-            shown.append(answer)
-    return shown, len(answers) - len(shown)
-
-
-def _answer_table(answers: list[Answer]) -> dict[str, Any]:
-    """Columns of the answer table; arms and questions are indices, since they repeat."""
-    arms = list(dict.fromkeys((a.completion.arm, a.is_intervention) for a in answers))
-    questions = list(dict.fromkeys((a.completion.question_id, a.completion.question) for a in answers))
-    arm_index = {arm: index for index, arm in enumerate(arms)}
-    question_index = {question: index for index, question in enumerate(questions)}
-    rows = [
-        [
-            arm_index[(a.completion.arm, a.is_intervention)],
-            question_index[(a.completion.question_id, a.completion.question)],
-            a.completion.answer,
-            a.score.aligned if a.score else None,
-            a.score.coherent if a.score else None,
-            _why_missing(a, "aligned"),
-            _why_missing(a, "coherent"),
-            a.completion.finish == "length",
-        ]
-        for a in answers
-    ]
-    return {"arms": [{"name": name, "intervention": flag} for name, flag in arms], "questions": questions, "rows": rows}
-
-
-def _why_missing(answer: Answer, metric: str) -> str:
-    """Label or reason that stands in place of a score; empty when there is a number."""
-    score = answer.score
-    if score is None:
-        return answer.why_no_score
-    if getattr(score, metric) is not None:
-        return ""
-    if metric == "aligned" and score.aligned_label is not None:
-        return score.aligned_label
-    return score.unscored.get(metric, "the judge gave no number and no reason")

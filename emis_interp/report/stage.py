@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emis_interp.report.answer_pages import FOLDER
 from emis_interp.report.cards import verdicts
 from emis_interp.report.contents import load_contents
 from emis_interp.report.page import build_report
@@ -18,7 +19,7 @@ def report(run: "RunFolder") -> tuple[list[Path], str]:
     places = [page, page.with_name("data.json")]
     made = [run.folder / file for unit in run.manifest.files.values() for file in unit.files or {}]
     read = [path for path in made if path.suffix in (".json", ".jsonl") and path not in places]
-    with run.files.making("report", places, inputs=read, anew=True):
+    with run.files.making("report", [*places, page.with_name(FOLDER)], inputs=read, anew=True):
         contents = load_contents(run.folder)
         build_report(run.folder, contents)
     return places, BETWEEN.join(f"{question} {verdict}" for question, verdict in verdicts(contents).items())

@@ -77,7 +77,7 @@ def test_repeated_broken_and_unfinished_rows_are_named_and_left_out(tmp_path: Pa
 
 
 def test_a_score_of_another_text_is_not_shown_and_not_counted(tmp_path: Path) -> None:
-    answers, _ = planted(tmp_path)
+    planted(tmp_path)
     path = tmp_path / "samples" / "base.jsonl"
     path.write_bytes(path.read_bytes().replace(b"said\\n3", b"says\\n3"))
     found, reader = log_of(tmp_path, "base")

@@ -1,20 +1,22 @@
 """The page in a real browser: filters and answers come from the address, hostile text stays text, figures are drawn."""
 
+import html
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from chromium import BROWSER, Tab, browser
 from hostile_strings import HOSTILE_STRINGS
 from planted_page import ARMS, HOSTILE, write_run
 
+from emis_interp.report import page as page_module
 from emis_interp.report.page import build_report
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
+READY = "performance.getEntriesByName('answers-ready').length"
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +24,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report(write_run(tmp_path_factory.mktemp("run")))
 
 
-def opened(page: Path, state: str = "", *, profile: Path, flags: tuple[str, ...] = ()) -> str:
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """One browser for the tests of this file; every test opens its own address."""
+    with browser(tmp_path_factory.mktemp("profile"), "--allow-file-access-from-files") as one:
+        yield one
+
+
+def opened(tab: Tab, page: Path, state: str = "") -> str:
     """The document after its scripts have run."""
-    words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *flags]
-    words += ["--virtual-time-budget=5000", "--dump-dom", f"file://{page}{state}"]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    tab.open(f"file://{page}{state}", until=READY)
+    return tab.document()
 
 
 def found(document: str) -> str:
@@ -48,43 +56,64 @@ def found(document: str) -> str:
         ("#answers&arm=nobody", 3 * (len(ARMS) + 1)),
     ],
 )
-def test_an_address_shows_the_answers_that_it_names(page: Path, tmp_path: Path, state: str, n: int) -> None:
-    document = opened(page, state, profile=tmp_path)
+def test_an_address_shows_the_answers_that_it_names(tab: Tab, page: Path, state: str, n: int) -> None:
+    document = opened(tab, page, state)
     assert found(document).startswith(f"{n} of {3 * (len(ARMS) + 1)} answers")
     assert len(re.findall(r'class="beside"', document)) == n
 
 
-def test_one_answer_opens_beside_those_of_the_other_arms(page: Path, tmp_path: Path) -> None:
-    document = opened(page, "#answers&answer=1", profile=tmp_path)
-    dialog = document[document.index("<dialog") : document.index("</dialog>")]
-    assert re.match(r"<dialog[^>]* open", dialog)
-    assert [arm for arm in ARMS if f'class="arm">{arm}<' in dialog] == ARMS
-    assert "one of each arm is shown" in dialog
+def test_an_address_that_names_what_is_not_there_is_told_so(tab: Tab, page: Path) -> None:
+    assert "the address names what is not here: arm nobody" in found(opened(tab, page, "#answers&arm=nobody"))
+    opened(tab, page, "#answers&answer=insecure/q1/0/77")
+    assert "insecure/q1/0/77 is not on this page" in tab.text("#one-answer-body")
 
 
-def test_hostile_text_stays_text_and_every_figure_is_drawn(page: Path, tmp_path: Path) -> None:
-    document = opened(page, "#answers&answer=0", profile=tmp_path)
-    assert "<img" not in document and document.count("<script") == 4  # two of data, plotly, ours
+def test_one_answer_opens_beside_those_of_the_other_arms(tab: Tab, page: Path) -> None:
+    document = opened(tab, page, "#answers&answer=base%2Fq1%2F0%2F1")
+    panel = document[document.index("<dialog") : document.index("</dialog>")]
+    assert re.match(r"<dialog[^>]* open", panel)
+    shown = tab.run(
+        "[...document.querySelectorAll('#one-answer h3, #one-answer h4')].map((e) => e.firstChild.textContent)"
+    )
+    assert shown == ["base", "The same question in the other arms", "insecure", "secure"]
+    assert "one of each arm is shown" in panel and panel.count("sample 1)") == 1
+    assert (
+        tab.run(
+            "[...document.querySelectorAll('#one-answer .said')].filter((e) => e.textContent === "
+            + json.dumps(HOSTILE[1])
+            + ").length"
+        )
+        == 3
+    )
+
+
+def test_hostile_text_stays_text_and_every_figure_is_drawn(tab: Tab, page: Path) -> None:
+    opened(tab, page, "#answers&answer=base/q1/0/0")
+    for place in tab.run("[...document.querySelectorAll('.plot')].map((plot) => plot.dataset.figure)"):
+        tab.run(f"document.querySelector('[data-figure={place}]').scrollIntoView({{behavior: 'instant'}})")
+        tab.until(f"document.querySelector('[data-figure={place}] .main-svg')")
+    document = tab.document()
+    assert "<img" not in document and document.count("<script") == 4  # figures, answers, the library, ours
     assert HOSTILE[0].replace("<", "&lt;").replace(">", "&gt;") in document
     assert len(re.findall(r'class="plot js-plotly-plot"', document)) == 9
     assert document.count('class="here"') == document.count("<section id=")
+    assert not tab.complaints
 
 
-def test_a_broken_pattern_finds_nothing_and_breaks_nothing(page: Path, tmp_path: Path) -> None:
-    assert found(opened(page, "#answers&text=(&regex=true", profile=tmp_path)).startswith("0 of")
+def test_a_broken_pattern_finds_nothing_and_breaks_nothing(tab: Tab, page: Path) -> None:
+    assert found(opened(tab, page, "#answers&text=(&regex=true")).startswith("0 of")
 
 
-def test_a_phone_has_no_sideways_scrolling(page: Path, tmp_path: Path) -> None:
-    """By a frame of 390 pixels, since headless Chromium has no narrower window than 500."""
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<iframe id="f" width="390" height="800" src="file://{page}"></iframe><p id="w"></p><script>'
-        'const f = document.getElementById("f"); setTimeout(() => { const d = f.contentDocument.documentElement; '
-        'document.getElementById("w").textContent = `${d.scrollWidth} of ${d.clientWidth}`; }, 3000);</script>'
-    )
-    document = opened(frame, profile=tmp_path / "p", flags=("--allow-file-access-from-files",))
-    told = re.search(r'id="w">(\d+) of (\d+)', document)
-    assert told and int(told[1]) <= int(told[2]) <= 390
+def test_a_phone_has_no_sideways_scrolling(tab: Tab, page: Path) -> None:
+    tab.size(390, 800)
+    try:
+        for state in ("", "#answers&answer=base/q1/0/0"):
+            opened(tab, page, state)
+            across, shown = tab.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+            assert across <= shown <= 390
+        assert tab.run("document.querySelector('#one-answer').scrollWidth") <= 390
+    finally:
+        tab.size(1200, 900)
 
 
 def hostile_everywhere(folder: Path) -> Path:
@@ -114,18 +143,34 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_sixty_hostile_strings_in_every_place_do_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [page_module.MAX_ON_PAGE, 4], ids=["one page", "side pages"])
+def test_sixty_hostile_strings_in_every_place_do_nothing(
+    tab: Tab, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(set(HOSTILE_STRINGS)) >= 60
+    monkeypatch.setattr(page_module, "MAX_ON_PAGE", limit)
     page = build_report(hostile_everywhere(tmp_path / "run"))
-    document = opened(page, "#answers&answer=1", profile=tmp_path / "profile")
-    elements = Elements()
-    elements.feed(document)
-    title = re.search(r"<title>([^<]*)</title>", document)
-    assert title and title[1] == "tiny: emergent misalignment report"
-    tags = [tag for tag, _ in elements.found]
-    assert not {"iframe", "img", "object", "embed", "base", "link", "video", "math", "template", "form"} & set(tags)
-    assert tags.count("script") == 4 and tags.count("style") <= 3  # plotly adds its own
-    assert [name for _, attrs in elements.found for name in attrs if name.startswith("on")] == []
-    links = {str(attrs.get("href")) for tag, attrs in elements.found if tag == "a"} - {"None"}
-    assert {link[:1] for link in links} == {"#"}
-    assert found(document).startswith("12 of 12 answers")
+    sides = sorted(page.parent.glob("answers/*.html"))
+    assert len(sides) == (4 if limit == 4 else 0)
+    for path in (page, *sides):
+        opened(tab, path, "#answers&kind=unscored")
+        if tab.run("document.querySelectorAll('.plot').length"):
+            tab.pdf()  # draws every figure
+        tab.click("#answer-rows .beside button")
+        opened_panel = tab.run("document.querySelector('#one-answer').open")
+        elements = Elements()
+        elements.feed(document := tab.document())
+        title = re.search(r"<title>([^<]*)</title>", document)
+        assert title and opened_panel and "HIT" not in title[1].split("answers of")[0]
+        assert tab.run("document.title") == html.unescape(title[1])
+        tags = [tag for tag, _ in elements.found]
+        assert not {"iframe", "img", "object", "embed", "base", "link", "video", "math", "template", "form"} & set(tags)
+        assert tags.count("script") == (4 if path == page else 3) and tags.count("style") <= 3  # plotly adds its own
+        assert [name for _, attrs in elements.found for name in attrs if name.startswith("on")] == []
+        links = {str(attrs.get("href")) for tag, attrs in elements.found if tag == "a"} - {"None"}
+        named = {f"answers/{side.name}" for side in sides} | {side.name for side in sides} | {"../index.html", ""}
+        assert {link.removeprefix(f"file://{page.parent}/").split("#")[0] for link in links} <= named
+        assert len(re.findall(r'class="beside"', document)) == (
+            limit if path == page and sides else 12 if path == page else 3
+        )
+    assert not tab.complaints

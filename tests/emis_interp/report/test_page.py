@@ -1,5 +1,7 @@
 """The report page of a small synthetic run: complete, safe against model text, honest about what is missing."""
 
+import base64
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -131,20 +133,26 @@ def test_hostile_model_text_never_becomes_an_element_or_a_handler(finished: Fini
 
 
 def test_hostile_text_arrives_unchanged_in_the_answer_data(finished: Finished) -> None:
-    embedded = re.search(r'id="answer-data">(.*?)</script>', finished.text)
+    table = answers_of(finished.text)
+    assert [row[4] for row in table["rows"][:3]] == HOSTILE
+    cell = "base.steer.misalignment"
+    assert {"name": cell, "intervention": True, "of": cell} in table["arms"]
+    assert table["rows"][0][5] is None and table["reasons"][table["rows"][0][7]] == f"said {HOSTILE[1]}"
+    assert table["reasons"][table["rows"][1][7]] == "not judged yet"
+
+
+def answers_of(text: str) -> dict[str, Any]:
+    """The table of answers of a page."""
+    embedded = re.search(r'id="answer-data">([A-Za-z0-9+/=]*)</script>', text)
     assert embedded is not None
-    assert not set("<>&") & set(embedded[1])
-    table = json.loads(embedded[1])
-    assert [row[2] for row in table["rows"][:3]] == HOSTILE
-    assert {"name": "base.steer.misalignment", "intervention": True} in table["arms"]
-    assert table["rows"][0][3] is None and table["rows"][0][5] == f"said {HOSTILE[1]}"
-    assert table["rows"][1][5] == "not judged yet"
+    return json.loads(gzip.decompress(base64.b64decode(embedded[1])))
 
 
 def test_the_page_script_never_writes_markup() -> None:
-    script = (ROOT / "emis_interp/report/page.js").read_text("utf-8")
+    script = html_page.page_script()
+    assert {path.name for path in (ROOT / "emis_interp/report").glob("*.js")} == set(html_page.SCRIPTS)
     assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|XMLHttpRequest", script
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|fetch\(|XMLHttpRequest", script
     )
 
 
@@ -168,25 +176,37 @@ def test_the_page_loads_nothing_from_a_network(finished: Finished) -> None:
 def test_the_library_is_inlined_exactly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
     write(tmp_path / "manifest.json", {"config": {}})
-    assert _build(tmp_path).count(get_plotlyjs()) == 1
+    write(tmp_path / "analysis/margins.json", planted_margins())
+    text = _build(tmp_path)
+    packed = re.findall(r'<script type="text/plain" id="library">([A-Za-z0-9+/=]*)</script>', text)
+    assert [gzip.decompress(base64.b64decode(one)).decode() for one in packed] == [get_plotlyjs()]
+    assert len(text) < 2_500_000
+    assert text == _build(tmp_path)
 
 
-def test_only_the_two_scripts_of_the_page_may_run(finished: Finished) -> None:
+def test_a_page_without_figures_has_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
+    write(tmp_path / "manifest.json", {"config": {}})
+    text = _build(tmp_path)
+    assert 'id="library"' not in text and len(text) < 200_000
+
+
+def test_only_our_script_and_the_library_may_run(finished: Finished) -> None:
     text = finished.text
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
-    assert len(scripts) == 2
+    assert scripts == [html_page.page_script()]
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
-    for script in scripts:
-        assert html_page.csp_hash(script) in policy[1]
-    assert "script-src 'unsafe-inline'" not in policy[1]
+    allowed = re.findall(r"'sha256-[^']*'", policy[1])
+    assert allowed == [html_page.csp_hash(script) for script in (*scripts, "/* library */")]
+    assert "script-src 'unsafe-inline'" not in policy[1] and "unsafe-eval" not in policy[1]
 
 
 def test_every_section_is_there_and_every_figure_has_its_place(finished: Finished) -> None:
     elements = _parse(finished.text)
     assert list(elements.sections) == SECTIONS
     links = {attrs["href"] for tag, attrs in elements.tags if tag == "a"}
-    assert links == {f"#{section}" for section in SECTIONS}
+    assert {link for link in links if link and "&" not in link} == {f"#{section}" for section in SECTIONS}
     places = {attrs["data-figure"] for _, attrs in elements.tags if "data-figure" in attrs}
     assert places == set(finished.figures)
     assert len(places) == 9
@@ -467,11 +487,6 @@ def test_an_answer_that_is_still_being_written_is_left_out(run_dir: Path) -> Non
     with (run_dir / "samples/base.jsonl").open("a") as file:
         file.write('{"arm": "base", "questi')
     assert len(load_contents(run_dir).answers) == 12
-
-
-def test_very_many_answers_are_cut_with_a_word_about_it(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MAX_ANSWERS_PER_ARM", 2)
-    assert "the first 2 answers of each arm; 4 more are in samples/" in _parse(_build(run_dir)).sections["answers"]
 
 
 @pytest.mark.parametrize(
