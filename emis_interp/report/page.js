@@ -10,16 +10,16 @@
 
   // Figures: the dropdown of a figure is an ordinary select built from layout.meta.choices.
   const drawFigures = () => {
-    const figures = read("figure-data");
+    const figures = Figures.all();
     for (const plot of document.querySelectorAll(".plot")) {
       const figure = figures[plot.dataset.figure];
       const name = "emis_" + plot.dataset.figure;
-      Plotly.newPlot(plot, figure.data, figure.layout, {
+      Plotly.newPlot(plot, figure.data, Figures.layoutFor(figure, plot), {
         responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
         toImageButtonOptions: { format: "svg", filename: name },
       });
       const meta = figure.layout.meta;
-      if (!meta || meta.choices.length < 2) continue;
+      if (!meta?.choices || meta.choices.length < 2) continue;
       const label = make("label", "choice", meta.label + " ");
       const select = make("select");
       meta.choices.forEach((choice, index) => {
@@ -229,4 +229,5 @@
   linkHeadings();
   showAnswers();
   drawFigures();
+  Figures.begin();
 })();

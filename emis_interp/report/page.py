@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
@@ -18,22 +16,14 @@ from emis_interp.report import summary
 from emis_interp.report.cards import cards, verdicts
 from emis_interp.report.choices import choice_rows
 from emis_interp.report.contents import Answer, Contents, load_contents
+from emis_interp.report.described import words_of
+from emis_interp.report.drawn import figures, styles_of
 from emis_interp.report.entries import estimate_entry, missing
-from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
-from emis_interp.report.figures_direction import cosines_figure, layers_figure, projections_figure
-from emis_interp.report.figures_interventions import ablation_figure, steering_figure
-from emis_interp.report.figures_rates import (
-    ESTIMANDS,
-    WEIGHTINGS,
-    calibration_figure,
-    rates_figure,
-    thresholds_figure,
-)
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
-from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
+from emis_interp.report.style import number, percent, signed
 from emis_interp.report.trust import judge_faults, warnings
 from emis_interp.report.words import said
 from emis_interp.results import CellView
@@ -118,44 +108,13 @@ def render_page(contents: Contents) -> str:
         signed=signed,
         percent=percent,
         score=lambda value: number(value, 1),
-        estimands=ESTIMANDS,
-        weightings=WEIGHTINGS,
-        drawn=drawn,
+        drawn={name: words_of(figure) for name, figure in drawn.items()},
         why_no_answers=why_no_answers,
         n_hidden_answers=n_hidden,
         n_shown_answers=len(shown),
         max_answers=MAX_ANSWERS_PER_ARM,
         answer_json=embed(_answer_table(shown)),
     )
-
-
-def styles_of(contents: Contents) -> dict[str, ArmStyle]:
-    """The style of every arm, which the arm's models share."""
-    styles = arm_styles(contents.arms)
-    return styles | {model: styles[arm] for model, arm in contents.arm_of.items()}
-
-
-def figures(contents: Contents) -> dict[str, go.Figure]:
-    """The figures for which there are numbers, by name."""
-    direction, styles = contents.direction, styles_of(contents)
-    drawn = {
-        "rates": rates_figure(contents.rates, styles) if contents.rates and contents.rates.arms else None,
-        "thresholds": thresholds_figure(contents.rates, styles) if contents.rates else None,
-        "calibration": calibration_figure(contents.rates.judge) if contents.rates else None,
-        "margins": margins_figure(contents.margins, styles)
-        if contents.margins and contents.margins.contrasts
-        else None,
-        "margin_groups": margin_groups_figure(contents.margins, styles) if contents.margins else None,
-        "layers": layers_figure(direction) if direction else None,
-        "cosines": cosines_figure(direction, styles) if direction else None,
-        "projections": projections_figure(direction.projections, styles)
-        if direction and direction.projections
-        else None,
-        "steering": steering_figure(contents, styles),
-        "ablation": ablation_figure(contents.interventions, styles) if contents.interventions else None,
-        "loss": loss_figure(contents.training, styles),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
