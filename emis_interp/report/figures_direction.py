@@ -1,5 +1,7 @@
 """Turns the direction of every layer into a figure: how well it reads held-out questions, how stable and how long it is."""
 
+from typing import Any
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -86,7 +88,8 @@ def layers_figure(direction: DirectionView, words: Estimate | None = None) -> go
     figure.add_vline(x=direction.chosen_layer, line={"color": INK, "width": 1.3, "dash": "dot"})
     legend = {"orientation": "h", "yanchor": "bottom", "x": 0}
     figure.update_layout(layout(740, showlegend=True, margin={"l": 70, "r": 24, "t": 92, "b": 52}))
-    tops = [axis.domain[1] for axis in (figure.layout.yaxis, figure.layout.yaxis2, figure.layout.yaxis3)]
+    drawn: Any = figure.layout
+    tops = [axis.domain[1] for axis in (drawn.yaxis, drawn.yaxis2, drawn.yaxis3)]
     figure.update_layout(
         legend=legend | {"y": tops[0] + 0.005},
         legend2=legend | {"y": tops[1] + 0.005},

@@ -7,14 +7,14 @@ from plotly.subplots import make_subplots
 from scipy import stats
 
 from emis_interp.report.described import Numbers, describe
-from emis_interp.report.style import INK, SOFT, ArmStyle, hover, layout, number, signed
+from emis_interp.report.style import INK, ArmStyle, hover, layout, number, signed
 from emis_interp.results import Projections
 
 N_BINS = 40
 TEXT_KINDS = {"aligned_texts": "aligned texts", "misaligned_texts": "misaligned texts", "own_answers": "own answers"}
 CAPTION = (
     "Each text is read by the arm, averaged over its response tokens and projected on the direction; right is the misaligned side. Grey: "
-    "aligned texts, hatched: misaligned texts, both of the report questions, which had no part in the direction. Line: the arm's own "
+    "aligned texts, outlined: misaligned texts, both of the report questions, which had no part in the direction. Line: the arm's own "
     "answers. Heights are shares of the texts of a kind, all arms have the same bins, triangles mark the mean of the own answers."
 )
 MOST_ARMS = 4
@@ -167,11 +167,7 @@ def above(upper: Sequence[float], lower: Sequence[float]) -> float | None:
 def _fill(kind: str) -> dict[str, object]:
     if kind == "aligned_texts":
         return {"color": "#b9c2ce"}
-    return {
-        "color": "rgba(255, 255, 255, 0)",
-        "line": {"color": SOFT, "width": 1},
-        "pattern": {"shape": "/", "fgcolor": SOFT, "bgcolor": "rgba(255, 255, 255, 0)", "size": 5, "solidity": 0.45},
-    }
+    return {"color": "rgba(255, 255, 255, 0)", "line": {"color": INK, "width": 1.3}}
 
 
 def _counts(by_kind: dict[str, list[float]]) -> str:

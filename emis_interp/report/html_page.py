@@ -47,7 +47,7 @@ def render(
     environment.filters |= filters or {}
     plotly_js, page_js = (
         get_plotlyjs().replace("\r\n", "\n"),
-        _resource(OURS, "figures.js") + _resource(OURS, "page.js"),
+        page_script("figures.js", "page.js"),
     )
     return environment.get_template(template).render(
         **values,
@@ -63,6 +63,11 @@ def embed(value: Any) -> Markup:
     """JSON for the inside of a script element: without `<`, `>` and `&` no text in it can end the element."""
     text = json.dumps(written_out(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def page_script(*names: str) -> str:
+    """Scripts of this package as one; later ones use what earlier ones define."""
+    return "".join(_resource(OURS, name) for name in names)
 
 
 def csp_hash(script: str) -> str:

@@ -19,6 +19,7 @@ from emis_interp.report.contents import Answer, Contents, load_contents
 from emis_interp.report.described import words_of
 from emis_interp.report.drawn import figures, styles_of
 from emis_interp.report.entries import estimate_entry, missing
+from emis_interp.report.figure_files import write_figures
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
@@ -32,19 +33,26 @@ MAX_ANSWERS_PER_ARM = 2000
 
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
-    """Build the page of a run again; says where it is. Raises as `build_report`."""
+    """Build the page of a run again, and files of its figures where asked for; says where they are. Raises as `build_report`."""
     contents = load_contents(settings.run_dir)
     page = build_report(settings.run_dir, contents)
+    files = []
+    if settings.figures is not None:
+        kind, folder = settings.figures
+        files = write_figures(figures(contents), Path(folder), kind, bars=bars)
     return {
         "answers": verdicts(contents),
         "report": str(page),
         "data": str(page.with_name("data.json")),
         "n_bytes": page.stat().st_size,
+        "figures": [str(file) for file in files],
     }
 
 
 def say(result: dict[str, Any]) -> str:
-    return said([f"{question} {verdict}" for question, verdict in result["answers"].items()], result["report"])
+    text = said([f"{question} {verdict}" for question, verdict in result["answers"].items()], result["report"])
+    files = result.get("figures") or []
+    return f"{text}\nfigures: {len(files)} files in {Path(files[0]).parent}" if files else text
 
 
 def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
