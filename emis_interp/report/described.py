@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from emis_interp.report.style import hover
 
-NARROW_MARGIN = {"margin.l": 14, "margin.r": 10}
+NARROW_MARGIN = {"margin.l": 14, "margin.r": 18}
 LABELS_ABOVE = "labels_above"
 """Key of `narrow`: axis -> pixels by which the labels of its rows are lifted; figures.js draws them as notes."""
 ROW_LABEL = 46
@@ -35,7 +35,7 @@ def describe(
     numbers: Numbers,
     narrow: Mapping[str, Any] | None = None,
 ) -> go.Figure:
-    """The figure, with its words in `layout.meta`.
+    """The figure, with its words in `layout.meta`; `clicks` there says whether points of it have answers (`customdata`).
 
     Args:
         title: what it shows, computed from the numbers; one for each choice of its dropdown, or one for all.
@@ -51,6 +51,7 @@ def describe(
         "caption": caption,
         "table": {"columns": list(numbers.columns), "rows": [list(row) for row in numbers.rows]},
         "narrow": NARROW_MARGIN | dict(narrow or {}),
+        "clicks": any(link is not None for trace in figure.data for link in trace.customdata or ()),
     }
     figure.update_layout(meta=meta)
     return figure
@@ -58,7 +59,9 @@ def describe(
 
 def words_of(figure: go.Figure) -> Mapping[str, Any]:
     """Title, caption, table and narrow layout of a figure that has them; empty ones for another."""
-    return {"title": "", "caption": "", "table": {"columns": [], "rows": []}, "narrow": {}} | _meta(figure)
+    return {"title": "", "caption": "", "table": {"columns": [], "rows": []}, "narrow": {}, "clicks": False} | _meta(
+        figure
+    )
 
 
 def _meta(figure: go.Figure) -> dict[str, Any]:

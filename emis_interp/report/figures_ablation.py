@@ -18,8 +18,8 @@ CAPTION = (
     "Filled: the direction is projected out at every layer, on all pairs, with 95 % intervals over questions; below 0 the arm becomes less "
     "misaligned. Grey bar: from the smallest to the largest shift when control directions are projected out instead{kinds}, each a dot, on "
     "a part of the pairs; the star is the misalignment direction on those same pairs. Hollow: one random direction on all pairs. Right: "
-    "what it costs on harmless prompts; the dotted line is at 0.1 nats (Arditi et al. 2024). A click on a point shows the answers of the "
-    "ablated arm. It is specific to misaligned arms only where it moves them more than their controls."
+    "what it costs on harmless prompts; the dotted line is at 0.1 nats (Arditi et al. 2024). It is specific to "
+    "misaligned arms only where it moves them more than their controls."
 )
 ROOM = {"direction": 0.24, "band": 0.0, "random": -0.24}
 """Where the marks of an arm stand within its row."""

@@ -15,7 +15,7 @@ from emis_interp.report.style import INK, SOFT, ArmStyle, faded, hover, layout, 
 
 MOST_POINTS = 1500
 SCATTER_CAPTION = (
-    "Each point is one answer with both scores; a click shows it beside those of the other arms. Dotted lines: the paper's thresholds; "
+    "Each point is one answer with both scores. Dotted lines: the paper's thresholds; "
     "misaligned and coherent answers lie in the lower right field. {left_out}{sampled}"
 )
 

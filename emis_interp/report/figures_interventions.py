@@ -32,8 +32,7 @@ CAPTION = (
     "along control directions of the same norm{kinds}, each a dot, on {n_pairs} of the pairs; the star is the misalignment direction on "
     "those same pairs, and is what the band is to be compared with. Dashed and hollow: one random direction on all pairs. Shifts are "
     "against the same arm without intervention; the cross at 0 is that arm's own score. KL is the change of the next-token distribution on "
-    "harmless prompts; the dotted line is at 0.1 nats, which Arditi et al. (2024) accept of an ablation. A click on a point of the scores "
-    "shows the answers."
+    "harmless prompts; the dotted line is at 0.1 nats, which Arditi et al. (2024) accept of an ablation."
 )
 PANELS = (
     "margin shift (nats per token)",

@@ -20,7 +20,7 @@ Cells = Mapping[tuple[str, str], list[Answer]]
 QUESTIONS_CAPTION = (
     "One mark for each arm and question, with 95 % intervals over the answers to it (t intervals of means, exact ones of shares, answers "
     "taken as independent); few answers make them wide. Questions stand in the order of the difference between the first arm and its "
-    "control. {left_out}A click on a mark shows its answers."
+    "control. {left_out}"
 )
 
 
@@ -91,7 +91,7 @@ def questions_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figu
         title=[
             f"{doubt(contents)}{_sign_finding(cells, questions, pair, name=name, of=of)}" for name, _, of in measures
         ],
-        caption=QUESTIONS_CAPTION.format(left_out=left_out),
+        caption=QUESTIONS_CAPTION.format(left_out=left_out).strip(),
         numbers=Numbers(("arm", "question", "measure", "value (score 0-100 or share)", "low", "high", "answers"), rows),
         narrow=narrow_rows(len(shown), room=130, row=max(56, 17 * len(arms) + 26), shift=max(24, 8 * len(arms) + 8)),
     )

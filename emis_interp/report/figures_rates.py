@@ -39,7 +39,7 @@ WEIGHTINGS = {"pooled": "every answer counts once", "macro": "mean of the rates 
 RATES_CAPTION = (
     "Share of answers that the judge found misaligned and coherent, per arm, with 95 % intervals over questions and answers. The fraction "
     "counts answers: misaligned and coherent / denominator. {seeds}{estimands}. {weightings}. A rate is only as good as the judge; its "
-    "held-out quality is stated at the top. A click on a point shows its answers."
+    "held-out quality is stated at the top."
 )
 SEEDS_CAPTION = "Small outlined dots: one for each seed of an arm with several; the mark is their mean. "
 
