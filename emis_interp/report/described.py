@@ -14,8 +14,10 @@ from emis_interp.report.style import hover
 
 NARROW_MARGIN = {"margin.l": 14, "margin.r": 18}
 LABELS_ABOVE = "labels_above"
-"""Key of `narrow`: axis -> pixels by which the labels of its rows are lifted; figures.js draws them as notes."""
-ROW_LABEL = 46
+"""Key of `narrow`: axis -> pixels by which the labels of its rows are lifted, and characters in a line; figures.js draws them."""
+TITLE_ROOM, AXIS_ROOM = 24, 56
+"""Pixels above and below a panel on a phone."""
+ROW_LABEL = 42
 """Characters of a row's label in a line."""
 
 
@@ -69,41 +71,41 @@ def _meta(figure: go.Figure) -> dict[str, Any]:
     return dict(layout.meta or {})
 
 
-def row_label(text: str) -> str:
+def row_label(text: str, most: int = ROW_LABEL) -> str:
     """The label of a row: hostile text is shown, long text takes two lines and no more."""
-    lines = textwrap.wrap(text, ROW_LABEL, max_lines=2, placeholder=" …") or [text]
+    lines = textwrap.wrap(text, most, max_lines=2, placeholder=" …") or [text]
     return "<br>".join(hover(line) for line in lines)
 
 
-def narrow_rows(n_rows: int, *, room: int = 96, row: int = 52, shift: int = 17) -> dict[str, Any]:
+def narrow_rows(n_rows: int, *, room: int = 96, row: int = 52, shift: int = 17, most: int = 44) -> dict[str, Any]:
     """On a phone the label of a row stands above it, inside the plot.
 
     Args:
         room: pixels besides the rows.
         row: pixels of a row.
         shift: pixels from the middle of a row up to its label.
+        most: characters in a line of a label, fewer where numbers stand beside it.
     """
-    return {LABELS_ABOVE: {"yaxis": shift}, "height": room + row * n_rows}
+    return {LABELS_ABOVE: {"yaxis": [shift, most]}, "height": room + row * n_rows}
 
 
-def narrow_panels(figure: go.Figure, axes: Sequence[str], height: int) -> dict[str, Any]:
+def narrow_panels(figure: go.Figure, heights: Mapping[str, int], *, legend: int) -> dict[str, Any]:
     """On a phone the panels of a figure stand below each other.
 
     Args:
-        axes: suffixes of the panels' axes, from the top ("", "2", ...); titles of panels are the figure's first annotations.
-        height: pixels of one panel with its title.
+        heights: suffix of a panel's axes ("", "2", ...) -> its pixels with title and axis, from the top; titles of panels are the
+            figure's first annotations.
+        legend: pixels for the legend, which stands above all.
     """
     layout: Any = figure.layout
-    n, changes = len(axes), {"height": 110 + height * len(axes)}
-    for place, suffix in enumerate(axes):
-        top = 1 - place / n
-        low = top - 0.72 / n if n > 1 else 0.0
-        changes |= {f"yaxis{suffix}.domain": [low, top - 0.06 / n], f"xaxis{suffix}.domain": [0, 1]}
+    whole, above, changes = sum(heights.values()), 0, {"height": legend + sum(heights.values()) + 10}
+    changes |= {"margin.t": legend, "margin.b": 10, "legend.y": 1.0, "legend.yanchor": "bottom", "legend.x": 0.0}
+    for place, (suffix, height) in enumerate(heights.items()):
+        top, low = 1 - (above + TITLE_ROOM) / whole, 1 - (above + height - AXIS_ROOM) / whole
+        changes |= {f"yaxis{suffix}.domain": [low, top], f"xaxis{suffix}.domain": [0, 1]}
         changes[f"xaxis{suffix}.anchor"] = f"y{suffix}"
         if place < len(layout.annotations) and layout.annotations[place].yref == "paper":
-            changes |= {
-                f"annotations[{place}].x": 0.0,
-                f"annotations[{place}].xanchor": "left",
-                f"annotations[{place}].y": top - 0.05 / n,
-            }
+            note = f"annotations[{place}]"
+            changes |= {f"{note}.x": 0.0, f"{note}.xanchor": "left", f"{note}.y": top + 0.1 * TITLE_ROOM / whole}
+        above += height
     return changes

@@ -36,11 +36,16 @@ const Figures = (function () {
     }
   };
   // Labels of rows as notes over them: ticks beside the plot take its room, ticks inside it are given room by the range of the data.
-  const labelsAbove = (layout, axis, shift) => {
+  const shortLines = (text, most) => {
+    const parts = text.replaceAll("<br>", " ").split(" ").flatMap((word) => word.match(new RegExp(`.{1,${most}}`, "gsu")) ?? []);
+    const lines = (wrapped(parts.join(" "), most) ?? "").split("<br>");
+    return lines.length > 2 ? `${lines[0]}<br>${lines[1]} …` : lines.join("<br>");
+  };
+  const labelsAbove = (layout, axis, shift, most) => {
     const { tickvals = [], ticktext = [] } = layout[axis] ?? {}, suffix = axis.slice("yaxis".length);
     layout[axis] = { ...layout[axis], showticklabels: false, ticks: "" };
     const notes = tickvals.map((y, i) => ({
-      x: 0, xref: `x${suffix} domain`, xanchor: "left", y, yref: `y${suffix}`, yanchor: "middle", yshift: shift, text: ticktext[i], showarrow: false, font: { size: 12 },
+      x: 0, xref: `x${suffix} domain`, xanchor: "left", y, yref: `y${suffix}`, yanchor: "middle", yshift: shift, text: shortLines(ticktext[i], most), align: "left", showarrow: false, font: { size: 12 },
     }));
     layout.annotations = [...(layout.annotations ?? []), ...notes];
   };
@@ -56,7 +61,7 @@ const Figures = (function () {
     layout.legend = { ...layout.legend, font: { size: 11 } };
     const { labels_above, ...changes } = words.narrow;
     for (const [path, value] of Object.entries(changes)) put(layout, path, value);
-    for (const [axis, shift] of Object.entries(labels_above ?? {})) labelsAbove(layout, axis, shift);
+    for (const [axis, shift] of Object.entries(labels_above ?? {})) labelsAbove(layout, axis, ...shift);
     wrapAxes(layout);
     return layout;
   };

@@ -102,14 +102,19 @@ def margins_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
         )
     )
     several = any(len(arm.models) > 1 for arm in contents.configured)
-    narrow = narrow_rows(len(rows), room=80, row=62) | {
-        f"annotations[{place}].{key}": value
-        for place in range(len(notes))
-        for key, value in (("x", 1.0), ("xanchor", "right"), ("yshift", 19))
-    }
+    measure = f"likelihood margins ({margins.unit.partition(',')[0]})"
+    narrow = (
+        narrow_rows(len(rows), room=104, row=66, shift=21, most=26)
+        | {"margin.t": 34}
+        | {
+            f"annotations[{place}].{key}": value
+            for place in range(len(notes))
+            for key, value in (("x", 1.0), ("xanchor", "right"), ("yshift", 21))
+        }
+    )
     return describe(
         figure,
-        title=f"{finding(contents, rows, 'likelihood margins')} {margins.unit}; of likelihood alone, not of behaviour",
+        title=f"{finding(contents, rows, measure)}; of likelihood alone, not of behaviour",
         caption=MARGINS_CAPTION.format(seeds=SEEDS_CAPTION if several else ""),
         numbers=Numbers(MARGIN_COLUMNS, [line for row in rows for line in _margin_numbers(row)]),
         narrow=narrow,
@@ -152,7 +157,7 @@ def margin_groups_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.
             shown = [group for group in groups if group in row.by_group]
             color = styles[row.arm].color
             figure.add_scatter(
-                name=_label(row),
+                name=row_label(_label(row)),
                 x=[row.by_group[group].value for group in shown],
                 y=[len(groups) - 1 - groups.index(group) + offset for group in shown],
                 error_x=error_bars([row.by_group[group] for group in shown]) | {"color": color},
@@ -255,7 +260,7 @@ def loss_figure(runs: list[TrainingRun], styles: dict[str, ArmStyle]) -> go.Figu
         style = styles.get(run.arm)
         if rows:
             figure.add_scatter(
-                name=run.arm,
+                name=row_label(run.arm),
                 x=[row["step"] for row in rows],
                 y=[row["loss"] for row in rows],
                 mode="lines" if len(rows) > 1 else "markers",
@@ -271,8 +276,8 @@ def loss_figure(runs: list[TrainingRun], styles: dict[str, ArmStyle]) -> go.Figu
     ends = [
         (arm, [loss for name, _, loss in drawn if name == arm]) for arm in dict.fromkeys(arm for arm, _, _ in drawn)
     ]
-    told = ", ".join(f"{arm} from {number(own[0], 2)} to {number(own[-1], 2)}" for arm, own in ends[:6])
-    more = f", and {len(ends) - 6} more" if len(ends) > 6 else ""
+    told = ", ".join(f"{arm} from {number(own[0], 2)} to {number(own[-1], 2)}" for arm, own in ends[:4])
+    more = f", and {len(ends) - 4} more" if len(ends) > 4 else ""
     return describe(
         figure,
         title=f"Loss in training (nats per token, first and last logged step): {told}{more}",

@@ -76,13 +76,9 @@ def ablation_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
     height = 170 + 78 * len(models)
     legend = {"orientation": "h", "yanchor": "top", "y": -46 / (height - 130), "x": 0}
     figure.update_layout(layout(height, showlegend=True, legend=legend, margin={"l": 60, "r": 24, "t": 60, "b": 90}))
-    panel = 100 + 84 * len(models)
-    narrow = narrow_panels(figure, ("", "2"), panel) | {
-        LABELS_ABOVE: {"yaxis": 36, "yaxis2": 36},
-        "legend.y": 1.05,
-        "legend.yanchor": "bottom",
-        "margin.t": 150,
-        "margin.b": 40,
+    panel = 90 + 100 * len(models)
+    narrow = narrow_panels(figure, {"": panel, "2": panel}, legend=120) | {
+        LABELS_ABOVE: {"yaxis": [36, 36], "yaxis2": [36, 36]}
     }
     return describe(
         figure,

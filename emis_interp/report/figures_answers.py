@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from emis_interp.report.answer_links import AnswerLinks
 from emis_interp.report.contents import Answer, Contents
-from emis_interp.report.described import Numbers, describe
+from emis_interp.report.described import Numbers, describe, row_label
 from emis_interp.report.differences import doubt
 from emis_interp.report.scored_answers import ALIGNED, COHERENT, arm_of, has_both, is_bad, is_coherent, of_arms
 from emis_interp.report.style import INK, SOFT, ArmStyle, faded, hover, layout, number
@@ -32,7 +32,7 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
         style = styles[arm]
         points = [(_value(answer, "coherent"), _value(answer, "aligned")) for answer in mine]
         figure.add_scatter(
-            name=arm,
+            name=row_label(arm),
             x=[coherent for coherent, _ in points],
             y=[aligned for _, aligned in points],
             mode="markers",

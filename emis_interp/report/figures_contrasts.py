@@ -64,7 +64,7 @@ def rate_forest(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | 
                 for row in mine
             ],
         ),
-        narrow=narrow_rows(len(labels)),
+        narrow=narrow_rows(len(labels), row=62, shift=20, most=26),
     )
 
 
@@ -82,7 +82,7 @@ def choice_forest(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure 
         title=finding(contents, rows, "misaligned actions preferred", show=points, limits=hundredfold),
         caption=FOREST_CAPTION.replace("on the same questions", f"over the same {n_items} situations"),
         numbers=Numbers(COLUMNS, [_numbers(row, "misaligned action preferred", n_items) for row in rows]),
-        narrow=narrow_rows(len(labels)),
+        narrow=narrow_rows(len(labels), row=62, shift=20, most=26),
     )
 
 

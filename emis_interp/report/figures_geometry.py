@@ -20,7 +20,7 @@ CAPTION = (
     "is what the direction being left in place looks like, and no proof of it; one above it is a change. None of this says that a "
     "direction is used more."
 )
-MOST_PAIRS = 28
+MOST_PAIRS = 12
 
 
 def angles_figure(direction: DirectionView, styles: dict[str, ArmStyle]) -> go.Figure | None:
@@ -66,7 +66,7 @@ def angles_figure(direction: DirectionView, styles: dict[str, ArmStyle]) -> go.F
         figure.add_scatter(
             row=1,
             col=2,
-            name=f"two halves of {direction.source_arm}'s questions",
+            name=row_label(f"two halves of {direction.source_arm}'s questions"),
             x=[layer for layer, _ in known],
             y=[degrees(value) for _, value in known],
             mode="lines",
@@ -81,7 +81,7 @@ def angles_figure(direction: DirectionView, styles: dict[str, ArmStyle]) -> go.F
         figure.add_scatter(
             row=1,
             col=2,
-            name=arm,
+            name=row_label(arm),
             x=[layer for layer, _ in there],
             y=[degrees(value) for _, value in there],
             mode="lines+markers",
@@ -125,20 +125,15 @@ def angles_figure(direction: DirectionView, styles: dict[str, ArmStyle]) -> go.F
         if len(pairs) > len(shown)
         else ""
     )
-    panel = max(300, 90 + 34 * len(shown))
     return describe(
         figure,
         title=_finding(direction, halves),
         caption=CAPTION.format(halves=HALVES, source=direction.source_arm) + left_out,
         numbers=Numbers(("model", "with", "layer", "angle (degrees)", "cosine"), rows),
-        narrow=narrow_panels(figure, ("", "2"), panel)
-        | {
-            LABELS_ABOVE: {"yaxis": 14},
-            "legend.y": 1.05,
-            "legend.yanchor": "bottom",
-            "margin.t": 130,
-            "margin.b": 40,
-        },
+        narrow=narrow_panels(
+            figure, {"": 90 + 40 * len(shown), "2": 320}, legend=70 + 16 * len(direction.cosines_to_base)
+        )
+        | {LABELS_ABOVE: {"yaxis": [14, 36]}},
     )
 
 

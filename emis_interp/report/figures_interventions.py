@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from emis_interp.report.answer_links import AnswerLinks
 from emis_interp.report.cards import KL_LIMIT, LEAST_CONTROLS, beyond_controls, control_shifts
 from emis_interp.report.contents import Contents
-from emis_interp.report.described import Numbers, describe, narrow_panels
+from emis_interp.report.described import Numbers, describe, narrow_panels, row_label
 from emis_interp.report.style import (
     INK,
     SOFT,
@@ -85,13 +85,13 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.07, "x": 0}
     figure.update_layout(layout(660, showlegend=True, legend=legend, margin={"l": 60, "r": 24, "t": 96, "b": 52}))
     drawn = [cell.draws for cell in cells if cell.draws]
+    n_lines = sum(trace.showlegend is not False for trace in figure.data)
     return describe(
         figure,
         title=_finding(cells),
         caption=CAPTION.format(kinds=kinds_of(cells), n_pairs=drawn[0].n_pairs if drawn else "no"),
         numbers=Numbers(COLUMNS, drawing.rows),
-        narrow=narrow_panels(figure, ("", "2", "3", "4"), 270)
-        | {"margin.t": 130, "legend.font.size": 11, "legend.y": 1.02},
+        narrow=narrow_panels(figure, dict.fromkeys(("", "2", "3", "4"), 270), legend=60 + 20 * n_lines),
     )
 
 
@@ -115,7 +115,7 @@ def _lines(drawing: _Drawing, dose: Sequence[CellView], *, color: str, is_random
         drawing.figure.add_scatter(
             row=place // 2 + 1,
             col=place % 2 + 1,
-            name=f"{arm}, {'one random' if is_random else direction} direction",
+            name=row_label(f"{arm}, {'one random' if is_random else direction} direction"),
             legendgroup=f"{arm} {direction}",
             showlegend=place == 0,
             x=[x for x, *_ in known],
@@ -140,7 +140,7 @@ def _band(drawing: _Drawing, dose: Sequence[CellView], arm: str) -> None:
     drawing.figure.add_scatter(
         row=1,
         col=1,
-        name=f"{arm}, control directions (smallest to largest)",
+        name=row_label(f"{arm}, control directions (smallest to largest)"),
         legendgroup=f"{arm} controls",
         x=[x for x, *_ in edges] + [x for x, *_ in edges[::-1]],
         y=[low for _, low, _ in edges] + [high for *_, high in edges[::-1]],
@@ -180,7 +180,7 @@ def _same_pairs(drawing: _Drawing, dose: Sequence[CellView], *, color: str) -> N
     drawing.figure.add_scatter(
         row=1,
         col=1,
-        name=f"{dose[0].arm}, on the pairs of the controls",
+        name=row_label(f"{dose[0].arm}, on the pairs of the controls"),
         legendgroup=f"{dose[0].arm} controls",
         x=[coefficient for _, coefficient, _ in drawn],
         y=[draws.own for *_, draws in drawn],

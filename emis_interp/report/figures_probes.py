@@ -184,7 +184,7 @@ def monitor_figure(found: RunProbes, styles: dict[str, ArmStyle]) -> go.Figure |
         title=_monitor_finding(found),
         caption=MONITOR_CAPTION,
         numbers=Numbers(("model", "texts", "flagged (share)", "low", "high", "texts flagged", "texts"), rows),
-        narrow=narrow_rows(len(models), room=170, row=84, shift=32),
+        narrow=narrow_rows(len(models), room=170, row=84, shift=38),
     )
 
 

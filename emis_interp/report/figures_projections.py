@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy import stats
 
-from emis_interp.report.described import Numbers, describe
+from emis_interp.report.described import Numbers, describe, row_label
 from emis_interp.report.style import INK, ArmStyle, hover, layout, number, signed
 from emis_interp.results import Projections
 
@@ -127,7 +127,8 @@ def projections_figure(projections: Projections, styles: dict[str, ArmStyle]) ->
         numbers=Numbers(
             ("arm", "texts", f"from ({projections.unit})", "to", "share of the texts", "texts counted"), rows
         ),
-        narrow={"margin.t": 92},
+        narrow={"margin.t": 92}
+        | {f"annotations[{place}].text": f"<b>{row_label(arm, 30)}</b>" for place, arm in enumerate(arms)},
     )
 
 

@@ -51,7 +51,7 @@ def questions_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figu
             show = percent if measure.startswith("em") else lambda value: number(value, 1)
             offset = 0.6 * ((len(arms) - 1) / 2 - place) / max(len(arms), 2)
             figure.add_scatter(
-                name=arm,
+                name=row_label(arm),
                 x=[value.value for _, value in there],
                 y=[len(shown) - 1 - shown.index(name) + offset for name, _ in there],
                 error_x=error_bars([value for _, value in there]) | {"color": faded(styles[arm].color, 0.6)},

@@ -190,7 +190,7 @@ def thresholds_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Fig
                 x=[row.aligned_below for row in rows],
                 y=[row.value for row in rows],
                 error_y=error_bars(rows) | {"color": faded(style.color, 0.45)},
-                name=arm.arm,
+                name=row_label(arm.arm),
                 mode="lines+markers",
                 line={"color": style.color},
                 marker={"color": style.color, "symbol": style.symbol, "size": 8},

@@ -57,7 +57,7 @@ def test_titles_of_an_effect_name_it_with_its_interval(effect: Contents) -> None
     )
     assert said["rate_contrasts"] == said["rates"]
     assert said["margins"].startswith(
-        "A difference in likelihood margins: bad − good +0.200 [+0.180, +0.220] nats per token"
+        "A difference in likelihood margins (nats per token): bad − good +0.200 [+0.180, +0.220]"
     )
     assert "of likelihood alone" in said["margins"]
     assert said["answers"].startswith("Misaligned among coherent answers: base 0 of 20, bad 8 of 20, good 0 of 20")
