@@ -22,7 +22,7 @@ from emis_interp.files.store import write_bytes, write_text
 from emis_interp.files.text import written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.described import words_of
-from emis_interp.report.html_page import csp_hash, embed, page_script
+from emis_interp.report.html_page import csp_hash, embed, script_parts
 
 Kind = Literal["svg", "pdf"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -81,7 +81,7 @@ def draw(figures: Mapping[str, go.Figure]) -> dict[str, str]:
     Raises:
         StageError: no browser is installed, or it could not draw.
     """
-    plotly_js, figures_js = get_plotlyjs().replace("\r\n", "\n"), page_script("figures.js") + DRAW
+    plotly_js, figures_js = get_plotlyjs().replace("\r\n", "\n"), script_parts("figures.js") + DRAW
     data = embed({name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()})
     policy = f"default-src 'none'; script-src {csp_hash(plotly_js)} {csp_hash(figures_js)}; style-src 'unsafe-inline'; img-src data: blob:"
     page = (

@@ -50,7 +50,7 @@ const Figures = (function () {
     layout.annotations = [...(layout.annotations ?? []), ...notes];
   };
   const isNarrow = (plot) => plot.clientWidth > 0 && plot.clientWidth < NARROW;
-  const chosen = (plot) => Number(plot.closest("figure")?.querySelector(".choice select")?.value ?? 0);
+  const chosen = (plot) => Number(plot.closest("figure")?.querySelector(".choice:not(.points) select")?.value ?? 0);
 
   /** The layout of a figure in the place where it is drawn. */
   const layoutFor = (figure, plot) => {
@@ -160,7 +160,7 @@ const Figures = (function () {
   };
 
   /** What stands below a figure: its files, and its numbers, which are its alternative in text. */
-  const addTools = (plot) => {
+  const addTools = (plot, library) => {
     const name = plot.dataset.figure, figure = all()[name], box = plot.closest("figure");
     if (!figure || !box) return;
     const words = wordsOf(figure), tools = make("p", "tools");
@@ -171,7 +171,10 @@ const Figures = (function () {
       node.addEventListener("click", action);
       tools.append(node);
     };
-    const svg = () => picture(figure, chosen(plot));
+    const svg = async () => {
+      await library();
+      return picture(figure, chosen(plot));
+    };
     if (words.table.columns.length) button("CSV", "numbers", () => save(new Blob([csv(words.table)], { type: "text/csv" }), `emis_${name}.csv`));
     button("SVG", "vector picture", async () => save(new Blob([await svg()], { type: "image/svg+xml" }), `emis_${name}.svg`));
     button("PNG", "picture", async () => save(await asPng(await svg()), `emis_${name}.png`));
@@ -189,12 +192,12 @@ const Figures = (function () {
   const follow = () => {
     const plots = [...document.querySelectorAll(".plot")], was = new Map(plots.map((plot) => [plot, isNarrow(plot)]));
     document.addEventListener("change", (event) => {
-      const box = event.target.closest?.(".choice")?.closest("figure"), plot = box?.querySelector(".plot");
+      const box = event.target.closest?.(".choice:not(.points)")?.closest("figure"), plot = box?.querySelector(".plot");
       const choice = plot && wordsOf(all()[plot.dataset.figure]).choices[chosen(plot)];
       if (!choice) return;
       const finding = box.querySelector(".finding");
       if (choice.title && finding) finding.textContent = choice.title;
-      if (isNarrow(plot)) Plotly.relayout(plot, layoutFor(all()[plot.dataset.figure], plot));
+      if (plot.data && isNarrow(plot)) Plotly.relayout(plot, layoutFor(all()[plot.dataset.figure], plot));
     });
     let timer;
     window.addEventListener("resize", () => {
@@ -209,8 +212,9 @@ const Figures = (function () {
     });
   };
 
-  const begin = () => {
-    document.querySelectorAll(".plot").forEach(addTools);
+  /** `library`: a promise of plotly, for pages that load it late. */
+  const begin = (library = async () => {}) => {
+    document.querySelectorAll(".plot").forEach((plot) => addTools(plot, library));
     follow();
   };
   return { all, layoutFor, picture, csv, begin };

@@ -47,7 +47,7 @@ def render(
     environment.filters |= filters or {}
     plotly_js, page_js = (
         get_plotlyjs().replace("\r\n", "\n"),
-        page_script("figures.js", "page.js"),
+        script_parts("figures.js", "page.js"),
     )
     return environment.get_template(template).render(
         **values,
@@ -65,7 +65,7 @@ def embed(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def page_script(*names: str) -> str:
+def script_parts(*names: str) -> str:
     """Scripts of this package as one; later ones use what earlier ones define."""
     return "".join(_resource(OURS, name) for name in names)
 
