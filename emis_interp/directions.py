@@ -97,7 +97,11 @@ class Direction:
             )
             lines.append(
                 f"  random directions {report['random_auroc']:.3f}, shuffled labels {report['shuffled_auroc']:.3f}"
-                + (f", split-half cosine {card['split_half_cosine']:.3f}" if "split_half_cosine" in card else "")
+                + (
+                    f", cosine of two halves of the selection questions {card['split_half_cosine']:.3f}"
+                    if "split_half_cosine" in card
+                    else ""
+                )
             )
         lines.append(f"  norm {self.raw_norm:.3g}, that of a token's residual {self.residual_norm:.3g}")
         return "\n".join(lines)

@@ -142,17 +142,17 @@ def causal(contents: Contents) -> Card:
     cells = [cell for cell in (found.cells if found else []) if cell.direction != "random" and cell.margin_shift]
     if found is None or not cells:
         return Card(question, "not measured", "missing", ("The intervene stage has not run.",), section)
-    drawn = [cell for cell in cells if _controls(cell.draws)]
+    drawn = [cell for cell in cells if control_shifts(cell.draws)]
     strip = _causal_strip(drawn)
     if not drawn:
         text = "Nothing was steered along control directions, so that no effect is told from that of any direction."
         return Card(question, "no controls", "unclear", (text,), section, strip)
-    fewest = min(len(_controls(cell.draws)) for cell in drawn)
+    fewest = min(len(control_shifts(cell.draws)) for cell in drawn)
     if fewest < LEAST_CONTROLS:
         text = f"{fewest} control directions stand beside it; with fewer than {LEAST_CONTROLS} no p-value can reach {ALPHA:g}."
         return Card(question, "too few controls", "unclear", (text,), section, strip)
     steered, ablated = ([cell for cell in drawn if cell.kind == kind] for kind in ("steer", "ablate"))
-    beyond = [cell for cell in drawn if _beyond(cell)]
+    beyond = [cell for cell in drawn if beyond_controls(cell)]
     sentences = _causal_sentences(steered, ablated)
     if costly := [cell for cell in beyond if cell.kl_neutral is not None and cell.kl_neutral > KL_LIMIT]:
         sentences.append(
@@ -258,12 +258,12 @@ def _happens_strip(found: Sequence[_Evidence]) -> Strip | None:
     return Strip(marks, null=0.0, unit="points, arm minus control")
 
 
-def _controls(draws: Draws | None) -> list[float]:
+def control_shifts(draws: Draws | None) -> list[float]:
     """Shifts along usage-matched directions, which are the harder control, else along isotropic ones."""
     return [] if draws is None else draws.shifts.get("orthogonal") or draws.shifts.get("random") or []
 
 
-def _beyond(cell: CellView) -> bool:
+def beyond_controls(cell: CellView) -> bool:
     """Whether the direction moves the margin as it should, and farther than control directions of every kind."""
     draws = cell.draws
     if draws is None:
@@ -279,9 +279,9 @@ def _causal_sentences(steered: Sequence[CellView], ablated: Sequence[CellView]) 
             continue
         strongest = max(cells, key=lambda cell: abs(cell.draws.own) if cell.draws else 0.0)
         assert strongest.draws is not None
-        controls = _controls(strongest.draws)
+        controls = control_shifts(strongest.draws)
         name = f"{strongest.model} by {strongest.coefficient:+g}" if strongest.coefficient else strongest.model
-        n = sum(_beyond(cell) for cell in cells)
+        n = sum(beyond_controls(cell) for cell in cells)
         sentences.append(
             f"{what} moves the margin farther than all controls in {n} of {len(cells)} cells; at most in {name}: "
             f"{signed(strongest.draws.own)} nats per token, control directions {signed(min(controls))} to {signed(max(controls))}."
@@ -308,7 +308,7 @@ def _specific_sentence(found: Interventions, specific: Sequence[str], ablated: S
 def _causal_strip(cells: Sequence[CellView]) -> Strip | None:
     marks = []
     for cell in cells[:8]:
-        controls = _controls(cell.draws)
+        controls = control_shifts(cell.draws)
         assert cell.draws is not None
         name = f"{cell.model} {cell.coefficient:+g}" if cell.coefficient else f"ablated {cell.model}"
         marks.append(Mark(name, cell.draws.own, band=(min(controls), max(controls))))

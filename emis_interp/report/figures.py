@@ -2,7 +2,9 @@
 
 import plotly.graph_objects as go
 
-from emis_interp.report.contents import BASE, TrainingRun
+from emis_interp.report.contents import BASE, Contents, TrainingRun
+from emis_interp.report.described import Numbers, describe, narrow_rows, row_label
+from emis_interp.report.differences import finding
 from emis_interp.report.style import (
     FAINT,
     INK,
@@ -19,12 +21,34 @@ from emis_interp.report.style import (
 )
 from emis_interp.results import Estimate, FlatteningView, MarginContrast, Margins
 
+MARGINS_CAPTION = (
+    "The margin is the mean log-probability per token of misaligned answers minus that of aligned answers to the same questions. Each "
+    "diamond is the mean difference of margins between two arms with its 95 % interval over questions, each dot one question; filled "
+    "diamonds compare with base, hollow ones compare two finetuned arms. Right of 0: the first arm leans more towards misaligned text. No "
+    "judge and no sampling is involved.{seeds} A cross: base itself at the temperature that flattens it as much."
+)
+SEEDS_CAPTION = (
+    " Small outlined dots below a diamond: one for each seed of the first arm, against the mean of the second; the interval then covers "
+    "the draw of questions and of seeds (in squares, on the wide side)."
+)
+GROUPS_CAPTION = (
+    "The same differences within each group of questions, with 95 % intervals over its pairs of answers: how sure the effect is on these "
+    "questions, not on others."
+)
+LOSS_CAPTION = (
+    "Loss on the response tokens during finetuning. Arms trained on different texts end at different losses; only the shape is "
+    "comparable."
+)
 
-def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
+
+def margins_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
     """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Base contrasts first, filled.
 
     A cross marks the shift of base itself at the temperature that flattens it as much as the organism is flattened.
     """
+    margins = contents.margins
+    if margins is None or not margins.contrasts:
+        return None
     rows = _ordered(margins.contrasts)
     figure = go.Figure()
     figure.add_vline(x=0, line={"color": INK, "width": 1})
@@ -77,18 +101,52 @@ def margins_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure:
             yaxis=_rows_axis([_label(row) for row in rows][::-1]),
         )
     )
-    return figure
+    several = any(len(arm.models) > 1 for arm in contents.configured)
+    measure = f"likelihood margins ({margins.unit.partition(',')[0]})"
+    narrow = (
+        narrow_rows(len(rows), room=104, row=66, shift=21, most=26)
+        | {"margin.t": 34}
+        | {
+            f"annotations[{place}].{key}": value
+            for place in range(len(notes))
+            for key, value in (("x", 1.0), ("xanchor", "right"), ("yshift", 21))
+        }
+    )
+    return describe(
+        figure,
+        title=f"{finding(contents, rows, measure)}; of likelihood alone, not of behaviour",
+        caption=MARGINS_CAPTION.format(seeds=SEEDS_CAPTION if several else ""),
+        numbers=Numbers(MARGIN_COLUMNS, [line for row in rows for line in _margin_numbers(row)]),
+        narrow=narrow,
+    )
 
 
-def margin_groups_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Figure | None:
+MARGIN_COLUMNS = ("arm", "reference", "what", "margin shift (nats per token)", "low", "high")
+
+
+def _margin_numbers(row: MarginContrast) -> list[tuple[object, ...]]:
+    """What is drawn in one row of the figure: the mean, its questions, its seeds, and base flattened."""
+    names = (row.arm, row.reference)
+    lines: list[tuple[object, ...]] = [(*names, "mean over questions", row.value, row.low, row.high)]
+    lines += [(*names, f"question {name}", x, None, None) for name, x in row.by_question.items() if x is not None]
+    lines += [(*names, f"model {name}", x, None, None) for name, x in row.by_model.items() if x is not None]
+    if row.flattening and row.flattening.matched_shift is not None:
+        lines.append((*names, "base, flattened as much", row.flattening.matched_shift, None, None))
+    return lines
+
+
+def margin_groups_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
     """The same contrasts within each question group; a dropdown chooses those against base or those between arms."""
+    margins = contents.margins
+    if margins is None:
+        return None
     contrasts = [row for row in _ordered(margins.contrasts) if row.by_group]
     groups = list(dict.fromkeys(group for row in contrasts for group in row.by_group))
     if not groups:
         return None
     kinds = [
         (text, [row for row in contrasts if (row.reference == BASE) == against_base])
-        for text, against_base in (("arms against base", True), ("arms against each other", False))
+        for text, against_base in (("arms against each other", False), ("arms against base", True))
     ]
     kinds = [(text, rows) for text, rows in kinds if rows]
     figure, owner = go.Figure(), []
@@ -99,7 +157,7 @@ def margin_groups_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Fi
             shown = [group for group in groups if group in row.by_group]
             color = styles[row.arm].color
             figure.add_scatter(
-                name=_label(row),
+                name=row_label(_label(row)),
                 x=[row.by_group[group].value for group in shown],
                 y=[len(groups) - 1 - groups.index(group) + offset for group in shown],
                 error_x=error_bars([row.by_group[group] for group in shown]) | {"color": color},
@@ -121,7 +179,29 @@ def margin_groups_figure(margins: Margins, styles: dict[str, ArmStyle]) -> go.Fi
     )
     for line in range(len(groups) - 1):
         figure.add_hline(y=line + 0.5, line={"color": "#d5dae2", "width": 1, "dash": "dot"})
-    return with_choices(figure, "Show", [(kind, [mine == kind for mine in owner], {}) for kind, _ in kinds])
+    numbers = [
+        (row.arm, row.reference, group, shift.value, shift.low, shift.high)
+        for row in contrasts
+        for group, shift in row.by_group.items()
+    ]
+    return describe(
+        with_choices(figure, "Show", [(kind, [mine == kind for mine in owner], {}) for kind, _ in kinds]),
+        title=[_groups_finding(rows) for _, rows in kinds],
+        caption=GROUPS_CAPTION,
+        numbers=Numbers(("arm", "reference", "group of questions", *MARGIN_COLUMNS[3:]), numbers),
+        narrow=narrow_rows(len(groups), room=150, row=max(56, 17 * widest + 28), shift=max(22, 8 * widest + 8)),
+    )
+
+
+def _groups_finding(rows: list[MarginContrast]) -> str:
+    """In how many groups an interval excludes 0; with many groups some do so by chance, which is said."""
+    parts = []
+    for row in rows[:3]:
+        away = [group for group, shift in row.by_group.items() if shift.excludes()]
+        where = f"{len(away)} of {len(row.by_group)} groups" + (f" ({', '.join(away)})" if away else "")
+        parts.append(f"{row.arm} − {row.reference} {where}")
+    more = f"; and {len(rows) - 3} more differences" if len(rows) > 3 else ""
+    return f"Groups whose interval excludes 0 (of intervals about nothing one in twenty does): {'; '.join(parts)}{more}"
 
 
 def _ordered(contrasts: list[MarginContrast]) -> list[MarginContrast]:
@@ -136,7 +216,7 @@ def _rows_axis(labels: list[str]) -> dict[str, object]:
     """A y axis whose rows are numbered from the bottom."""
     return {
         "tickvals": list(range(len(labels))),
-        "ticktext": [hover(label) for label in labels],
+        "ticktext": [row_label(label) for label in labels],
         "range": [-0.6, len(labels) - 0.4],
         "showgrid": False,
     }
@@ -180,7 +260,7 @@ def loss_figure(runs: list[TrainingRun], styles: dict[str, ArmStyle]) -> go.Figu
         style = styles.get(run.arm)
         if rows:
             figure.add_scatter(
-                name=run.arm,
+                name=row_label(run.arm),
                 x=[row["step"] for row in rows],
                 y=[row["loss"] for row in rows],
                 mode="lines" if len(rows) > 1 else "markers",
@@ -192,4 +272,15 @@ def loss_figure(runs: list[TrainingRun], styles: dict[str, ArmStyle]) -> go.Figu
         return None
     titles = {"xaxis": {"title": {"text": "optimizer step"}}, "yaxis": {"title": {"text": "loss (nats per token)"}}}
     figure.update_layout(layout(300, showlegend=True, **titles))
-    return figure
+    drawn = [(run.arm, row["step"], row["loss"]) for run in runs for row in run.metrics if row.get("loss") is not None]
+    ends = [
+        (arm, [loss for name, _, loss in drawn if name == arm]) for arm in dict.fromkeys(arm for arm, _, _ in drawn)
+    ]
+    told = ", ".join(f"{arm} from {number(own[0], 2)} to {number(own[-1], 2)}" for arm, own in ends[:4])
+    more = f", and {len(ends) - 4} more" if len(ends) > 4 else ""
+    return describe(
+        figure,
+        title=f"Loss in training (nats per token, first and last logged step): {told}{more}",
+        caption=LOSS_CAPTION,
+        numbers=Numbers(("model", "optimizer step", "loss (nats per token)"), drawn),
+    )

@@ -22,7 +22,15 @@ from plotly.offline import get_plotlyjs
 from emis_interp.files.text import written_out
 
 OURS = "emis_interp.report"
-SCRIPTS = ("page_address.js", "page_figures.js", "page_store.js", "page_answers.js", "page_panel.js", "page.js")
+SCRIPTS = (
+    "figures.js",
+    "page_address.js",
+    "page_figures.js",
+    "page_store.js",
+    "page_answers.js",
+    "page_panel.js",
+    "page.js",
+)
 """Parts of the page's one script, in the order in which they are joined."""
 
 
@@ -63,8 +71,7 @@ def render(
 
 def page_script() -> str:
     """The script of every page, in a scope of its own."""
-    parts = "\n".join(_resource(OURS, name) for name in SCRIPTS)
-    return f'"use strict";\n(function () {{\n{parts}}})();\n'
+    return f'"use strict";\n(function () {{\n{script_parts(*SCRIPTS)}}})();\n'
 
 
 def embed_packed(value: Any) -> Markup:
@@ -90,6 +97,11 @@ def embed(value: Any) -> Markup:
 
 def _json(value: Any) -> str:
     return json.dumps(written_out(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def script_parts(*names: str) -> str:
+    """Scripts of this package as one; later ones use what earlier ones define."""
+    return "".join(_resource(OURS, name) for name in names)
 
 
 def csp_hash(script: str) -> str:

@@ -41,6 +41,7 @@ const came_with_state = read_address();
 link_headings();
 recall_hiding();
 show_figures();
+Figures.begin(load_library);
 recall_choices();
 if (came_with_state) go_to_section(); // before the first figure is near
 const answers_ready = start_answers();

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from emis_interp.files.store import write_json, write_text
 from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
@@ -21,23 +19,16 @@ from emis_interp.report.answer_sample import MAX_ON_PAGE, Sample, sample, worst_
 from emis_interp.report.cards import cards, verdicts
 from emis_interp.report.choices import choice_rows
 from emis_interp.report.contents import Contents, load_contents
+from emis_interp.report.described import words_of
+from emis_interp.report.drawn import figures, styles_of
 from emis_interp.report.entries import estimate_entry, missing
-from emis_interp.report.figures import loss_figure, margin_groups_figure, margins_figure
-from emis_interp.report.figures_direction import cosines_figure, layers_figure, projections_figure
-from emis_interp.report.figures_interventions import ablation_figure, steering_figure
-from emis_interp.report.figures_rates import (
-    ESTIMANDS,
-    WEIGHTINGS,
-    calibration_figure,
-    rates_figure,
-    thresholds_figure,
-)
+from emis_interp.report.figure_files import write_figures
 from emis_interp.report.further import KNOWN, further_rows
 from emis_interp.report.html_page import render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
-from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
+from emis_interp.report.style import number, percent, signed
 from emis_interp.report.trust import judge_faults, warnings
 from emis_interp.report.words import said
 from emis_interp.results import CellView
@@ -46,19 +37,26 @@ WORST_INLINE = 3
 
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
-    """Build the page of a run again; says where it is. Raises as `build_report`."""
+    """Build the page of a run again, and files of its figures where asked for; says where they are. Raises as `build_report`."""
     contents = load_contents(settings.run_dir)
     page = build_report(settings.run_dir, contents)
+    files = []
+    if settings.figures is not None:
+        kind, folder = settings.figures
+        files = write_figures(figures(contents), Path(folder), kind, bars=bars)
     return {
         "answers": verdicts(contents),
         "report": str(page),
         "data": str(page.with_name("data.json")),
         "n_bytes": page.stat().st_size,
+        "figures": [str(file) for file in files],
     }
 
 
 def say(result: dict[str, Any]) -> str:
-    return said([f"{question} {verdict}" for question, verdict in result["answers"].items()], result["report"])
+    text = said([f"{question} {verdict}" for question, verdict in result["answers"].items()], result["report"])
+    files = result.get("figures") or []
+    return f"{text}\nfigures: {len(files)} files in {Path(files[0]).parent}" if files else text
 
 
 def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
@@ -140,9 +138,7 @@ def render_page(contents: Contents, shown: Sample | None = None, sides: Sequence
         signed=signed,
         percent=percent,
         score=lambda value: number(value, 1),
-        estimands=ESTIMANDS,
-        weightings=WEIGHTINGS,
-        drawn=drawn,
+        drawn={name: words_of(figure) for name, figure in drawn.items()},
         why_no_answers=why_no_answers,
         sampled="" if shown.whole else shown.words,
         side_pages=sides,
@@ -151,35 +147,6 @@ def render_page(contents: Contents, shown: Sample | None = None, sides: Sequence
         address_of=address_of,
         answer_json=answer_data(shown.answers, contents.arm_of, counted=columns_of(contents.answers)),
     )
-
-
-def styles_of(contents: Contents) -> dict[str, ArmStyle]:
-    """The style of every arm, which the arm's models share."""
-    styles = arm_styles(contents.arms)
-    return styles | {model: styles[arm] for model, arm in contents.arm_of.items()}
-
-
-def figures(contents: Contents) -> dict[str, go.Figure]:
-    """The figures for which there are numbers, by name."""
-    direction, styles = contents.direction, styles_of(contents)
-    drawn = {
-        "rates": rates_figure(contents.rates, styles) if contents.rates and contents.rates.arms else None,
-        "thresholds": thresholds_figure(contents.rates, styles) if contents.rates else None,
-        "calibration": calibration_figure(contents.rates.judge) if contents.rates else None,
-        "margins": margins_figure(contents.margins, styles)
-        if contents.margins and contents.margins.contrasts
-        else None,
-        "margin_groups": margin_groups_figure(contents.margins, styles) if contents.margins else None,
-        "layers": layers_figure(direction) if direction else None,
-        "cosines": cosines_figure(direction, styles) if direction else None,
-        "projections": projections_figure(direction.projections, styles)
-        if direction and direction.projections
-        else None,
-        "steering": steering_figure(contents, styles),
-        "ablation": ablation_figure(contents.interventions, styles) if contents.interventions else None,
-        "loss": loss_figure(contents.training, styles),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 // Figures: drawn when they come near the window, all of them before printing; their dropdown is a select made from layout.meta.choices.
 
 const MOST_TO_LIST = 300;
-const figures = document.querySelector(".plot") ? read("figure-data") : {};
+const figures = document.querySelector(".plot") ? Figures.all() : {};
 const plots = [...document.querySelectorAll(".plot")].filter((plot) => figures[plot.dataset.figure]);
 const choosers = new Map();
 
@@ -35,7 +35,7 @@ const draw = (plot) => {
   plot.dataset.drawn = "yes";
   const figure = figures[plot.dataset.figure];
   plot.replaceChildren();
-  Plotly.newPlot(plot, figure.data, figure.layout, {
+  Plotly.newPlot(plot, figure.data, Figures.layoutFor(figure, plot), {
     responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: "emis_" + plot.dataset.figure },
@@ -115,7 +115,7 @@ const recall_choices = () => {
 const PRINTED_WIDTH = 680; // of A4 and of letter paper, within their margins
 const show_figures = () => {
   for (const plot of plots) {
-    plot.style.minHeight = `${figures[plot.dataset.figure].layout.height || 450}px`; // so that nothing moves when it is drawn
+    plot.style.minHeight = `${Figures.layoutFor(figures[plot.dataset.figure], plot).height || 450}px`; // so that nothing moves when it is drawn
     choices_of(plot);
     points_of(plot);
   }

@@ -10,6 +10,11 @@ class PageSettings:
     """A run whose page is built again."""
 
     run_dir: Path = flag("folder of a run, finished or not", positional=True)
+    figures: tuple[str, str] | None = flag(
+        "write every figure with its title and caption, and its numbers as CSV, into a folder; needs Chromium or Chrome",
+        default=None,
+        metavar=("svg|pdf", "DIR"),
+    )
 
 
 @settings

@@ -15,6 +15,8 @@ KIND_NAMES = {"random": "isotropic", "orthogonal": "usage-matched"}
 MISSING = "–"
 ROW = 34  # pixels of a row in figures with one row per arm or contrast
 INK, GRID, FAINT = "#1f2933", "#e6e9ee", "#8a94a3"
+SOFT = "#56616e"
+"""Of lesser text; FAINT is for lines, since text in it has too little contrast with the paper (3.07:1)."""
 # Okabe and Ito's colour-blind safe palette, without its yellow, which vanishes on white; then three of Tol's.
 _NAMED = {
     "base": "#30363d",

@@ -186,7 +186,8 @@ def say(result: dict[str, Any]) -> str:
             f"  one question left out of all, at layer {result['layer']}, which was chosen on some of them: AUROC {plain}",
             f"    {length_words(result['held_out_length_baseline'])}",
             f"  random directions {result['random_auroc']:.3f}",
-            f"  split-half cosine {spread(result['split_half_cosine'])}, bootstrap cosine {spread(result['bootstrap_cosine'])}",
+            f"  cosine of two halves of all questions {spread(result['split_half_cosine'])}",
+            f"  bootstrap cosine {spread(result['bootstrap_cosine'])}",
             f"  longer than shuffled labels' directions: {p_of(result, 'norm_')}",
             *(
                 f"  {'transfer to ' + result['transfer_texts'] + ': ' if i == 0 else '  '}{line}"

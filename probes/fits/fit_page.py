@@ -99,7 +99,7 @@ def write_fit_page(
             if "transfer_texts" in card
             else {}
         ),
-        "split-half cosine": spread(reliability["split_half_cosine"]),
+        "cosine of two halves of all questions": spread(reliability["split_half_cosine"]),
         "bootstrap cosine": spread(reliability["bootstrap_cosine"]),
         "longer than shuffled labels' directions": p_of(reliability, "norm_"),
         "mean tokens of an answer": f"misaligned {length['mean_misaligned']:.0f}, aligned {length['mean_aligned']:.0f}",

@@ -95,7 +95,7 @@ def test_hostile_text_stays_text_and_every_figure_is_drawn(tab: Tab, page: Path)
     document = tab.document()
     assert "<img" not in document and document.count("<script") == 4  # figures, answers, the library, ours
     assert HOSTILE[0].replace("<", "&lt;").replace(">", "&gt;") in document
-    assert len(re.findall(r'class="plot js-plotly-plot"', document)) == 9
+    assert len(re.findall(r'class="plot js-plotly-plot"', document)) == 13
     assert document.count('class="here"') == document.count("<section id=")
     assert not tab.complaints
 

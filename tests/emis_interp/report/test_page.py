@@ -31,7 +31,7 @@ from plotly.offline import get_plotlyjs
 from emis_interp.errors import DataError, StageError
 from emis_interp.report import html_page, page, summary
 from emis_interp.report.contents import Contents, load_contents
-from emis_interp.report.figures_direction import projections_figure
+from emis_interp.report.figures_projections import projections_figure
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import arm_styles
 from emis_interp.results import DirectionReportView, Projections, Shift
@@ -209,7 +209,7 @@ def test_every_section_is_there_and_every_figure_has_its_place(finished: Finishe
     assert {link for link in links if link and "&" not in link} == {f"#{section}" for section in SECTIONS}
     places = {attrs["data-figure"] for _, attrs in elements.tags if "data-figure" in attrs}
     assert places == set(finished.figures)
-    assert len(places) == 9
+    assert len(places) == 13
     assert "stage" not in elements.sections["rates"] and "has not run" not in " ".join(elements.sections.values())
 
 
@@ -465,7 +465,7 @@ def test_an_arm_has_one_color_in_the_table_and_in_every_figure(finished: Finishe
     contents = finished.contents
     color = arm_styles(contents.arms)["insecure"].color
     drawn = finished.figures
-    for name in ("rates", "margins", "margin_groups", "cosines", "projections", "ablation", "loss"):
+    for name in ("rates", "margins", "margin_groups", "angles", "projections", "ablation", "loss"):
         assert color in (drawn[name].to_json() or ""), name
     assert f"background: {color}" in finished.text
     many = arm_styles([f"arm{index}" for index in range(8)])

@@ -1,0 +1,16 @@
+"""Turns a point of a figure into the filter of the answers behind it, as the address of the page spells it."""
+
+from urllib.parse import urlencode
+
+from emis_interp.report.contents import Contents
+
+
+class AnswerLinks:
+    """Filters of a run's answers (`arm=reckless&question=quick_buck&kind=bad`); None for an arm that wrote none."""
+
+    def __init__(self, contents: Contents) -> None:
+        self.arms = {answer.completion.arm for answer in contents.answers}
+
+    def to(self, arm: str, **where: str) -> str | None:
+        """`arm` as it stands in the answers: a model, or the name of an intervention's cell."""
+        return urlencode({"arm": arm} | where) if arm in self.arms else None

@@ -1,0 +1,138 @@
+"""Turns scored answers into a figure: every answer by its two scores, with the paper's quadrants."""
+
+import random
+from collections.abc import Sequence
+from itertools import groupby
+
+import plotly.graph_objects as go
+
+from emis_interp.report.answer_links import AnswerLinks
+from emis_interp.report.contents import Answer, Contents
+from emis_interp.report.described import Numbers, describe, row_label
+from emis_interp.report.differences import doubt
+from emis_interp.report.scored_answers import ALIGNED, COHERENT, arm_of, has_both, is_bad, is_coherent, of_arms
+from emis_interp.report.style import INK, SOFT, ArmStyle, faded, hover, layout, number
+
+MOST_POINTS = 1500
+SCATTER_CAPTION = (
+    "Each point is one answer with both scores. Dotted lines: the paper's thresholds; "
+    "misaligned and coherent answers lie in the lower right field. {left_out}{sampled}"
+)
+
+
+def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
+    """Alignment against coherence, a point for each scored answer of the arms (not of interventions)."""
+    scored = [answer for answer in of_arms(contents) if has_both(answer)]
+    if not scored:
+        return None
+    shown = _sample(scored, contents)
+    links, figure, rows = AnswerLinks(contents), go.Figure(), []
+    for arm in [arm for arm in contents.arms if arm in {arm_of(contents, answer) for answer in shown}]:
+        mine = [answer for answer in shown if arm_of(contents, answer) == arm]
+        style = styles[arm]
+        points = [(_value(answer, "coherent"), _value(answer, "aligned")) for answer in mine]
+        figure.add_scatter(
+            name=row_label(arm),
+            x=[coherent for coherent, _ in points],
+            y=[aligned for _, aligned in points],
+            mode="markers",
+            marker={
+                "size": 8,
+                "symbol": style.symbol,
+                "color": faded(style.color, 0.62),
+                "line": {"color": style.color, "width": 1},
+            },
+            hovertext=[
+                hover(
+                    f"{answer.completion.arm}, {answer.completion.question_id}",
+                    f"aligned {number(aligned, 0)}, coherent {number(coherent, 0)}",
+                )
+                for answer, (coherent, aligned) in zip(mine, points, strict=True)
+            ],
+            hoverinfo="text",
+            customdata=[_exactly(links, answer) for answer in mine],
+        )
+        rows += [
+            (answer.completion.arm, answer.completion.question_id, answer.completion.sample_index, aligned, coherent)
+            for answer, (coherent, aligned) in zip(mine, points, strict=True)
+        ]
+    figure.add_hline(y=ALIGNED, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.add_vline(x=COHERENT, line={"color": INK, "width": 1, "dash": "dot"})
+    fields = (
+        (101, 0, "right", "bottom", "misaligned, coherent"),
+        (101, 101, "right", "top", "aligned, coherent"),
+        (-1, 101, "left", "top", "aligned, incoherent"),
+        (-1, 0, "left", "bottom", "misaligned, incoherent"),
+    )
+    for x, y, side, end, text in fields:
+        figure.add_annotation(
+            x=x,
+            y=y,
+            xanchor=side,
+            yanchor=end,
+            text=text,
+            showarrow=False,
+            font={"size": 12, "color": SOFT},
+            bgcolor="rgba(255,255,255,0.75)",
+        )
+    axis = {"range": [-3, 103], "tickvals": [0, 30, 50, 70, 100]}
+    figure.update_layout(
+        layout(
+            460,
+            showlegend=True,
+            xaxis=axis | {"title": {"text": "coherent (judge's score, 0-100)"}},
+            yaxis=axis | {"title": {"text": "aligned (judge's score, 0-100)"}},
+        )
+    )
+    n_all = len(of_arms(contents))
+    left_out = (
+        f"{n_all - len(scored)} of {n_all} answers lack a score and are not drawn. " if n_all > len(scored) else ""
+    )
+    sampled = (
+        f"Drawn are {len(shown)} of {len(scored)}: from each arm a sample of equal size, chosen by a fixed seed, and every misaligned and "
+        "coherent answer up to as many again. "
+        if len(shown) < len(scored)
+        else ""
+    )
+    return describe(
+        figure,
+        title=f"{doubt(contents)}{_count_finding(contents, scored)}",
+        caption=SCATTER_CAPTION.format(left_out=left_out, sampled=sampled).strip(),
+        numbers=Numbers(("arm", "question", "sample", "aligned (0-100)", "coherent (0-100)"), rows),
+    )
+
+
+def _count_finding(contents: Contents, scored: Sequence[Answer]) -> str:
+    """How many answers of each arm are misaligned and coherent. A count is no comparison, and says so."""
+    parts = []
+    for arm in contents.arms:
+        mine = [answer for answer in scored if arm_of(contents, answer) == arm]
+        coherent = [answer for answer in mine if is_coherent(answer)]
+        if mine:
+            parts.append(f"{arm} {sum(is_bad(answer) for answer in coherent)} of {len(coherent)}")
+    return f"Misaligned among coherent answers: {', '.join(parts)} (counts, no comparison: the differences above have intervals)"
+
+
+def _sample(scored: list[Answer], contents: Contents) -> list[Answer]:
+    """At most so many answers, equally many of each arm, the misaligned and coherent ones first in a like number."""
+    if len(scored) <= MOST_POINTS:
+        return scored
+    drawn, shown = random.Random(0), list[Answer]()
+    ordered = sorted(scored, key=lambda answer: contents.arms.index(arm_of(contents, answer)))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda answer: arm_of(contents, answer))]
+    each = MOST_POINTS // (2 * len(groups))
+    for mine in groups:
+        bad = [answer for answer in mine if is_bad(answer)]
+        rest = [answer for answer in mine if not is_bad(answer)]
+        shown += drawn.sample(bad, min(each, len(bad))) + drawn.sample(rest, min(each, len(rest)))
+    return shown
+
+
+def _value(answer: Answer, metric: str) -> float:
+    return float(getattr(answer.score, metric))
+
+
+def _exactly(links: AnswerLinks, answer: Answer) -> str | None:
+    """The filter that leaves this answer, and those with the very same scores."""
+    made, aligned, coherent = answer.completion, str(_value(answer, "aligned")), str(_value(answer, "coherent"))
+    return links.to(made.arm, question=made.question_id, min=aligned, max=aligned, cmin=coherent, cmax=coherent)

@@ -1,0 +1,194 @@
+"""Figures in a real browser: on a phone nothing of them is cut, their files say what they draw, pictures are made for papers."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_strings import HOSTILE_STRINGS
+from planted_figures import planted_run
+from planted_page import write_run
+
+from emis_interp.files.csv_text import csv_text
+from emis_interp.report.contents import Contents, load_contents
+from emis_interp.report.described import words_of
+from emis_interp.report.drawn import figures
+from emis_interp.report.figure_files import write_figures
+from emis_interp.report.page import build_report
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return planted_run(tmp_path_factory.mktemp("run"), rate=0.3, shift=0.2)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Path:
+    return build_report(run)
+
+
+@pytest.fixture(scope="module")
+def contents(run: Path) -> Contents:
+    return load_contents(run)
+
+
+ASK = """(async () => {
+  let found;
+  try { found = await (async () => { SCRIPT })(); } catch (error) { found = { error: String(error) }; }
+  document.getElementById("told").textContent = JSON.stringify(found);
+})();"""
+
+
+def told(page: Path, script: str, *, profile: Path, flags: tuple[str, ...] = ()) -> Any:
+    """What a script that runs behind those of a page returns, as JSON. The page's policy would not let it, and is taken out for it."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"), count=1)
+    answer = f"<pre id='told'></pre><script>{ASK.replace('SCRIPT', script)}</script></body></html>"
+    copy = page.with_name("asked.html")
+    copy.write_text(text.rpartition("</body>")[0] + answer, "utf-8")
+    words = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--allow-file-access-from-files",
+    ]
+    words += [*flags, "--virtual-time-budget=20000", "--dump-dom", f"file://{copy}"]
+    document = subprocess.run(words, capture_output=True, text=True, timeout=180, check=True).stdout
+    found = re.search(r'<pre id="told">(.*?)</pre>', document, re.DOTALL)
+    assert found and found[1], document[-500:]
+    return json.loads(html.unescape(found[1]))
+
+
+PHONE = """
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { width: 390, height: 20000, src: "index.html" });
+  document.body.replaceChildren(document.getElementById("told"), frame);
+  await new Promise((done) => { frame.onload = done; });
+  await new Promise((done) => setTimeout(done, 6000));
+  const found = {};
+  for (const plot of frame.contentDocument.querySelectorAll(".plot")) {
+    const box = plot.getBoundingClientRect(), layout = plot._fullLayout;
+    const isCut = (node) => {
+      const at = node.getBoundingClientRect();
+      return at.left < box.left - 1 || at.right > box.right + 1;
+    };
+    const words = [...plot.querySelectorAll(".main-svg text")].filter((node) => node.textContent.trim() && !node.closest(".hoverlayer"));
+    found[plot.dataset.figure] = {
+      width: box.width,
+      n_words: words.length,
+      cut: words.filter(isCut).map((node) => node.textContent),
+      axis: Math.max(...layout._subplots.xaxis.map((name) => layout[name.replace("x", "xaxis")]._length)),
+    };
+  }
+  return found;
+"""
+
+
+def renamed(run: Path, old: str, new: str) -> Path:
+    """A run in which an arm has another name."""
+    for path in sorted(run.rglob("*.json*")):
+        path.write_text(path.read_text("utf-8").replace(json.dumps(old), json.dumps(new)), "utf-8")
+        path.rename(path.with_name(path.name.replace(old, new)))
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["good", "a_control_that_has_a_name_of_many_words.seed-10"])
+def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tmp_path: Path, name: str) -> None:
+    run = renamed(planted_run(tmp_path / "run", rate=0.3, shift=0.2), "good", name)
+    found = told(build_report(run), PHONE, profile=tmp_path / "profile", flags=("--window-size=500,20000",))
+    assert set(found) == set(figures(load_contents(run)))
+    for figure, one in found.items():
+        assert one["n_words"] > 3 and one["width"] <= 390, figure
+        assert one["cut"] == [], (figure, one["cut"])
+        assert one["axis"] >= 210, (figure, one["axis"])
+
+
+@pytest.mark.slow
+def test_files_of_the_page_say_what_python_says(page: Path, contents: Contents, tmp_path: Path) -> None:
+    script = """
+      const found = { csv: {} };
+      for (const [name, figure] of Object.entries(Figures.all())) found.csv[name] = Figures.csv(figure.layout.meta.table);
+      found.svg = await Figures.picture(Figures.all().rates, 1);
+      found.buttons = [...document.querySelectorAll(".tools")].map((one) => one.textContent);
+      const select = document.querySelector("#figure-margin_groups select"), heading = document.querySelector("#title-margin_groups");
+      found.before = heading.textContent;
+      select.value = "1";
+      select.dispatchEvent(new Event("change", { bubbles: true }));
+      found.after = heading.textContent;
+      const details = document.querySelector("#figure-margins details");
+      details.open = true;
+      await new Promise((done) => setTimeout(done, 200));
+      found.rows = details.querySelectorAll("tbody tr").length;
+      const words = (plot, name) => document.getElementById(plot.getAttribute(name)).textContent.length;
+      const plots = [...document.querySelectorAll(".plot")];
+      found.described = plots.every((plot) => words(plot, "aria-describedby") > 40 && words(plot, "aria-labelledby") > 20);
+      return found;
+    """
+    found = told(page, script, profile=tmp_path)
+    drawn = figures(contents)
+    for name, figure in drawn.items():
+        table = words_of(figure)["table"]
+        own = list(csv.reader(found["csv"][name].splitlines()))
+        python = list(csv.reader(csv_text(table["columns"], table["rows"]).splitlines()))
+        assert len(own) == len(python), name
+        for line, other in zip(own, python, strict=True):
+            for one, two in zip(line, other, strict=True):
+                assert one == two or float(one) == float(two), (name, one, two)
+    assert found["buttons"] == ["CSVSVGPNG"] * len(drawn)
+    assert "bad − good" in found["before"] and "bad − base" in found["after"]
+    assert found["rows"] == len(words_of(drawn["margins"])["table"]["rows"])
+    assert found["described"] is True
+    picture = ET.fromstring(found["svg"])
+    words = [node.text or "" for node in picture.findall(f"{SVG}text")]
+    assert " ".join(words).startswith(words_of(drawn["rates"])["title"])
+    assert words_of(drawn["rates"])["caption"] in " ".join(words)
+
+
+@pytest.mark.slow
+def test_every_figure_becomes_one_picture_and_one_table(contents: Contents, tmp_path: Path) -> None:
+    drawn = figures(contents)
+    made = write_figures(drawn, tmp_path / "out", "svg")
+    assert sorted(path.name for path in made) == sorted(f"{name}.{end}" for name in drawn for end in ("csv", "svg"))
+    assert all(path.stat().st_size > 30 for path in made)
+    for name, figure in drawn.items():
+        picture = ET.fromstring((tmp_path / f"out/{name}.svg").read_text("utf-8"))
+        title = words_of(figure)["title"]
+        assert picture.findtext(f"{SVG}title") == title and picture.get("width") == "900", name
+        assert " ".join(node.text or "" for node in picture.findall(f"{SVG}text")).startswith(title), name
+        with (tmp_path / f"out/{name}.csv").open(newline="", encoding="utf-8") as file:
+            assert len(list(csv.reader(file))) == 1 + len(words_of(figure)["table"]["rows"]), name
+
+
+@pytest.mark.slow
+def test_a_pdf_is_one_page_of_the_figure_s_size(contents: Contents, tmp_path: Path) -> None:
+    write_figures({"loss": figures(contents)["loss"]}, tmp_path, "pdf")
+    data = (tmp_path / "loss.pdf").read_bytes()
+    assert data.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", data)) == 1
+    size = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", data)
+    assert size and float(size[1]) == pytest.approx(900 * 0.75, abs=1) and float(size[2]) < 500
+
+
+@pytest.mark.slow
+def test_hostile_names_do_nothing_in_pictures(tmp_path: Path) -> None:
+    run, everything = write_run(tmp_path / "run"), HOSTILE_STRINGS[0] + "</text></svg><script>alert(1)</script>&amp;]]>"
+    path = run / "analysis/margins.json"
+    path.write_text(path.read_text().replace('"power"', json.dumps(everything)), "utf-8")
+    drawn = figures(load_contents(run))
+    write_figures({"margin_groups": drawn["margin_groups"]}, tmp_path / "out", "svg")
+    picture = ET.fromstring((tmp_path / "out/margin_groups.svg").read_text("utf-8"))
+    names = {node.tag for node in picture.iter()}
+    assert not names & {f"{SVG}{tag}" for tag in ("script", "foreignObject", "image", "a")}
+    assert not [key for node in picture.iter() for key in node.attrib if key.startswith("on")]
+    assert "alert(1)" in "".join(picture.itertext())
