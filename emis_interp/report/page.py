@@ -31,6 +31,7 @@ from emis_interp.report.figures_rates import (
 )
 from emis_interp.report.html_page import embed, render
 from emis_interp.report.organisms import organism_rows
+from emis_interp.report.page_frame import Frame, command_of, frame_of, without_machine_paths
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import ArmStyle, arm_styles, number, percent, signed
@@ -68,9 +69,10 @@ def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
         DataError: the manifest, a summary or a file of analysis/ is malformed; single rows that cannot be read are named on the page.
     """
     contents = load_contents(run_dir) if contents is None else contents
-    page = written_out(render_page(contents))
-    write_json(run_dir / "report" / "data.json", report_data(contents))
-    path = run_dir / "report" / "index.html"
+    path, numbers = run_dir / "report" / "index.html", run_dir / "report" / "data.json"
+    command = command_of("scripts/build_report.py", PageSettings(run_dir=run_dir))
+    page = written_out(render_page(contents, frame_of(path, command, numbers)))
+    write_json(numbers, report_data(contents))
     write_text(path, page)
     return path
 
@@ -90,13 +92,22 @@ def report_data(contents: Contents) -> dict[str, Any]:
     return finite(numbers)
 
 
-def render_page(contents: Contents) -> str:
+def render_page(contents: Contents, frame: Frame | None = None) -> str:
     shown, n_hidden = _shown_answers(contents.answers)
     faults = judge_faults(contents)
     return render(
         "template.html",
         drawn := figures(contents),
-        filters={"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty},
+        filters={
+            "number": number,
+            "signed": signed,
+            "percent": percent,
+            "flat": flatten,
+            "pretty": pretty,
+            "shared": without_machine_paths,
+        },
+        frame=frame or Frame(),
+        model=without_machine_paths(str(contents.manifest.config.get("model") or "")),
         contents=contents,
         styles=styles_of(contents),
         cards=cards(contents),
