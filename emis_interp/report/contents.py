@@ -118,8 +118,11 @@ class Contents:
         return next((row for row in found if (row.arm, row.reference) == (arm, reference)), None)
 
 
-def load_contents(run_dir: Path) -> Contents:
+def load_contents(run_dir: Path, *, answers: bool = True) -> Contents:
     """Read a run folder.
+
+    Args:
+        answers: read them, and the training steps; a run may have very many, and verdicts and contrasts need none of them.
 
     Raises:
         StageError: there is no manifest, so this is no run folder.
@@ -142,8 +145,9 @@ def load_contents(run_dir: Path) -> Contents:
     if direction is not None:
         _check_lengths(direction, paths["direction"])
     rows = RowReader(run_dir)
-    training = _training(run_dir, [model for arm in configured for model in arm.models], rows)
-    answers = _answers(run_dir, [model for arm in configured for model in arm.models], rows)
+    models = [model for arm in configured for model in arm.models]
+    training = _training(run_dir, models, rows) if answers else []
+    read_answers = _answers(run_dir, models, rows) if answers else []
     rates = read("rates", Rates)
     rates = None if rates is None else rates.shown()
     notes = [*code_notes(manifest), *file_notes(run_dir, manifest), *rows.notes]
@@ -161,7 +165,7 @@ def load_contents(run_dir: Path) -> Contents:
         choices=read("choices", Choices),
         probes=read("probes", RunProbes),
         training=training,
-        answers=answers,
+        answers=read_answers,
         notes=notes,
     )
 

@@ -44,6 +44,7 @@ MAX_ANSWERS_PER_ARM = 2000
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Build the page of a run again; says where it is. Raises as `build_report`."""
+    assert settings.run_dir is not None
     contents = load_contents(settings.run_dir)
     page = build_report(settings.run_dir, contents)
     return {
