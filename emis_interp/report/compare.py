@@ -15,7 +15,7 @@ from emis_interp.report.comparison_figure import forest_figure
 from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.html_page import render
 from emis_interp.report.made_otherwise import made_otherwise
-from emis_interp.report.page_frame import command_of, folder_name, frame_of, link_to, without_machine_paths
+from emis_interp.report.page_frame import command_of, folder_name, frame_of, link_to, minute
 from emis_interp.report.quantities import QUANTITIES, Quantity, model_name
 from emis_interp.report.settings import PageSettings
 
@@ -79,8 +79,7 @@ def compare_page(runs: Mapping[str, Contents], links: Mapping[str, str], *, fram
         "compare.html",
         figures,
         title=f"Compare: {', '.join(runs)}",
-        lead=f"{len(runs)} runs side by side. What one run found and another did not is a difference only where the difference itself was "
-        "computed, below.",
+        comparable=comparable_words(found),
         facts={},
         frame=frame,
         runs=[_run(name, contents, links[name]) for name, contents in runs.items()],
@@ -92,14 +91,19 @@ def compare_page(runs: Mapping[str, Contents], links: Mapping[str, str], *, fram
 
 def _run(name: str, contents: Contents, report: str) -> dict[str, Any]:
     arms = ", ".join(contents.arms) or "no arms"
-    stages = ", ".join(contents.manifest.stages) or "none"
-    facts = f"{model_name(contents)}; arms {arms}; started {contents.manifest.started or '–'}; stages done: {stages}"
-    return {
-        "name": name,
-        "facts": facts,
-        "report": report,
-        "notes": [without_machine_paths(n) for n in contents.notes[:2]],
-    }
+    facts = f"{model_name(contents)}; arms {arms}; started {minute(contents.manifest.started)}"
+    return {"name": name, "facts": facts, "report": report, "n_notes": len(contents.notes)}
+
+
+def comparable_words(found: Sequence[ComparedQuantity]) -> list[str]:
+    """For each quantity that was measured, which runs stand together, and why others do not."""
+    lines = []
+    for quantity in QUANTITIES:
+        own = [one.group for one in found if one.quantity is quantity]
+        if own:
+            rest = "".join(f"; apart {', '.join(group.runs)} ({'; '.join(group.apart)})" for group in own[1:])
+            lines.append(f"{quantity.title}: {', '.join(own[0].runs)}{rest}.")
+    return lines
 
 
 def _part(

@@ -178,7 +178,8 @@ def _sentence(quantity: Quantity, found: ComparedContrast) -> str:
         }
         many = "both intervals" if len(counted) == 2 else f"all {len(counted)} intervals"
         said = [f"{many} {verb[whole[0]]}: {', '.join(sides[whole[0]])}"]
-    text = f"{found.name}, {quantity.unit}: {'; '.join(said) or 'nothing that counts was measured'}."
+    said = said or ["no run has a difference that counts"]
+    text = f"{found.name}, {quantity.unit}: {'; '.join(said)}."
     for name, doubt in found.doubts.items():
         text += f" {name} does not count: {doubt}."
     told = len({name for name, names in sides.items() if names}) > 1

@@ -45,7 +45,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= filters or {}
-    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n"), _resource(OURS, "page.js")
+    plotly_js, page_js = get_plotlyjs().replace("\r\n", "\n") if figures else "", _resource(OURS, "page.js")
     return environment.get_template(template).render(
         **values,
         figure_json=embed({name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}),

@@ -17,7 +17,7 @@
       Plotly.newPlot(plot, figure.data, figure.layout, {
         responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
         toImageButtonOptions: { format: "svg", filename: name },
-      });
+      }).then(() => [...plot.querySelectorAll(".modebar-btn")].slice(1).forEach((button) => { button.tabIndex = -1; })); // one stop a figure
       const meta = figure.layout.meta;
       if (!meta || meta.choices.length < 2) continue;
       const label = make("label", "choice", meta.label + " ");

@@ -145,3 +145,8 @@ def folder_name(folder: Path, others: Sequence[Path] = ()) -> str:
     own = folder.resolve()
     alike = [other for other in others if other.resolve() != own and other.resolve().name == own.name]
     return written_out(f"{own.parent.name}/{own.name}" if alike else own.name)
+
+
+def minute(stamp: str | None) -> str:
+    """`2026-11-29 22:36`, as the stamp's own time zone has it."""
+    return "–" if not stamp else stamp[:16].replace("T", " ")

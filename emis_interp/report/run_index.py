@@ -17,6 +17,7 @@ from emis_interp.report.page_frame import (
     command_of,
     frame_of,
     link_to,
+    minute,
     page_title,
     without_machine_paths,
 )
@@ -139,13 +140,12 @@ def _row(folder: Path, name: str, contents: Contents) -> dict[str, Any]:
     return {
         "name": name,
         "report": link_to(report, folder / "index.html") if report.is_file() else "",
-        "advice": f"no page yet: python scripts/build_report.py {name}",
         "finished": finished,
-        "state": f"finished {_minute(last)}" if finished else f"unfinished: {done}",
+        "state": f"finished {minute(last)}" if finished else f"unfinished: {done}",
         "mind": "; ".join(text for text in (faults, notes) if text),
         "model": model_name(contents),
         "arms": ", ".join(contents.arms),
-        "started": _minute(contents.manifest.started),
+        "started": minute(contents.manifest.started),
         "verdicts": [(card.question, card) for card in cards(contents)],
         "contrasts": shown,
         "no_contrast": "nothing that counts was measured of an arm and its control"
@@ -158,11 +158,6 @@ def _pages(folder: Path, page: Path) -> list[PageLink]:
     """Pages of the family that lie in a folder."""
     titles = ((path, page_title(path)) for path in sorted(folder.glob("*.html")))
     return [PageLink(link_to(path, page), title) for path, title in titles if title is not None]
-
-
-def _minute(stamp: str | None) -> str:
-    """`2026-11-29 22:36`, as the stamp's own time zone has it."""
-    return "–" if not stamp else stamp[:16].replace("T", " ")
 
 
 def say(result: dict[str, Any]) -> str:
