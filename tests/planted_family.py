@@ -35,11 +35,15 @@ class PlantedPageSettings:
 def a_figure_page(text: str, frame: Frame) -> str:
     figure = held_out_figure({"one": 0.75, "two": 0.5, text: 0.25})
     sections = [(f"{name} {text}", text, figure) for name in ("One", "Two", "Three")]
-    return figure_page(f"figures {text}", {text: text, "path": "/root/secret/place/direction.json"}, sections, frame=frame)
+    return figure_page(
+        f"figures {text}", {text: text, "path": "/root/secret/place/direction.json"}, sections, frame=frame
+    )
 
 
 def a_lint_page(text: str, frame: Frame) -> str:
-    finding = LintFinding(check=text, severity="error", count=2, share=0.5, rows=(text,), found=text, meaning=text, advice=text)
+    finding = LintFinding(
+        check=text, severity="error", count=2, share=0.5, rows=(text,), found=text, meaning=text, advice=text
+    )
     n, loss = len(text), (False, True)
     row = RenderedRow(
         id=text,
@@ -56,7 +60,14 @@ def a_lint_page(text: str, frame: Frame) -> str:
     )
     lengths = Lengths(bin_width=10, rows=(1, 2), responses=(2, 1))
     report = LintReport(
-        data=text, model=text, n_rows=4, max_tokens=15, facts={text: text}, findings=(finding,), lengths=lengths, shown=(row,)
+        data=text,
+        model=text,
+        n_rows=4,
+        max_tokens=15,
+        facts={text: text},
+        findings=(finding,),
+        lengths=lengths,
+        shown=(row,),
     )
     return lint_page(report, frame)
 
@@ -83,7 +94,14 @@ def a_monitor_page(text: str, frame: Frame) -> str:
 def a_feature_page(text: str, frame: Frame) -> str:
     label: dict[str, Any] = {"latent": 7, "arm": "organism", "no_tokens": text, "top_tokens": [], "bottom_tokens": []}
     label |= {"extremity": None, "threshold": 0.5, "no_detection": text, "detections": []}
-    report = {"model": text, "adapters": {"organism": text}, "sae": text, "n_latents": 9, "of_differences": False, "layer": 3}
+    report = {
+        "model": text,
+        "adapters": {"organism": text},
+        "sae": text,
+        "n_latents": 9,
+        "of_differences": False,
+        "layer": 3,
+    }
     report |= {"texts": text, "n_texts": 2, "n_tokens": 40, "fvu": {"base": 0.1}, "direction": None}
     report |= {"labels": [label], "comparisons": [], "effects": []}
     rng = np.random.default_rng(0)

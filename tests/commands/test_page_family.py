@@ -1,4 +1,4 @@
-"""What all pages share, in a real browser: links that lead somewhere, a frame, no sideways scrolling, legible text in both themes, print."""
+"""What all pages share, in a real browser: links that lead somewhere, a frame, no sideways scrolling, legible in both themes, paper."""
 
 import json
 import re
@@ -67,7 +67,10 @@ def test_every_link_of_every_page_leads_somewhere(which: str, request: pytest.Fi
         assert links[0] == "#content", kind
         for link in links:
             file, _, anchor = link.partition("#")
-            assert not re.match(r"[a-zA-Z][\w+.-]*:|/", file), (kind, link)  # relative: no scheme, no place of this machine
+            assert not re.match(r"[a-zA-Z][\w+.-]*:|/", file), (
+                kind,
+                link,
+            )  # relative: no scheme, no place of this machine
             target = path.parent / unquote(file) if file else path
             assert target.is_file(), (kind, link)
             if anchor:
@@ -121,14 +124,18 @@ def test_no_page_names_a_place_on_this_machine(which: str, request: pytest.Fixtu
 def test_the_command_on_a_page_is_one_that_there_is() -> None:
     """Scripts and verbs that pages name, as they stand in the code."""
     sources = [p for room in ("emis_interp", "probes", "training") for p in (ROOT / room).rglob("*.py")]
-    named = {found for p in sources for found in re.findall(r'command_of\("(scripts/[\w.]+)(?: ([\w-]+))?"', p.read_text())}
+    named = {
+        found for p in sources for found in re.findall(r'command_of\("(scripts/[\w.]+)(?: ([\w-]+))?"', p.read_text())
+    }
     assert len(named) >= 9
     for script, verb in named:
         source = (ROOT / script).read_text()
         assert not verb or f'"{verb}": cli.Verb(' in source, (script, verb)
 
 
-def measured(pages: dict[str, Path], script: str, tmp_path: Path, *, width: int, flags: tuple[str, ...] = ()) -> dict[str, Any]:
+def measured(
+    pages: dict[str, Path], script: str, tmp_path: Path, *, width: int, flags: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """What a script finds in each page, shown in a frame: headless Chromium has no window narrower than 500 pixels.
 
     Args:
@@ -145,7 +152,14 @@ def measured(pages: dict[str, Path], script: str, tmp_path: Path, *, width: int,
         "found.push(find(frame.contentDocument, frame.contentWindow)); frame.remove(); }"
         "document.querySelector('pre').textContent = JSON.stringify(found); })();</script>"
     )
-    words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", *flags]
+    words = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        *flags,
+    ]
     words += ["--allow-file-access-from-files", "--virtual-time-budget=60000", "--dump-dom", page.as_uri()]
     document = subprocess.run(words, capture_output=True, text=True, timeout=240, check=True).stdout
     told = re.search(r"<pre>(.*?)</pre>", document, flags=re.S)
@@ -252,7 +266,12 @@ def test_the_keyboard_reaches_the_content_first_and_the_answers_soon(family: dic
 def test_a_page_prints_as_sheets_of_a4(family: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "page.pdf"
     words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    words += ["--virtual-time-budget=6000", "--no-pdf-header-footer", f"--print-to-pdf={out}", family["compare"].as_uri()]
+    words += [
+        "--virtual-time-budget=6000",
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={out}",
+        family["compare"].as_uri(),
+    ]
     subprocess.run(words, capture_output=True, timeout=120, check=True)
     boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", out.read_bytes())
     assert boxes and all(abs(float(w) - 595) < 2 and abs(float(h) - 842) < 2 for w, h in boxes)
