@@ -97,16 +97,20 @@ def run_of(page: Path) -> Path | None:
 
 
 def pages_beside(page: Path) -> Iterator[tuple[Path, str]]:
-    """Other pages of the family with their titles: those of the same run (its report first) and those beside its folder.
+    """Other pages of the family with their titles: the list of runs, those of the same run (its report first), and those beside its folder.
 
     For a page outside of runs: those in its folder, and those beside that.
     """
     run, own = run_of(page), page.resolve()
     if run is not None:
-        report = run / "report" / "index.html"
-        paths = [report, *_pages_below(run, _DEEPEST), *_pages_below(run.parent, 0)]
+        paths = [
+            run.parent / "index.html",
+            run / "report" / "index.html",
+            *_pages_below(run, _DEEPEST),
+            *_pages_below(run.parent, 0),
+        ]
     else:
-        paths = [*_pages_below(own.parent, 1), *_pages_below(own.parent.parent, 0)]
+        paths = [own.parent.parent / "index.html", *_pages_below(own.parent, 1), *_pages_below(own.parent.parent, 0)]
     for path in dict.fromkeys(paths):
         title = None if path == own else page_title(path)
         if title is not None:

@@ -119,8 +119,8 @@ def _input(contents: Contents, name: str) -> tuple[str, str]:
 
 def _model(contents: Contents) -> Identity:
     raw, config = contents.manifest_raw, contents.manifest.config
-    weights = raw.get("weights") if isinstance(raw.get("weights"), dict) else {}
-    kept = {name: value for name, value in weights.items() if value is not None}
+    weights = raw.get("weights")
+    kept = {name: value for name, value in weights.items() if value is not None} if isinstance(weights, dict) else {}
     # A model of one's own is known by the hash of its files, one of the hub by its name and revision.
     key = [contents.manifest.inputs.get("model") or config.get("model"), kept, config.get("dtype")]
     extras = [*map(str, kept.values()), *([str(config["dtype"])] if config.get("dtype") else [])]
