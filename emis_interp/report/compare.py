@@ -73,7 +73,8 @@ def compare_page(runs: Mapping[str, Contents], links: Mapping[str, str], *, fram
     """
     found, figures = compared(runs), dict[str, go.Figure]()
     parts = [
-        _part(quantity, [one for one in found if one.quantity is quantity], runs, figures) for quantity in QUANTITIES
+        _part(quantity, [one for one in found if one.quantity is quantity], runs, figures=figures)
+        for quantity in QUANTITIES
     ]
     return render(
         "compare.html",
@@ -107,7 +108,11 @@ def comparable_words(found: Sequence[ComparedQuantity]) -> list[str]:
 
 
 def _part(
-    quantity: Quantity, found: Sequence[ComparedQuantity], runs: Mapping[str, Contents], figures: dict[str, go.Figure]
+    quantity: Quantity,
+    found: Sequence[ComparedQuantity],
+    runs: Mapping[str, Contents],
+    *,
+    figures: dict[str, go.Figure],
 ) -> dict[str, Any]:
     """What the template shows of a quantity; its figures are put into `figures`."""
     shown = []

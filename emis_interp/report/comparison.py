@@ -40,7 +40,13 @@ class RunDifference:
 
 @dataclass(frozen=True)
 class ComparedContrast:
-    """One contrast (arm minus reference) in the runs of a group that have it. `primary`: the reference is the arm's control."""
+    """One contrast (arm minus reference) in the runs of a group that have it.
+
+    Attributes:
+        primary: the reference is the arm's control.
+        doubts: run -> why its contrast does not count.
+        identical: runs with the very numbers of the first run, question by question: the same models, of which no difference is stated.
+    """
 
     arm: str
     reference: str
@@ -49,6 +55,7 @@ class ComparedContrast:
     doubts: dict[str, str]
     counts: dict[str, str]
     differences: tuple[RunDifference, ...]
+    identical: tuple[str, ...]
     cautions: tuple[str, ...]
 
     @property
@@ -82,7 +89,9 @@ def _contrasts(quantity: Quantity, runs: Mapping[str, Contents]) -> Iterator[Com
         rows = {name: row for name, row in found.items() if row is not None}
         doubts = {name: quantity.doubt(runs[name], *pair) for name in rows}
         first = next(iter(rows))
-        differences = (difference(first, rows[first], name, rows[name]) for name in rows if name != first)
+        identical = tuple(name for name in rows if name != first and _same_numbers(rows[first], rows[name]))
+        others = [name for name in rows if name != first and name not in identical]
+        differences = (difference(rows[first], rows[name], first=first, run=name) for name in others)
         yield ComparedContrast(
             *pair,
             primary=pair in primary,
@@ -92,11 +101,12 @@ def _contrasts(quantity: Quantity, runs: Mapping[str, Contents]) -> Iterator[Com
             differences=tuple(
                 one for one in differences if one is not None and not doubts[one.run] and not doubts[one.first]
             ),
+            identical=identical,
             cautions=tuple(_cautions({name: runs[name] for name in rows}, pair)),
         )
 
 
-def difference(first: str, one: Contrast, run: str, other: Contrast) -> RunDifference | None:
+def difference(one: Contrast, other: Contrast, *, first: str, run: str) -> RunDifference | None:
     """`other` minus `one`; None where one of them has no interval.
 
     Margins of arms of one model each, over the same questions, are paired by question. Everything else, arms of several seeds included
@@ -113,6 +123,12 @@ def difference(first: str, one: Contrast, run: str, other: Contrast) -> RunDiffe
                 return RunDifference(run, first, found.value, found.low, found.high, PAIRED.format(n=len(pairs)))
     ends: Any = [(row.value, row.low, row.high) for row in (other, one)]
     return RunDifference(run, first, ends[0][0] - ends[1][0], *square_and_add(ends), SQUARED)
+
+
+def _same_numbers(one: Contrast, other: Contrast) -> bool:
+    if not isinstance(one, MarginContrast) or not isinstance(other, MarginContrast):
+        return False
+    return len(one.by_question) > 1 and one.by_question == other.by_question
 
 
 def _shared(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> list[tuple[float, float]]:
@@ -190,7 +206,9 @@ def _sentence(quantity: Quantity, found: ComparedContrast) -> str:
         else:
             text += f" {one.run} minus {one.first} {ends}: the runs are not told apart."
             text += " That one interval leaves 0 out and another does not is no difference." if told else ""
-    if len(counted) > 1 and not found.differences:
+    if found.identical:
+        text += f" {_listed(found.identical)} and {next(iter(found.rows))} have the same value for every question: these are the same models."
+    if len(counted) > 1 and not found.differences and not found.identical:
         text += " No difference of runs is stated: an interval is missing."
     return text + "".join(f" Mind: {caution}." for caution in found.cautions)
 
@@ -231,4 +249,9 @@ def _contrast_data(found: ComparedContrast) -> dict[str, Any]:
         for d in found.differences
     ]
     named = {"arm": found.arm, "reference": found.reference, "primary": found.primary, "runs": rows}
-    return named | {"doubts": found.doubts, "counts": found.counts, "differences": differences}
+    return named | {
+        "doubts": found.doubts,
+        "counts": found.counts,
+        "differences": differences,
+        "identical": found.identical,
+    }

@@ -123,6 +123,17 @@ def test_an_effect_in_one_run_and_none_in_the_other_is_no_difference(tmp_path: P
     assert "That one interval leaves 0 out and another does not is no difference" in said and "differ by" not in said
 
 
+def test_the_same_models_in_two_runs_are_said_to_be_the_same(tmp_path: Path) -> None:
+    runs = loaded(*(a_run(tmp_path / name, margin_row(0.1 + NOISE)) for name in ("one", "two")))
+    (found,) = of(runs, MARGINS)
+    (said,) = comparison.sentences(found)
+    assert (
+        found.contrasts[0].differences == ()
+        and "two and one have the same value for every question: these are the same models" in said
+    )
+    assert "differ by" not in said and "told apart" not in said and "an interval is missing" not in said
+
+
 def test_arms_of_several_seeds_are_joined_in_squares(tmp_path: Path) -> None:
     rows = [margin_row(0.1 + NOISE, n_models=3), margin_row(0.2 + NOISE, n_models=3)]
     rows[1] |= {"low": rows[1]["mean"] - 0.03, "high": rows[1]["mean"] + 0.05}
@@ -143,7 +154,7 @@ def test_joined_in_squares_covers_independent_runs_as_often_as_it_says() -> None
     for _ in range(400):
         rows = [margin_row(mean + rng.normal(0, 0.1, 12), n_models=2) for mean in (0.1, 0.3)]
         views = [comparison.MarginContrast.model_validate(row) for row in rows]
-        found = comparison.difference("a", views[0], "b", views[1])
+        found = comparison.difference(views[0], views[1], first="a", run="b")
         assert found is not None
         hits += found.low <= 0.2 <= found.high
     assert 0.93 <= hits / 400 <= 0.99

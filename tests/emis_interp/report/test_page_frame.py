@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from emis_interp.config.flags import flag, settings
 from emis_interp.report.page_frame import (
     MARK,
     Frame,
@@ -16,7 +17,12 @@ from emis_interp.report.page_frame import (
     page_title,
     without_machine_paths,
 )
-from emis_interp.report.settings import FindingsSettings, PageSettings
+from emis_interp.report.settings import PageSettings
+
+
+@settings
+class Addressed:
+    url: str = flag("of a server")
 
 
 @pytest.mark.parametrize(
@@ -52,8 +58,8 @@ def test_a_command_says_what_was_given_and_nothing_that_only_this_machine_knows(
     assert (
         command_of("scripts/build_report.py", given) == "python scripts/build_report.py '…/a b' 'runs/c d' --out x.html"
     )
-    secret = FindingsSettings(runs=(Path("https://me:word@host/x"),), out=Path("o"))
-    assert "word" not in command_of("scripts/findings.py", secret)
+    secret = command_of("scripts/judge.py", Addressed(url="https://me:word@host/x"))
+    assert secret == "python scripts/judge.py --url https://host/x"
     assert (
         command_of("scripts/build_report.py", PageSettings(index=Path("runs")))
         == "python scripts/build_report.py --index runs"
