@@ -207,7 +207,8 @@ def _sentence(quantity: Quantity, found: ComparedContrast) -> str:
             text += f" {one.run} minus {one.first} {ends}: the runs are not told apart."
             text += " That one interval leaves 0 out and another does not is no difference." if told else ""
     if found.identical:
-        text += f" {_listed(found.identical)} and {next(iter(found.rows))} have the same value for every question: these are the same models."
+        names = _listed([*found.identical, next(iter(found.rows))])
+        text += f" {names} have the same value for every question: these are the same models."
     if len(counted) > 1 and not found.differences and not found.identical:
         text += " No difference of runs is stated: an interval is missing."
     return text + "".join(f" Mind: {caution}." for caution in found.cautions)

@@ -164,10 +164,13 @@ def test_the_page_loads_nothing_from_a_network(finished: Finished) -> None:
     assert 'showSendToCloud: false, plotlyServerURL: ""' in text
 
 
-def test_the_library_is_inlined_exactly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_inlined_exactly_once_and_only_where_there_is_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
-    write(tmp_path / "manifest.json", {"config": {}})
-    assert _build(tmp_path).count(get_plotlyjs()) == 1
+    write(tmp_path / "empty" / "manifest.json", {"config": {}})
+    assert _build(tmp_path / "empty").count(get_plotlyjs()) == 0
+    assert _build(write_run(tmp_path / "whole")).count(get_plotlyjs()) == 1
 
 
 def test_only_the_two_scripts_of_the_page_may_run(finished: Finished) -> None:
