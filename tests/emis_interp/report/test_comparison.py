@@ -277,20 +277,19 @@ def test_runs_of_one_name_are_told_apart_and_numbers_stand_beside_the_page(tmp_p
     assert "here/same" in build.say(result) and "All inputs that the manifests name have the same SHA-256" in page
 
 
-def test_hostile_names_and_settings_stay_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arm", [HOSTILE_STRINGS[0], HOSTILE_STRINGS[10], HOSTILE_STRINGS[32], HOSTILE_STRINGS[-1], "<b>x</b>"]
+)
+def test_hostile_names_and_settings_stay_text(tmp_path: Path, arm: str) -> None:
     runs = []
     for i, name in enumerate(("one", "two")):
         run = write_run(tmp_path / name)
+        for path in (run / "manifest.json", *(run / "analysis").glob("*.json")):
+            path.write_text(path.read_text("utf-8").replace('"insecure"', json.dumps(arm)), "utf-8")
         manifest = json.loads((run / "manifest.json").read_text())
-        manifest["config"] |= {
-            "name": HOSTILE_STRINGS[40],
-            "model": " ".join(HOSTILE_STRINGS) + str(i),
-            "sampling": dict.fromkeys(HOSTILE_STRINGS, i),
-        }
-        manifest |= {
-            "inputs": {text: str(i) for text in HOSTILE_STRINGS},
-            "versions": dict.fromkeys(HOSTILE_STRINGS, i),
-        }
+        settings = dict.fromkeys(HOSTILE_STRINGS, i)
+        manifest["config"] |= {"name": arm, "model": " ".join(HOSTILE_STRINGS) + str(i), "sampling": settings}
+        manifest |= {"inputs": {text: str(i) for text in HOSTILE_STRINGS}, "versions": settings}
         write(run / "manifest.json", manifest)
         runs.append(run)
     build.run(PageSettings(run_dir=runs[0], others=(runs[1],), out=tmp_path / "page.html"))
@@ -308,5 +307,11 @@ def test_hostile_names_and_settings_stay_text(tmp_path: Path) -> None:
         "<form",
         "<object",
         "<details open on",
+        "<b>x",
     ):
         assert start not in body, start
+    for found in comparison.compared(loaded(*runs)):
+        drawn = forest_figure(found)
+        ticks = [tick.removeprefix("<b>").removesuffix("</b>") for tick in drawn.layout.yaxis.ticktext]  # pyright: ignore[reportAttributeAccessIssue]
+        hovers = [part for trace in drawn.data for text in trace["hovertext"] for part in text.split("<br>")]
+        assert not any("<" in text for text in (*ticks, *hovers))
