@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from planted_page import write_run
+from hostile_strings import HOSTILE_STRINGS
+from planted_page import HOSTILE, write_run
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.models.chat import EncodedChat
@@ -116,6 +117,22 @@ KINDS: dict[str, Callable[[str, Frame], str]] = {
     "monitor/index.html": a_monitor_page,
     "latents/index.html": a_feature_page,
 }
+
+
+def hostile_run(folder: Path) -> Path:
+    """A run with an arm that is called by a hostile string, and free texts and settings that are all of them."""
+    run, everything = write_run(folder), json.dumps(" ".join(HOSTILE_STRINGS))[1:-1]
+    for path in (run / "manifest.json", *(run / "analysis").glob("*.json")):
+        text = path.read_text("utf-8").replace('"insecure"', json.dumps(HOSTILE_STRINGS[10]))
+        for planted in HOSTILE:
+            text = text.replace(json.dumps(planted)[1:-1], everything)
+        path.write_text(text, "utf-8")
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    settings = {text: f"{folder.name} {text}" for text in HOSTILE_STRINGS}
+    manifest["config"] |= {"name": everything, "model": everything, "sampling": settings}
+    manifest |= {"inputs": settings, "versions": settings, "started": everything}
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return run
 
 
 def write_family(folder: Path, text: str = "plain", make_run: Callable[[Path], Path] = write_run) -> dict[str, Path]:

@@ -32,7 +32,7 @@ def compare(settings: PageSettings) -> dict[str, Any]:
     assert settings.run_dir is not None
     folders = [settings.run_dir, *settings.others]
     check_different(folders)
-    runs = {folder_name(folder, folders): load_contents(folder) for folder in folders}
+    runs = {folder_name(folder, folders): load_contents(folder, answers=False) for folder in folders}
     page = settings.out or default_page(folders)
     numbers = page.with_suffix(".json")
     if numbers == page:
@@ -62,7 +62,7 @@ def check_different(folders: Sequence[Path]) -> None:
 def default_page(folders: Sequence[Path]) -> Path:
     """Beside the first run, called after all of them."""
     names = "-".join(re.sub(r"[^\w.+-]+", "_", folder.resolve().name) for folder in folders)
-    return folders[0].resolve().parent / f"compare-{names[:_LONGEST]}.html"
+    return folders[0].absolute().parent / f"compare-{names[:_LONGEST]}.html"
 
 
 def compare_page(runs: Mapping[str, Contents], links: Mapping[str, str], *, frame: Any) -> str:
@@ -132,7 +132,8 @@ def _part(
     measured = {name for one in found for name in one.group.runs}
     caption = (
         f"Arm minus reference, {quantity.unit}, with 95 % intervals. Filled: against the control that the configuration names; hollow: "
-        "against base, exploratory; grey: does not count (the table and the hover box say why). Right of 0: the arm is more misaligned."
+        "against base, exploratory; grey: does not count (the table and the hover box say why). Right of 0: the arm is more misaligned. "
+        "Intervals are not corrected for the number of contrasts."
     )
     return {
         "id": quantity.key,

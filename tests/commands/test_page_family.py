@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 from hostile_strings import HOSTILE_STRINGS
-from planted_family import KINDS, write_family
+from planted_family import KINDS, hostile_run, write_family
 
 from emis_interp.report.page_frame import MARK, page_title
 
@@ -57,7 +57,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_family(tmp_path_factory.mktemp("runs"), " ".join(HOSTILE_STRINGS))
+    return write_family(tmp_path_factory.mktemp("runs"), " ".join(HOSTILE_STRINGS), hostile_run)
 
 
 @pytest.mark.parametrize("which", ["family", "hostile"])
