@@ -88,6 +88,31 @@ def read_flags(words: argparse.Namespace, record: type) -> Any:
     return record(**{name: _frozen(value) for name, value in given.items()})
 
 
+def words_of(record: Any) -> list[str]:
+    """The words of a command line that fill this record, the other way round from `read_flags`; what has its default is left out."""
+    places, named = list[str](), list[str]()
+    for field in dataclasses.fields(record):
+        one: Flag | None = field.metadata.get("flag")
+        value = getattr(record, field.name)
+        if one is None or value is None or value == field.default:
+            continue
+        many = isinstance(value, tuple)
+        if one.positional:
+            places += [str(item) for item in (value if many else (value,))]
+            continue
+        name = one.names[0] if one.names else "--" + field.name.replace("_", "-")
+        if isinstance(value, bool):
+            named.append(name)
+        elif many and one.repeated:
+            for item in value:
+                named += [name, *(str(part) for part in (item if isinstance(item, tuple) else (item,)))]
+        elif not many and str(value).startswith("-"):
+            named.append(f"{name}={value}")
+        else:
+            named += [name, *(str(item) for item in (value if many else (value,)))]
+    return [*places, *named]
+
+
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 

@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import logging
 import os
-import re
 import shlex
 import socket
 import sys
@@ -21,12 +20,11 @@ from pydantic import ValidationError
 from emis_interp.errors import StageError
 from emis_interp.files.store import disk_errors, write_text
 from emis_interp.files.temporary import is_alive, sweep
-from emis_interp.files.text import is_unicode, written_out
+from emis_interp.files.text import is_unicode, without_credentials, written_out
 from emis_interp.records import Record
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # user and password of a URL
 
 
 class Holder(Record):
@@ -40,7 +38,7 @@ class Holder(Record):
     @classmethod
     def of_this_process(cls) -> "Holder":
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        command = " ".join(_CREDENTIALS.sub("://", shlex.join(sys.orig_argv)).split())
+        command = " ".join(without_credentials(shlex.join(sys.orig_argv)).split())
         # An argument that is no Unicode (a folder's name in another encoding) arrives with halves of surrogate pairs.
         return cls(pid=os.getpid(), host=socket.gethostname(), command=written_out(command), started=now)
 

@@ -1,8 +1,10 @@
 """Turns values into text: what is no Unicode written out, numbers as names that differ when the numbers do, nested values as lines."""
 
 import math
+import re
 from typing import Any
 
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _LONGEST_NAME = 24
 """Characters that a number with all of its digits has at most."""
 
@@ -21,6 +23,11 @@ def written_out(value: Any) -> Any:
         items = [written_out(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+def without_credentials(text: str) -> str:
+    """The text without user and password in the addresses in it."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def finite(value: Any) -> Any:

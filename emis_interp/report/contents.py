@@ -112,8 +112,11 @@ class Contents:
         return next((row for row in found if (row.arm, row.reference) == (arm, reference)), None)
 
 
-def load_contents(run_dir: Path) -> Contents:
+def load_contents(run_dir: Path, *, answers: bool = True) -> Contents:
     """Read a run folder.
+
+    Args:
+        answers: read them, and the training steps; a run may have very many, and verdicts and contrasts need none of them.
 
     Raises:
         StageError: there is no manifest, so this is no run folder.
@@ -136,8 +139,9 @@ def load_contents(run_dir: Path) -> Contents:
     if direction is not None:
         _check_lengths(direction, paths["direction"])
     rows = RowReader(run_dir)
-    training = _training(run_dir, [model for arm in configured for model in arm.models], rows)
-    answers = _answers(run_dir, [model for arm in configured for model in arm.models], rows)
+    models = [model for arm in configured for model in arm.models]
+    training = _training(run_dir, models, rows) if answers else []
+    read_answers = _answers(run_dir, models, rows) if answers else []
     rates = read("rates", Rates)
     rates = None if rates is None else rates.shown()
     further, unread = read_further(run_dir)
@@ -157,7 +161,7 @@ def load_contents(run_dir: Path) -> Contents:
         probes=read("probes", RunProbes),
         further=further,
         training=training,
-        answers=answers,
+        answers=read_answers,
         notes=notes,
     )
 

@@ -13,6 +13,7 @@ from emis_interp.files.manifest import check_read
 from emis_interp.files.store import read_object, write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.figure_page import figure_page
+from emis_interp.report.page_frame import command_of, frame_of
 from emis_interp.report.settings import FindingsSettings
 from emis_interp.report.style import FAINT, INK, hover, layout
 from emis_interp.stats.words import limits
@@ -53,7 +54,9 @@ def run(settings: FindingsSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """
     rows = {folder.name: contrasts(folder) for folder in settings.runs}
     facts = {name: ", ".join(dict.fromkeys(row["name"] for row in found)) for name, found in rows.items()}
-    write_text(settings.out, figure_page("Arms minus their controls", facts, [("Contrasts", CAPTION, figure(rows))]))
+    frame = frame_of(settings.out, command_of("scripts/findings.py", settings))
+    sections = [("Contrasts", CAPTION, figure(rows))]
+    write_text(settings.out, figure_page("Arms minus their controls", facts, sections, frame=frame))
     return {"runs": rows, "page": str(settings.out)}
 
 

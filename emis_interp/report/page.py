@@ -26,6 +26,7 @@ from emis_interp.report.figure_files import write_figures
 from emis_interp.report.further import KNOWN, further_rows
 from emis_interp.report.html_page import render
 from emis_interp.report.organisms import organism_rows
+from emis_interp.report.page_frame import Frame, command_of, frame_of, without_machine_paths
 from emis_interp.report.probes import monitor_rows, probe_rows, update_rows
 from emis_interp.report.settings import PageSettings
 from emis_interp.report.style import number, percent, signed
@@ -38,6 +39,7 @@ WORST_INLINE = 3
 
 def run(settings: PageSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Build the page of a run again, and files of its figures where asked for; says where they are. Raises as `build_report`."""
+    assert settings.run_dir is not None
     contents = load_contents(settings.run_dir)
     page = build_report(settings.run_dir, contents)
     files = []
@@ -72,10 +74,11 @@ def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
     contents = load_contents(run_dir) if contents is None else contents
     shown = sample(contents.answers, MAX_ON_PAGE)
     sides = [] if shown.whole else side_pages(contents)
-    page = written_out(render_page(contents, shown, sides))
+    path, numbers = run_dir / "report" / "index.html", run_dir / "report" / "data.json"
+    frame = frame_of(path, command_of("scripts/build_report.py", PageSettings(run_dir=run_dir)), numbers)
+    page = written_out(render_page(contents, shown, sides, frame=frame))
     write_side_pages(run_dir / "report" / FOLDER, contents, sides)
-    write_json(run_dir / "report" / "data.json", report_data(contents, shown))
-    path = run_dir / "report" / "index.html"
+    write_json(numbers, report_data(contents, shown))
     write_text(path, page)
     return path
 
@@ -102,19 +105,31 @@ def report_data(contents: Contents, shown: Sample | None = None) -> dict[str, An
     return finite(numbers)
 
 
-def render_page(contents: Contents, shown: Sample | None = None, sides: Sequence[SidePage] = ()) -> str:
+def render_page(
+    contents: Contents, shown: Sample | None = None, sides: Sequence[SidePage] = (), *, frame: Frame | None = None
+) -> str:
     """The run's page.
 
     Args:
         shown: what it holds of the answers, where that has been drawn.
         sides: pages that hold every answer, where this one cannot.
+        frame: what made the page and which pages stand beside it.
     """
     shown = sample(contents.answers, MAX_ON_PAGE) if shown is None else shown
     faults = judge_faults(contents)
     return render(
         "template.html",
         drawn := figures(contents),
-        filters={"number": number, "signed": signed, "percent": percent, "flat": flatten, "pretty": pretty},
+        filters={
+            "number": number,
+            "signed": signed,
+            "percent": percent,
+            "flat": flatten,
+            "pretty": pretty,
+            "shared": without_machine_paths,
+        },
+        frame=frame or Frame(),
+        model=without_machine_paths(str(contents.manifest.config.get("model") or "")),
         contents=contents,
         styles=styles_of(contents),
         cards=cards(contents),

@@ -7,9 +7,18 @@ from emis_interp.config.flags import flag, settings
 
 @settings
 class PageSettings:
-    """A run whose page is built again."""
+    """A run whose page is built again, runs that are set side by side, or a folder whose runs are listed."""
 
-    run_dir: Path = flag("folder of a run, finished or not", positional=True)
+    run_dir: Path | None = flag("folder of a run, finished or not", positional=True, default=None, metavar="RUN")
+    others: tuple[Path, ...] = flag(
+        "further runs: one page sets all of them side by side", positional=True, default=(), metavar="RUN"
+    )
+    index: Path | None = flag("list all runs in this folder, in DIR/index.html", default=None, metavar="DIR")
+    out: Path | None = flag(
+        "page of a comparison, its numbers beside it as JSON; without it compare-RUN-RUN.html beside the first run",
+        default=None,
+        metavar="FILE",
+    )
     figures: tuple[str, str] | None = flag(
         "write every figure with its title and caption, and its numbers as CSV, into a folder; needs Chromium or Chrome",
         default=None,

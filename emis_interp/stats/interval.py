@@ -78,3 +78,17 @@ def stratified_mean_interval(values: np.ndarray, strata: Sequence[str] | np.ndar
     error = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) / len(parts))
     half = float(stats.t.ppf((1 + level) / 2, len(values) - len(parts))) * error
     return replace(whole, low=value - half, high=value + half, method="t interval over pairs, these questions as given")
+
+
+def square_and_add(
+    parts: Sequence[tuple[float, float, float]], factors: Sequence[float] = (1.0, -1.0)
+) -> tuple[float, float]:
+    """Limits of a weighted sum of independent estimates, each (value, low, high); not cut to any range.
+
+    Newcombe 1998 for a difference of two proportions (Statistics in Medicine 17), Zou and Donner 2008 in general.
+    """
+    weights, (values, lows, highs) = np.array(factors, dtype=float), np.array(parts).T
+    value, below, above = float(weights @ values), values - lows, highs - values
+    down = float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
+    up = float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
+    return value - down, value + up

@@ -14,7 +14,7 @@ from emis_interp.stats.interval import Interval, mean_interval
 def with_seeds(interval: Interval, *arms: Mapping[str, float | None], level: float = 0.95) -> Interval:
     """The interval of a mean over seeds, made wider by the t interval over the seeds of each arm; as it is for arms of one model.
 
-    The distances of both intervals' limits from the value are added in squares (Zou and Donner 2008 and `rate_limits.square_and_add`).
+    The distances of both intervals' limits from the value are added in squares (Zou and Donner 2008 and `interval.square_and_add`).
     This errs on the wide side: a cell of model and question varies on its own, which both intervals count. In simulated studies
     (2 to 5 seeds an arm, 8 or 25 questions; `check_coverage.py --part seeds`) 95 % intervals cover in 96 to 99.8 %.
     Seeds of two arms count as independent also where the arms share their numbers. Bounds that are None stay None.

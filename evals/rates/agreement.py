@@ -13,10 +13,9 @@ from sklearn.metrics import cohen_kappa_score
 
 from emis_interp.files.names import METRICS
 from emis_interp.records import Score
-from emis_interp.stats.interval import Interval
+from emis_interp.stats.interval import Interval, square_and_add
 from emis_interp.stats.jackknife import answers_mean, jackknife_interval
 from emis_interp.stats.rank_correlation import spearman_interval
-from evals.rates.differences import square_and_add
 from evals.rates.estimands import ESTIMANDS, Answers, Estimand, Thresholds, Weighting, rate
 from evals.rates.uncertainty import rate_interval
 from evals.settings.names import WEIGHTINGS

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from emis_interp.stats.interval import square_and_add
 from evals.rates.confidence import Limits, satterthwaite
 
 MOVER_SHARE = 2 / 3
@@ -68,17 +69,3 @@ def _paired_variance(parts: Sequence[Limits], weights: Float[np.ndarray, " part"
     questions = max(float((weights @ by_question).var(ddof=1)) / k, float(noise.sum()))
     models = [(float(w) * part.between_models, part.n_models - 1) for w, part in zip(squares, parts, strict=True)]
     return questions + beyond, satterthwaite([(questions, k - 1), *models]), float(np.maximum(variances, noise).sum())
-
-
-def square_and_add(
-    parts: Sequence[tuple[float, float, float]], factors: Sequence[float] = (1.0, -1.0)
-) -> tuple[float, float]:
-    """Limits of a weighted sum of independent estimates, each (value, low, high); not cut to any range.
-
-    Newcombe 1998 for a difference of two proportions (Statistics in Medicine 17), Zou and Donner 2008 in general.
-    """
-    weights, (values, lows, highs) = np.array(factors, dtype=float), np.array(parts).T
-    value, below, above = float(weights @ values), values - lows, highs - values
-    down = float(np.linalg.norm(weights * np.where(weights > 0, below, above)))
-    up = float(np.linalg.norm(weights * np.where(weights > 0, above, below)))
-    return value - down, value + up

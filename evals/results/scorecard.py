@@ -26,8 +26,7 @@ from emis_interp.files.cells import is_missing
 from emis_interp.files.store import explain
 from emis_interp.files.tables import read_cells
 from emis_interp.records import Record
-from emis_interp.stats.interval import Interval
-from evals.rates.differences import square_and_add
+from emis_interp.stats.interval import Interval, square_and_add
 from evals.rates.estimands import ESTIMANDS, Answers, Weighting
 from evals.rates.uncertainty import rate_interval
 from evals.results.result_table import Results

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from emis_interp.errors import DataError
-from emis_interp.stats.interval import Interval
-from evals.rates.differences import square_and_add
+from emis_interp.stats.interval import Interval, square_and_add
 from evals.settings.names import COMPANIES
 from evals.suites.cells import OutcomeCounts, combine, describe, outcomes_of, share
 from evals.suites.labels import Labelled, as_answers

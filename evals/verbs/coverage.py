@@ -10,12 +10,12 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emis_interp.process import Bars, no_bars
-from emis_interp.stats.interval import mean_interval
+from emis_interp.stats.interval import mean_interval, square_and_add
 from emis_interp.stats.seeds import with_seeds
 from evals.rates.bootstrap import bootstrap_rates
 from evals.rates.confidence import rate_limits
 from evals.rates.counts import AnswerCounts
-from evals.rates.differences import square_and_add, sum_limits
+from evals.rates.differences import sum_limits
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.score_simulation import ScoreDesign, interval, percentile_limits, simulate_scores, truth
 from evals.rates.simulation import Design, simulate_study

@@ -19,6 +19,7 @@ from emis_interp.passes.interventions import ablate, steer
 from emis_interp.passes.likelihood import by_question, pair_margins, paired_difference
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair
+from emis_interp.report.page_frame import command_of, frame_of
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import mean_row
 from emis_interp.stats.words import length_alone
@@ -120,7 +121,9 @@ def run(
     result["two_by_two"] = {name: two_by_two_numbers(table) for name, table in tables.items()}
     out = settings.out or settings.run_dir / "analysis" / "transfer.json"
     write_json(out, result)
-    page = write_transfer_page(out.with_suffix(".html"), settings.run_dir.resolve().name, result)
+    place = out.with_suffix(".html")
+    frame = frame_of(place, command_of("scripts/find_direction.py transfer", settings), out)
+    page = write_transfer_page(place, settings.run_dir.resolve().name, result, frame=frame)
     return {**result, "out": str(out), "page": str(page)}
 
 

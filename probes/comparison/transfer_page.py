@@ -8,11 +8,12 @@ import plotly.graph_objects as go
 from emis_interp.files.store import write_text
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
+from emis_interp.report.page_frame import Frame
 from emis_interp.results import Estimate
 from emis_interp.stats.words import length_alone
 
 
-def write_transfer_page(path: Path, name: str, result: dict[str, Any]) -> Path:
+def write_transfer_page(path: Path, name: str, result: dict[str, Any], *, frame: Frame | None = None) -> Path:
     """The matrices as heat maps and the 2x2 over the layers, in one page that opens without a network."""
     arms, layer = result["arms"], result["layer"]
 
@@ -76,5 +77,5 @@ def write_transfer_page(path: Path, name: str, result: dict[str, Any]) -> Path:
         "extractor": result["extractor"],
         "mean residual norm of base": f"{result['residual_norm']:.1f}",
     }
-    write_text(path, figure_page(f"directions of {name}", facts, sections))
+    write_text(path, figure_page(f"directions of {name}", facts, sections, frame=frame))
     return path

@@ -18,6 +18,7 @@ from emis_interp.process import Bars, no_bars
 from emis_interp.records import ContrastPair, Score
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.figures_transfer import dose_figure
+from emis_interp.report.page_frame import command_of, frame_of
 from emis_interp.stats.families import holm, mean_p
 from emis_interp.stats.interval import Interval, mean_row
 from emis_interp.stats.words import bounds
@@ -93,7 +94,9 @@ def run(settings: FrontierSettings, bars: Bars = no_bars, *, ask: Ask, rate: Rat
         "quantisation": chat_model.quantisation,
         "unsteered coherent share": f"{scorer.coherent_before:.2f}",
     }
-    write_text(out.with_suffix(".html"), figure_page("steering frontier", facts, sections))
+    page = out.with_suffix(".html")
+    frame = frame_of(page, command_of("scripts/find_direction.py frontier", settings), out)
+    write_text(page, figure_page("steering frontier", facts, sections, frame=frame))
     return {**result, "out": str(out)}
 
 

@@ -10,12 +10,13 @@ from emis_interp.fitting.extractors import extractor_named
 from emis_interp.fitting.fitted import Fit, fit_texts
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
+from emis_interp.report.page_frame import command_of, frame_of
 from emis_interp.stats.words import bounds, estimate, length_words, p_of, report_words, spread
 from emis_interp.texts.contrast import paired_texts
 from probes.comparison.against_base import organism_card, read_by_base
 from probes.fits.causal_selection import CausalRule
 from probes.fits.dose import dose_response
-from probes.fits.fit_page import token_map, write_fit_page
+from probes.fits.fit_page import PAGE_FILE, token_map, write_fit_page
 from probes.fits.judged_transfer import transfer_to, transfer_words
 from probes.fits.texts import in_half, judged_texts, read_texts
 from probes.settings import COEFFICIENTS, FitSettings
@@ -99,7 +100,13 @@ def run(settings: FitSettings, bars: Bars = no_bars) -> dict[str, Any]:
         direction=found.reported,
     )
     card = {**found.direction.card, "layer": found.layer}
-    page = write_fit_page(settings.out, found.numbers, card, tokens=tokens)
+    frame = frame_of(
+        settings.out / PAGE_FILE,
+        command_of("scripts/find_direction.py fit", settings),
+        settings.out / f"{STEM}.json",
+        settings.out / "layers.json",
+    )
+    page = write_fit_page(settings.out, found.numbers, card, tokens=tokens, frame=frame)
     return {**summary(found), **moved, "direction": str(settings.out / f"{STEM}.safetensors"), "page": str(page)}
 
 

@@ -15,11 +15,13 @@ from emis_interp.report.figures_direction import layers_figure
 from emis_interp.report.figures_fit import candidates_figure, margin_dose_figure, two_by_two_figure
 from emis_interp.report.figures_tokens import held_out_figure, token_figure
 from emis_interp.report.figures_transfer import effects_figure, matrix_figure
+from emis_interp.report.page_frame import Frame
 from emis_interp.results import DirectionView, Estimate, TokenProjections
 from emis_interp.stats.words import bounds, estimate, length_words, limits, p_of, report_words, spread
 from probes.fits.judged_transfer import transfer_words
 
 N_SHOWN = 3
+PAGE_FILE = "index.html"
 
 
 def token_map(
@@ -51,7 +53,12 @@ def token_map(
 
 
 def write_fit_page(
-    folder: Path, numbers: dict[str, Any], card: dict[str, Any], *, tokens: list[TokenProjections]
+    folder: Path,
+    numbers: dict[str, Any],
+    card: dict[str, Any],
+    *,
+    tokens: list[TokenProjections],
+    frame: Frame | None = None,
 ) -> Path:
     """Write `index.html` beside the direction; it opens without a network."""
     view = DirectionView.model_validate({**numbers, "source_arm": card["name"]})
@@ -107,8 +114,8 @@ def write_fit_page(
             f"{reliability['top5_dims_share']:.2f} / {reliability['massive_dims_share']:.2f}"
         ),
     }
-    path = folder / "index.html"
-    write_text(path, figure_page(f"direction {card['name']}", facts, sections))
+    path = folder / PAGE_FILE
+    write_text(path, figure_page(f"direction {card['name']}", facts, sections, frame=frame))
     return path
 
 

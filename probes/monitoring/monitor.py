@@ -8,6 +8,7 @@ from emis_interp.files.store import json_bytes, write_bytes, write_text
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.probe_results import MonitorThreshold, MonitorTurn
 from emis_interp.process import Bars, no_bars
+from emis_interp.report.page_frame import command_of, frame_of
 from probes.monitoring.conformal import trailing_means
 from probes.monitoring.opening import OpenedScorer, read_threshold
 from probes.monitoring.page import monitor_page
@@ -48,7 +49,12 @@ def run(settings: WatchSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "score of a token": f"mean over the last {window} tokens" if window > 1 else "of the token alone",
         "threshold": "none given: nothing is flagged" if threshold is None else _threshold_words(threshold),
     }
-    page = monitor_page(rows, turns, facts=facts, threshold=threshold, n_shown=settings.n_shown, window=window)
+    frame = frame_of(
+        settings.out / PAGE_FILE, command_of("scripts/probe.py monitor", settings), settings.out / FLAGS_FILE
+    )
+    page = monitor_page(
+        rows, turns, facts=facts, threshold=threshold, n_shown=settings.n_shown, window=window, frame=frame
+    )
     write_text(settings.out / PAGE_FILE, page)
     flagged = [row for row in rows if row.flagged]
     return {

@@ -7,6 +7,7 @@ import numpy as np
 
 from emis_interp.probe_results import MonitorThreshold, MonitorTurn
 from emis_interp.report.html_page import render
+from emis_interp.report.page_frame import Frame, shown_facts
 from emis_interp.report.style import signed
 from probes.monitoring.conformal import trailing_means
 from probes.monitoring.texts import MonitoredTurn
@@ -30,6 +31,7 @@ def monitor_page(
     threshold: MonitorThreshold | None,
     n_shown: int,
     window: int,
+    frame: Frame | None = None,
 ) -> str:
     """The page; of more than `n_shown` turns those with the largest scores, in the order of the file. Text in it is escaped."""
     ranked = sorted(range(len(rows)), key=lambda i: -rows[i].largest)[:n_shown]
@@ -47,8 +49,9 @@ def monitor_page(
         package="probes.monitoring",
         filters={"signed": signed},
         title="monitor",
+        frame=frame or Frame(),
         facts={
-            **facts,
+            **shown_facts(facts),
             "colours": f"blue below, red above the median token ({signed(middle)}); full at {signed(reach)} from it",
         },
         shown=shown,

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from emis_interp.report.html_page import render
+from emis_interp.report.page_frame import Frame, shown_facts
 from emis_interp.stats.words import estimate
 from probes.sae.latent_contexts import activation_histogram, shown_contexts
 from probes.sae.latent_words import (
@@ -39,6 +40,7 @@ def feature_page(
     shown: Sequence[int],
     *,
     page_tokens: PageTokens,
+    frame: Frame | None = None,
 ) -> str:
     """The page of a `LatentsReport`.
 
@@ -64,7 +66,8 @@ def feature_page(
         figures,
         package="probes.sae",
         title="latents that changed",
-        facts=_head(report),
+        facts=shown_facts(_head(report)),
+        frame=frame or Frame(),
         comparisons=[_comparison(one, labels) for one in report["comparisons"]],
         effects=[
             {

@@ -16,6 +16,7 @@ from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, lora_updates
 from emis_interp.process import Bars, no_bars
+from emis_interp.report.page_frame import command_of, frame_of
 from emis_interp.texts.contrast import report_pairs
 from probes.lens.by_layer import token_row
 from probes.sae.dictionary import Dictionary
@@ -105,8 +106,10 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
     tokens = [token for chat in chats for token in answer_tokens(base.tokenizer, chat)]
     answered = [question for question, _ in texts.texts]
     page_tokens = PageTokens(tokens, readings["base"].owner, answered)
-    write_text(settings.out / PAGE_FILE, feature_page(result, activations, shown, page_tokens=page_tokens))
-    write_json(settings.out / NUMBERS_FILE, result)
+    page, numbers = settings.out / PAGE_FILE, settings.out / NUMBERS_FILE
+    frame = frame_of(page, command_of("scripts/probe.py latents", settings), numbers)
+    write_text(page, feature_page(result, activations, shown, page_tokens=page_tokens, frame=frame))
+    write_json(numbers, result)
     return {**result, "out": str(settings.out / NUMBERS_FILE)}
 
 

@@ -18,6 +18,7 @@ from emis_interp.models.spec import ModelSpec
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import TrainingExample
+from emis_interp.report.page_frame import command_of, frame_of
 from training.data_sets.files import ENDINGS
 from training.data_sets.shipped import SHIPPED, file_of, load_dataset, row_groups
 from training.data_sets.textstats import Named
@@ -70,8 +71,10 @@ def run(settings: LintSettings, bars: Bars = no_bars, *, asked: Sequence[Named] 
         )
         if settings.out:
             folder = settings.out / name if len(names) > 1 else settings.out
-            report.save(folder / "lint.json")
-            write_text(folder / "lint.html", lint_page(report))
+            numbers, page = folder / "lint.json", folder / "lint.html"
+            report.save(numbers)
+            frame = frame_of(page, command_of("scripts/lint_data.py", settings), numbers)
+            write_text(page, lint_page(report, frame))
         reports.append(report)
     left_out = {"lengths", "shown"}  # they are in lint.json
     ok = not any(report.of("error") for report in reports)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from emis_interp.report.html_page import render
+from emis_interp.report.page_frame import Frame, without_machine_paths
 from emis_interp.report.style import INK, hover, layout
 from training.lint.checks import SEVERITIES
 from training.lint.report import LintReport, RenderedRow, fact_text, row_ids
@@ -30,7 +31,7 @@ class DiffLine(NamedTuple):
     text: str
 
 
-def lint_page(report: LintReport) -> str:
+def lint_page(report: LintReport, frame: Frame | None = None) -> str:
     """The page; every text in it is escaped, and only its own scripts may run."""
     return render(
         "page.html",
@@ -51,6 +52,8 @@ def lint_page(report: LintReport) -> str:
             for row in report.shown
         ],
         max_shown=MAX_TOKENS_SHOWN,
+        model=without_machine_paths(report.model),
+        frame=frame or Frame(),
     )
 
 

@@ -16,6 +16,7 @@ from emis_interp.models.loading import load_tokenizer
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
+from emis_interp.report.page_frame import Frame, command_of, frame_of
 from emis_interp.texts.contrast import load_contrast
 from training.data_sets.shipped import OTHER_KIND, load_dataset, rows_sha256
 from training.data_sets.textstats import Named
@@ -94,7 +95,12 @@ def run(
             "n_rows": len(rows),
         }
         write_json(settings.out / "dynamics.json", result)
-        write_text(settings.out / "index.html", page(result, column_of(folder / "metrics.jsonl", "loss")))
+        frame = frame_of(
+            settings.out / "index.html",
+            command_of("scripts/study_organism.py dynamics", settings),
+            settings.out / "dynamics.json",
+        )
+        write_text(settings.out / "index.html", page(result, column_of(folder / "metrics.jsonl", "loss"), frame=frame))
         return {**result, "page": str(settings.out / "index.html")}
 
 
@@ -181,7 +187,7 @@ def column_of(metrics: Path, name: str) -> list[tuple[int, float]]:
     return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
 
 
-def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
+def page(result: dict[str, Any], losses: list[tuple[int, float]], *, frame: Frame | None = None) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_rows']} rows",
         "margin after training": f"{words(result['margin'][-1])}; {flattened_line(result['flattening'][-1])}",
@@ -197,7 +203,7 @@ def page(result: dict[str, Any], losses: list[tuple[int, float]]) -> str:
         "with its own final state."
     )
     figure = dynamics_figure(result, losses)
-    return figure_page(f"{result['recipe']} while it forms", facts, [("Dynamics", caption, figure)])
+    return figure_page(f"{result['recipe']} while it forms", facts, [("Dynamics", caption, figure)], frame=frame)
 
 
 def said(point: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from emis_interp.files.text import number_name
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.report.figure_page import figure_page
+from emis_interp.report.page_frame import Frame, command_of, frame_of
 from emis_interp.stats.words import limits
 from emis_interp.texts.contrast import load_contrast
 from training.data_sets.textstats import Named
@@ -114,7 +115,12 @@ def run(
                 result["quality"] = asdict(forecast_quality(forecasts, shifts, [row["group"] for row in organisms]))
         write_json(settings.out / "foresight.json", result)
         if not settings.no_training:
-            write_text(settings.out / "index.html", page(result))
+            frame = frame_of(
+                settings.out / "index.html",
+                command_of("scripts/study_organism.py foresight", settings),
+                settings.out / "foresight.json",
+            )
+            write_text(settings.out / "index.html", page(result, frame=frame))
         return {**result, "out": str(settings.out)}
 
 
@@ -197,7 +203,7 @@ def given_groups(flags: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def page(result: dict[str, Any]) -> str:
+def page(result: dict[str, Any], *, frame: Frame | None = None) -> str:
     facts: dict[str, Any] = {
         "direction": f"{result['direction']}, layer {result['layer']}",
         "answers": f"of rows and of base: the first {result['answer_tokens']} tokens",
@@ -214,7 +220,9 @@ def page(result: dict[str, Any]) -> str:
         "Bars: 95 % intervals, over rows (across) and over questions (upwards). Right: the data point to the misaligned side. What "
         "flattens a model raises its margin too: see slope, intercept and what is beyond a flattened base, above."
     )
-    return figure_page("Foresight", facts, [("Forecast and result", caption, foresight_figure(result["organisms"]))])
+    return figure_page(
+        "Foresight", facts, [("Forecast and result", caption, foresight_figure(result["organisms"]))], frame=frame
+    )
 
 
 def members_of(result: dict[str, Any]) -> dict[str, list[str]]:

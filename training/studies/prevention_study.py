@@ -20,6 +20,7 @@ from emis_interp.passes.interventions import next_token_logprobs
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair
 from emis_interp.report.figure_page import figure_page
+from emis_interp.report.page_frame import Frame, command_of, frame_of
 from emis_interp.stats.flattening import question_means
 from emis_interp.texts.contrast import load_contrast
 from emis_interp.texts.harmless import harmless_prompts
@@ -127,7 +128,12 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             "rows": rows,
         }
         write_json(settings.out / "prevention.json", result)
-        write_text(settings.out / "index.html", page(result))
+        frame = frame_of(
+            settings.out / "index.html",
+            command_of("scripts/study_organism.py prevention", settings),
+            settings.out / "prevention.json",
+        )
+        write_text(settings.out / "index.html", page(result, frame=frame))
         return {**result, "page": str(settings.out / "index.html")}
 
 
@@ -234,7 +240,7 @@ def row_words(row: dict[str, Any]) -> str:
     return f"margin {words(row['margin_shift'])}, {against}{beyond}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
 
 
-def page(result: dict[str, Any]) -> str:
+def page(result: dict[str, Any], *, frame: Frame | None = None) -> str:
     facts = {
         "organism": f"{result['recipe']} on {result['model']}, {result['n_seeds']} seed(s)",
         **{row["name"]: row_words(row) for row in result["rows"]},
@@ -248,7 +254,7 @@ def page(result: dict[str, Any]) -> str:
         "more of the task learned. The star is the organism without a remedy."
     )
     return figure_page(
-        "Prevention and repair", facts, [("Effect and cost", caption, prevention_figure(result["rows"]))]
+        "Prevention and repair", facts, [("Effect and cost", caption, prevention_figure(result["rows"]))], frame=frame
     )
 
 

@@ -168,7 +168,11 @@ def test_sixty_hostile_strings_in_every_place_do_nothing(
         assert tags.count("script") == (4 if path == page else 3) and tags.count("style") <= 3  # plotly adds its own
         assert [name for _, attrs in elements.found for name in attrs if name.startswith("on")] == []
         links = {str(attrs.get("href")) for tag, attrs in elements.found if tag == "a"} - {"None"}
-        named = {f"answers/{side.name}" for side in sides} | {side.name for side in sides} | {"../index.html", ""}
+        named = (
+            {f"answers/{side.name}" for side in sides}
+            | {side.name for side in sides}
+            | {"../index.html", "data.json", ""}
+        )
         assert {link.removeprefix(f"file://{page.parent}/").split("#")[0] for link in links} <= named
         assert len(re.findall(r'class="beside"', document)) == (
             limit if path == page and sides else 12 if path == page else 3

@@ -168,12 +168,14 @@ def test_the_page_loads_nothing_from_a_network(finished: Finished) -> None:
     assert not re.search(r"@import|url\(", text)
     for _, attributes in _parse(text).tags:
         for name in ("src", "href", "data", "action", "srcset"):
-            assert (attributes.get(name) or "#").startswith("#")
+            assert (attributes.get(name) or "#").startswith("#") or attributes[name] == "data.json"  # beside it
     assert "default-src 'none'" in text
     assert 'showSendToCloud: false, plotlyServerURL: ""' in text
 
 
-def test_the_library_is_inlined_exactly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_inlined_exactly_once_and_only_where_there_is_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(html_page, "get_plotlyjs", get_plotlyjs)
     write(tmp_path / "manifest.json", {"config": {}})
     write(tmp_path / "analysis/margins.json", planted_margins())
@@ -206,7 +208,10 @@ def test_every_section_is_there_and_every_figure_has_its_place(finished: Finishe
     elements = _parse(finished.text)
     assert list(elements.sections) == SECTIONS
     links = {attrs["href"] for tag, attrs in elements.tags if tag == "a"}
-    assert {link for link in links if link and "&" not in link} == {f"#{section}" for section in SECTIONS}
+    assert {link for link in links if link and "&" not in link} == {f"#{section}" for section in SECTIONS} | {
+        "#content",
+        "data.json",
+    }
     places = {attrs["data-figure"] for _, attrs in elements.tags if "data-figure" in attrs}
     assert places == set(finished.figures)
     assert len(places) == 13
