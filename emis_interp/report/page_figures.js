@@ -42,6 +42,7 @@ const draw = (plot) => {
   });
   plot.style.minHeight = "";
   if (choosers.has(plot) && choosers.get(plot).value !== "0") choose(plot);
+  if (!field("answer-data")) return; // a page without answers
   const pointed = (event) => event.points.map((point) => filter_of(point.customdata)).find(Boolean);
   plot.on("plotly_hover", (event) => plot.classList.toggle("has-answers", Boolean(pointed(event))));
   plot.on("plotly_unhover", () => plot.classList.remove("has-answers"));
@@ -84,7 +85,7 @@ const choices_of = (plot) => {
 const points_of = (plot) => {
   const found = [...new Set(figures[plot.dataset.figure].data.flatMap((trace) => filters_in(trace.customdata)))]
     .filter((words) => !new URLSearchParams(words).has("answer")); // single answers are in the table
-  if (!found.length || !document.getElementById("answer-data")) return;
+  if (!found.length || !field("answer-data")) return;
   const label = make("label", "choice points", "answers behind ");
   const select = make("select");
   found.slice(0, MOST_TO_LIST).forEach((words) => {

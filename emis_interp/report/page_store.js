@@ -10,7 +10,6 @@ const ORDERS = {
   aligned: (row) => row.aligned, coherent: (row) => row.coherent, arm: (row) => row.arm.index, question: (row) => row.question.index,
   length: (row) => row.answer.length,
 };
-const field = (id) => document.getElementById(id);
 let store = null; // arms, questions, rows and exact counts of the run, once they are unpacked
 
 const is_sampled = () => store.n_all > store.rows.length; // the page holds a part of the run's answers, or of the arm's
