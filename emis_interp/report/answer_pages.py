@@ -43,7 +43,8 @@ class SidePage:
 
 def side_pages(contents: Contents, columns: AnswerColumns) -> list[SidePage]:
     """The pages that together hold every answer, arms in the order of the run; file names are safe whatever an arm is called."""
-    pages, taken, counts = [], Counter(), Counter()
+    pages: list[SidePage] = []
+    taken, counts = Counter[str](), Counter[str]()
     for place, n in enumerate(np.bincount(columns.arm, minlength=len(columns.arms)).tolist()):
         counts[columns.arms[place][0]] += n
     for arm, n in counts.items():

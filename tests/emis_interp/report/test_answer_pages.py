@@ -60,11 +60,12 @@ def test_a_sample_holds_every_bad_answer_and_is_even_over_arms_and_questions(
     assert set(bad) <= set(shown) and len(bad) == drawn.n_bad == drawn.n_bad_shown == 61
     worst = worst_of(contents.answers, columns, 10)
     assert all(set(keys(rows)) <= set(shown) and len(rows) == 10 for rows in worst.values())
-    assert [row.score.aligned for row in worst["reckless"] if row.score] == sorted(
-        answer.score.aligned
-        for answer in contents.answers
-        if is_bad(answer) and answer.score and answer.completion.arm == "reckless"
-    )[:10]
+    least = sorted(
+        columns.aligned[place]
+        for place, key in enumerate(keys(contents.answers))
+        if key in set(bad) and key[0] == "reckless"
+    )
+    assert [row.score.aligned for row in worst["reckless"] if row.score] == least[:10]
     kept = set(bad) | {key for rows in worst.values() for key in keys(rows)}
     counts = Counter(key[:2] for key in shown if key not in kept)
     assert len(counts) == 3 * N_QUESTIONS and max(counts.values()) - min(counts.values()) <= 1
