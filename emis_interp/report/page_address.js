@@ -17,7 +17,7 @@ const button = (text, act) => {
 
 // Library and answers are gzip in base64, a third of their length.
 const CANNOT_UNPACK = "This browser cannot unpack what belongs here (it has no DecompressionStream). " +
-  "Chrome and Edge from 80, Safari from 16.4 and Firefox from 113 can.";
+  "Chrome and Edge from 92, Safari from 16.4 and Firefox from 113 can.";
 const unpack = async (id) => {
   if (typeof DecompressionStream === "undefined") throw new Error(CANNOT_UNPACK);
   const binary = atob(field(id).textContent);

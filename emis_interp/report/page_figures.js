@@ -129,7 +129,8 @@ const show_figures = () => {
     }
   }, { rootMargin: "600px" });
   plots.forEach((plot) => near.observe(plot));
-  // Whoever prints has touched a key or the mouse before: by then the library is there.
+  // Printing cannot wait for the library: whoever prints has touched a key or the mouse before, or has had the page open for a while.
+  setTimeout(() => { load_library().catch(() => {}); }, 2000);
   for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
     window.addEventListener(sign, () => { load_library().catch(() => {}); }, { once: true, passive: true });
   }
