@@ -2,18 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from emis_interp.files.store import write_text
 from emis_interp.files.text import written_out
 from emis_interp.records import Score
-from emis_interp.report.answer_sample import AnswerColumns
+from emis_interp.report.answer_sample import is_bad
 from emis_interp.report.contents import Answer, Contents
 from emis_interp.report.html_page import embed_packed, render
 from emis_interp.texts.judged import COHERENT_ABOVE
@@ -41,13 +39,10 @@ class SidePage:
         )
 
 
-def side_pages(contents: Contents, columns: AnswerColumns) -> list[SidePage]:
+def side_pages(contents: Contents) -> list[SidePage]:
     """The pages that together hold every answer, arms in the order of the run; file names are safe whatever an arm is called."""
-    pages: list[SidePage] = []
-    taken, counts = Counter[str](), Counter[str]()
-    for place, n in enumerate(np.bincount(columns.arm, minlength=len(columns.arms)).tolist()):
-        counts[columns.arms[place][0]] += n
-    for arm, n in counts.items():
+    pages, taken = [], Counter()
+    for arm, n in Counter(answer.completion.arm for answer in contents.answers).items():
         stem = re.sub(r"[^A-Za-z0-9._+-]", "_", arm).lstrip(".")[:80] or "arm"
         taken[stem.lower()] += 1
         stem += f"~{taken[stem.lower()]}" if taken[stem.lower()] > 1 else ""
@@ -58,51 +53,56 @@ def side_pages(contents: Contents, columns: AnswerColumns) -> list[SidePage]:
     return pages
 
 
-def write_side_pages(folder: Path, contents: Contents, columns: AnswerColumns, *, pages: Sequence[SidePage]) -> None:
-    """Write them to `folder` in one walk over the answers, and remove the pages of an earlier build that are not among them."""
+def write_side_pages(folder: Path, contents: Contents, pages: Sequence[SidePage]) -> list[Path]:
+    """Write them to `folder`, and remove the pages of an earlier build that are not among them; the paths."""
     for old in {*folder.glob("*.html")} - {folder / page.file for page in pages}:
         old.unlink()
     if not pages:
-        return
-    left = {arm: [page for page in pages if page.arm == arm] for arm in dict.fromkeys(page.arm for page in pages)}
-    held: dict[str, list[Answer]] = {arm: [] for arm in left}
+        return []
+    by_arm: dict[str, list[Answer]] = {}
     for answer in contents.answers:
-        arm = answer.completion.arm
-        held[arm].append(answer)
-        page = left[arm][0]
-        if len(held[arm]) == page.last - page.first + 1:
-            own = answer_data(held[arm], columns, contents.arm_of, arm=arm)
-            values = {"run": contents.name, "page": page, "side_pages": pages, "side_folder": "", "sampled": ""}
-            text = render("answers_page.html", {}, **values, answer_json=own)
-            write_text(folder / page.file, written_out(text))
-            held[arm] = []
-            left[arm].pop(0)
+        by_arm.setdefault(answer.completion.arm, []).append(answer)
+    for page in pages:
+        answers = by_arm[page.arm]
+        shown = answers[page.first - 1 : page.last]
+        text = render(
+            "answers_page.html",
+            {},
+            run=contents.name,
+            page=page,
+            side_pages=pages,
+            side_folder="",
+            sampled="",
+            answer_json=answer_data(shown, contents.arm_of, counted=answers, whole=page.arm),
+        )
+        write_text(folder / page.file, written_out(text))
+    return [folder / page.file for page in pages]
 
 
 def answer_data(
-    answers: Iterable[Answer], columns: AnswerColumns, arm_of: Mapping[str, str], *, arm: str | None = None
+    answers: Sequence[Answer], arm_of: Mapping[str, str], *, counted: Sequence[Answer], whole: str = "the run"
 ) -> Any:
-    """The table as page.js reads it (`load_answers`), packed; beside the answers, exact counts of the whole of which they are a part.
+    """The table as page.js reads it (`load_answers`), packed.
 
     Args:
-        columns: of all answers of the run.
-        arm: the whole is this arm; the run otherwise.
+        counted: all answers of which these are a part; how many there are of each kind is told of them.
+        whole: what they are all answers of.
     """
-    shown = [place for place, (name, _) in enumerate(columns.arms) if arm in (None, name)]
-    arms = {columns.arms[place]: index for index, place in enumerate(shown)}
+    arms = {
+        arm: index for index, arm in enumerate(dict.fromkeys((a.completion.arm, a.is_intervention) for a in counted))
+    }
     questions: dict[tuple[str, str, str | None], int] = {}
     reasons = {"": 0}
     rows = [_row(answer, arms, questions, reasons=reasons) for answer in answers]
-    counts = [[shown.index(place), *row] for place, *row in _counts(columns) if place in shown]
     return embed_packed(
         {
             "arms": [{"name": name, "intervention": flag, "of": arm_of.get(name, name)} for name, flag in arms],
             "questions": list(questions),
             "reasons": list(reasons),
             "rows": rows,
-            "counts": counts,
-            "n_all": sum(row[2] for row in counts),
-            "whole": arm or "the run",
+            "counts": list(_counts(counted, arms)),
+            "n_all": len(counted),
+            "whole": whole,
         }
     )
 
@@ -165,20 +165,15 @@ def _likeliest(told: Mapping[str, float]) -> dict[str, Any]:
     return {"n": len(told), "top": [[token, round(share, 4)] for token, share in ranked]}
 
 
-def _counts(columns: AnswerColumns) -> list[list[Any]]:
+def _counts(answers: Sequence[Answer], arms: Mapping[Any, int]) -> Iterator[list[Any]]:
     """Arm, question, and how many of its answers there are, are bad, incoherent, cut, without an aligned score."""
-    n_questions = len(columns.questions)
-    group = columns.arm * n_questions + columns.question
-    kinds = (
-        np.ones(len(columns), bool),
-        columns.is_bad,
-        columns.coherent <= COHERENT_ABOVE,
-        columns.is_cut,
-        np.isnan(columns.aligned),
-    )
-    length = len(columns.arms) * n_questions
-    table = np.stack([np.bincount(group[kind], minlength=length) for kind in kinds], axis=1)
-    return [
-        [place // n_questions, columns.questions[place % n_questions], *table[place].tolist()]
-        for place in np.flatnonzero(table[:, 0]).tolist()
-    ]
+    counts: dict[tuple[int, str], list[int]] = {}
+    for answer in answers:
+        place = (arms[(answer.completion.arm, answer.is_intervention)], answer.completion.question_id)
+        row, score = counts.setdefault(place, [0, 0, 0, 0, 0]), answer.score
+        row[0] += 1
+        row[1] += is_bad(answer)
+        row[2] += score is not None and score.coherent is not None and score.coherent <= COHERENT_ABOVE
+        row[3] += answer.completion.finish == "length"
+        row[4] += score is None or score.aligned is None
+    yield from ([*place, *row] for place, row in counts.items())

@@ -16,7 +16,7 @@ from emis_interp.files.text import finite, written_out
 from emis_interp.process import Bars, no_bars
 from emis_interp.report import summary
 from emis_interp.report.answer_pages import FOLDER, SidePage, address_of, answer_data, side_pages, write_side_pages
-from emis_interp.report.answer_sample import MAX_ON_PAGE, AnswerColumns, columns_of, sample, worst_of
+from emis_interp.report.answer_sample import MAX_ON_PAGE, sample, worst_of
 from emis_interp.report.cards import cards, verdicts
 from emis_interp.report.choices import choice_rows
 from emis_interp.report.contents import Contents, load_contents
@@ -70,10 +70,9 @@ def build_report(run_dir: Path, contents: Contents | None = None) -> Path:
         DataError: the manifest, a summary or a file of analysis/ is malformed; single rows that cannot be read are named on the page.
     """
     contents = load_contents(run_dir) if contents is None else contents
-    columns = columns_of(contents.answers)
-    sides = side_pages(contents, columns) if len(columns) > MAX_ON_PAGE else []
-    page = written_out(render_page(contents, columns, sides))
-    write_side_pages(run_dir / "report" / FOLDER, contents, columns, pages=sides)
+    sides = side_pages(contents) if len(contents.answers) > MAX_ON_PAGE else []
+    page = written_out(render_page(contents, sides))
+    write_side_pages(run_dir / "report" / FOLDER, contents, sides)
     write_json(run_dir / "report" / "data.json", report_data(contents))
     path = run_dir / "report" / "index.html"
     write_text(path, page)
@@ -95,14 +94,13 @@ def report_data(contents: Contents) -> dict[str, Any]:
     return finite(numbers)
 
 
-def render_page(contents: Contents, columns: AnswerColumns, sides: Sequence[SidePage] = ()) -> str:
+def render_page(contents: Contents, sides: Sequence[SidePage] = ()) -> str:
     """The run's page.
 
     Args:
-        columns: of all answers of the run.
         sides: pages that hold every answer, where this one cannot.
     """
-    shown = sample(columns, MAX_ON_PAGE)
+    shown = sample(contents.answers, MAX_ON_PAGE)
     faults = judge_faults(contents)
     return render(
         "template.html",
@@ -136,9 +134,9 @@ def render_page(contents: Contents, columns: AnswerColumns, sides: Sequence[Side
         sampled="" if shown.whole else shown.words,
         side_pages=sides,
         side_folder=f"{FOLDER}/",
-        worst=worst_of(contents.answers, columns, WORST_INLINE),
+        worst=worst_of(contents.answers, WORST_INLINE),
         address_of=address_of,
-        answer_json=answer_data((contents.answers[place] for place in shown.places), columns, contents.arm_of),
+        answer_json=answer_data(shown.answers, contents.arm_of, counted=contents.answers),
     )
 
 
