@@ -82,9 +82,10 @@ const choices_of = (plot) => {
   label.append(select);
   plot.before(label);
 };
+const is_single = (given) => given.has("answer") || (given.has("min") && given.get("min") === given.get("max"));
 const points_of = (plot) => {
   const found = [...new Set(figures[plot.dataset.figure].data.flatMap((trace) => filters_in(trace.customdata)))]
-    .filter((words) => !new URLSearchParams(words).has("answer")); // single answers are in the table
+    .filter((words) => !is_single(new URLSearchParams(words))); // single answers are in the table
   if (!found.length || !field("answer-data")) return;
   const label = make("label", "choice points", "answers behind ");
   const select = make("select");

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import plotly.graph_objects as go
 import pytest
@@ -19,6 +20,7 @@ from emis_interp.report.style import with_choices
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 READY = "performance.getEntriesByName('answers-ready').length"
 N = 360
+SCORES = "[...document.querySelectorAll('#one-answer .short .scores')].map((one) => one.textContent)"
 
 
 def planted_figures(_: Any) -> dict[str, go.Figure]:
@@ -28,8 +30,12 @@ def planted_figures(_: Any) -> dict[str, go.Figure]:
     bars = with_choices(bars, "estimand", [("pooled", [True, False], {}), ("macro", [False, True], {})])
     cells = [["arm=base&question=q0", "arm=base&question=q1"], ["arm=careful&question=q0", "arm=careful&question=q1"]]
     heat = go.Figure(go.Heatmap(z=[[1, 2], [3, 4]], x=["a", "b"], y=["c", "d"], customdata=cells))
-    rows = [["a", 1, "arm=reckless&question=q5"], ["b", 2, "answer=careful/q2/0/1"]]
-    dots = go.Figure(go.Scatter(x=[1, 2], y=[1, 2], mode="markers", marker={"size": 24}, customdata=rows))
+    rows = [
+        ["a", 1, "arm=reckless&question=q5&order=low"],
+        ["b", 2, "answer=careful/q2/0/1"],
+        ["c", 3, "min=10&max=10"],
+    ]
+    dots = go.Figure(go.Scatter(x=[1, 2, 3], y=[1, 2, 3], mode="markers", marker={"size": 24}, customdata=rows))
     still = go.Figure(go.Scatter(x=[1, 2], y=[1, 2], mode="markers", marker={"size": 24}, customdata=["nothing", None]))
     drawn = {"rates": bars, "cosines": heat, "margins": dots, "thresholds": still}
     return {name: figure.update_layout(height=300) for name, figure in drawn.items()}
@@ -130,6 +136,19 @@ def test_a_point_of_one_answer_opens_it_and_a_point_of_nothing_opens_nothing(tab
     assert not is_open(tab)
     click_point(tab, "margins", 2, 2)
     assert is_open(tab) and "(q2, wording 0, sample 1)" in tab.text("#one-answer-body")
+    tab.press("Escape")
+    click_point(tab, "margins", 3, 3)
+    assert title(tab) == "all arms · aligned 10 to 10" and "2 answers; " in tab.text("#one-answer-body")
+
+
+def test_a_point_may_order_its_answers(tab: Tab, page: Path) -> None:
+    opened(tab, page, "#of-margins&behind=" + quote("arm=reckless&question=q5&order=low"))
+    scores = [
+        float(text.split(",")[0].split()[1]) for text in tab.run(f"{SCORES}.filter((text) => !text.includes('–'))")
+    ]
+    assert len(scores) >= 4 and scores == sorted(scores)
+    opened(tab, page, "#answers&order=high")
+    assert tab.run("document.querySelector('#filter-order').value") == "-aligned"
 
 
 def test_the_keyboard_opens_what_a_click_opens_and_escape_closes_it(tab: Tab, page: Path) -> None:
