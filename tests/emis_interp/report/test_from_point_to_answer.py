@@ -138,7 +138,7 @@ def test_a_point_of_one_answer_opens_it_and_a_point_of_nothing_opens_nothing(tab
     assert is_open(tab) and "(q2, wording 0, sample 1)" in tab.text("#one-answer-body")
     tab.press("Escape")
     click_point(tab, "margins", 3, 3)
-    assert title(tab) == "all arms · aligned 10 to 10" and "2 answers; " in tab.text("#one-answer-body")
+    assert title(tab) == "all arms · aligned 10 to 10" and "7 answers; " in tab.text("#one-answer-body")
 
 
 def test_a_point_may_order_its_answers(tab: Tab, page: Path) -> None:
