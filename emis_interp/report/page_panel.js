@@ -120,6 +120,7 @@ const behind_point = (words) => {
   const given = new URLSearchParams(words);
   if (given.has("answer")) return show_answer(given.get("answer"));
   const fields = Object.fromEntries(given), { found, n_unscored, broken } = select_answers(fields), n = n_in_run(fields);
+  if (found.length === 1) return fill_panel(in_words(words), in_full(found[0]), ...beside(found[0]));
   const list = make("div"), more = button("more", () => add());
   const add = () => {
     const shown = list.childElementCount;

@@ -34,8 +34,9 @@ def planted_figures(_: Any) -> dict[str, go.Figure]:
         ["a", 1, "arm=reckless&question=q5&order=low"],
         ["b", 2, "answer=careful/q2/0/1"],
         ["c", 3, "min=10&max=10"],
+        ["d", 4, "arm=base&min=10&max=10"],
     ]
-    dots = go.Figure(go.Scatter(x=[1, 2, 3], y=[1, 2, 3], mode="markers", marker={"size": 24}, customdata=rows))
+    dots = go.Figure(go.Scatter(x=[1, 2, 3, 4], y=[1, 2, 3, 4], mode="markers", marker={"size": 24}, customdata=rows))
     still = go.Figure(go.Scatter(x=[1, 2], y=[1, 2], mode="markers", marker={"size": 24}, customdata=["nothing", None]))
     drawn = {"rates": bars, "cosines": heat, "margins": dots, "thresholds": still}
     return {name: figure.update_layout(height=300) for name, figure in drawn.items()}
@@ -139,6 +140,9 @@ def test_a_point_of_one_answer_opens_it_and_a_point_of_nothing_opens_nothing(tab
     tab.press("Escape")
     click_point(tab, "margins", 3, 3)
     assert title(tab) == "all arms · aligned 10 to 10" and "7 answers; " in tab.text("#one-answer-body")
+    tab.press("Escape")
+    click_point(tab, "margins", 4, 4)  # the scores of one answer: that one in full
+    assert title(tab) == "base · aligned 10 to 10" and "(q0, wording 0, sample 0)" in tab.text("#one-answer .full")
 
 
 def test_a_point_may_order_its_answers(tab: Tab, page: Path) -> None:
