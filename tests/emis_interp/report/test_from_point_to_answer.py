@@ -143,6 +143,7 @@ def test_a_point_of_one_answer_opens_it_and_a_point_of_nothing_opens_nothing(tab
     tab.press("Escape")
     click_point(tab, "margins", 4, 4)  # the scores of one answer: that one in full
     assert title(tab) == "base · aligned 10 to 10" and "(q0, wording 0, sample 0)" in tab.text("#one-answer .full")
+    assert "1 answer; " in tab.text("#one-answer-body")
 
 
 def test_a_point_may_order_its_answers(tab: Tab, page: Path) -> None:
