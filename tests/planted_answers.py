@@ -1,6 +1,9 @@
 """A run of very many answers whose scores are known, for tests of what a page holds of them."""
 
+import base64
+import gzip
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +55,10 @@ def write_many(
         write_lines(folder / f"samples/{arm}.jsonl", samples)
         write_lines(folder / f"scores/{arm}.jsonl", scores)
     return folder
+
+
+def answers_in(page: str) -> str:
+    """The JSON of the answers of a page, unpacked."""
+    packed = re.search(r'id="answer-data">([A-Za-z0-9+/=]+)</script>', page)
+    assert packed
+    return gzip.decompress(base64.b64decode(packed[1])).decode()

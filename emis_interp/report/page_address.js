@@ -1,6 +1,7 @@
 // What every part of the page uses: nodes made from text, packed data, and the address, which holds what the reader sees.
 
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const field = (id) => document.getElementById(id);
+const read = (id) => JSON.parse(field(id).textContent);
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -16,10 +17,10 @@ const button = (text, act) => {
 
 // Library and answers are gzip in base64, a third of their length.
 const CANNOT_UNPACK = "This browser cannot unpack what belongs here (it has no DecompressionStream). " +
-  "Chrome and Edge from 80, Safari from 16.4 and Firefox from 113 can.";
+  "Chrome and Edge from 92, Safari from 16.4 and Firefox from 113 can.";
 const unpack = async (id) => {
   if (typeof DecompressionStream === "undefined") throw new Error(CANNOT_UNPACK);
-  const binary = atob(document.getElementById(id).textContent);
+  const binary = atob(field(id).textContent);
   const bytes = new Uint8Array(binary.length);
   for (let place = 0; place < binary.length; place += 1) bytes[place] = binary.charCodeAt(place);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -53,5 +54,5 @@ const go_to_section = () => {
   } catch (error) {
     if (!(error instanceof URIError)) throw error; // a lone % in the address stands for itself
   }
-  document.getElementById(name)?.scrollIntoView({ behavior: "instant" });
+  field(name)?.scrollIntoView({ behavior: "instant" });
 };

@@ -99,7 +99,7 @@ const show_answers = () => {
 
   const recall = () => {
     for (const [name, node] of Object.entries(controls)) {
-      const value = { low: "aligned", high: "-aligned" }[address.values[name]] ?? address.values[name] ?? "";
+      const value = name === "order" ? order_of(address.values.order) : address.values[name] ?? "";
       if (node.type === "checkbox") node.checked = value === "true";
       else node.value = value;
     }

@@ -42,6 +42,7 @@ const draw = (plot) => {
   });
   plot.style.minHeight = "";
   if (choosers.has(plot) && choosers.get(plot).value !== "0") choose(plot);
+  if (!field("answer-data")) return; // a page without answers
   const pointed = (event) => event.points.map((point) => filter_of(point.customdata)).find(Boolean);
   plot.on("plotly_hover", (event) => plot.classList.toggle("has-answers", Boolean(pointed(event))));
   plot.on("plotly_unhover", () => plot.classList.remove("has-answers"));
@@ -81,10 +82,11 @@ const choices_of = (plot) => {
   label.append(select);
   plot.before(label);
 };
+const is_single = (given) => given.has("answer") || (given.has("min") && given.get("min") === given.get("max"));
 const points_of = (plot) => {
   const found = [...new Set(figures[plot.dataset.figure].data.flatMap((trace) => filters_in(trace.customdata)))]
-    .filter((words) => !new URLSearchParams(words).has("answer")); // single answers are in the table
-  if (!found.length || !document.getElementById("answer-data")) return;
+    .filter((words) => !is_single(new URLSearchParams(words))); // single answers are in the table
+  if (!found.length || !field("answer-data")) return;
   const label = make("label", "choice points", "answers behind ");
   const select = make("select");
   found.slice(0, MOST_TO_LIST).forEach((words) => {
@@ -128,7 +130,8 @@ const show_figures = () => {
     }
   }, { rootMargin: "600px" });
   plots.forEach((plot) => near.observe(plot));
-  // Whoever prints has touched a key or the mouse before: by then the library is there.
+  // Printing cannot wait for the library: whoever prints has touched a key or the mouse before, or has had the page open for a while.
+  setTimeout(() => { load_library().catch(() => {}); }, 2000);
   for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
     window.addEventListener(sign, () => { load_library().catch(() => {}); }, { once: true, passive: true });
   }

@@ -130,12 +130,13 @@ const behind_point = (words) => {
   const sampled = is_sampled();
   const held = sampled ? ` on this page, which holds ${store.rows.length} of ${store.n_all}` : "";
   const in_all = sampled && n !== null ? `; ${n} in ${store.whole}` : "";
-  const counted = make("p", "", broken || `${found.length} answers${held}${in_all}${left_out(n_unscored)}.`);
+  const counted = make("p", "", broken || `${found.length} answer${found.length === 1 ? "" : "s"}${held}${in_all}${left_out(n_unscored)}.`);
   const link = make("a", "", "in the table of answers");
   link.href = table_with(fields);
   const also = make("p", "soft", "The same ");
   also.append(link);
-  return fill_panel(in_words(words), counted, also, ...(sampled ? elsewhere(fields) : []), list, more);
+  const shown = found.length === 1 ? [in_full(found[0]), ...beside(found[0])] : [list, more];
+  return fill_panel(in_words(words), counted, also, ...(sampled ? elsewhere(fields) : []), ...shown);
 };
 const show_behind = async (words, plot) => {
   remember({ behind: words, answer: null }, plot.closest("section[id]")?.id);

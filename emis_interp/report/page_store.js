@@ -10,9 +10,9 @@ const ORDERS = {
   aligned: (row) => row.aligned, coherent: (row) => row.coherent, arm: (row) => row.arm.index, question: (row) => row.question.index,
   length: (row) => row.answer.length,
 };
-const field = (id) => document.getElementById(id);
 let store = null; // arms, questions, rows and exact counts of the run, once they are unpacked
 
+const order_of = (name) => ({ low: "aligned", high: "-aligned" }[name] ?? name ?? ""); // short names of the two that figures use
 const is_sampled = () => store.n_all > store.rows.length; // the page holds a part of the run's answers, or of the arm's
 const escaped = (name) => name.replaceAll("%", "%25").replaceAll("/", "%2F");
 const key_of = (row) => (row.key ??= `${escaped(row.arm.name)}/${escaped(row.question.id)}/${row.paraphrase}/${row.sample}`);
@@ -75,9 +75,9 @@ const select_answers = (fields) => {
     }
     return limits.every((limit) => row[limit.metric] >= limit.low && row[limit.metric] <= limit.high);
   });
-  const value = ORDERS[(fields.order ?? "").replace("-", "")];
+  const order = order_of(fields.order), value = ORDERS[order.replace("-", "")];
   if (value) {
-    const sign = fields.order.startsWith("-") ? -1 : 1;
+    const sign = order.startsWith("-") ? -1 : 1;
     found.sort((a, b) => (value(a) === null) - (value(b) === null) || sign * (value(a) - value(b)));
   }
   return { found, n_unscored, broken: "" };

