@@ -45,6 +45,7 @@ def describe(
         narrow: changes of the layout on a phone (dotted name -> value); margins and the titles of axes are seen to.
     """
     titles = [title] if isinstance(title, str) else list(title)
+    traces: Any = figure.data
     meta = {"label": "", "choices": [], **_meta(figure)}
     if len(titles) == len(meta["choices"]):
         meta["choices"] = [choice | {"title": text} for choice, text in zip(meta["choices"], titles, strict=True)]
@@ -53,7 +54,7 @@ def describe(
         "caption": caption,
         "table": {"columns": list(numbers.columns), "rows": [list(row) for row in numbers.rows]},
         "narrow": NARROW_MARGIN | dict(narrow or {}),
-        "clicks": any(link is not None for trace in figure.data for link in trace.customdata or ()),
+        "clicks": any(link is not None for trace in traces for link in trace.customdata or ()),
     }
     figure.update_layout(meta=meta)
     return figure

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -93,7 +93,7 @@ def draw(figures: Mapping[str, go.Figure]) -> dict[str, str]:
         (Path(place) / "page.html").write_text(page, encoding="utf-8")
         document = _browse(Path(place), "--virtual-time-budget=60000", "--dump-dom")
     told = _PICTURES.search(document)
-    found = json.loads(told[1]) if told else {"failed": "it did not finish"}
+    found: dict[str, Any] = json.loads(told[1]) if told else {"failed": "it did not finish"}
     if "failed" in found:
         raise StageError(f"the browser {browser()} could not draw the figures: {found['failed']}")
     return found["drawn"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -85,7 +86,8 @@ def steering_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figur
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.07, "x": 0}
     figure.update_layout(layout(660, showlegend=True, legend=legend, margin={"l": 60, "r": 24, "t": 96, "b": 52}))
     drawn = [cell.draws for cell in cells if cell.draws]
-    n_lines = sum(trace.showlegend is not False for trace in figure.data)
+    traces: Any = figure.data
+    n_lines = sum(trace.showlegend is not False for trace in traces)
     return describe(
         figure,
         title=_finding(cells),
@@ -140,7 +142,7 @@ def _band(drawing: _Drawing, dose: Sequence[CellView], arm: str) -> None:
     drawing.figure.add_scatter(
         row=1,
         col=1,
-        name=row_label(f"{arm}, control directions (smallest to largest)"),
+        name=row_label(f"{arm}, control directions"),
         legendgroup=f"{arm} controls",
         x=[x for x, *_ in edges] + [x for x, *_ in edges[::-1]],
         y=[low for _, low, _ in edges] + [high for *_, high in edges[::-1]],
