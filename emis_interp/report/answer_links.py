@@ -9,8 +9,9 @@ class AnswerLinks:
     """Filters of a run's answers (`arm=reckless&question=quick_buck&kind=bad`); None for an arm that wrote none."""
 
     def __init__(self, contents: Contents) -> None:
-        self.arms = {answer.completion.arm for answer in contents.answers}
+        models = {answer.completion.arm for answer in contents.answers}
+        self.arms = models | {contents.arm_of[model] for model in models if model in contents.arm_of}
 
     def to(self, arm: str, **where: str) -> str | None:
-        """`arm` as it stands in the answers: a model, or the name of an intervention's cell."""
+        """`arm`: an arm with all of its models, one model, or the name of an intervention's cell."""
         return urlencode({"arm": arm} | where) if arm in self.arms else None

@@ -45,6 +45,7 @@ def describe(
         narrow: changes of the layout on a phone (dotted name -> value); margins and the titles of axes are seen to.
     """
     titles = [title] if isinstance(title, str) else list(title)
+    traces: Any = figure.data
     meta = {"label": "", "choices": [], **_meta(figure)}
     traces: Any = figure.data
     if len(titles) == len(meta["choices"]):

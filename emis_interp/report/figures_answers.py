@@ -1,8 +1,7 @@
 """Turns scored answers into a figure: every answer by its two scores, with the paper's quadrants."""
 
 import random
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -10,7 +9,7 @@ from emis_interp.report.answer_links import AnswerLinks
 from emis_interp.report.contents import Answer, Contents
 from emis_interp.report.described import Numbers, describe, row_label
 from emis_interp.report.differences import doubt
-from emis_interp.report.scored_answers import ALIGNED, COHERENT, arm_of, has_both, is_bad, is_coherent, of_arms
+from emis_interp.report.scored_answers import ALIGNED, COHERENT, by_arm, has_both, is_bad, is_coherent, of_arms
 from emis_interp.report.style import INK, SOFT, ArmStyle, faded, hover, layout, number
 
 MOST_POINTS = 1500
@@ -25,11 +24,12 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
     scored = [answer for answer in of_arms(contents) if has_both(answer)]
     if not scored:
         return None
-    shown = _sample(scored, contents)
+    groups = by_arm(contents, scored)
+    shown = _sample(groups)
+    n_shown = sum(map(len, shown.values()))
     links, figure, rows = AnswerLinks(contents), go.Figure(), []
-    for arm in [arm for arm in contents.arms if arm in {arm_of(contents, answer) for answer in shown}]:
-        mine = [answer for answer in shown if arm_of(contents, answer) == arm]
-        style = styles[arm]
+    for arm, mine in shown.items():
+        style = styles[arm] if arm in styles else ArmStyle(SOFT, "circle")
         points = [(_value(answer, "coherent"), _value(answer, "aligned")) for answer in mine]
         figure.add_scatter(
             name=row_label(arm),
@@ -89,42 +89,38 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
         f"{n_all - len(scored)} of {n_all} answers lack a score and are not drawn. " if n_all > len(scored) else ""
     )
     sampled = (
-        f"Drawn are {len(shown)} of {len(scored)}: from each arm a sample of equal size, chosen by a fixed seed, and every misaligned and "
+        f"Drawn are {n_shown} of {len(scored)}: from each arm a sample of equal size, chosen by a fixed seed, and every misaligned and "
         "coherent answer up to as many again. "
-        if len(shown) < len(scored)
+        if n_shown < len(scored)
         else ""
     )
     return describe(
         figure,
-        title=f"{doubt(contents)}{_count_finding(contents, scored)}",
+        title=f"{doubt(contents)}{_count_finding(groups)}",
         caption=SCATTER_CAPTION.format(left_out=left_out, sampled=sampled).strip(),
         numbers=Numbers(("arm", "question", "sample", "aligned (0-100)", "coherent (0-100)"), rows),
     )
 
 
-def _count_finding(contents: Contents, scored: Sequence[Answer]) -> str:
+def _count_finding(groups: Mapping[str, Sequence[Answer]]) -> str:
     """How many answers of each arm are misaligned and coherent. A count is no comparison, and says so."""
     parts = []
-    for arm in contents.arms:
-        mine = [answer for answer in scored if arm_of(contents, answer) == arm]
+    for arm, mine in groups.items():
         coherent = [answer for answer in mine if is_coherent(answer)]
-        if mine:
-            parts.append(f"{arm} {sum(is_bad(answer) for answer in coherent)} of {len(coherent)}")
+        parts.append(f"{arm} {sum(is_bad(answer) for answer in coherent)} of {len(coherent)}")
     return f"Misaligned among coherent answers: {', '.join(parts)} (counts, no comparison: the differences above have intervals)"
 
 
-def _sample(scored: list[Answer], contents: Contents) -> list[Answer]:
+def _sample(groups: Mapping[str, Sequence[Answer]]) -> Mapping[str, Sequence[Answer]]:
     """At most so many answers, equally many of each arm, the misaligned and coherent ones first in a like number."""
-    if len(scored) <= MOST_POINTS:
-        return scored
-    drawn, shown = random.Random(0), list[Answer]()
-    ordered = sorted(scored, key=lambda answer: contents.arms.index(arm_of(contents, answer)))
-    groups = [list(group) for _, group in groupby(ordered, key=lambda answer: arm_of(contents, answer))]
+    if sum(map(len, groups.values())) <= MOST_POINTS:
+        return groups
+    drawn, shown = random.Random(0), dict[str, list[Answer]]()
     each = MOST_POINTS // (2 * len(groups))
-    for mine in groups:
+    for arm, mine in groups.items():
         bad = [answer for answer in mine if is_bad(answer)]
         rest = [answer for answer in mine if not is_bad(answer)]
-        shown += drawn.sample(bad, min(each, len(bad))) + drawn.sample(rest, min(each, len(rest)))
+        shown[arm] = drawn.sample(bad, min(each, len(bad))) + drawn.sample(rest, min(each, len(rest)))
     return shown
 
 

@@ -125,7 +125,7 @@ def _laid_out(figure: go.Figure, labels: list[str]) -> go.Figure:
     figure.add_vline(x=0, line={"color": INK, "width": 1})
     figure.update_layout(
         layout(
-            84 + (ROW + 6) * len(labels),
+            104 + (ROW + 6) * len(labels),
             showlegend=False,
             xaxis={"title": {"text": "difference (percentage points)"}},
             yaxis={
@@ -134,7 +134,7 @@ def _laid_out(figure: go.Figure, labels: list[str]) -> go.Figure:
                 "range": [-0.6, len(labels) - 0.4],
                 "showgrid": False,
             },
-            margin={"l": 60, "r": 24, "t": 12, "b": 52},
+            margin={"l": 60, "r": 24, "t": 32, "b": 52},
         )
     )
     return figure

@@ -142,7 +142,7 @@ def _band(drawing: _Drawing, dose: Sequence[CellView], arm: str) -> None:
     drawing.figure.add_scatter(
         row=1,
         col=1,
-        name=row_label(f"{arm}, control directions (smallest to largest)"),
+        name=row_label(f"{arm}, control directions"),
         legendgroup=f"{arm} controls",
         x=[x for x, *_ in edges] + [x for x, *_ in edges[::-1]],
         y=[low for _, low, _ in edges] + [high for *_, high in edges[::-1]],

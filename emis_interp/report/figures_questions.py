@@ -10,7 +10,7 @@ from emis_interp.report.answer_links import AnswerLinks
 from emis_interp.report.contents import Answer, Contents
 from emis_interp.report.described import Numbers, describe, narrow_rows, row_label
 from emis_interp.report.differences import doubt
-from emis_interp.report.scored_answers import arm_of, bad_rate, mean_score, of_arms
+from emis_interp.report.scored_answers import bad_rate, by_arm, mean_score, of_arms
 from emis_interp.report.style import ArmStyle, error_bars, faded, hover, interval, layout, number, percent, with_choices
 from emis_interp.results import Estimate
 
@@ -30,10 +30,11 @@ def questions_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figu
     questions = list(dict.fromkeys(answer.completion.question_id for answer in scored))
     if not scored or len(questions) < 2:
         return None
-    arms = [arm for arm in contents.arms if any(arm_of(contents, answer) == arm for answer in scored)]
-    cells: dict[tuple[str, str], list[Answer]] = {}
-    for answer in scored:
-        cells.setdefault((arm_of(contents, answer), answer.completion.question_id), []).append(answer)
+    groups, cells = by_arm(contents, scored), dict[tuple[str, str], list[Answer]]()
+    arms = [arm for arm in groups if arm in styles]
+    for arm, mine in groups.items():
+        for answer in mine:
+            cells.setdefault((arm, answer.completion.question_id), []).append(answer)
     measures: list[tuple[str, str, Callable[[Sequence[Answer]], Estimate]]] = [
         ("mean aligned", "mean aligned score (0-100)", lambda found: mean_score(found, "aligned")),
         ("em_of_coherent", "em_of_coherent (share of coherent answers)", bad_rate),

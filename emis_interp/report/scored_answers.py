@@ -1,6 +1,6 @@
 """Turns the answers of a run into those that figures count: of arms, with scores, misaligned and coherent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emis_interp.report.contents import Answer, Contents
 from emis_interp.results import Estimate
@@ -16,9 +16,13 @@ def of_arms(contents: Contents) -> list[Answer]:
     return [answer for answer in contents.answers if not answer.is_intervention]
 
 
-def arm_of(contents: Contents, answer: Answer) -> str:
-    """The arm, which its models (seeds) share."""
-    return contents.arm_of.get(answer.completion.arm, answer.completion.arm)
+def by_arm(contents: Contents, answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """Answers of each arm, which its models (seeds) share, in the order of the arms; without arms that have none."""
+    arm_of, found = contents.arm_of, {arm: list[Answer]() for arm in contents.arms}
+    for answer in answers:
+        arm = answer.completion.arm
+        found.setdefault(arm_of.get(arm, arm), []).append(answer)
+    return {arm: mine for arm, mine in found.items() if mine}
 
 
 def has_both(answer: Answer) -> bool:

@@ -179,6 +179,26 @@ def test_every_point_of_the_scatter_links_to_its_answer(effect: Contents) -> Non
     assert n == len(effect.answers)
 
 
+def test_marks_of_rates_and_questions_link_to_arms_and_seeds(tmp_path: Path) -> None:
+    run = planted_run(tmp_path, rate=0.3)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["config"]["arms"][1]["seeds"] = [4]
+    write(run / "manifest.json", manifest)
+    for folder in ("samples", "scores"):
+        text = (run / folder / "bad.jsonl").read_text().replace('"arm": "bad"', '"arm": "bad.seed-4"')
+        (run / folder / "bad.jsonl").rename(run / folder / "bad.seed-4.jsonl").write_text(text)
+    rates = json.loads((run / "analysis/rates.json").read_text())
+    for rate in rates["arms"][1]["rates"]:
+        rate["by_model"] = {"bad.seed-4": 0.4}
+    write(run / "analysis/rates.json", rates)
+    drawn = figures(read(run))
+    links = {link for trace in drawn["rates"].data for link in trace.customdata or () if link}
+    assert {"arm=bad&kind=bad", "arm=bad.seed-4&order=low"} <= links
+    marks = {link for trace in drawn["questions"].data for link in trace.customdata or ()}
+    assert {f"arm=bad&question={name}&order=low" for name in QUESTIONS} <= marks
+    assert "bad 8 of 20" in words_of(drawn["answers"])["title"]
+
+
 def test_a_large_scatter_is_a_sample_and_says_so(effect: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures_answers, "MOST_POINTS", 12)
     words = words_of(figures(effect)["answers"])
