@@ -1,4 +1,4 @@
-"""What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress bars."""
+"""What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress."""
 
 import argparse
 import contextlib
@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rich.console import Console
-
-from emis_interp import process
+from emis_interp import ending, process
 from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
+from emis_interp.ending import end_in_order
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries
+from emis_interp.process import Bars
+from emis_interp.terminal import Terminal, fitted, log_to, stdout_width
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+terminal = Terminal()
+"""Standard error, for everything that scripts say while they work."""
 
 
 def run(
@@ -37,18 +38,17 @@ def run(
     (the same command continues).
     """
     args = parser.parse_args()
-    end_in_order()
+    end_in_order(give_up)
     process.settle_in()
-    quiet_libraries(args.verbose)
+    log_to(terminal, args.verbose)
     try:
         process.check_packages()
         result = main(args)
     except EmisError as error:
         fail(str(error), args)
     except KeyboardInterrupt as end:
-        name, code = (end.name, end.status) if isinstance(end, process.Ended) else ("interrupted", 130)
-        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
-            print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
+        name, code = (end.name, end.status) if isinstance(end, ending.Ended) else ("interrupted", 130)
+        say_last(name)
         sys.exit(code)
     except Exception as error:
         if is_disk_full(error):
@@ -57,9 +57,22 @@ def run(
             fail(f"{printable(str(error.filename), 300)}: cannot be used ({error.strerror}); give another path", args)
         raise
     if process.is_main_process():
-        put(json.dumps(result) if args.json else say(result))
+        put(json.dumps(result) if args.json else fitted(say(result), stdout_width()))
     if code := status(result):
         sys.exit(code)
+
+
+def say_last(name: str) -> None:
+    """What a signal did (`name`), and how to go on."""
+    terminal.close()
+    if process.is_main_process():
+        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
+            print(ending.last_words(name, terminal.width), file=sys.stderr, flush=True)
+
+
+def give_up(number: int) -> None:
+    """The same, where the work does not stop in time."""
+    say_last(ending.name_of(number))
 
 
 def put(text: str) -> None:
@@ -77,7 +90,8 @@ def fail(text: str, args: argparse.Namespace) -> NoReturn:
     """End with status 2 and one line, with `--json` as an object on standard output too."""
     if args.json:
         put(json.dumps({"error": text}))
-    print(f"error: {text}", file=sys.stderr)
+    terminal.close()
+    terminal.say(f"error: {text}")
     sys.exit(2)
 
 
@@ -106,7 +120,7 @@ class Verb:
 
     def do(self, args: argparse.Namespace) -> dict[str, Any]:
         run = self.run or importlib.import_module(self.module).run
-        return run(read_flags(args, self.settings), progress_bar)
+        return run(read_flags(args, self.settings), terminal.bar)
 
     def say(self, result: dict[str, Any]) -> str:
         say = getattr(importlib.import_module(self.module), "say", None)
