@@ -7,12 +7,14 @@ cursor there is one line of progress a minute, without control characters.
 import contextlib
 import logging
 import os
-import sys
+import re
+import shutil
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -182,8 +184,11 @@ def fitted(text: str, width: int | None, hanging: int = INDENT) -> str:
 
 
 def as_command(text: str, width: int | None) -> str:
-    """A command, its lines broken between words so that it can be pasted into a shell."""
-    return text if "'" in text or width is None else fitted(text, width - 2, 2 * INDENT).replace("\n", " \\\n")
+    """A command, its lines broken between words so that it can be pasted into a shell; a flag keeps its first value beside it."""
+    if "'" in text or width is None:
+        return text
+    pairs = re.sub(r"(?<= )(-\S+) (?=[^-\s])", rf"\1{HARD_SPACE}", text)
+    return fitted(pairs, width - 2, 2 * INDENT).replace(HARD_SPACE, " ").replace("\n", " \\\n")
 
 
 def _broken(line: str, width: int, hanging: int) -> str:
@@ -243,6 +248,6 @@ def log_to(terminal: Terminal, verbose: bool = False) -> None:
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
-def stdout_width() -> int | None:
-    """Columns of standard output; None where it is no terminal."""
-    return Console().width if sys.stdout.isatty() else None
+def width_of(stream: TextIO) -> int | None:
+    """Columns of a stream; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None

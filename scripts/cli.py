@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from emis_interp import ending, process
-from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
+from emis_interp.config.flags import add_flags, read_flags
+from emis_interp.config.help_text import CommandParser
 from emis_interp.ending import end_in_order
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars
-from emis_interp.terminal import Terminal, fitted, log_to, stdout_width
+from emis_interp.terminal import Terminal, fitted, log_to, width_of
 
 terminal = Terminal()
 """Standard error, for everything that scripts say while they work."""
@@ -57,7 +58,7 @@ def run(
             fail(f"{printable(str(error.filename), 300)}: cannot be used ({error.strerror}); give another path", args)
         raise
     if process.is_main_process():
-        put(json.dumps(result) if args.json else fitted(say(result), stdout_width()))
+        put(json.dumps(result) if args.json else fitted(say(result), width_of(sys.stdout)))
     if code := status(result):
         sys.exit(code)
 
@@ -129,7 +130,7 @@ class Verb:
 
 def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
     """The parser of a command that does one thing; `description` is the script's docstring."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    parser = CommandParser(description=description)
     add_flags(parser, verb.settings)
     add_output_flags(parser)
     return parser
@@ -142,13 +143,13 @@ def run_verb(verb: Verb, description: str | None) -> None:
 
 def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.ArgumentParser:
     """A parser with one verb for each `Verb`."""
-    top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = CommandParser(description=description)
     subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
         text = inspect.cleandoc(str(verb.settings.__doc__))
         # argparse formats helps with %, but not descriptions.
         first_line = text.partition("\n")[0].replace("%", "%%")
-        parser = subparsers.add_parser(name, help=first_line, description=text, formatter_class=HelpFormatter)
+        parser = subparsers.add_parser(name, help=first_line, description=text)
         add_flags(parser, verb.settings)
         add_output_flags(parser)
     return top
