@@ -1,7 +1,7 @@
 """Turns a run's configuration into how much work each of its stages is, in training rows: what one row costs to train on.
 
 The counts are the run's own. The exchange rates between kinds of work were read off finished runs of the laptop preset on CPUs, and are
-good to about a factor of two (docs/runs.md says how far estimates of the time left were off): they serve for stages that have not begun,
+good to about a factor of two (docs/terminal.md says how far estimates of the time left were off): they serve for stages that have not begun,
 and a run's own times take their place as they come.
 """
 

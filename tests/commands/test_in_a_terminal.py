@@ -87,18 +87,47 @@ def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, col
     assert f"open it: xdg-open {folder}/report/index.html" in flowing or sys.platform != "linux"
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is back"
 
-    dumb = seen(words(folder, "--from", "report"), columns, TERM="dumb")
-    assert (
-        dumb[0] == 0
-        and "\x1b" not in dumb[1]
-        and max(map(len, dumb[1].replace("\r", "").split("\n"))) <= max(columns, len(str(folder)) + 60)
-    )
-    again, plain = subprocess.run(words(folder, "--json"), cwd=ROOT, capture_output=True, text=True), folder / "log"
-    assert json.loads(again.stdout)["run_dir"] == str(folder) and again.stdout.count("\n") == 1
-    with plain.open("w") as file:
-        subprocess.run(words(folder, "--from", "likelihood"), cwd=ROOT, stdout=file, stderr=file, check=True)
-    assert all(line.isprintable() for line in plain.read_text().splitlines())
-    assert len(plain.read_text().splitlines()) < 30, "one line a stage"
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run with standard error in a file, and what that file holds."""
+    folder = tmp_path_factory.mktemp("finished") / "r"
+    log = folder.with_name("log")
+    with log.open("w") as file:
+        subprocess.run(words(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, check=True, timeout=400)
+    return folder, log.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_log_is_plain_lines(finished: tuple[Path, str]) -> None:
+    folder, log = finished
+    lines = log.splitlines()
+    assert all(line.isprintable() for line in lines), log
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    for name, stage in stages.items():
+        assert [line for line in lines if line.startswith(f"{name} ")][0].endswith(stage["line"])
+    minutes = sum(stage["seconds"] for stage in stages.values()) / 60
+    assert sum(" so far, " in line for line in lines) <= minutes + 1
+
+
+@pytest.mark.slow
+def test_json_stands_alone_on_standard_output(finished: tuple[Path, str]) -> None:
+    done = subprocess.run(words(finished[0], "--json"), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert json.loads(done.stdout)["run_dir"] == str(finished[0]) and done.stdout.count("\n") == 1
+    assert done.stderr.count("done before: ") == 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_a_terminal_that_cannot_do_everything_is_asked_for_less(
+    finished: tuple[Path, str], environment: dict[str, str]
+) -> None:
+    status, text = seen(words(finished[0], "--from", "report"), 80, **environment)
+    assert status == 0
+    assert [line for line in lines_of(text) if cell_len(line) > 80 and str(finished[0]) not in line] == []
+    if "TERM" in environment:
+        assert "\x1b" not in text and "\r" not in text.replace("\r\n", "\n")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "a colour"
 
 
 MISTAKES = {
