@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from emis_interp.files.lock import command_line
-from emis_interp.terminal import as_command
+from emis_interp.process import is_main_process
+from emis_interp.terminal import Terminal, as_command
 
 PATIENCE_S = 4.0
 """How long a process may take to end in order: one backward pass of a large model on a CPU, which no signal interrupts, takes longer.
@@ -40,6 +41,15 @@ def last_words(name: str, width: int | None = None) -> str:
     kept = f"{name}; finished work is kept, the same command continues"
     # Behind a launcher (accelerate, torchrun) this process was not started by hand.
     return kept if "RANK" in os.environ else f"{kept}:\n{as_command(command_line(), width)}"
+
+
+def say_last(terminal: Terminal, name: str) -> None:
+    """Write the last words below what stands there; after SIGHUP there may be no terminal to write them on."""
+    terminal.close()
+    if is_main_process():
+        with contextlib.suppress(OSError):
+            terminal.console.file.write(last_words(name, terminal.width) + "\n")
+            terminal.console.file.flush()
 
 
 def end_in_order(give_up: Callable[[int], None], patience_s: float = PATIENCE_S) -> None:

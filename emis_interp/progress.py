@@ -89,7 +89,7 @@ class OpenBars:
     def __init__(self) -> None:
         self.bars: tuple[OpenBar, ...] = ()
 
-    def open(self, name: str, total: int, now: float, work: Sequence[float] | None = None) -> OpenBar:
+    def open(self, name: str, total: int, now: float, *, work: Sequence[float] | None = None) -> OpenBar:
         if self.bars:
             self.bars[-1].begin_within()
         bar = OpenBar(name, total, now, work)

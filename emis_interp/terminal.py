@@ -5,10 +5,12 @@ cursor there is one line of progress a minute, without control characters.
 """
 
 import contextlib
+import io
 import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 import warnings
@@ -76,7 +78,7 @@ class Terminal:
     @contextmanager
     def bar(self, name: str, total: int, work: Sequence[float] | None = None) -> Iterator[Advance]:
         """Shows one thing that is counted; a bar within it is a part of its item (`process.Bars`)."""
-        bar = self._open.open(without_controls(name), total, self._now(), work)
+        bar = self._open.open(without_controls(name), total, self._now(), work=work)
 
         def advance(n: int = 1, note: str | None = None) -> None:
             if note is not None:
@@ -138,14 +140,14 @@ class Terminal:
             return Text()
         seconds, places = self._open.seconds_left(now), self._open.places()
         if not places:
-            return Group(*bar_lines(bars[-1], now, time_left(seconds), width - 1))
+            return Group(*bar_lines(bars[-1], now, time_left(seconds), width=width - 1))
         parts = [*places, f"{clock(now - bars[0].begun)} so far", time_left(seconds)]
         inner = None if bars[-1].holds_bars else bars[-1].seconds_left(now)
         left = "" if inner is None else time_left(inner)
-        return Group(Text(in_parts(parts, width - 1), style="dim"), *bar_lines(bars[-1], now, left, width - 1))
+        return Group(Text(in_parts(parts, width - 1), style="dim"), *bar_lines(bars[-1], now, left, width=width - 1))
 
 
-def bar_lines(bar: OpenBar, now: float, left: str, width: int) -> list[RenderableType]:
+def bar_lines(bar: OpenBar, now: float, left: str, *, width: int) -> list[RenderableType]:
     """A bar of at most `width` columns: first the drawing gives way, then what is said stands on lines of its own."""
     count, note = f"{bar.done}/{bar.total}", "" if bar.holds_bars else bar.note
     times = ", ".join(text for text in (clock(now - bar.begun), left) if text)
@@ -246,6 +248,18 @@ def log_to(terminal: Terminal, verbose: bool = False) -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
+def put(text: str) -> None:
+    """Write a result on standard output. A reader that has left (`| head -1`) has what it wanted; what its encoding lacks is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer goes there at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def width_of(stream: TextIO) -> int | None:

@@ -1,12 +1,9 @@
 """What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress."""
 
 import argparse
-import contextlib
 import importlib
 import inspect
-import io
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +12,12 @@ from typing import Any, NoReturn
 from emis_interp import ending, process
 from emis_interp.config.flags import add_flags, read_flags
 from emis_interp.config.help_text import CommandParser
-from emis_interp.ending import end_in_order
+from emis_interp.ending import end_in_order, say_last
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
 from emis_interp.process import Bars
-from emis_interp.terminal import Terminal, fitted, log_to, width_of
+from emis_interp.terminal import Terminal, fitted, log_to, put, width_of
 
 terminal = Terminal()
 """Standard error, for everything that scripts say while they work."""
@@ -39,7 +36,7 @@ def run(
     (the same command continues).
     """
     args = parser.parse_args()
-    end_in_order(give_up)
+    end_in_order(lambda number: say_last(terminal, ending.name_of(number)))
     process.settle_in()
     log_to(terminal, args.verbose)
     try:
@@ -49,9 +46,10 @@ def run(
         fail(str(error), args)
     except KeyboardInterrupt as end:
         name, code = (end.name, end.status) if isinstance(end, ending.Ended) else ("interrupted", 130)
-        say_last(name)
+        say_last(terminal, name)
         sys.exit(code)
     except Exception as error:
+        terminal.close()
         if is_disk_full(error):
             fail("the disk is full; free some space and run the same command again, finished work is kept", args)
         if isinstance(error, OSError) and error.errno in PATH_FAULTS and error.filename is not None:
@@ -63,35 +61,11 @@ def run(
         sys.exit(code)
 
 
-def say_last(name: str) -> None:
-    """What a signal did (`name`), and how to go on."""
-    terminal.close()
-    if process.is_main_process():
-        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
-            print(ending.last_words(name, terminal.width), file=sys.stderr, flush=True)
-
-
-def give_up(number: int) -> None:
-    """The same, where the work does not stop in time."""
-    say_last(ending.name_of(number))
-
-
-def put(text: str) -> None:
-    """Print on standard output. A reader that has left (`| head -1`) has what it wanted; what its encoding lacks is escaped."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # What is left in the buffer goes there at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def fail(text: str, args: argparse.Namespace) -> NoReturn:
     """End with status 2 and one line, with `--json` as an object on standard output too."""
+    terminal.close()
     if args.json:
         put(json.dumps({"error": text}))
-    terminal.close()
     terminal.say(f"error: {text}")
     sys.exit(2)
 

@@ -1,8 +1,8 @@
 """Turns a run's configuration into how much work each of its stages is, in training rows: what one row costs to train on.
 
 The counts are the run's own. The exchange rates between kinds of work were read off finished runs of the laptop preset on CPUs, and are
-good to about a factor of two (docs/terminal.md says how far estimates of the time left were off): they serve for stages that have not begun,
-and a run's own times take their place as they come.
+good to about a factor of two (docs/terminal.md says how far estimates of the time left were off). They serve for stages that have not
+begun; a run's own times take their place as they come.
 """
 
 from emis_interp.config.run_config import RunConfig

@@ -105,7 +105,7 @@ def test_a_log_is_plain_lines(finished: tuple[Path, str]) -> None:
     assert all(line.isprintable() for line in lines), log
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     for name, stage in stages.items():
-        assert [line for line in lines if line.startswith(f"{name} ")][0].endswith(stage["line"])
+        assert next(line for line in lines if line.startswith(f"{name} ")).endswith(stage["line"])
     minutes = sum(stage["seconds"] for stage in stages.values()) / 60
     assert sum(" so far, " in line for line in lines) <= minutes + 1
 

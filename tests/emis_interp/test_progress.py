@@ -16,7 +16,7 @@ class Played:
         bar.advance(n, self.now)
 
     def open(self, name: str, total: int, work=None):
-        return self.bars.open(name, total, self.now, work)
+        return self.bars.open(name, total, self.now, work=work)
 
     @property
     def left(self) -> float | None:

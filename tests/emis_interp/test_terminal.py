@@ -85,7 +85,7 @@ def test_parts_are_broken_between_rather_than_within() -> None:
 def test_a_bar_fits_and_keeps_its_name_whole(width: int, note: str) -> None:
     bar = OpenBar("sample educational-in-context.seed-11", 1000, 0.0, done=600, note=note)
     console = Console(file=AsTerminal(), width=width + 1, force_terminal=True, color_system=None, _environ={})
-    for renderable in bar_lines(bar, 75.0, "about 50 s left", width):
+    for renderable in bar_lines(bar, 75.0, "about 50 s left", width=width):
         console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
