@@ -18,7 +18,7 @@ class OpenBar:
 
     Attributes:
         work: what each item costs, relative to the others; None where all are alike.
-        note: a figure, or the name of the item under way.
+        note: a figure, or the name of the item under way (`names_items`).
         holds_bars: another bar was open within this one, so that an item is a piece of work of its own; one during which no bar within it
             moved was found done.
     """
@@ -29,6 +29,7 @@ class OpenBar:
     work: Sequence[float] | None = None
     done: int = 0
     note: str = ""
+    names_items: bool = False
     holds_bars: bool = False
     item_begun: float = field(init=False)
     _moved: bool = False
@@ -38,6 +39,11 @@ class OpenBar:
 
     def __post_init__(self) -> None:
         self.item_begun = self.begun
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether its items are things of their own, said as `model 3 of 5: secure`."""
+        return self.names_items or self.holds_bars
 
     def advance(self, n: int, now: float) -> None:
         work, seconds = self._work(self.done, self.done + n), now - self.item_begun
@@ -109,8 +115,8 @@ class OpenBars:
         return left
 
     def places(self) -> list[str]:
-        """`stage 2 of 11: check`, `model 3 of 5: secure`; the innermost bar is left out, unless it is waiting for one within it."""
-        return [_place(bar) for bar in self.bars if bar is not self.bars[-1] or bar.holds_bars]
+        """`stage 2 of 11: check`, `model 3 of 5: secure`; the innermost bar is left out, unless its items are things of their own."""
+        return [_place(bar) for bar in self.bars if bar is not self.bars[-1] or bar.is_loop]
 
     def line(self, now: float) -> str:
         """All of it in one line, for a log."""
@@ -118,7 +124,7 @@ class OpenBars:
             return ""
         last = self.bars[-1]
         inner = (
-            [] if last.holds_bars else [f"{last.name} {last.done} of {last.total}", *([last.note] if last.note else [])]
+            [] if last.is_loop else [f"{last.name} {last.done} of {last.total}", *([last.note] if last.note else [])]
         )
         times = [f"{duration(now - self.bars[0].begun)} so far", time_left(self.seconds_left(now))]
         return ", ".join([*self.places(), *inner, *times])

@@ -82,7 +82,7 @@ class Terminal:
 
         def advance(n: int = 1, note: str | None = None) -> None:
             if note is not None:
-                bar.note = without_controls(note)
+                bar.note, bar.names_items = without_controls(note), not n
             if n:
                 bar.advance(n, self._now())
 
@@ -142,14 +142,14 @@ class Terminal:
         if not places:
             return Group(*bar_lines(bars[-1], now, time_left(seconds), width=width - 1))
         parts = [*places, f"{clock(now - bars[0].begun)} so far", time_left(seconds)]
-        inner = None if bars[-1].holds_bars else bars[-1].seconds_left(now)
+        inner = None if bars[-1].is_loop else bars[-1].seconds_left(now)
         left = "" if inner is None else time_left(inner)
         return Group(Text(in_parts(parts, width - 1), style="dim"), *bar_lines(bars[-1], now, left, width=width - 1))
 
 
 def bar_lines(bar: OpenBar, now: float, left: str, *, width: int) -> list[RenderableType]:
     """A bar of at most `width` columns: first the drawing gives way, then what is said stands on lines of its own."""
-    count, note = f"{bar.done}/{bar.total}", "" if bar.holds_bars else bar.note
+    count, note = f"{bar.done}/{bar.total}", "" if bar.is_loop else bar.note
     times = ", ".join(text for text in (clock(now - bar.begun), left) if text)
     head, tail = f"{' ' * INDENT}{bar.name}", f"{count}  {times}"
     room = width - cell_len(head) - cell_len(tail) - 4

@@ -180,3 +180,13 @@ def test_log_messages_go_the_same_way_and_cannot_play_with_the_terminal() -> Non
     TerminalHandler(terminal).emit(record)
     assert file.getvalue() == "[2Jname hidden [red]x[/red]\n"
     assert without_controls("a\x07b\x9bc\td\ne\u202ef") == "abc d\nef"
+
+
+def test_an_item_that_has_a_name_is_said_with_its_number() -> None:
+    now = [0.0]
+    terminal, file = log_of(now)
+    with terminal.bar("model", 3) as advance:
+        advance(0, note="base")
+        now[0] += 61.0
+        terminal.tick()
+    assert file.getvalue() == "model 1 of 3: base, 1 min so far, time left: not known yet\n"
