@@ -1,34 +1,47 @@
-"""What the process that runs a command shares with its packages: its place among others, its memory, and who shows progress."""
+"""What the process that runs a command shares with its packages: its place among others, its memory, and how progress is told."""
 
 import contextlib
 import ctypes
 import gc
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import platform
-import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
 
+T = TypeVar("T")
 Advance = Callable[..., None]
 """Called with the number of finished items; `note=` is a figure to show behind the bar."""
-Bars = Callable[[str, int], AbstractContextManager[Advance]]
-"""Begins to show the progress of something: its name and the number of its items -> a context that yields an `Advance`."""
+Bars = Callable[..., AbstractContextManager[Advance]]
+"""Begins to show the progress of something: its name and the number of its items -> a context that yields an `Advance`. A bar that begins
+within another one is a part of that one's item. `work=`, where items cost more or less than others: what each costs, in any unit."""
 
 
 @contextmanager
-def no_bars(name: str, total: int) -> Iterator[Advance]:
+def no_bars(name: str, total: int, work: Sequence[float] | None = None) -> Iterator[Advance]:
     """Shows nothing: the `Bars` of a notebook or a test."""
     yield lambda n=1, note=None: None
+
+
+def each(bars: Bars, name: str, items: Sequence[T], **how: Any) -> Iterator[T]:
+    """The items one after the other, behind a bar that counts them and says which one is under way.
+
+    Args:
+        name: of one item ("model").
+        how: goes to `bars` (`work`).
+    """
+    with bars(name, len(items), **how) as advance:
+        for item in items:
+            advance(0, note=str(getattr(item, "name", item)))
+            yield item
+            advance(1)
 
 
 def check_packages() -> None:
@@ -104,30 +117,6 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
-class Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP. Being a KeyboardInterrupt it leaves every `with`, event loop and library as Ctrl-C does."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.name = "ended by " + ("SIGTERM" if number == signal.SIGTERM else "SIGHUP (the terminal closed)")
-        self.status = 128 + number
-
-
-def end_in_order() -> None:
-    """Turn SIGTERM and SIGHUP into `Ended`, once: a second one ends the process at once. Ignored signals (nohup) stay ignored."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-    def end(number: int, _: Any) -> None:
-        for other in numbers:
-            if signal.getsignal(other) is end:
-                signal.signal(other, signal.SIG_DFL)
-        raise Ended(number)
-
-    for number in numbers:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, end)
-
-
 SPIN_COUNT = "2000"
 """Rounds for which a waiting OpenMP thread spins before it sleeps (GNU's library; its own default is 300,000). Measured by
 `scripts/benchmark.py threads`."""
@@ -140,51 +129,3 @@ def share_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-
-
-def quiet_libraries(verbose: bool = False) -> None:
-    """Our messages on standard error, the libraries' only when they are warnings."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for name in ("emis_interp", "training", "evals", "probes"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
-    if not verbose:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-
-
-@contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on standard error; call it with the number of finished items, and `note=` for a figure behind the bar."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(
-        *columns, console=stderr, transient=True, disable=not (stderr.is_terminal and is_main_process())
-    ) as progress:
-        task = progress.add_task(description, total=total, note="")
-
-        def advance(n: int = 1, note: str | None = None) -> None:
-            if note is not None:
-                progress.update(task, note=note)
-            progress.update(task, advance=n)
-
-        yield advance

@@ -144,6 +144,14 @@ def _flat(card: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def n_planned(questions: Sequence[Question], samples_per_paraphrase: int | None) -> int:
+    """How many answers `plan_prompts` plans."""
+    return sum(
+        len(question.paraphrases) * (samples_per_paraphrase or question.samples_per_paraphrase)
+        for question in questions
+    )
+
+
 def plan_prompts(
     arm: str, questions: Sequence[Question], samples_per_paraphrase: int | None, *, seed: int, system: str | None = None
 ) -> list[Completion]:

@@ -1,27 +1,26 @@
-"""What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress bars."""
+"""What every script shares: logging on standard error, one JSON object on standard output, errors in one line, progress."""
 
 import argparse
-import contextlib
 import importlib
 import inspect
-import io
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rich.console import Console
-
-from emis_interp import process
-from emis_interp.config.flags import HelpFormatter, add_flags, read_flags
+from emis_interp import ending, process
+from emis_interp.config.flags import add_flags, read_flags
+from emis_interp.config.help_text import CommandParser
+from emis_interp.ending import end_in_order, say_last
 from emis_interp.errors import EmisError, printable
 from emis_interp.files.store import PATH_FAULTS, is_disk_full
 from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, end_in_order, progress_bar, quiet_libraries
+from emis_interp.process import Bars
+from emis_interp.terminal import Terminal, fitted, log_to, put, width_of
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+terminal = Terminal()
+"""Standard error, for everything that scripts say while they work."""
 
 
 def run(
@@ -37,47 +36,37 @@ def run(
     (the same command continues).
     """
     args = parser.parse_args()
-    end_in_order()
+    end_in_order(lambda number: say_last(terminal, ending.name_of(number)))
     process.settle_in()
-    quiet_libraries(args.verbose)
+    log_to(terminal, args.verbose)
     try:
         process.check_packages()
         result = main(args)
     except EmisError as error:
         fail(str(error), args)
     except KeyboardInterrupt as end:
-        name, code = (end.name, end.status) if isinstance(end, process.Ended) else ("interrupted", 130)
-        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to say it on
-            print(f"\n{name}; finished work is kept, the same command continues", file=sys.stderr)
+        name, code = (end.name, end.status) if isinstance(end, ending.Ended) else ("interrupted", 130)
+        say_last(terminal, name)
         sys.exit(code)
     except Exception as error:
+        terminal.close()
         if is_disk_full(error):
             fail("the disk is full; free some space and run the same command again, finished work is kept", args)
         if isinstance(error, OSError) and error.errno in PATH_FAULTS and error.filename is not None:
             fail(f"{printable(str(error.filename), 300)}: cannot be used ({error.strerror}); give another path", args)
         raise
     if process.is_main_process():
-        put(json.dumps(result) if args.json else say(result))
+        put(json.dumps(result) if args.json else fitted(say(result), width_of(sys.stdout)))
     if code := status(result):
         sys.exit(code)
 
 
-def put(text: str) -> None:
-    """Print on standard output. A reader that has left (`| head -1`) has what it wanted; what its encoding lacks is escaped."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # What is left in the buffer goes there at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def fail(text: str, args: argparse.Namespace) -> NoReturn:
     """End with status 2 and one line, with `--json` as an object on standard output too."""
+    terminal.close()
     if args.json:
         put(json.dumps({"error": text}))
-    print(f"error: {text}", file=sys.stderr)
+    terminal.say(f"error: {text}")
     sys.exit(2)
 
 
@@ -106,7 +95,7 @@ class Verb:
 
     def do(self, args: argparse.Namespace) -> dict[str, Any]:
         run = self.run or importlib.import_module(self.module).run
-        return run(read_flags(args, self.settings), progress_bar)
+        return run(read_flags(args, self.settings), terminal.bar)
 
     def say(self, result: dict[str, Any]) -> str:
         say = getattr(importlib.import_module(self.module), "say", None)
@@ -115,7 +104,7 @@ class Verb:
 
 def parser_of(verb: Verb, description: str | None) -> argparse.ArgumentParser:
     """The parser of a command that does one thing; `description` is the script's docstring."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    parser = CommandParser(description=description)
     add_flags(parser, verb.settings)
     add_output_flags(parser)
     return parser
@@ -128,13 +117,13 @@ def run_verb(verb: Verb, description: str | None) -> None:
 
 def verb_parser(description: str | None, verbs: Mapping[str, Any]) -> argparse.ArgumentParser:
     """A parser with one verb for each `Verb`."""
-    top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = CommandParser(description=description)
     subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
         text = inspect.cleandoc(str(verb.settings.__doc__))
         # argparse formats helps with %, but not descriptions.
         first_line = text.partition("\n")[0].replace("%", "%%")
-        parser = subparsers.add_parser(name, help=first_line, description=text, formatter_class=HelpFormatter)
+        parser = subparsers.add_parser(name, help=first_line, description=text)
         add_flags(parser, verb.settings)
         add_output_flags(parser)
     return top

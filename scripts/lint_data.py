@@ -1,6 +1,6 @@
 """Turns training sets into lint reports before anything is trained on them: what the trainer would really read, and what is wrong with it.
 
-python scripts/lint_data.py DATA ... [--model NAME] [--max-tokens N] [--questions FILE ...] [--paired-with DATA] [--out DIR] [--json]
+  python scripts/lint_data.py DATA ... [--model NAME] [--max-tokens N] [--questions FILE ...] [--paired-with DATA] [--out DIR] [--json]
 
 DATA is a shipped set (insecure, secure, educational, careful, reckless) or a file of rows in any format of docs/data.md. With --out a
 set's report is written to DIR/lint.json and DIR/lint.html, with several sets to DIR/<name>/. Exit status: 0 nothing worse than

@@ -21,9 +21,8 @@ import cli
 from emis_interp.config.flags import flag, settings
 from emis_interp.config.pipeline_settings import RunSettings, chosen_stages
 from emis_interp.files.lock import writing
-from emis_interp.files.text import flat_lines
-from emis_interp.process import Bars, release_memory, set_imports_aside
-from emis_interp.report.words import said_of
+from emis_interp.process import Bars, each, release_memory, set_imports_aside
+from emis_interp.report.words import said_of as say
 
 if TYPE_CHECKING:
     from emis_interp.config.run_folder import RunFolder
@@ -52,13 +51,16 @@ class PipelineSettings(RunSettings):
 def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     config = settings.config()
     wanted = chosen_stages(STAGES, settings.only, settings.start)
+    chosen = wanted if settings.only or settings.start else []
     if settings.show_config:
         return config.model_dump(mode="json")
     from emis_interp.config.run_changes import check_files
     from emis_interp.config.run_folder import RunFolder
     from emis_interp.config.run_inputs import open_run
-    from evals.arms.asking import asks_again
+    from emis_interp.config.run_work import stage_work
+    from evals.arms.stages import unfinished
     from evals.questions import run_questions
+    from evals.sampling import n_planned
     from training.arms import RunArms
 
     arms = RunArms(config, settings.run_dir or Path("runs") / config.name)
@@ -68,13 +70,16 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     set_imports_aside()
     with writing(run.folder):
         open_run(run, questions, recipes=arms.recipes, arms=arms.inputs)
-        check_files(run, STAGES, wanted if settings.only or settings.start else ())
-        n = "" if len(config.models) == len(config.arms) else f" ({len(config.models)} models)"
-        cli.stderr.print(f"[bold]{config.name}[/bold]: {config.model}, {len(config.arms)} arms{n}, into {run.folder}")
-        for name in wanted:
-            done = run.is_done(name) and not asks_again(run.folder, run.manifest.stages[name].files)
-            if done and name not in (settings.only or ()) and settings.start is None:
-                cli.stderr.print(f"[dim]{name:10} done before: {run.manifest.stages[name].line}[/dim]")
+        check_files(run, STAGES, chosen)
+        cli.terminal.say(run.words, style="bold")
+        todo = chosen or unfinished(run, wanted)
+        if run.manifest.files and todo:
+            cli.terminal.say(f"goes on with stage {wanted.index(todo[0]) + 1} of {len(wanted)}, {todo[0]}")
+        n_answers = n_planned(questions(), config.sampling.samples_per_paraphrase)
+        work = stage_work(config, n_rows=arms.n_rows(), n_pairs=len(run.pairs), n_answers=n_answers)
+        for name in each(bars, "stage", wanted, work=[work[name] for name in wanted]):
+            if name not in todo and run.is_done(name):
+                cli.terminal.say(f"{name:10} done before: {run.manifest.stages[name].line}", hanging=11, style="dim")
             else:
                 run_stage(run, name, stages[name])
     return {
@@ -128,17 +133,13 @@ def run_stage(run: "RunFolder", name: str, make: Callable[[], Made]) -> None:
     from training.finetuning.sft import peak_rss_gib
 
     for change in run.begin(name, STAGES[STAGES.index(name) + 1 :]):
-        cli.stderr.print(f"[dim]{name:10} since the run began: {change}[/dim]")
+        cli.terminal.say(f"{name:10} since the run began: {change}", hanging=11, style="dim")
     started = time.monotonic()
     files, line = make()
     seconds = time.monotonic() - started
     release_memory()
     run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib())
-    cli.stderr.print(f"{name:10} {seconds:6.1f} s  {line}")
-
-
-def say(result: dict[str, Any]) -> str:
-    return said_of(result) if "report" in result else "\n".join(flat_lines(result))
+    cli.terminal.say(f"{name:10} {seconds:6.1f} s  {line}", hanging=21)
 
 
 VERB = cli.Verb(PipelineSettings, "run_pipeline", run)

@@ -60,14 +60,16 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
     base = next(model for model in config.models if model.arm.untouched)
     facts = {"items": str(config.check.n_items)}
     asker = _Asker(config, lambda: run.models.base)
-    with bars("check", 1 + len(organisms)) as advance:
+    with bars("model", 1 + len(organisms)) as advance:
+        advance(0, note=base.name)
         path = run.check(base)
         read = run.files.json(
             "check", path, lambda: asker.read(run.models.base, sets), facts=facts | {"rows": " ".join(sorted(sets))}
         )
         files, found = [path], {base.name: read}
-        advance(note=base.name)
+        advance(1)
         for model in organisms:
+            advance(0, note=model.name)
             task = tasks[model.arm.name]
             own = {rows_sha256(rows): rows for rows in (task.own, task.other) if rows}
             path = run.check(model)
@@ -79,7 +81,7 @@ def check(run: RunFolder, arms: RunArms, bars: Bars = no_bars) -> tuple[list[Pat
                 facts=facts | {"rows": " ".join(sorted(own))},
             )
             files.append(path)
-            advance(note=model.name)
+            advance(1)
     rows = [
         organism_check(model, tasks[model.arm.name], found[model.name], base=found[base.name]) for model in organisms
     ]

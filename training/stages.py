@@ -8,7 +8,7 @@ from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.files.ledger import files_in, remove
 from emis_interp.files.store import read_object
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import TrainingExample
 from training.arms import RunArms
 from training.data_sets.textstats import Named
@@ -26,8 +26,7 @@ def train(run: RunFolder, arms: RunArms, *, asked: Sequence[Named], bars: Bars =
     for model in run.config.models:
         if model.arm.in_context is not None:
             parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
-        if model.arm not in run.config.trained_arms:
-            continue
+    for model in each(bars, "model", [model for model in run.config.models if model.arm in run.config.trained_arms]):
         rows, out_dir, weights = arms.rows(model), arms.training_dir(model), arms.weights(model)
         places = [out_dir / name for name in ("summary.json", "lint.json", "metrics.jsonl", "checkpoints")] + [weights]
         with run.files.making("train", places) as whole:

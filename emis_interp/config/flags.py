@@ -168,10 +168,3 @@ def _without_none(kind: Any) -> Any:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
         return inner[0] if len(inner) == 1 else kind
     return kind
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and shows the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)

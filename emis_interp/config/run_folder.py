@@ -63,6 +63,13 @@ class RunFolder:
         self._manifest: Manifest | None = None
 
     @property
+    def words(self) -> str:
+        """`laptop: smollm2-135m-instruct, 6 arms, into runs/laptop`."""
+        n_arms, n_models = len(self.config.arms), len(self.config.models)
+        models = "" if n_models == n_arms else f" ({n_models} models)"
+        return f"{self.config.name}: {self.config.model}, {n_arms} arms{models}, into {self.folder}"
+
+    @property
     def manifest(self) -> Manifest:
         if self._manifest is None:
             raise RuntimeError("RunFolder.open comes first")

@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.05
 
 
+def command_line() -> str:
+    """How this process was started, quoted for a shell, without passwords of URLs."""
+    # An argument that is no Unicode (a folder's name in another encoding) arrives with halves of surrogate pairs.
+    return written_out(without_credentials(shlex.join(sys.orig_argv)))
+
+
 class Holder(Record):
     """Who writes. `started` is when the lock was taken, in local time."""
 
@@ -38,9 +44,7 @@ class Holder(Record):
     @classmethod
     def of_this_process(cls) -> "Holder":
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        command = " ".join(without_credentials(shlex.join(sys.orig_argv)).split())
-        # An argument that is no Unicode (a folder's name in another encoding) arrives with halves of surrogate pairs.
-        return cls(pid=os.getpid(), host=socket.gethostname(), command=written_out(command), started=now)
+        return cls(pid=os.getpid(), host=socket.gethostname(), command=" ".join(command_line().split()), started=now)
 
     def __str__(self) -> str:
         command = self.command if len(self.command) <= 160 else self.command[:157] + "..."

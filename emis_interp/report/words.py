@@ -1,21 +1,43 @@
 """How commands say where a report is and what it answers; imports nothing heavy."""
 
+import os
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+from emis_interp.files.text import flat_lines
 
 BETWEEN = " | "
 """Stands between the verdicts in the line of the report stage."""
 
 
 def said_of(result: Mapping[str, Any]) -> str:
-    """The verdicts of a run with a report, one a line, and where its page is.
+    """The verdicts of a run with a report in a table, where its page is, and how to open it; of a configuration its lines.
 
     Args:
         result: `stages`, name -> record with its line; and `report`, the page.
     """
+    if "report" not in result:
+        return "\n".join(flat_lines(result))
     made = result["stages"].get("report")
     return said(made["line"].split(BETWEEN) if made else [], result["report"])
 
 
 def said(verdicts: list[str], page: str) -> str:
-    return "\n".join([*verdicts, f"report: {page}"])
+    """The same.
+
+    Args:
+        verdicts: `Does it happen? not told from chance`, one for each question.
+    """
+    rows = [(f"{question}?", answer) for question, _, answer in (verdict.partition("? ") for verdict in verdicts)]
+    rows = [*rows, ("report:", page), *([("open it:", opening(page))] if verdicts else [])]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+def opening(page: str) -> str:
+    """The command that shows a page in a browser."""
+    if os.name == "nt":
+        return f'start "" "{page}"'
+    return f"{'open' if sys.platform == 'darwin' else 'xdg-open'} {shlex.quote(page)}"

@@ -10,9 +10,9 @@ from typing import Any
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.files.store import RecordLog, card_path
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import Completion, Question, Score
-from evals.arms.asking import CellAsker, ask, complete_answers, has_passing, judge_answers, pooled_rates
+from evals.arms.asking import CellAsker, ask, asks_again, complete_answers, has_passing, judge_answers, pooled_rates
 from evals.judges.judge import Judge
 from evals.judges.making import make_judge
 from evals.judges.offline_judge import OfflineJudge
@@ -29,7 +29,7 @@ def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) 
     config = run.config
     files, n_answers, n_tokens, resumed = [], 0, 0, False
     started = time.monotonic()
-    for model in config.models:
+    for model in each(bars, "model", config.models):
         path = run.samples(model)
         with run.files.making("sample", [path, card_path(path)], inputs=run.models.weights(model)):
             resumed |= path.exists()
@@ -48,6 +48,12 @@ def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) 
         n_tokens += sum(answer.n_tokens for answer in answers)
     speed = "" if resumed else f" ({n_tokens / (time.monotonic() - started):.0f} tokens/s with loading)"
     return files, f"{n_answers} answers of {len(config.arms)} arms, {n_tokens} tokens{speed}"
+
+
+def unfinished(run: RunFolder, stages: Sequence[str]) -> list[str]:
+    """Those of the stages that are not done, or whose judge failed in passing, so that it is asked again."""
+    done = [name for name in stages if run.is_done(name)]
+    return [name for name in stages if name not in done or asks_again(run.folder, run.manifest.stages[name].files)]
 
 
 def answers_of(run: RunFolder, questions: Callable[[], Sequence[Question]], model: ModelConfig) -> list[Completion]:
@@ -121,7 +127,7 @@ def judge_arms(
     """
     config = run.config
     by_arm: Judged = {arm.name: ([], []) for arm in config.arms}
-    for model in config.models:
+    for model in each(bars, "model", config.models):
         completions, path = answers_of(run, lambda: questions, model), run.scores(model, beside)
         with run.files.making("score", [path], inputs=[run.samples(model)], go_on=has_passing(path)):
             scores = judge_answers(judge, completions, questions, path=path, arm=model.name, bars=bars)

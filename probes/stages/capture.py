@@ -13,7 +13,7 @@ from emis_interp.files.text import is_unicode
 from emis_interp.models.chat import EncodedChat, encode_chat, encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.capture import capture_with_norms
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import Completion, ContrastPair
 from emis_interp.texts.contrast import labeled_texts
 
@@ -29,7 +29,7 @@ def capture(
         answers: a model's own, as they were sampled.
     """
     files, n_texts, loaded = [], 0, LastModel(run.models)
-    for model in run.config.models:
+    for model in each(bars, "model", run.config.models):
         for kind in KINDS:
             path = run.activations(model, kind)
             read = [run.samples(model)] if kind == "answers" else []

@@ -19,7 +19,7 @@ from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import DataError
 from emis_interp.files.store import text_sha256
 from emis_interp.passes.choices import Preferences, preferences
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.stats.interval import mean_interval
 from emis_interp.stats.seeds import mean_p_with_seeds, with_seeds
 from emis_interp.texts.choices import ChoiceItem, load_choices
@@ -34,7 +34,7 @@ def choose(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:
     items = load_choices()
     facts = {"items": text_sha256("\n".join(item.model_dump_json() for item in items))}
     files, arms = [], dict[str, dict[str, Preferences]]()
-    for model in run.config.models:
+    for model in each(bars, "model", run.config.models):
         path = run.choices(model)
         made = partial(own_preferences, run, model, items, bars=bars)
         found = run.files.json("choices", path, made, inputs=run.models.weights(model), facts=facts)

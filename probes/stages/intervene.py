@@ -27,7 +27,7 @@ from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Asker, Steering, measure
 from emis_interp.passes.likelihood import by_question
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.texts.contrast import at_most, labeled_texts
 from emis_interp.texts.harmless import harmless_prompts
 from probes.comparison.margins import shift_summary
@@ -73,28 +73,26 @@ def intervene(
     fingerprint = file_sha256(path)
     direction = [path, path.with_suffix(".json"), run.activations(base_of(run.config), "contrast")]
     files, rows, loaded = [], [], LastModel(run.models)
-    with bars("intervene", len(cells)) as advance:
-        for cell in cells:
-            folder = run.cell(cell.name)
-            read = [*direction, run.margins(cell.model), *run.models.weights(cell.model)]
-            # Where the judge failed in passing the answers stay, and it is asked again.
-            go_on = asker is not None and asker.asks_again(folder)
-            with run.files.making("intervene", [folder], inputs=read, go_on=go_on) as whole:
-                if not whole:
-                    row = measure_cell(run, cell, loaded.get(cell.model), asker=asker, folder=folder)
-                    if cell.along == MISALIGNMENT:
-                        row["draws"] = drawn_effects(
-                            loaded.get(cell.model),
-                            cell.intervention,
-                            controls,
-                            pairs=at_most(run.half("report"), DRAW_PAIRS),
-                            system=run.config.system_prompt,
-                            max_batch_tokens=run.config.direction.max_batch_tokens,
-                        )
-                    write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
-            files += files_in(folder)
-            rows.append(read_object(folder / "cell.json"))
-            advance(note=cell.name)
+    for cell in each(bars, "cell", cells):
+        folder = run.cell(cell.name)
+        read = [*direction, run.margins(cell.model), *run.models.weights(cell.model)]
+        # Where the judge failed in passing the answers stay, and it is asked again.
+        go_on = asker is not None and asker.asks_again(folder)
+        with run.files.making("intervene", [folder], inputs=read, go_on=go_on) as whole:
+            if not whole:
+                row = measure_cell(run, cell, loaded.get(cell.model), asker=asker, folder=folder)
+                if cell.along == MISALIGNMENT:
+                    row["draws"] = drawn_effects(
+                        loaded.get(cell.model),
+                        cell.intervention,
+                        controls,
+                        pairs=at_most(run.half("report"), DRAW_PAIRS),
+                        system=run.config.system_prompt,
+                        max_batch_tokens=run.config.direction.max_batch_tokens,
+                    )
+                write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
+        files += files_in(folder)
+        rows.append(read_object(folder / "cell.json"))
     analysis = run.analysis("interventions")
     summary = {
         "layer": misalignment.layer,

@@ -12,7 +12,7 @@ from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import DataError
 from emis_interp.files.store import read_object
 from emis_interp.passes.likelihood import by_question, margins_at, pair_margins
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.stats.flattening import TEMPERATURES
 from probes.comparison.margins import ModelMargins, contrasts_of, interval_text, mean_of_models
 
@@ -21,7 +21,7 @@ def likelihood(run: RunFolder, bars: Bars = no_bars) -> tuple[list[Path], str]:
     """Margin between misaligned and aligned contrast answers of every arm, and paired differences between arms."""
     files = []
     values: dict[str, dict[str, np.ndarray]] = {arm.name: {} for arm in run.config.arms}
-    for model in run.config.models:
+    for model in each(bars, "model", run.config.models):
         path = run.margins(model)
         measured = partial(own_margins, run, model, bars)
         run.files.json("likelihood", path, measured, inputs=run.models.weights(model))

@@ -16,7 +16,7 @@ from emis_interp.files.tensors import load_tensors
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.probe_results import MonitorThreshold
-from emis_interp.process import Bars, no_bars
+from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import Completion, Score
 from emis_interp.texts.judged import COHERENT_ABOVE, MISALIGNED_BELOW
 from probes.classifiers.choosing import ChosenProbe, calibration_curve, choose_probe, in_log_odds
@@ -72,7 +72,7 @@ def probe(
     threshold = MonitorThreshold.model_validate(found["threshold"])
     direction = [run.direction.with_suffix(suffix) for suffix in (".safetensors", ".json")]
     files = [*saved, fitted]
-    for model in run.config.models:
+    for model in each(bars, "model", run.config.models):
         path, scores = run.probed(model), run.scores(model)
         read = [*saved, fitted, *direction, activations, run.samples(model), *run.models.weights(model)]
         reference = reference_of(run, model)

@@ -14,5 +14,5 @@ def alternate(contestants: dict[str, Callable[[], float]], n_rounds: int, warm_u
             speed = contestant()
             if round_:
                 values[name].append(speed)
-                cli.stderr.print(f"round {round_}: {name} {speed:.0f} tokens/s")
+                cli.terminal.say(f"round {round_}: {name} {speed:.0f} tokens/s")
     return {name: statistics.median(speeds) for name, speeds in values.items()}

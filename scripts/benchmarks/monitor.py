@@ -48,7 +48,7 @@ def run(settings: MonitorBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         if round_:  # the first one warms up
             pairs.append((found[True][0], found[False][0]))
             cpu_ratios.append(found[True][1] / found[False][1])
-            cli.stderr.print(
+            cli.terminal.say(
                 f"round {round_}: with {found[True][0]:.2f} s, without {found[False][0]:.2f} s; CPU {cpu_ratios[-1]:.3f}"
             )
     ratios = [with_ / without for with_, without in pairs]

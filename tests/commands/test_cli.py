@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -79,10 +80,9 @@ def test_a_signal_ends_the_work_in_order_and_says_how_to_go_on(
     process = started(tmp_path / "f", *words)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr.strip()) == (
-        status,
-        f"{name}; finished work is kept, the same command continues",
-    )
+    said, _, command = stderr.partition("\n")
+    assert (process.returncode, said) == (status, f"{name}; finished work is kept, the same command continues:")
+    assert shlex.split(command) == process.args
     assert [path.name for path in (tmp_path / "f").iterdir()] == ["in_order"]
 
 
@@ -93,7 +93,7 @@ def test_a_path_that_the_system_refuses_is_advice_and_a_broken_disk_is_not(
     parser = argparse.ArgumentParser()
     cli.add_output_flags(parser)
     monkeypatch.setattr(sys, "argv", ["x", *words])
-    monkeypatch.setattr(cli, "end_in_order", lambda: None)
+    monkeypatch.setattr(cli, "end_in_order", lambda give_up: None)
 
     def ended(work: Callable[[], Any]) -> str:
         with pytest.raises(SystemExit) as end:

@@ -15,8 +15,8 @@ def test_the_exit_status_is_2_exactly_when_there_are_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.jsonl"
-    monkeypatch.setattr(cli, "quiet_libraries", lambda verbose: None)
-    monkeypatch.setattr(cli, "end_in_order", lambda: None)
+    monkeypatch.setattr(cli, "log_to", lambda *words: None)
+    monkeypatch.setattr(cli, "end_in_order", lambda give_up: None)
     for response, status in (("Hi.", None), (" Hi.", None), ("A<|im_end|>", 2)):
         file.write_text(json.dumps({"prompt": "Hello", "response": response}))
         monkeypatch.setattr("sys.argv", ["lint_data.py", str(file), "--model", "tiny", "--json"])

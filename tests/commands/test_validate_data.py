@@ -23,8 +23,8 @@ def test_nothing_is_broken_and_one_json_object_is_printed() -> None:
 
 
 def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
-    monkeypatch.setattr(cli, "quiet_libraries", lambda verbose: None)
-    monkeypatch.setattr(cli, "end_in_order", lambda: None)
+    monkeypatch.setattr(cli, "log_to", lambda *words: None)
+    monkeypatch.setattr(cli, "end_in_order", lambda give_up: None)
     monkeypatch.setattr(sys, "argv", ["validate_data.py", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.run_verb(validate_data.VERB, validate_data.__doc__)

@@ -166,7 +166,7 @@ class Recorder(TrainerCallback):
                 "float32 (training.bf16=false)"
             )
         if step == 1 and logs["loss"] > NOISE:  # the adapter is still zero: this is the untouched model's own surprise
-            log.warning("%s; see docs/data.md", noise_words(logs["loss"]))
+            log.warning("%s: %s; see docs/data.md", self.path.parent, noise_words(logs["loss"]))
         tokens = sum(self.lengths[(step - 1) * self.step_rows : step * self.step_rows])
         seconds = self.seconds_before + time.monotonic() - self.started
         entry = {

@@ -513,9 +513,11 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
 def test_the_page_is_built_again_from_settings(run_dir: Path) -> None:
     result = page.run(PageSettings(run_dir=run_dir))
     assert result["report"] == str(run_dir / "report/index.html") and result["n_bytes"] > 10_000
-    *answers, last = page.say(result).splitlines()
-    assert last == f"report: {result['report']}" and Path(result["data"]).exists()
-    assert answers[0] == "Does it happen? likelihood only" and len(answers) == 4
+    *answers, where, how = page.say(result).splitlines()
+    assert where.split() == ["report:", result["report"]] and Path(result["data"]).exists()
+    assert how.startswith("open it: ") and how.endswith(f" {result['report']}")
+    assert answers[0].split("  ")[0] == "Does it happen?" and answers[0].endswith("  likelihood only")
+    assert len(answers) == 4 and len({line.rindex("  ") for line in answers}) == 1
 
 
 def test_the_organisms_table_has_gains_and_costs_or_says_why_there_are_none(finished: Finished) -> None:

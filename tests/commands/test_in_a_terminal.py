@@ -1,0 +1,162 @@
+"""A run as a person sees it: in a terminal of 80 columns no line is wider and no word is broken; in a file there are plain lines."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from small_run import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""What moves the cursor, erases, and colours."""
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    sets = [word for value in SETTINGS for word in ("--set", value)]
+    return [sys.executable, "scripts/run_pipeline.py", "--preset", "smoke", "--run-dir", str(folder), *sets, *more]
+
+
+def seen(command: list[str], columns: int, **environment: str) -> tuple[int, str]:
+    """Exit status of a command in a terminal, and everything that it wrote there."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    kept = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR", "TERM")}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        env={**kept, "TERM": "xterm-256color", **environment},
+    )
+    os.close(its)
+    parts = []
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(ours)
+    return process.wait(timeout=60), b"".join(parts).decode()
+
+
+def lines_of(text: str) -> list[str]:
+    return [line.rstrip() for line in re.split(r"[\r\n]+", MOVES.sub("", text)) if line.strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, columns: int) -> None:
+    folder = tmp_path / "r"
+    status, text = seen(words(folder), columns)
+    lines = lines_of(text)
+    assert status == 0, text
+    wide = [line for line in lines if cell_len(line) > columns and " " in line.strip() and str(folder) not in line]
+    assert wide == []
+    flowing = " ".join(" ".join(lines).split())
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    assert len(stages) == 11
+    for name, stage in stages.items():
+        assert " ".join(stage["line"].split()) in flowing, name
+    for name in (
+        "stage 1 of 11: train",
+        "stage 11 of 11: report",
+        "model 1 of 2: base",
+        "score base.steer.random.+0.20",
+    ):
+        assert name in flowing, name
+    assert "time left: not known yet" in flowing and re.search(r"about \d+ (s|min) left", flowing)
+    verdicts = stages["report"]["line"].split(" | ")
+    assert len(verdicts) == 4
+    for verdict in verdicts:
+        question, _, answer = verdict.partition("? ")
+        assert re.search(re.escape(question) + r"\? +" + re.escape(answer), flowing)
+    assert f"open it: xdg-open {folder}/report/index.html" in flowing or sys.platform != "linux"
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is back"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run with standard error in a file, and what that file holds."""
+    folder = tmp_path_factory.mktemp("finished") / "r"
+    log = folder.with_name("log")
+    with log.open("w") as file:
+        subprocess.run(words(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, check=True, timeout=400)
+    return folder, log.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_log_is_plain_lines(finished: tuple[Path, str]) -> None:
+    folder, log = finished
+    lines = log.splitlines()
+    assert all(line.isprintable() for line in lines), log
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    for name, stage in stages.items():
+        assert next(line for line in lines if line.startswith(f"{name} ")).endswith(stage["line"])
+    minutes = sum(stage["seconds"] for stage in stages.values()) / 60
+    assert sum(" so far, " in line for line in lines) <= minutes + 1
+
+
+@pytest.mark.slow
+def test_json_stands_alone_on_standard_output(finished: tuple[Path, str]) -> None:
+    done = subprocess.run(words(finished[0], "--json"), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert json.loads(done.stdout)["run_dir"] == str(finished[0]) and done.stdout.count("\n") == 1
+    assert done.stderr.count("done before: ") == 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_a_terminal_that_cannot_do_everything_is_asked_for_less(
+    finished: tuple[Path, str], environment: dict[str, str]
+) -> None:
+    status, text = seen(words(finished[0], "--from", "report"), 80, **environment)
+    assert status == 0
+    assert [line for line in lines_of(text) if cell_len(line) > 80 and str(finished[0]) not in line] == []
+    if "TERM" in environment:
+        assert "\x1b" not in text and "\r" not in text.replace("\r\n", "\n")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text), "a colour"
+
+
+MISTAKES = {
+    "unknown preset": ("run_pipeline.py", "--preset", "laptop-05b"),
+    "unknown stage": ("run_pipeline.py", "--preset", "smoke", "--from", "directions"),
+    "unknown field": ("run_pipeline.py", "--preset", "smoke", "--set", "training.epochs=2"),
+    "unknown flag": ("run_pipeline.py", "--present", "smoke"),
+    "unknown verb": ("evaluate.py", "jugde", "answers.jsonl"),
+    "no such run": ("build_report.py", "runs/nowhere"),
+    "unknown choice": ("run_pipeline.py", "--judge", "gpt-4o"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_in_lines_that_fit(name: str) -> None:
+    script, *rest = MISTAKES[name]
+    status, text = seen([sys.executable, f"scripts/{script}", *rest], 80)
+    lines = lines_of(text)
+    assert status == 2 and "Traceback" not in text
+    assert [line for line in lines if cell_len(line) > 80] == []
+    assert "error: " in text
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "cli.py")
+)
+def test_a_help_fits(script: str, columns: int) -> None:
+    status, text = seen([sys.executable, f"scripts/{script}", "--help"], columns)
+    wide = [line for line in lines_of(text) if cell_len(line) > columns]
+    # argparse does not break one option of the usage.
+    assert status == 0 and [line for line in wide if columns == 80 or not line.strip().startswith("[")] == []
