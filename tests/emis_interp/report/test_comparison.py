@@ -311,7 +311,7 @@ def test_hostile_names_and_settings_stay_text(tmp_path: Path, arm: str) -> None:
     ):
         assert start not in body, start
     for found in comparison.compared(loaded(*runs)):
-        drawn = forest_figure(found)
-        ticks = [tick.removeprefix("<b>").removesuffix("</b>") for tick in drawn.layout.yaxis.ticktext]  # pyright: ignore[reportAttributeAccessIssue]
+        drawn: Any = forest_figure(found)
+        ticks = [tick.removeprefix("<b>").removesuffix("</b>") for tick in drawn.layout.yaxis.ticktext]
         hovers = [part for trace in drawn.data for text in trace["hovertext"] for part in text.split("<br>")]
         assert not any("<" in text for text in (*ticks, *hovers))
