@@ -149,6 +149,9 @@ def measured(
         f"for (const address of {json.dumps([path.as_uri() for path in pages.values()])}) {{"
         "const frame = document.createElement('iframe'); frame.height = 900;"
         f"frame.width = {width}; frame.src = address; await next(frame);"
+        "for (const plot of frame.contentDocument.querySelectorAll('.plot')) { plot.scrollIntoView();"  # drawn when it is near
+        "for (let i = 0; i < 25 && !plot.querySelector('svg'); i++) await new Promise((done) => setTimeout(done, 100)); }"
+        "frame.contentWindow.scrollTo(0, 0);"
         "found.push(find(frame.contentDocument, frame.contentWindow)); frame.remove(); }"
         "document.querySelector('pre').textContent = JSON.stringify(found); })();</script>"
     )
@@ -173,7 +176,7 @@ const own = d.scrollingElement.clientWidth;
 const wide = [...d.querySelectorAll(".plot, table, h1, dd, li, figcaption, summary, pre")]
   .filter((node) => node.getBoundingClientRect().right > own + 1 && !node.closest(".scroll, figure")).map((node) => node.tagName);
 return [d.scrollingElement.scrollWidth, own, wide, d.title, d.querySelectorAll("img, iframe, object, embed, base, form").length,
-  [...d.querySelectorAll(".plot")].slice(0, 1).filter((node) => !node.querySelector("svg")).length];
+  [...d.querySelectorAll(".plot")].filter((node) => !node.querySelector("svg")).length];
 """
 
 

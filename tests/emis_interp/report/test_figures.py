@@ -192,9 +192,11 @@ def test_marks_of_rates_and_questions_link_to_arms_and_seeds(tmp_path: Path) -> 
         rate["by_model"] = {"bad.seed-4": 0.4}
     write(run / "analysis/rates.json", rates)
     drawn = figures(read(run))
-    links = {link for trace in drawn["rates"].data for link in trace.customdata or () if link}
+    of_rates: Any = drawn["rates"].data
+    of_questions: Any = drawn["questions"].data
+    links = {link for trace in of_rates for link in trace.customdata or () if link}
     assert {"arm=bad&kind=bad", "arm=bad.seed-4&order=low"} <= links
-    marks = {link for trace in drawn["questions"].data for link in trace.customdata or ()}
+    marks = {link for trace in of_questions for link in trace.customdata or ()}
     assert {f"arm=bad&question={name}&order=low" for name in QUESTIONS} <= marks
     assert "bad 8 of 20" in words_of(drawn["answers"])["title"]
 
