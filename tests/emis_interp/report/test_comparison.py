@@ -311,14 +311,7 @@ def test_hostile_names_and_settings_stay_text(tmp_path: Path, arm: str) -> None:
     ):
         assert start not in body, start
     for found in comparison.compared(loaded(*runs)):
-<<<<<<< HEAD
-        drawn = forest_figure(found)
-        ticks = [tick.removeprefix("<b>").removesuffix("</b>") for tick in drawn.layout.yaxis.ticktext]  # pyright: ignore[reportAttributeAccessIssue]
-        traces: Any = drawn.data
-        hovers = [part for trace in traces for text in trace["hovertext"] for part in text.split("<br>")]
-=======
         drawn: Any = forest_figure(found)
         ticks = [tick.removeprefix("<b>").removesuffix("</b>") for tick in drawn.layout.yaxis.ticktext]
         hovers = [part for trace in drawn.data for text in trace["hovertext"] for part in text.split("<br>")]
->>>>>>> r3
         assert not any("<" in text for text in (*ticks, *hovers))
