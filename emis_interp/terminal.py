@@ -135,7 +135,8 @@ class Terminal:
 
     def _picture(self) -> RenderableType:
         """Where the command is, and the innermost bar."""
-        bars, now, width = self._open.bars, self._now(), self.console.width
+        # Where Ctrl-C is echoed (`^C`) a full line would run over, and stay.
+        bars, now, width = self._open.bars, self._now(), self.console.width - 2
         if not bars:
             return Text()
         seconds, places = self._open.seconds_left(now), self._open.places()
