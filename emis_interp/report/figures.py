@@ -23,9 +23,10 @@ from emis_interp.results import Estimate, FlatteningView, MarginContrast, Margin
 
 MARGINS_CAPTION = (
     "The margin is the mean log-probability per token of misaligned answers minus that of aligned answers to the same questions. Each "
-    "diamond is the mean difference of margins between two arms with its 95 % interval over questions, each dot one question; filled "
-    "diamonds compare with base, hollow ones compare two finetuned arms. Right of 0: the first arm leans more towards misaligned text. No "
-    "judge and no sampling is involved.{seeds} A cross: base itself at the temperature that flattens it as much."
+    "diamond is the mean difference of margins between two arms with its 95 % interval over questions, each dot one question. Filled: "
+    "an arm against the control that its configuration names; hollow: every other comparison. Right of 0: the first arm leans "
+    "more towards misaligned text. No judge and no sampling is involved.{seeds} A cross: base itself at the temperature that flattens it "
+    "as much."
 )
 SEEDS_CAPTION = (
     " Small outlined dots below a diamond: one for each seed of the first arm, against the mean of the second; the interval then covers "
@@ -42,7 +43,7 @@ LOSS_CAPTION = (
 
 
 def margins_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
-    """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Base contrasts first, filled.
+    """One row per contrast: the mean with its interval over one dot per question; below it one per seed. Primary contrasts are filled.
 
     A cross marks the shift of base itself at the temperature that flattens it as much as the organism is flattened.
     """
@@ -64,7 +65,7 @@ def margins_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
             hovertext=[_question_hover(margins, row, question, value=value) for question, value in dots],
             hoverinfo="text",
         )
-        against_base = row.reference == BASE
+        primary = contents.contrast_arms.get(row.arm) == row.reference
         figure.add_scatter(
             x=[row.value],
             y=[y],
@@ -72,7 +73,7 @@ def margins_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
             mode="markers",
             marker={
                 "size": 13,
-                "symbol": "diamond" if against_base else "diamond-open",
+                "symbol": "diamond" if primary else "diamond-open",
                 "color": color,
                 "line": {"color": color, "width": 2},
             },

@@ -328,3 +328,13 @@ def test_tables_survive_as_csv(page_run: Contents) -> None:
         table = words_of(figure)["table"]
         header, *rows = csv.reader(io.StringIO(csv_text(table["columns"], table["rows"])))
         assert header == table["columns"] and len(rows) == len(table["rows"]), name
+
+
+def test_what_is_filled_is_primary_in_every_forest(tmp_path: Path) -> None:
+    drawn = figures(read(planted_run(tmp_path, rate=0.3, shift=0.1)))
+    traces: Any = drawn["margins"].data
+    symbols = {
+        str(trace.hovertext[0]): str(trace.marker.symbol) for trace in traces if "diamond" in str(trace.marker.symbol)
+    }
+    filled = {text for text, symbol in symbols.items() if not symbol.endswith("open")}
+    assert filled and all("bad − good" in text for text in filled) and len(filled) < len(symbols)
