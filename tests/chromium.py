@@ -48,8 +48,9 @@ class Tab:
         """The window in CSS pixels."""
         self.do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
-    def dark(self) -> None:
-        self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    def dark(self, is_dark: bool = True) -> None:
+        value = "dark" if is_dark else "light"
+        self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def click(self, selector: str) -> None:
         """A click of the mouse in the middle of the first element that the selector finds, once that is in view."""
@@ -70,6 +71,14 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             code = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
             self.do("Input.dispatchKeyEvent", type=kind, **code, **(text if kind == "keyDown" else {}))
+
+    def draw(self) -> None:
+        """Scroll through the page until every figure is drawn, and back to its top."""
+        self.run(
+            "(async () => { for (const plot of document.querySelectorAll('.plot')) { plot.scrollIntoView({behavior: 'instant'});"
+            " for (let i = 0; i < 300 && !plot.querySelector('.main-svg'); i += 1) await new Promise((done) => setTimeout(done, 100)); }"
+            " window.scrollTo({top: 0, behavior: 'instant'}); })()"
+        )
 
     def document(self) -> str:
         return self.run("document.documentElement.outerHTML")

@@ -39,7 +39,7 @@ const draw = (plot) => {
     responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: "emis_" + plot.dataset.figure },
-  });
+  }).then(() => [...plot.querySelectorAll(".modebar-btn")].slice(1).forEach((one) => { one.tabIndex = -1; })); // one stop a figure
   plot.style.minHeight = "";
   if (choosers.has(plot) && choosers.get(plot).value !== "0") choose(plot);
   if (!field("answer-data")) return; // a page without answers

@@ -1,16 +1,14 @@
 """Figures in a real browser: on a phone nothing of them is cut, their files say what they draw, pictures are made for papers."""
 
 import csv
-import html
 import json
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from chromium import BROWSER, Tab, browser
 from hostile_strings import HOSTILE_STRINGS
 from planted_figures import planted_run
 from planted_page import write_run
@@ -20,9 +18,9 @@ from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.described import words_of
 from emis_interp.report.drawn import figures
 from emis_interp.report.figure_files import write_figures
+from emis_interp.report.html_page import script_parts
 from emis_interp.report.page import build_report
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,42 +40,15 @@ def contents(run: Path) -> Contents:
     return load_contents(run)
 
 
-ASK = """(async () => {
-  let found;
-  try { found = await (async () => { SCRIPT })(); } catch (error) { found = { error: String(error) }; }
-  document.getElementById("told").textContent = JSON.stringify(found);
-})();"""
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
 
 
-def told(page: Path, script: str, *, profile: Path, flags: tuple[str, ...] = ()) -> Any:
-    """What a script that runs behind those of a page returns, as JSON. The page's policy would not let it, and is taken out for it."""
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"), count=1)
-    answer = f"<pre id='told'></pre><script>{ASK.replace('SCRIPT', script)}</script></body></html>"
-    copy = page.with_name("asked.html")
-    copy.write_text(text.rpartition("</body>")[0] + answer, "utf-8")
-    words = [
-        str(BROWSER),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={profile}",
-        "--allow-file-access-from-files",
-    ]
-    words += [*flags, "--virtual-time-budget=20000", "--dump-dom", f"file://{copy}"]
-    document = subprocess.run(words, capture_output=True, text=True, timeout=180, check=True).stdout
-    found = re.search(r'<pre id="told">(.*?)</pre>', document, re.DOTALL)
-    assert found and found[1], document[-500:]
-    return json.loads(html.unescape(found[1]))
-
-
-PHONE = """
-  const frame = document.createElement("iframe");
-  Object.assign(frame, { width: 390, height: 20000, src: "index.html" });
-  document.body.replaceChildren(document.getElementById("told"), frame);
-  await new Promise((done) => { frame.onload = done; });
-  await new Promise((done) => setTimeout(done, 6000));
+PHONE = """(() => {
   const found = {};
-  for (const plot of frame.contentDocument.querySelectorAll(".plot")) {
+  for (const plot of document.querySelectorAll(".plot")) {
     const box = plot.getBoundingClientRect(), layout = plot._fullLayout;
     const isCut = (node) => {
       const at = node.getBoundingClientRect();
@@ -92,7 +63,7 @@ PHONE = """
     };
   }
   return found;
-"""
+})()"""
 
 
 def renamed(run: Path, old: str, new: str) -> Path:
@@ -105,9 +76,12 @@ def renamed(run: Path, old: str, new: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["good", "a_control_that_has_a_name_of_many_words.seed-10"])
-def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tmp_path: Path, name: str) -> None:
+def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tab: Tab, tmp_path: Path, name: str) -> None:
     run = renamed(planted_run(tmp_path / "run", rate=0.3, shift=0.2), "good", name)
-    found = told(build_report(run), PHONE, profile=tmp_path / "profile", flags=("--window-size=500,20000",))
+    tab.size(390, 900)
+    tab.open(build_report(run))
+    tab.draw()
+    found = tab.run(PHONE)
     assert set(found) == set(figures(load_contents(run)))
     for figure, one in found.items():
         assert one["n_words"] > 3 and one["width"] <= 390, figure
@@ -116,8 +90,8 @@ def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_files_of_the_page_say_what_python_says(page: Path, contents: Contents, tmp_path: Path) -> None:
-    script = """
+def test_files_of_the_page_say_what_python_says(tab: Tab, page: Path, contents: Contents) -> None:
+    script = """(async () => {
       const found = { csv: {} };
       for (const [name, figure] of Object.entries(Figures.all())) found.csv[name] = Figures.csv(figure.layout.meta.table);
       found.svg = await Figures.picture(Figures.all().rates, 1);
@@ -135,8 +109,12 @@ def test_files_of_the_page_say_what_python_says(page: Path, contents: Contents, 
       const plots = [...document.querySelectorAll(".plot")];
       found.described = plots.every((plot) => words(plot, "aria-describedby") > 40 && words(plot, "aria-labelledby") > 20);
       return found;
-    """
-    found = told(page, script, profile=tmp_path)
+    })()"""
+    tab.size(1200, 900)
+    tab.open(page)
+    tab.draw()
+    tab.run(script_parts("figures.js"))  # the page's own stands in a scope of its own
+    found = tab.run(script)
     drawn = figures(contents)
     for name, figure in drawn.items():
         table = words_of(figure)["table"]

@@ -230,10 +230,12 @@ def test_a_link_to_an_answer_survives_a_rebuild(tab: Tab, tmp_path: Path) -> Non
     run = write_many(tmp_path, 120)
     opened(tab, build_report(run))
     tab.click("#answer-rows tr:nth-child(7) .own")
+    tab.until("document.querySelector('#one-answer .full .said')")
     address, text = tab.run("location.hash"), tab.text("#one-answer .full .said")
     lines = (run / "samples/base.jsonl").read_text().splitlines()
     (run / "samples/base.jsonl").write_text("\n".join(reversed(lines)) + "\n")
     opened(tab, build_report(run), address)
+    tab.until("document.querySelector('#one-answer .full .said')")
     assert tab.text("#one-answer .full .said") == text and text.endswith("base6.")
 
 
