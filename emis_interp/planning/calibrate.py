@@ -2,12 +2,11 @@
 
 Training is handed in (`Train`), since the core does not know it. On a CPU rates are the process's CPU time, over its threads, which others
 on the machine disturb far less than the clock; what share of its threads' time the process had says how long that takes by the clock on a
-machine as busy as now. On a GPU rates are by the clock. Medians of a few repetitions.
+machine as busy as now. On a GPU rates are by the clock. Of a few repetitions the shortest counts: what others do on a machine only adds.
 """
 
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from emis_interp.process import release_memory
 
 Train = Callable[[Path, float, float], "TrainedALittle"]
 """A folder that it may fill, seconds that it may take, and seconds that reading a token takes -> what came of it."""
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def measure(
     load, chat_model = meter.once(spec.load)
     texts = typical(chats, config.direction.max_batch_tokens)
     capture_residuals(chat_model, texts[:1])
-    read = meter.median(lambda: capture_residuals(chat_model, texts, max_batch_tokens=1024), part)
+    read = meter.shortest(lambda: capture_residuals(chat_model, texts, max_batch_tokens=1024), part)
     read /= padded([len(chat) for chat in texts], 1024)
     scored, softmax = head_seconds(chat_model, meter)
     step, row = writing_seconds(chat_model, texts[0], config.sampling.batch_size, read=read, seconds=part, meter=meter)
@@ -152,17 +151,17 @@ def measure(
 
 
 class Stopwatch:
-    """Seconds of work: of the process's CPU time over its threads, or by the clock where a GPU does the work; keeps account of both."""
+    """Seconds of work: of the process's CPU time over its threads, or by the clock where a GPU does the work."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(target_device(device))
         self.by_clock = self.device.type != "cpu"
-        self._cpu = self._clock = 0.0
+        self._undisturbed = self._clock = 0.0
 
     @property
     def share(self) -> float | None:
-        """Of its threads' time that the process had; None by the clock."""
-        return None if self.by_clock else min(1.0, self._cpu / (self._clock * torch.get_num_threads()))
+        """What repeated work would have taken undisturbed, over what it took by the clock; None by the clock."""
+        return None if self.by_clock or not self._clock else min(1.0, self._undisturbed / self._clock)
 
     def once(self, work: Callable[[], Any]) -> tuple[float, Any]:
         """Seconds until the device has done it, and its result."""
@@ -171,17 +170,19 @@ class Stopwatch:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         clock, cpu = time.monotonic() - clock, time.process_time() - cpu
-        self._clock, self._cpu = self._clock + clock, self._cpu + cpu
         return clock if self.by_clock else cpu / torch.get_num_threads(), result
 
-    def median(self, work: Callable[[], object], seconds: float, most: int = 20) -> float:
+    def shortest(self, work: Callable[[], object], seconds: float, most: int = 20) -> float:
         """Of repetitions for so many seconds, after one that is not counted unless it alone takes longer."""
-        found = [self.once(work)[0]]
-        if found[0] < seconds:
-            left = seconds - found.pop()
-            while not found or (sum(found) < left and len(found) < most):
-                found.append(self.once(work)[0])
-        return statistics.median(found)
+        first = self.once(work)[0]
+        if first >= seconds:
+            return first
+        found, left, began = [], seconds - first, time.monotonic()
+        while not found or (sum(found) < left and len(found) < most):
+            found.append(self.once(work)[0])
+        self._clock += time.monotonic() - began
+        self._undisturbed += min(found) * len(found)
+        return min(found)
 
 
 def typical(chats: Sequence[EncodedChat], max_batch_tokens: int) -> list[EncodedChat]:
@@ -213,7 +214,7 @@ def head_seconds(chat_model: ChatModel, meter: Stopwatch, n: int = 64) -> tuple[
         def more() -> None:
             torch.nn.functional.cross_entropy(logits / 0.5, targets)
 
-        return meter.median(one, 0.5) / n, meter.median(more, 0.3) / n
+        return meter.shortest(one, 0.5) / n, meter.shortest(more, 0.3) / n
 
 
 def writing_seconds(
@@ -230,8 +231,8 @@ def writing_seconds(
             return max(len(one.tokens) for one in written)
 
         lengths: list[float] = []
-        took = meter.median(lambda: lengths.append(work()), seconds / 2)
-        return max(0.0, took - read * len(prompt)) / max(1.0, statistics.median(lengths))
+        took = meter.shortest(lambda: lengths.append(work()), seconds / 2)
+        return max(0.0, took - read * len(prompt)) / max(1.0, min(lengths))
 
     few = steps(small)
     if small == batch_size:

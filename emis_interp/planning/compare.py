@@ -79,8 +79,8 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of all stages that can be compared.
 
     Returns:
-        `off` of their sum by the clock; `share`, their planned time alone over what they took: the share of its threads' time that the run
-        had if the plan is right; `off_scaled`: stage -> how far off after that one factor; `off_cpu` of the sum of those with CPU time.
+        `off` of their sum by the clock; `share`, their planned time alone over what they took: the share of its speed that the machine gave
+        the run if the plan is right; `off_scaled`: stage -> how far off after that one factor; `off_cpu` of the sum of those with CPU time.
     """
     known = [row for row in rows if row["off"] is not None]
     planned, alone, took = (sum(row[key] for row in known) for key in ("planned_s", "alone_s", "took_s"))
@@ -117,7 +117,7 @@ def comparison_lines(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
         f"({_within(total['off'], goal)} {goal:.0%})"
     )
     lines.append(
-        f"scaled: the plan is right if the run had {total['share']:.0%} of its threads' time; with that one factor "
+        f"scaled: the plan is right if the machine gave the run {total['share']:.0%} of its speed; with that one factor "
         f"{sum(abs(one) <= goal for one in scaled)} of {len(scaled)} stages are within {goal:.0%}"
     )
     if total["off_cpu"] is not None:

@@ -60,8 +60,8 @@ def on_this_machine(
     notes = [f"rates: {found.rates.source}, in {found.took_s:.0f} s; answers count as long as they may be"]
     if (share := found.rates.share) is not None:
         notes.append(
-            f"the process had {share:.0%} of its threads' time while it measured: `time` is on a machine as busy as then, `alone` with "
-            "all of it"
+            f"the machine worked at {share:.0%} of its speed for this process while it was measured: `time` is on one as busy as then, "
+            "`alone` on one that is not shared"
         )
     return {name: {"memory_gib": gib} for name, gib in peaks.items()}, notes
 

@@ -30,8 +30,8 @@ class Rates:
         step, row: seconds for a step of the token loop, and for each row in it besides.
         load, merge: seconds for a model as it is, and with an adapter folded in; None is unknown and is not planned.
         source: where they come from, in words.
-        share: of its threads' time that the process had while it was measured on a CPU, whose seconds are then CPU time over threads; None
-            for seconds by the clock.
+        share: on a CPU, whose seconds are CPU time over threads: what repeated work would have taken undisturbed, over what it took by the
+            clock while it was measured; None for seconds by the clock.
     """
 
     read: float

@@ -86,8 +86,11 @@ def shape_of(name: str, config_file: Path | None = None) -> ModelShape:
         config = AutoConfig.for_model(**{**stored, "model_type": kind})
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{path}: no model can be made of it ({printable(str(error), 120)})") from None
+    except Exception as error:  # each architecture checks its settings in its own way
+        said = " ".join(str(error).split())
+        raise ModelError(
+            f"{path}: no model can be made of it ({type(error).__name__}: {printable(said, 160)})"
+        ) from None
     return _sizes(model)
 
 
