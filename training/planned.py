@@ -1,5 +1,6 @@
 """Turns the arms of a run into the work of its train and check stages, and a few rows into the speed of training."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -135,7 +136,7 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     n_tokens = [sum(lengths[i] for i in chosen[start : start + each]) for start in range(each, len(chosen), each)]
     passed = [
         tuple((after - before) / n for before, after in zip(one, other, strict=True))
-        for one, other, n in zip(marks, marks[1:], n_tokens, strict=True)
+        for (one, other), n in zip(itertools.pairwise(marks), n_tokens, strict=True)
     ]
     cpu, clock = (min(values) for values in zip(*passed, strict=True))
     adapter = folder / "adapter"

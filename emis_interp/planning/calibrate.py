@@ -33,7 +33,7 @@ from emis_interp.process import release_memory
 
 Train = Callable[[Path, float, float], "TrainedALittle"]
 """A folder that it may fill, seconds that it may take, and seconds that reading a token takes -> what came of it."""
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainedALittle:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rates of this machine, and memory of the process: before a model was there, and the most meanwhile, GiB; `took_s` seconds."""
+    """Rates of this machine, and memory of the process: before a model was there, and the most until it had trained, GiB; `took_s` seconds."""
 
     rates: Rates
     floor_gib: float
@@ -129,6 +129,7 @@ def measure(
     release_memory()
     with tempfile.TemporaryDirectory() as folder:
         trained = train(Path(folder), part, read)
+        most = peak()  # before an adapter is folded in, which other stages do
         merge = load
         if trained.adapter is not None:
             merging = replace(spec, adapter=trained.adapter, merge=config.merge_adapters)
@@ -147,7 +148,7 @@ def measure(
         source=f"measured on {platform.node()} with {torch.get_num_threads()} threads",
         share=meter.share,
     )
-    return Calibration(rates, floor, peak(), time.monotonic() - began)
+    return Calibration(rates, floor, most, time.monotonic() - began)
 
 
 class Stopwatch:

@@ -183,7 +183,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         *(f"{row[name]:,}" for name in ("read", "scored", "written", "trained")),
         f"{row['flops'] / 1e12:,.0f}",
         duration(row["seconds"]),
-        duration(row["seconds_alone"]),
+        duration(row["seconds_alone"]) if row["seconds_alone"] != row["seconds"] else "",
         "" if memory is None else f"{memory:.1f}",
         f"{row['disk_gib'] * 1024:,.0f}",
         price(row),
