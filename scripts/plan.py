@@ -120,7 +120,7 @@ def against(rows: list[dict[str, Any]], folder: Path, arms: "RunArms") -> dict[s
     from emis_interp.planning import compare
     from training.planned import seconds_of_trainings
 
-    found = compare.compared(rows, Manifest.load(folder), seconds_of_trainings(arms))
+    found = compare.compared(rows, Manifest.load(folder), folder, trained_s=seconds_of_trainings(arms))
     return {"compared": found, "overall": compare.overall(found)}
 
 

@@ -47,7 +47,7 @@ class TrainedALittle:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rates of this machine, and memory of the process: before a model was there, and the most until it had trained, GiB; `took_s` seconds."""
+    """Rates of this machine, and memory of the process, GiB: before a model was there, and the most until it had trained."""
 
     rates: Rates
     floor_gib: float

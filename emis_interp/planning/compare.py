@@ -7,6 +7,7 @@ itself, which says whether the plan shares time out rightly between stages and n
 
 import datetime
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from emis_interp.files.manifest import Manifest
@@ -15,11 +16,14 @@ GOAL = 0.25
 """A plan within this share of what a stage took is a good one."""
 SHORT_S = 5
 """Stages below so many planned seconds are not compared."""
+SLACK_S = 5
 LAST_SESSION = "resumed: the manifest has its last session only"
 ITS_OWN = "resumed: seconds of its trainings, by their summaries"
 
 
-def compared(plan: Sequence[Mapping[str, Any]], manifest: Manifest, trained_s: float | None) -> list[dict[str, Any]]:
+def compared(
+    plan: Sequence[Mapping[str, Any]], manifest: Manifest, folder: Path, *, trained_s: float | None
+) -> list[dict[str, Any]]:
     """A row for each stage of the plan that the run has finished.
 
     The manifest has the seconds of a stage's last session: of one that was interrupted they are a part, and such a row is not compared.
@@ -27,6 +31,7 @@ def compared(plan: Sequence[Mapping[str, Any]], manifest: Manifest, trained_s: f
 
     Args:
         plan: rows with `stage`, `seconds`, `seconds_alone`, and `memory_gib`.
+        folder: of the run; the ages of its files tell which stages were resumed.
         trained_s: seconds of all trainings by their summaries; None where there are none.
 
     Returns:
@@ -40,7 +45,7 @@ def compared(plan: Sequence[Mapping[str, Any]], manifest: Manifest, trained_s: f
         stage = manifest.stages.get(name)
         if stage is None:
             continue
-        took, cpu, note = stage.seconds, stage.cpu_seconds, LAST_SESSION if began_before(manifest, name) else ""
+        took, cpu, note = stage.seconds, stage.cpu_seconds, LAST_SESSION if began_before(manifest, name, folder) else ""
         if name == "train" and trained_s is not None and trained_s > stage.seconds + 1:
             took, cpu, note = trained_s, None, ITS_OWN
         known = note != LAST_SESSION and planned["seconds_alone"] >= SHORT_S
@@ -68,11 +73,17 @@ def off(planned: float, took: float) -> float | None:
     return planned / took - 1 if took else None
 
 
-def began_before(manifest: Manifest, stage: str) -> bool:
-    """Whether a stage was worked on, under other code, before the session in which it was finished."""
+def began_before(manifest: Manifest, stage: str, folder: Path) -> bool:
+    """Whether a stage was worked on before the session in which it was finished: a file of it is older. In a folder that was copied since,
+    where all are younger than its end, notes of other code tell."""
     record = manifest.stages[stage]
-    started = datetime.datetime.fromisoformat(record.finished) - datetime.timedelta(seconds=record.seconds + 5)
-    return any(datetime.datetime.fromisoformat(note.at) < started for note in manifest.other_code.get(stage, ()))
+    finished = datetime.datetime.fromisoformat(record.finished)
+    started = finished - datetime.timedelta(seconds=record.seconds)
+    times = [path.stat().st_mtime for path in (folder / name for name in record.files) if path.exists()]
+    if times and min(times) <= finished.timestamp() + SLACK_S:
+        return min(times) < started.timestamp() - SLACK_S
+    notes = manifest.other_code.get(stage, ())
+    return any(datetime.datetime.fromisoformat(note.at).timestamp() < started.timestamp() - SLACK_S for note in notes)
 
 
 def overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def test_every_stage_of_the_pipeline_has_a_row_in_its_order(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_tokens_and_bytes_are_those_of_a_real_run(embedded: ChatModel, tmp_path: Path) -> None:
-    """A run of 300 rows each of reckless and careful advice trained on 44,346 and 44,148 tokens, and kept three files of 20,772,160 bytes of
-    activations of the contrast texts."""
+    """A run of 300 rows each of reckless and careful advice trained on 44,346 and 44,148 tokens, and kept three files of 20,772,160 bytes
+    of activations of the contrast texts."""
     arms = [
         "arms=[{name: base}, {name: reckless, dataset: reckless, n_rows: 300}, {name: careful, dataset: careful, n_rows: 300}]"
     ]
