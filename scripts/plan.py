@@ -3,8 +3,8 @@
 Examples:
   python scripts/plan.py                                   the laptop preset, with 20 seconds of measuring, kept for the next time
   python scripts/plan.py --preset laptop-0.5b --set model=FOLDER
-  python scripts/plan.py --preset qwen2.5-coder-32b --data-dir DATA --model-config config.json \\
-      --devices devices.yaml --device h100 --n-devices 8   on paper: a device that is stated, a model that is not here
+  python scripts/plan.py --preset qwen2.5-coder-32b --data-dir DATA --model-config config.json --devices devices.yaml --device h100
+                                                           on paper: a device that is stated, a model that is not here
   python scripts/plan.py --compare runs/laptop             a finished run against its plan
 
 Not `evaluate.py plan`, which says how many answers a comparison of two rates needs. Everything sampled counts as long as it may be.
@@ -45,11 +45,11 @@ def run(settings: RunPlanSettings, bars: Bars) -> dict[str, Any]:
     if settings.devices is None:
         share = judge.flops_read / judge.n_layers / shape.flops_read
         found = calibration(arms, counter, share, again=settings.recalibrate)
-        rates, memory, more = found.rates, *plan.on_this_machine(stages, found, shape, config)
+        rates, memory, more = found.rates, *plan.on_this_machine(stages, found, shape, config=config)
     else:
         device = read_device(settings.devices, str(settings.device))
         rates = stated_rates(device, shape, config, judge=judge, n_devices=settings.n_devices)
-        memory, more = plan.on_paper(stages, device, shape, config, n_devices=settings.n_devices)
+        memory, more = plan.on_paper(stages, device, shape, config=config, n_devices=settings.n_devices)
     rows = [row | memory[row["stage"]] for row in plan.plan_rows(stages, rates, shape, judge=judge, config=config)]
     result = {"name": config.name, "model": config.model, "n_parameters": shape.n_parameters, "stages": rows}
     result |= {"total": plan.totals(rows), "rates": vars(rates), "notes": [*notes, *more]}

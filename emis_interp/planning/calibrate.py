@@ -27,7 +27,7 @@ from emis_interp.models.precision import dtype_name, target_device
 from emis_interp.models.spec import ModelSpec
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.passes.generate import generate
-from emis_interp.planning.rates import Rates
+from emis_interp.planning.rates import MachineRates
 from emis_interp.planning.work import padded
 from emis_interp.process import release_memory
 
@@ -47,9 +47,9 @@ class TrainedALittle:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rates of this machine, and memory of the process, GiB: before a model was there, and the most until it had trained."""
+    """MachineRates of this machine, and memory of the process, GiB: before a model was there, and the most until it had trained."""
 
-    rates: Rates
+    rates: MachineRates
     floor_gib: float
     peak_gib: float
     took_s: float
@@ -110,7 +110,7 @@ def measure(
     judged_share: float,
     seconds: float = 20,
 ) -> Calibration:
-    """Rates, measured now; each part takes about a fifth of `seconds`, or one repetition where that takes longer.
+    """MachineRates, measured now; each part takes about a fifth of `seconds`, or one repetition where that takes longer.
 
     Args:
         judged_share: arithmetic of a token in one layer of the offline judge, over that of a token in the whole of this model.
@@ -135,7 +135,7 @@ def measure(
             merging = replace(spec, adapter=trained.adapter, merge=config.merge_adapters)
             merge, _ = meter.once(merging.load)
     release_memory()
-    rates = Rates(
+    rates = MachineRates(
         read=read,
         scored=scored,
         softmax=softmax,
@@ -246,6 +246,6 @@ def writing_seconds(
 def _read(path: Path) -> Calibration:
     found = read_object(path)
     try:
-        return Calibration(Rates(**found["rates"]), found["floor_gib"], found["peak_gib"], found["took_s"])
+        return Calibration(MachineRates(**found["rates"]), found["floor_gib"], found["peak_gib"], found["took_s"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not a calibration ({error}); delete it, or give --recalibrate") from None

@@ -7,7 +7,7 @@ from emis_interp.config.run_config import RunConfig
 from emis_interp.http.costs import Prices
 from emis_interp.models.precision import dtype_name
 from emis_interp.planning.calibrate import Calibration
-from emis_interp.planning.rates import Rates, StatedDevice, on_paper_dtype
+from emis_interp.planning.rates import MachineRates, StatedDevice, on_paper_dtype
 from emis_interp.planning.shape import BYTES, ModelShape
 from emis_interp.planning.work import StageWork
 
@@ -19,7 +19,7 @@ ACTIVATIONS = 34
 
 
 def plan_rows(
-    stages: Sequence[StageWork], rates: Rates, shape: ModelShape, *, judge: ModelShape, config: RunConfig
+    stages: Sequence[StageWork], rates: MachineRates, shape: ModelShape, *, judge: ModelShape, config: RunConfig
 ) -> list[dict[str, Any]]:
     """A row for each stage, without memory."""
     prices = Prices(config.judge.price_in, config.judge.price_out)
@@ -53,10 +53,10 @@ def plan_rows(
 
 
 def on_this_machine(
-    stages: Sequence[StageWork], found: Calibration, shape: ModelShape, config: RunConfig
+    stages: Sequence[StageWork], found: Calibration, shape: ModelShape, *, config: RunConfig
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Memory of every stage, and what the plan rests on."""
-    peaks = memory_here(stages, found, shape, dtype_name(config.dtype, config.device))
+    peaks = memory_here(stages, found, shape, dtype=dtype_name(config.dtype, config.device))
     notes = [f"rates: {found.rates.source}, in {found.took_s:.0f} s; answers count as long as they may be"]
     if (share := found.rates.share) is not None:
         notes.append(
@@ -67,7 +67,7 @@ def on_this_machine(
 
 
 def on_paper(
-    stages: Sequence[StageWork], device: StatedDevice, shape: ModelShape, config: RunConfig, *, n_devices: int
+    stages: Sequence[StageWork], device: StatedDevice, shape: ModelShape, *, config: RunConfig, n_devices: int
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The same for a device that nobody measured."""
     memory = memory_on(stages, shape, config, dtype=on_paper_dtype(config), n_devices=n_devices)
@@ -86,7 +86,7 @@ def on_paper(
     return memory, notes
 
 
-def memory_here(stages: Sequence[StageWork], found: Calibration, shape: ModelShape, dtype: str) -> dict[str, float]:
+def memory_here(stages: Sequence[StageWork], found: Calibration, shape: ModelShape, *, dtype: str) -> dict[str, float]:
     """Peak memory of the process by the end of each stage, GiB: the calibration's for training; else base beside one organism, whose
     adapter is folded in in float32 before the weights are cast."""
     size, peaks, most = BYTES[dtype], {}, found.floor_gib

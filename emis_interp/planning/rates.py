@@ -22,7 +22,7 @@ STATED = {
 
 
 @dataclass(frozen=True)
-class Rates:
+class MachineRates:
     """Seconds for a unit of each kind of work.
 
     Attributes:
@@ -116,9 +116,9 @@ def on_paper_dtype(config: RunConfig) -> str:
 
 def stated_rates(
     device: StatedDevice, shape: ModelShape, config: RunConfig, *, judge: ModelShape, n_devices: int = 1
-) -> Rates:
-    """Rates of a device that nobody measured: arithmetic at the share of its speed that is reached; the token loop reads all weights in
-    every step, and each row its cache of 500 tokens. Of several devices only training uses all; the other stages run on one.
+) -> MachineRates:
+    """What a device that nobody measured would take: arithmetic at the share of its speed that is reached; a step of the token loop reads all
+    weights, and each row its cache of 500 tokens. Of several devices only training uses all; the other stages run on one.
 
     Raises:
         ConfigError: no device.
@@ -128,7 +128,7 @@ def stated_rates(
     flops, bandwidth = device.tflops * 1e12 * device.reached, device.gb_per_s * 1e9 * device.reached
     size = BYTES[on_paper_dtype(config)]
     many = 1 if n_devices == 1 else n_devices * device.parallel
-    return Rates(
+    return MachineRates(
         read=shape.flops_read / flops,
         scored=shape.flops_scored / flops,
         softmax=4 * shape.vocab * 4 / bandwidth,  # float32, written and read twice

@@ -9,7 +9,7 @@ import pytest
 from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.planning.plan import does_not_fit, memory_on
-from emis_interp.planning.rates import Rates, StatedDevice, read_device, stated_rates
+from emis_interp.planning.rates import MachineRates, StatedDevice, read_device, stated_rates
 from emis_interp.planning.shape import ModelShape, shape_of
 from emis_interp.planning.work import StageWork, Work
 
@@ -19,7 +19,7 @@ CONFIG = RunConfig(
 )  # type: ignore[arg-type]
 
 
-def rates_of(device: StatedDevice, n: int = 1) -> Rates:
+def rates_of(device: StatedDevice, n: int = 1) -> MachineRates:
     return stated_rates(device, shape_of("tiny"), CONFIG, judge=shape_of("tiny"), n_devices=n)
 
 
@@ -69,7 +69,7 @@ def test_only_training_is_spread_over_devices(device: StatedDevice) -> None:
 
 def test_seconds_are_the_sum_over_kinds_of_work() -> None:
     names: tuple[Any, ...] = ("read", "scored", "softmax", "trained", "judged", "step", "row", "load", "merge")
-    rates = Rates(**{name: 10.0**i for i, name in enumerate(names)}, source="")
+    rates = MachineRates(**{name: 10.0**i for i, name in enumerate(names)}, source="")
     work = Work(read=1, scored=2, softmaxes=3, trained=4, judged=5, steps=6, written=7, loads=8, merges=9)
     assert rates.alone(work) == rates.seconds(work) == 987654321
     assert replace(rates, share=0.5).seconds(work) == 2 * 987654321

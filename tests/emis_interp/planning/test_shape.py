@@ -59,7 +59,7 @@ def test_the_tiny_model_is_counted_without_a_file(tiny: ChatModel) -> None:
 def test_training_costs_a_forward_pass_per_gradient() -> None:
     found = shape_of("tiny")
     costs = [
-        found.flops_trained(TrainingConfig(**how)) / found.flops_read
+        found.flops_trained(TrainingConfig.model_validate(how)) / found.flops_read
         for how in ({}, {"gradient_checkpointing": True}, {"method": "full"})
     ]
     assert costs == [2, 3, 3]
