@@ -117,8 +117,8 @@ def on_paper_dtype(config: RunConfig) -> str:
 def stated_rates(
     device: StatedDevice, shape: ModelShape, config: RunConfig, *, judge: ModelShape, n_devices: int = 1
 ) -> MachineRates:
-    """What a device that nobody measured would take: arithmetic at the share of its speed that is reached; a step of the token loop reads all
-    weights, and each row its cache of 500 tokens. Of several devices only training uses all; the other stages run on one.
+    """What a device that nobody measured would take: arithmetic at the share of its speed that is reached; a step of the token loop reads
+    all weights, and each row its cache of 500 tokens. Of several devices only training uses all; the other stages run on one.
 
     Raises:
         ConfigError: no device.

@@ -14,9 +14,9 @@ from emis_interp.planning.shape import ModelShape, shape_of
 from emis_interp.planning.work import StageWork, Work
 
 ROW = "{source: a data sheet, tflops: 100, gb_per_s: 1000, memory_gib: 80, reached: 0.5, parallel: 0.9}"
-CONFIG = RunConfig(
-    name="r", model="tiny", dtype="bfloat16", arms=({"name": "base"}, {"name": "a", "dataset": "careful"})
-)  # type: ignore[arg-type]
+CONFIG = RunConfig.model_validate(
+    {"name": "r", "model": "tiny", "dtype": "bfloat16", "arms": [{"name": "base"}, {"name": "a", "dataset": "careful"}]}
+)
 
 
 def rates_of(device: StatedDevice, n: int = 1) -> MachineRates:
