@@ -134,11 +134,11 @@ def run_stage(run: "RunFolder", name: str, make: Callable[[], Made]) -> None:
 
     for change in run.begin(name, STAGES[STAGES.index(name) + 1 :]):
         cli.terminal.say(f"{name:10} since the run began: {change}", hanging=11, style="dim")
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), time.process_time()
     files, line = make()
-    seconds = time.monotonic() - started
+    seconds, cpu = time.monotonic() - started, time.process_time() - cpu_started
     release_memory()
-    run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib())
+    run.finish(name, files, seconds, line=line, peak_rss_gib=peak_rss_gib(), cpu_seconds=cpu)
     cli.terminal.say(f"{name:10} {seconds:6.1f} s  {line}", hanging=21)
 
 

@@ -149,13 +149,23 @@ class RunFolder:
         self.save()
         return changes
 
-    def finish(self, stage: str, files: list[Path], seconds: float, *, line: str, peak_rss_gib: float) -> None:
+    def finish(
+        self,
+        stage: str,
+        files: list[Path],
+        seconds: float,
+        *,
+        line: str,
+        peak_rss_gib: float,
+        cpu_seconds: float | None = None,
+    ) -> None:
         self.manifest.stages[stage] = StageRecord(
             seconds=round(seconds, 1),
             finished=now(),
             line=line,
             peak_rss_gib=round(peak_rss_gib, 2),
             files=sorted(self.files.name(path) for path in files),
+            cpu_seconds=None if cpu_seconds is None else round(cpu_seconds, 1),
         )
         self.save()
 

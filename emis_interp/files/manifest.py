@@ -16,13 +16,14 @@ MANIFEST = "manifest.json"
 
 
 class StageRecord(Record):
-    """A finished stage. `files`: what it made, by path relative to the run folder."""
+    """A finished stage. `files`: what it made, by path relative to the run folder; `cpu_seconds` of this process, where they were noted."""
 
     seconds: float
     finished: str
     line: str
     peak_rss_gib: float
     files: list[str]
+    cpu_seconds: float | None = None
 
 
 class OtherCode(Record):

@@ -222,7 +222,7 @@ def _groups(
         by_prompt.setdefault((chat.input_ids[: chat.response_start], kind), []).append(i)
     in_two_passes = differs_by_pass(chat_model)
     shared = [
-        texts for (prompt, _), texts in by_prompt.items() if in_two_passes or _worth_sharing(len(prompt), chats, texts)
+        texts for (prompt, _), texts in by_prompt.items() if in_two_passes or worth_sharing(len(prompt), chats, texts)
     ]
     alone = sorted(set(range(len(chats))).difference(*shared))
     for texts, together in [*((texts, True) for texts in shared), (alone, False)]:
@@ -233,7 +233,7 @@ def _groups(
             yield _Group(rows, len(chats), prompts, answers, together)
 
 
-def _worth_sharing(n_prompt: int, chats: Sequence[EncodedChat], texts: Sequence[int]) -> bool:
+def worth_sharing(n_prompt: int, chats: Sequence[EncodedChat], texts: Sequence[int]) -> bool:
     """Whether answers to one prompt of so many tokens are enough for a batch, or short enough for the prompt to matter."""
     n_answers = sum(chats[i].n_response for i in texts)
     return len(texts) >= ENOUGH_ANSWERS or (len(texts) - 1) * n_prompt > n_answers

@@ -92,6 +92,8 @@ class AgreeSettings(ScoreTableSettings, ArmSettings):
 class PlanSettings:
     """Say how many answers a study needs to tell two rates apart, given its number of questions; found by simulation.
 
+    What a run will take in time, memory and money is another question: scripts/plan.py.
+
     Examples:
       python scripts/evaluate.py plan 0.05 0.01
       python scripts/evaluate.py plan 0.05 0.01 --population suite

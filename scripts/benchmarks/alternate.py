@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Callable
 
+import torch
+
 import cli
 
 
@@ -16,3 +18,9 @@ def alternate(contestants: dict[str, Callable[[], float]], n_rounds: int, warm_u
                 values[name].append(speed)
                 cli.terminal.say(f"round {round_}: {name} {speed:.0f} tokens/s")
     return {name: statistics.median(speeds) for name, speeds in values.items()}
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was given: a GPU computes on while the clock of the CPU is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

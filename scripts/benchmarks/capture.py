@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.alternate import alternate
+from benchmarks.alternate import alternate, wait_for
 from benchmarks.capture_peers import (
     hidden_states,
     lens_states,
@@ -25,6 +25,7 @@ from emis_interp.errors import DataError, ModelError
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.models.chat import EncodedChat, encode_chats
 from emis_interp.models.loading import load_model
+from emis_interp.passes.batching import length_batches
 from emis_interp.passes.capture import capture_residuals
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import LabeledText
@@ -40,24 +41,25 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
     texts, source = read_texts(settings.texts, settings.n_texts, settings.seed, reading=settings.reading())
     full, half_precision = load_model(settings.model), load_model(settings.model, dtype="bfloat16")
     chats = encode_chats(full.tokenizer, [(text.question, text.answer) for text in texts])
-    half = list(range(full.n_layers // 2))
+    half, limit = list(range(full.n_layers // 2)), settings.max_batch_tokens
     work: dict[str, Contestant] = {
-        "floor": lambda part: run_body(full, part),
-        "ours": lambda part: capture_residuals(full, part),
+        "floor": lambda part: run_body(full, part, limit),
+        "ours": lambda part: capture_residuals(full, part, max_batch_tokens=limit),
         "nnsight": lambda part: pooled_outside(part, full, settings.peer_batch, states=nnsight_states(full)),
         "hidden_states": lambda part: pooled_outside(part, full, settings.peer_batch, states=hidden_states(full)),
-        "half_depth": lambda part: capture_residuals(full, part, half),
-        "bf16": lambda part: capture_residuals(half_precision, part),
-        "bf16_floor": lambda part: run_body(half_precision, part),
+        "half_depth": lambda part: capture_residuals(full, part, half, max_batch_tokens=limit),
+        "bf16": lambda part: capture_residuals(half_precision, part, max_batch_tokens=limit),
+        "bf16_floor": lambda part: run_body(half_precision, part, limit),
     }
     skipped = {}
-    try:
-        lens = lens_states(settings.model, full)
-        work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
-    except (ImportError, ModelError) as error:
-        skipped["transformer_lens"] = f"left out: {error}"
     if settings.bf16_alone:
         work = {name: work[name] for name in ("bf16_floor", "bf16")}
+    else:
+        try:
+            lens = lens_states(settings.model, full)
+            work["transformer_lens"] = lambda part: pooled_outside(part, full, settings.peer_batch, states=lens)
+        except (ImportError, ModelError) as error:
+            skipped["transformer_lens"] = f"left out: {error}"
     n_tokens = sum(len(chat) for chat in chats)
     found: dict[str, Tensor | None] = {}
 
@@ -65,6 +67,7 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         def measure() -> float:
             started = time.monotonic()
             found[name] = work[name](chats)
+            wait_for(full.device)
             return n_tokens / (time.monotonic() - started)
 
         return measure
@@ -82,10 +85,12 @@ def run(settings: CaptureBenchmarkSettings, bars: Bars = no_bars) -> dict[str, A
         "n_texts": len(chats),
         "n_tokens": n_tokens,
         "n_padded_tokens": {
-            "ours": n_padded(chats, peer_batches(chats, 0)),
+            "ours": n_padded(chats, length_batches([len(chat) for chat in chats], limit)),
             "peers": n_padded(chats, peer_batches(chats, settings.peer_batch)),
         },
         "peer_batch": settings.peer_batch,
+        "max_batch_tokens": limit,
+        "device": str(full.device),
         "n_layers": full.n_layers,
         "n_threads": torch.get_num_threads(),
     }

@@ -13,9 +13,9 @@ from emis_interp.models.checkpoint import resolve
 from emis_interp.passes.batching import Batch, length_batches, pad
 
 
-def run_body(chat_model: ChatModel, chats: Sequence[EncodedChat]) -> None:
+def run_body(chat_model: ChatModel, chats: Sequence[EncodedChat], max_batch_tokens: int = 1024) -> None:
     """What the hardware and transformers allow: our batches through the decoder body."""
-    for rows in length_batches([len(chat) for chat in chats], 1024):
+    for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
         batch = pad([chats[i].input_ids for i in rows], chat_model.tokenizer.pad_token_id)
         with torch.inference_mode():
             chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False)

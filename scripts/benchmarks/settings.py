@@ -46,17 +46,17 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     """Capture of all layers: ours against the bare decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
 
     Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
-      floor             the HF decoder body alone on our batches (sorted by length, 1,024 padded tokens, right padding), nothing read
+      floor             the HF decoder body alone on our batches (sorted by length, --max-batch-tokens, right padding), nothing read
       ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
       bf16_floor        the body of that copy
       nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
       hidden_states     the full HF model with output_hidden_states=True, pooled outside
       transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
     The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding; with
-    --peer-batch 0 they get our batches instead, which leaves out what sorting saves. `n_padded_tokens` says how much each batching
-    computes. `half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the smallest over layers
-    between the difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each peer's numbers are from
-    ours.
+    --peer-batch 0 they get batches of ours (1,024 tokens) instead, which leaves out what sorting saves. `n_padded_tokens` says how much
+    each batching computes. `half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the
+    smallest over layers between the difference in means (misaligned - aligned) of the two precisions; `largest_gap` says how far each
+    peer's numbers are from ours.
     """
 
     model: str = flag("embedded name, folder or hub id", default=EMBEDDED_NAME)
@@ -67,6 +67,7 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     )
     n_texts: int = flag("texts, half of them misaligned", default=64)
     n_rounds: int = flag("measured rounds", default=3)
+    max_batch_tokens: int = flag("padded tokens of a forward pass of ours and of the bare body", default=1024)
     peer_batch: int = flag("texts in a batch of the peers; 0 gives them our sorted batches", default=8)
     seed: int = flag("of the draw of texts", default=0)
     bf16_alone: bool = flag("bf16 against its floor alone, for larger models", default=False)

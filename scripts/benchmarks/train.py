@@ -86,6 +86,11 @@ def compare(found: dict[str, dict[str, float]]) -> dict[str, Any]:
             f"ours_vs_{name}": ours["tokens_per_second"] / theirs["tokens_per_second"],
             f"ours_vs_{name}_cpu_time": ours["tokens_per_cpu_second"] / theirs["tokens_per_cpu_second"],
             f"rss_vs_{name}": ours["peak_rss_gib"] / theirs["peak_rss_gib"],
+            **(
+                {f"gpu_memory_vs_{name}": ours["peak_gpu_gib"] / theirs["peak_gpu_gib"]}
+                if "peak_gpu_gib" in ours
+                else {}
+            ),
             "loss_gap" if name == "trl" else f"loss_gap_{name}": abs(ours["final_loss"] / theirs["final_loss"] - 1),
         }
     return {**compared, "medians": found}

@@ -40,6 +40,7 @@ def measure(name: str, rows: Sequence[TrainingExample], model: str) -> dict[str,
         "first_loss": losses[0],
         "final_loss": losses[-1],
         "peak_rss_gib": peak_rss_gib(),
+        **({"peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30} if torch.cuda.is_available() else {}),
     }
 
 

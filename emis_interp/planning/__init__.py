@@ -1,0 +1,1 @@
+"""Turns a run's configuration into what each stage will take, and a finished run into how far off that was."""

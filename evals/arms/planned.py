@@ -1,0 +1,98 @@
+"""Turns the questions of a run into the work of its sample and score stages, and of asking and judging one cell of its interventions."""
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+from emis_interp.config.run_config import JudgeConfig, ModelConfig, RunConfig
+from emis_interp.http.costs import Usage, count_tokens
+from emis_interp.models.chat import encode_prompt
+from emis_interp.planning.work import StageWork, Work, loading, padded, writing
+from emis_interp.records import Completion, Question
+from evals.judges.offline_judge import CHUNK, MAX_TOKENS
+from evals.questions import render_judge_prompt
+from evals.samplers.hf import plan_batches
+from evals.sampling import plan_prompts
+
+BYTES_PER_ANSWER = 400
+"""Of what stands beside the text of an answer in its JSON lines, and of its scores, together."""
+
+
+def planned_answers(config: RunConfig, questions: Sequence[Question]) -> list[Completion]:
+    """What one model is asked."""
+    n = config.sampling.samples_per_paraphrase
+    return plan_prompts("base", questions, n, seed=config.seed, system=config.system_prompt)
+
+
+def sample_work(
+    config: RunConfig, questions: Sequence[Question], tokenizers: Callable[[ModelConfig], Any]
+) -> StageWork:
+    """Every model's answers, each as long as it may be."""
+    work = Work()
+    for model in config.models:
+        planned = plan_prompts(
+            model.name, questions, config.sampling.samples_per_paraphrase, seed=model.seed, system=config.system_prompt
+        )
+        work += asking(planned, tokenizers(model), config)
+        work += loading(model) + Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
+    return StageWork("sample", work, held=2)
+
+
+def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> StageWork:
+    """Judging every model's answers, as long as they may be; a second judge where the run asks one."""
+    work = Work()
+    for model in config.models:
+        planned = plan_prompts(model.name, questions, config.sampling.samples_per_paraphrase, seed=model.seed)
+        work += judging(planned, questions, config, tokenizer=tokenizer)
+        work += Work(disk=len(planned) * BYTES_PER_ANSWER)
+    local = "the local judge's model" if config.judge.kind == "local" else ""
+    return StageWork("score", work, left_out=local or "loading the judge, intervals by resampling")
+
+
+def cell_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> Work:
+    """Asking one model under an intervention and judging its answers."""
+    n = config.intervention.samples_per_paraphrase
+    if not n:
+        return Work()
+    planned = plan_prompts("cell", questions, n, seed=config.seed, system=config.system_prompt)
+    disk = Work(disk=len(planned) * (2 * BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
+    return asking(planned, tokenizer, config) + judging(planned, questions, config, tokenizer=tokenizer) + disk
+
+
+def asking(planned: Sequence[Completion], tokenizer: Any, config: RunConfig) -> Work:
+    prompts = [encode_prompt(tokenizer, row.question, row.system) for row in planned]
+    batches = plan_batches([len(prompt) for prompt in prompts], config.sampling.batch_size)
+    return writing(prompts, batches, config.sampling.max_new_tokens)
+
+
+def judging(planned: Sequence[Completion], questions: Sequence[Question], config: RunConfig, *, tokenizer: Any) -> Work:
+    """Tokens that the offline judge reads, times the layers that it runs; requests of an API judge."""
+    judge, work = config.judge, Work()
+    if judge.kind in ("openai", "text"):
+        work += Work(usage=requests(planned, questions, judge, max_new_tokens=config.sampling.max_new_tokens))
+    if judge.kind == "offline" or (judge.kind != "local" and judge.offline_too):
+        most = config.sampling.max_new_tokens
+        lengths = [min(MAX_TOKENS, len(encode_prompt(tokenizer, row.question)) + most) for row in planned]
+        n_read = sum(padded(lengths[i : i + CHUNK], 1024) for i in range(0, len(lengths), CHUNK))
+        work += Work(judged=n_read * judge_layers())
+    return work
+
+
+def requests(
+    planned: Sequence[Completion], questions: Sequence[Question], judge: JudgeConfig, *, max_new_tokens: int
+) -> Usage:
+    """One request for each metric of each answer (times `n_samples` for the text judge), with answers of four bytes a token, no cache."""
+    by_id, usage = {question.id: question for question in questions}, Usage()
+    each, out = (judge.n_samples, judge.max_tokens or 16) if judge.kind == "text" else (1, judge.max_tokens or 1)
+    for row in planned:
+        for metric in by_id[row.question_id].judge_prompts:
+            prompt = render_judge_prompt(by_id[row.question_id], metric, row.question, answer="")
+            usage += Usage(each, each * (count_tokens(prompt) + max_new_tokens), each * out)
+    return usage
+
+
+def judge_layers() -> int:
+    """Layers of the embedded model that the offline judge runs."""
+    card = json.loads((resources.files("evals") / "data" / "offline_judge.json").read_text("utf-8"))
+    return card["layer"] + 1

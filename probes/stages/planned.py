@@ -1,0 +1,136 @@
+"""Turns the contrast pairs of a run into the work of the stages that read its models: likelihood, choices, capture, intervene, probe."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from emis_interp.config.run_config import ModelConfig, RunConfig
+from emis_interp.models.chat import EncodedChat, encode_chats, encode_prompt
+from emis_interp.passes.choices import PROMPT, wordings
+from emis_interp.planning.shape import ModelShape
+from emis_interp.planning.work import StageWork, Work, loading, next_tokens, padded, reading, scoring
+from emis_interp.records import ContrastPair
+from emis_interp.stats.flattening import TEMPERATURES
+from emis_interp.texts.choices import load_choices
+from emis_interp.texts.contrast import at_most, labeled_texts
+from emis_interp.texts.harmless import harmless_prompts, harmless_texts
+from probes.classifiers.fit import DEPTHS
+from probes.classifiers.unrelated import unrelated_pairs, unrelated_texts
+from probes.stages.intervene import DRAW_PAIRS, KINDS
+
+CELLS_TOGETHER = 8
+"""`sweeps.text_logprobs`: cells that share a pass."""
+Tokenizers = Callable[[ModelConfig], Any]
+
+
+def chats_of(pairs: Sequence[ContrastPair], tokenizer: Any, system: str | None) -> list[EncodedChat]:
+    return encode_chats(tokenizer, [(text.question, text.answer) for text in labeled_texts(pairs)], system)
+
+
+def likelihood_work(config: RunConfig, pairs: Sequence[ContrastPair], tokenizers: Tokenizers) -> StageWork:
+    """The margins of every model, and base's once more at every temperature."""
+    limit, work = config.direction.max_batch_tokens, Work()
+    for model in config.models:
+        one = scoring(chats_of(pairs, tokenizers(model), config.system_prompt), limit)
+        work += one + loading(model)
+        if model.arm.untouched:
+            work += one + Work(softmaxes=(len(TEMPERATURES) - 1) * one.scored)
+    return StageWork("likelihood", work, held=2)
+
+
+def choices_work(config: RunConfig, tokenizers: Tokenizers) -> StageWork:
+    """Both orders of every item, under every model."""
+    items, work = load_choices(), Work()
+    orders = [
+        text for item in items for text in wordings(PROMPT, item.misaligned, item.aligned, situation=item.situation)
+    ]
+    for model in config.models:
+        prompts = [encode_prompt(tokenizers(model), text, config.system_prompt) for text in orders]
+        work += next_tokens(prompts, config.direction.max_batch_tokens) + loading(model)
+    return StageWork("choices", work, held=2)
+
+
+def capture_work(
+    config: RunConfig,
+    pairs: Sequence[ContrastPair],
+    tokenizers: Tokenizers,
+    *,
+    answers: Sequence[int],
+    shape: ModelShape,
+) -> StageWork:
+    """Every model on the contrast texts and on its own answers.
+
+    Args:
+        answers: tokens of each of a model's answers with its question, at most.
+    """
+    limit, work = config.direction.max_batch_tokens, Work()
+    for model in config.models:
+        chats = chats_of(pairs, tokenizers(model), config.system_prompt)
+        n_bytes = 4 * shape.n_layers * (shape.d_model + 1) * (len(chats) + len(answers))
+        work += reading(chats, limit) + Work(read=padded(answers, limit), disk=n_bytes) + loading(model)
+    return StageWork("capture", work, held=2)
+
+
+def direction_work() -> StageWork:
+    return StageWork("direction", Work(), left_out="everything: it reads no model, and takes seconds")
+
+
+def intervene_work(
+    config: RunConfig, pairs: Sequence[ContrastPair], tokenizers: Tokenizers, *, cell: Callable[[Any], Work]
+) -> StageWork:
+    """Every cell's margins, costs and answers, and beside those of the direction itself its control directions.
+
+    Args:
+        cell: tokenizer -> the work of asking and judging one cell.
+    """
+    limit, system, work = config.direction.max_batch_tokens, config.system_prompt, Work()
+    half = [pair for pair in pairs if pair.half == "report"]
+    wanted = config.intervention.ablate_arms
+    base = next(model for model in config.models if model.arm.untouched)
+    ablated = [config.models_of(arm)[0] for arm in config.organisms if wanted is None or arm.name in wanted]
+    for model in [base] * len(config.intervention.coefficients) + ablated:
+        tokenizer = tokenizers(model)
+        prompts = [encode_prompt(tokenizer, text, system) for text in harmless_prompts()]
+        one = (
+            scoring(chats_of(half, tokenizer, system), limit)
+            + next_tokens(prompts)
+            + next_tokens(prompts)
+            + cell(tokenizer)
+        )
+        work += one + one  # along the direction, and along a random one
+        few, n_cells = (
+            chats_of(at_most(half, DRAW_PAIRS), tokenizer, system),
+            1 + len(KINDS) * config.intervention.random_draws,
+        )
+        work += scoring(few, limit)
+        for first in range(0, n_cells, CELLS_TOGETHER):
+            work += scoring(few, limit, min(CELLS_TOGETHER, n_cells - first))
+    for model in ablated:
+        work += loading(model)
+    return StageWork("intervene", work, held=2)
+
+
+def probe_work(
+    config: RunConfig,
+    tokenizers: Tokenizers,
+    *,
+    answers: Sequence[int],
+    benign: Sequence[tuple[str, str]],
+) -> StageWork:
+    """Unrelated and benign texts under base, harmless texts and a model's own answers under every model.
+
+    Passes end at the layer of the probe, which is taken for the mean of those that it is chosen from.
+
+    Args:
+        benign: question and answer of what makes the threshold.
+    """
+    limit, system, work = config.direction.max_batch_tokens, config.system_prompt, Work()
+    base = next(model for model in config.models if model.arm.untouched)
+    unrelated = [(text.question, text.answer) for text in unrelated_texts(unrelated_pairs())]
+    all_of = reading(encode_chats(tokenizers(base), unrelated, system), 2048).read * max(DEPTHS)
+    watched = reading(encode_chats(tokenizers(base), benign[: config.probe.n_benign], system), limit).read
+    harmless = [(text.prompt, text.answer) for text in harmless_texts()]
+    for model in config.models:
+        watched += reading(encode_chats(tokenizers(model), harmless, system), limit).read + padded(answers, limit)
+        work += loading(model)
+    work += Work(read=all_of + watched * sum(DEPTHS) / len(DEPTHS))
+    return StageWork("probe", work, held=2, left_out="fits of probes on shuffled labels, spectra of adapters")
