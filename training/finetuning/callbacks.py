@@ -14,9 +14,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from emis_interp.errors import ConfigError, DataError, ModelError
-from emis_interp.files.hashes import first_difference, hashes
-from emis_interp.files.ledger import files_in
-from emis_interp.files.store import parse_record, read_lines, read_object, write_json, write_text
+from emis_interp.files.store import parse_record, read_lines, write_text
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.batch_rows import differs_by_row
 from emis_interp.records import Record
@@ -31,7 +29,6 @@ WhileTraining = Callable[[ChatModel], AbstractContextManager[None]]
 
 
 log = logging.getLogger(__name__)
-SEAL = "sealed.json"
 
 
 class Step(Record):
@@ -99,28 +96,6 @@ class Forming(TrainerCallback):
             finally:
                 self.chat_model.model.train(was_training)
         processes.wait_for_everyone()
-
-
-class Sealer(TrainerCallback):
-    """Writes beside every checkpoint's files their hashes, so that a damaged one is not gone on from."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        processes = PartialState()
-        processes.wait_for_everyone()  # every process writes a part
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if processes.is_main_process and folder.is_dir():
-            write_json(folder / SEAL, hashes(folder, files_in(folder)))
-
-
-def broken_seal(checkpoint: Path) -> str | None:
-    """Which file of a checkpoint is not as it was written, or None. One that was killed before it was sealed is taken."""
-    seal = checkpoint / SEAL
-    if not seal.exists():
-        return None
-    try:
-        return first_difference(checkpoint, read_object(seal))
-    except DataError as error:
-        return str(error)
 
 
 def read_metrics(path: Path, n_steps: int) -> list[dict[str, Any]]:
