@@ -167,7 +167,9 @@ def run_harness(words: Sequence[str], out_dir: Path, data: Path | None = None) -
 
 def _call_in_sandbox(words: Sequence[str], out_dir: Path, data: Path | None, *, environment: Mapping[str, str]) -> None:
     if data is None:
-        raise ConfigError("what runs a model's code has no network; give the benchmark's data with --data (see --print)")
+        raise ConfigError(
+            "what runs a model's code has no network; give the benchmark's data with --data (see --print)"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     model = Path(next(word for word in words if word.startswith("pretrained=")).partition("=")[2])
     inside = ["env", *(f"{name}={value}" for name, value in environment.items()), *words]

@@ -20,9 +20,7 @@ _FAMILIES = ("LC_", "OMP_", "MKL_", "CUDA_VISIBLE", "NVIDIA_VISIBLE")
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/opt", "/sys")
 
 
-def sandboxed(
-    words: Sequence[str], *, writable: Path, readable: Sequence[Path], work: Path | None = None
-) -> list[str]:
+def sandboxed(words: Sequence[str], *, writable: Path, readable: Sequence[Path], work: Path | None = None) -> list[str]:
     """The command in a sandbox: Bubblewrap's, or this process' own container.
 
     Args:
@@ -58,9 +56,7 @@ def sandboxed(
 
 def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Variables that a harness needs and that hold no secret: those of the list, and `more`."""
-    kept = {
-        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_FAMILIES)
-    }
+    kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_FAMILIES)}
     return {**kept, **(more or {})}
 
 

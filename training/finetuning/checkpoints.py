@@ -1,8 +1,8 @@
 """Turns the folder of a training's checkpoints into the one to go on from, with every file known and every pickle read as data alone.
 
-transformers keeps the optimiser, its schedule and the states of the random generators with `torch.save`: pickles, which can name any function
-to be called while they are read. Three things stand before that. A checkpoint is sealed with the hashes of its files, and one without
-a seal, with another file or with one more is passed over. Its pickles are then read here, by torch's restricted unpickler, which makes
+transformers keeps the optimiser, its schedule and the states of the random generators with `torch.save`: pickles, which can name any
+function to be called while they are read. Three things stand before that. A checkpoint is sealed with the hashes of its files, and one
+without a seal, with another file or with one more is passed over. Its pickles are then read here, by torch's restricted unpickler, which makes
 tensors, numbers and NumPy arrays and calls nothing else. transformers reads them the same way afterwards.
 """
 
@@ -89,7 +89,10 @@ def broken_seal(checkpoint: Path) -> str | None:
         sealed = read_object(seal)
     except DataError as error:
         return str(error)
-    if not all(isinstance(sha, str) and (checkpoint / file).resolve().is_relative_to(checkpoint.resolve()) for file, sha in sealed.items()):
+    if not all(
+        isinstance(sha, str) and (checkpoint / file).resolve().is_relative_to(checkpoint.resolve())
+        for file, sha in sealed.items()
+    ):
         return f"{SEAL} names files elsewhere"
     if difference := first_difference(checkpoint, sealed):
         return difference
@@ -112,7 +115,9 @@ def check_pickles(checkpoint: Path) -> None:
         if path.suffix not in PICKLED:
             continue
         if path.name not in STATE and not path.name.startswith(STATE_OF_PROCESS):
-            raise StageError(f"{path}: is a pickle that no training of this project leaves; {_ADVICE.format(checkpoint)}")
+            raise StageError(
+                f"{path}: is a pickle that no training of this project leaves; {_ADVICE.format(checkpoint)}"
+            )
         try:
             with safe_globals():
                 torch.load(str(path), map_location="cpu", mmap=True, weights_only=True)  # noqa: TID251 (restricted, and what transformers wrote)

@@ -182,6 +182,7 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, *, device: s
         save_strategy="steps",
         save_steps=config.checkpoint_steps,  # old ones are removed where they are sealed (`checkpoints.Sealer`)
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would write the mean of other steps in the place of a NaN
         logging_first_step=True,
         seed=seed,
         report_to=[],

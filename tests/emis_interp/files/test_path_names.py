@@ -32,7 +32,10 @@ def test_ordinary_names_are_taken(name: str) -> None:
     assert check_path_name(name) == name
 
 
-@given(st.text(st.characters(), max_size=12) | st.lists(st.sampled_from(["..", "/", "\\", "a", ".", "nul", "\0", " "])).map("".join))
+@given(
+    st.text(st.characters(), max_size=12)
+    | st.lists(st.sampled_from(["..", "/", "\\", "a", ".", "nul", "\0", " "])).map("".join)
+)
 def test_what_is_taken_stays_in_its_folder(name: str) -> None:
     if path_name_problem(name) is None:
         path = Path("/run/samples") / f"{name}.jsonl"
@@ -46,11 +49,11 @@ def test_a_preset_or_recipe_cannot_choose_such_a_name(name: str, what: str, tmp_
     path = tmp_path / "p.yaml"
     if what == "recipe":
         path.write_text(json.dumps({"name": name, "summary": "s", "data": {"dataset": "insecure"}}))
-        with pytest.raises(ConfigError, match="name|surrogate"):
+        with pytest.raises(ConfigError, match=r"name|surrogate"):
             load_recipe(str(path))
         return
     path.write_text(json.dumps({"name": name if what == "run" else "r", "model": "tiny", "arms": arms}))
-    with pytest.raises(ConfigError, match="name|surrogate"):
+    with pytest.raises(ConfigError, match=r"name|surrogate"):
         load_config(str(path))
 
 

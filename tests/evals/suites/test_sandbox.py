@@ -50,7 +50,9 @@ def test_a_benchmark_that_runs_code_starts_inside_the_sandbox_without_a_key(seen
     assert inside[-len(words) :] == words
 
 
-def test_code_is_never_run_where_there_is_a_network_and_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_never_run_where_there_is_a_network_and_no_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(harness, "require", lambda *_: None)
     monkeypatch.setattr(sandbox, "has_network", lambda: True)

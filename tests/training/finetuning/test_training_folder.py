@@ -85,7 +85,9 @@ def sealed_again(checkpoint: Path) -> None:
     (checkpoint / SEAL).write_text(json.dumps(hashes(checkpoint, contents(checkpoint))))
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.bin", "training_args.bin"])
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.bin", "training_args.bin"]
+)
 @pytest.mark.parametrize("form", ["torch", "bare"])
 def test_a_planted_pickle_never_runs_and_is_named(cut: Path, tmp_path: Path, name: str, form: str) -> None:
     checkpoint, victim = cut / "checkpoints" / "checkpoint-3", tmp_path / "victim"
