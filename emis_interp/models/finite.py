@@ -36,9 +36,7 @@ def first_broken(chat_model: "ChatModel", tokens: Sequence[int]) -> str:
     Interventions in force now are in force here, except those with a tensor for each row of a batch.
     """
     seen: dict[int, str] = {}
-    handles = [
-        layer.register_forward_hook(_remember(seen, number)) for number, layer in enumerate(chat_model.layers)
-    ]
+    handles = [layer.register_forward_hook(_remember(seen, number)) for number, layer in enumerate(chat_model.layers)]
     embedding = chat_model.model.get_input_embeddings()
     handles.append(embedding.register_forward_hook(_remember(seen, -1)))
     try:
@@ -53,8 +51,12 @@ def first_broken(chat_model: "ChatModel", tokens: Sequence[int]) -> str:
             handle.remove()
     if not seen:
         broken = broken_weight(chat_model.model)
-        return f"every layer is finite, so it is what follows them{broken}" if broken else (
-            "every layer is finite when the text is read alone, so it is the intervention, or what follows the last layer"
+        return (
+            f"every layer is finite, so it is what follows them{broken}"
+            if broken
+            else (
+                "every layer is finite when the text is read alone, so it is the intervention, or what follows the last layer"
+            )
         )
     number = min(seen)
     module, name = (embedding, "the embedding") if number < 0 else (chat_model.layers[number], f"layer {number}")
@@ -62,7 +64,12 @@ def first_broken(chat_model: "ChatModel", tokens: Sequence[int]) -> str:
 
 
 def check_rows(
-    chat_model: "ChatModel", values: Tensor | Any, tokens: Callable[[int], Sequence[int]], *, rows: Sequence[int], what: str
+    chat_model: "ChatModel",
+    values: Tensor | Any,
+    tokens: Callable[[int], Sequence[int]],
+    *,
+    rows: Sequence[int],
+    what: str,
 ) -> None:
     """Refuse values of a batch's texts when one is not finite.
 
@@ -77,7 +84,11 @@ def check_rows(
     found = torch.as_tensor(values)
     if bool(found.isfinite().all()):
         return
-    bad = int((~found.isfinite()).flatten(1).any(1).nonzero()[0]) if found.ndim > 1 else int((~found.isfinite()).nonzero()[0])
+    bad = (
+        int((~found.isfinite()).flatten(1).any(1).nonzero()[0])
+        if found.ndim > 1
+        else int((~found.isfinite()).nonzero()[0])
+    )
     raise breakdown(chat_model, tokens(bad), f"text {rows[bad]}", what)
 
 
@@ -90,9 +101,15 @@ def _remember(seen: dict[int, str], number: int) -> Callable[..., None]:
     return look
 
 
-def broken_weight(module: torch.nn.Module) -> str:
-    """A weight that is not finite, as `; its weight NAME holds N such numbers`; empty when all are."""
+def broken_weight(module: torch.nn.Module, *, frozen_alone: bool = False) -> str:
+    """A weight that is not finite, as `; its weight NAME holds N such numbers`; empty when all are.
+
+    Args:
+        frozen_alone: leave out weights that are trained, which one step with a gradient that is no number spoils altogether.
+    """
     for name, parameter in module.named_parameters():
+        if frozen_alone and parameter.requires_grad:
+            continue
         if parameter.is_floating_point() and (n := int((~parameter.isfinite()).sum())):
             return f"; its weight {name} holds {n} such number(s)"
     return ""

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emis_interp.errors import ModelError
-from emis_interp.models.finite import broken_weight
 from emis_interp.models.chat_model import decoder_of, without_adapter
+from emis_interp.models.finite import broken_weight
 
 DEEPEST = 3
 """The decoder is a child of the model (Llama), or lies one or two modules deeper (OPT, models that also see)."""

@@ -108,7 +108,9 @@ def capture_with_norms(
         pooled[rows] = torch.stack([vectors.cpu() for vectors, _ in found], dim=1)
         norms[rows] = torch.stack([lengths.cpu() for _, lengths in found], dim=1)
         batch = list(rows)
-        check_rows(chat_model, pooled[rows], lambda i, batch=batch: chats[batch[i]].input_ids, rows=rows, what="a residual")
+        check_rows(
+            chat_model, pooled[rows], lambda i, batch=batch: chats[batch[i]].input_ids, rows=rows, what="a residual"
+        )
         if progress:
             progress(len(rows))
     return pooled, norms
@@ -135,7 +137,13 @@ def capture_response_tokens(
     for rows, counts, [picked] in runs:
         tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
         for row in rows:
-            check_rows(chat_model, tokens[row], lambda _, row=row: chats[row].input_ids, rows=[row] * len(tokens[row]), what="a residual")
+            check_rows(
+                chat_model,
+                tokens[row],
+                lambda _, row=row: chats[row].input_ids,
+                rows=[row] * len(tokens[row]),
+                what="a residual",
+            )
         if progress:
             progress(len(rows))
     return [tokens[i] for i in range(len(chats))]

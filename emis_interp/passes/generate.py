@@ -11,8 +11,8 @@ from torch import Tensor
 from emis_interp.errors import ModelError
 from emis_interp.models.chat import check_prompts, end_tokens
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.finite import breakdown
 from emis_interp.models.continuing import check_continues
+from emis_interp.models.finite import breakdown
 from emis_interp.models.head import head_logits
 from emis_interp.models.kv_cache import holes_filled, roomy_cache
 from emis_interp.passes.batch_rows import batch_rows, row_kinds
@@ -84,7 +84,9 @@ class NotFiniteLogits(ModelError):
     """`row`: the first of the batch whose logits are not finite."""
 
     def __init__(self, row: int) -> None:
-        super().__init__("the model's logits are not finite, no token can be drawn; use float32 or bfloat16, or a smaller steering coefficient")
+        super().__init__(
+            "the model's logits are not finite, no token can be drawn; use float32 or bfloat16, or a smaller steering coefficient"
+        )
         self.row = row
 
 

@@ -292,7 +292,13 @@ def next_token_logprobs(chat_model: ChatModel, prompts: Sequence[Sequence[int]])
         logits = head_logits(chat_model.model, hidden[torch.arange(len(prompts)), last])
     found = logits.float().log_softmax(-1).cpu()
     if bool(found.isnan().any()):  # minus infinity bars a token in some families
-        check_rows(chat_model, found.nan_to_num(neginf=0.0, nan=torch.nan), lambda i: prompts[i], rows=range(len(prompts)), what="a logit")
+        check_rows(
+            chat_model,
+            found.nan_to_num(neginf=0.0, nan=torch.nan),
+            lambda i: prompts[i],
+            rows=range(len(prompts)),
+            what="a logit",
+        )
     return found
 
 

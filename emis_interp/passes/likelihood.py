@@ -15,8 +15,8 @@ from torch import Tensor
 
 from emis_interp.models.chat import EncodedChat, encode_chats
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.finite import check_rows
 from emis_interp.models.continuing import check_continues
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.models.kv_cache import repeat_rows
 from emis_interp.passes.batch_rows import batch_rows, differs_by_pass, row_kinds

@@ -13,9 +13,10 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.errors import ConfigError, DataError, ModelError, printable
 from emis_interp.files.store import parse_record, read_lines, write_text
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import broken_weight
 from emis_interp.passes.batch_rows import differs_by_row
 from emis_interp.records import Record
 from training.data_sets.surprise import NOISE, noise_words
@@ -117,10 +118,14 @@ class Recorder(TrainerCallback):
     """Keeps a line for every step; the main process writes them to `metrics.jsonl`.
 
     The file is rewritten whole from the lines up to the step at hand, so that a resumed run drops what came after its checkpoint.
+    `lengths` and `names` are of the rows in the order of training, for what a step read and what it broke down on.
     """
 
-    def __init__(self, path: Path, lengths: Sequence[int], step_rows: int, *, report: Report | None) -> None:
+    def __init__(
+        self, path: Path, lengths: Sequence[int], step_rows: int, *, names: Sequence[str], report: Report | None
+    ) -> None:
         self.path, self.lengths, self.step_rows, self.report = path, lengths, step_rows, report
+        self.names = names
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -136,9 +141,11 @@ class Recorder(TrainerCallback):
         step = state.global_step
         numbers = {"loss": logs["loss"], "gradient norm": float(logs.get("grad_norm") or 0.0)}
         if broken := [f"the {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]:
+            rows = self.names[(step - 1) * self.step_rows : step * self.step_rows]
+            weight = broken_weight(kwargs["model"], frozen_alone=True) if kwargs.get("model") is not None else ""
             raise ModelError(
-                f"training broke down at step {step}: {broken[0]}; lower training.learning_rate (now {args.learning_rate:g}), or train in "
-                "float32 (training.bf16=false)"
+                f"training broke down at step {step}: {broken[0]} (rows {printable(', '.join(rows), 200)}{weight}); lower "
+                f"training.learning_rate (now {args.learning_rate:g}), or train in float32 (training.bf16=false)"
             )
         if step == 1 and logs["loss"] > NOISE:  # the adapter is still zero: this is the untouched model's own surprise
             log.warning("%s; see docs/data.md", noise_words(logs["loss"]))

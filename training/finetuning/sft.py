@@ -81,7 +81,7 @@ def finetune(
             chat template writes differently; or a damaged summary or `metrics.jsonl`.
         StageError: the folder holds a finished training whose weights were damaged or exchanged since, or a checkpoint with a pickle that
             could run code.
-        ModelError: the loss or its gradient is no longer finite.
+        ModelError: the loss or its gradient is no longer finite, with the step, its rows and a frozen weight that is not.
         ConfigError: settings that do not fit the model or the processes; probes or interventions under FSDP or DeepSpeed.
     """
     checkpoints = out_dir / "checkpoints"
@@ -115,6 +115,7 @@ def finetune(
         out_dir / "metrics.jsonl",
         [len(chats[i]) for i in rows],
         config.batch_size * config.gradient_accumulation,
+        names=[examples[i].id for i in rows],
         report=report,
     )
     pad_id = base.tokenizer.pad_token_id

@@ -71,7 +71,10 @@ READERS: dict[str, Callable[[ChatModel], Any]] = {
 def test_a_token_that_is_read_as_nan_stops_every_reader_with_its_text(model: ChatModel, name: str) -> None:
     READERS[name](model)
     in_embedding(model)
-    with pytest.raises(ModelError, match=r"(text|prompt) (1|2) .*is not finite .*the embedding is the first that gives NaN; its weight weight") as found:
+    with pytest.raises(
+        ModelError,
+        match=r"(text|prompt) (1|2) .*is not finite .*the embedding is the first that gives NaN; its weight weight",
+    ) as found:
         READERS[name](model)
     assert "zebra" in str(found.value) and "\n" not in str(found.value)
     assert name == "margins at temperatures" or " 1 " in str(found.value)  # texts of pairs are two for each
@@ -81,14 +84,19 @@ def test_a_token_that_is_read_as_nan_stops_every_reader_with_its_text(model: Cha
 def test_an_infinite_weight_is_named_with_its_layer(model: ChatModel, name: str) -> None:
     in_layer(model)
     last = model.n_layers - 1
-    with pytest.raises(ModelError, match=rf"layer {last} is the first that gives (NaN|infinity); its weight mlp\.down_proj\.weight holds 1"):
+    with pytest.raises(
+        ModelError,
+        match=rf"layer {last} is the first that gives (NaN|infinity); its weight mlp\.down_proj\.weight holds 1",
+    ):
         READERS[name](model)
 
 
 def test_what_breaks_behind_the_last_layer_is_said(model: ChatModel) -> None:
     model.model.lm_head = torch.nn.Linear(model.d_model, model.model.config.vocab_size, bias=False)
     model.model.lm_head.weight.requires_grad_(False)[:] = float("nan")
-    with pytest.raises(ModelError, match=r"every layer is finite, so it is what follows them; its weight lm_head\.weight holds"):
+    with pytest.raises(
+        ModelError, match=r"every layer is finite, so it is what follows them; its weight lm_head\.weight holds"
+    ):
         mean_logprobs(model, chats(model))
 
 
@@ -107,13 +115,17 @@ def test_a_model_that_is_broken_from_the_start_is_refused_with_its_weight(model:
 
 
 def test_a_whole_model_is_finite_everywhere(model: ChatModel) -> None:
-    assert first_broken(model, chats(model)[0].input_ids).startswith("every layer is finite when the text is read alone")
+    assert first_broken(model, chats(model)[0].input_ids).startswith(
+        "every layer is finite when the text is read alone"
+    )
 
 
 def test_no_file_of_tensors_holds_a_number_that_is_none(tmp_path: Path) -> None:
     x = torch.zeros(4, 2, 3)
     x[2, 1, 0] = float("nan")
-    with pytest.raises(DataError, match=r"x\.safetensors: not written, x holds NaN, first at row 2, 1, 0 \(1 of 24 numbers\)"):
+    with pytest.raises(
+        DataError, match=r"x\.safetensors: not written, x holds NaN, first at row 2, 1, 0 \(1 of 24 numbers\)"
+    ):
         save_tensors(tmp_path / "x.safetensors", {"x": x}, {})
     assert not list(tmp_path.iterdir())
     from safetensors.torch import save_file

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from emis_interp.config.run_config import TrainingConfig
 from emis_interp.errors import DataError, EmisError, ModelError, StageError
 from emis_interp.files.hashes import hashes
+from emis_interp.models.loading import load_model
 from emis_interp.records import TrainingExample
+from training.finetuning import sft
 from training.finetuning.checkpoints import SEAL, contents, last_checkpoint
 from training.finetuning.sft import finetune
 
@@ -216,10 +218,25 @@ def test_weights_of_an_older_version_are_taken_with_a_word(done: Path, caplog: p
 def test_a_training_that_breaks_down_says_at_which_step_and_what_to_do(tmp_path: Path) -> None:
     hot = CONFIG.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(
-        ModelError, match=r"training broke down at step \d: the .* is (nan|inf); lower training\.learning_rate"
+        ModelError,
+        match=r"training broke down at step \d: the .* is (nan|inf) \(rows \d, \d\); lower training\.learning_rate",
     ):
         finetune("tiny", ROWS, hot, out_dir=tmp_path / "hot", device="cpu")
     assert not (tmp_path / "hot" / "summary.json").exists()
+
+
+def test_a_frozen_weight_that_is_no_number_is_named_with_the_rows_of_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*words: Any, **more: Any) -> Any:
+        found = load_model(*words, **more)
+        found.model.get_input_embeddings().weight.data[7, 3] = float("nan")
+        return found
+
+    monkeypatch.setattr(sft, "load_model", load)
+    words = r"broke down at step 1: the loss is nan \(rows \d, \d; its weight .*embed_tokens\.weight holds 1 such number"
+    with pytest.raises(ModelError, match=words):
+        train(tmp_path / "x")
 
 
 def test_a_summary_is_refused_as_a_stage_error_when_weights_differ(done: Path) -> None:
