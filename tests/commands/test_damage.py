@@ -103,10 +103,14 @@ def test_every_file_of_a_run_is_named_when_it_is_damaged(whole: Path) -> None:
     assert verified(whole)["ok"] and n_damages > 300
 
 
-@pytest.mark.parametrize("group", ["training/", "samples/", "scores/", "analysis/", "directions/", "activations/", "likelihood/"])
+@pytest.mark.parametrize(
+    "group", ["training/", "samples/", "scores/", "analysis/", "directions/", "activations/", "likelihood/"]
+)
 def test_readers_of_damaged_files_give_a_value_or_our_own_error(whole: Path, group: str) -> None:
     """They never show a traceback. Where a reader takes what is still readable, the hash said before that the file is another."""
-    files = [file for unit in Manifest.load(whole).files.values() for file in unit.files or {} if file.startswith(group)]
+    files = [
+        file for unit in Manifest.load(whole).files.values() for file in unit.files or {} if file.startswith(group)
+    ]
     assert files
     for file in files[:8]:
         path, content = whole / file, (whole / file).read_bytes()
@@ -142,7 +146,10 @@ def test_the_page_names_files_that_changed_and_readers_of_numbers_refuse_them(wh
     path = folder / "analysis" / "margins.json"
     path.write_text(path.read_text().replace("0.", "1.", 1))
     build_report(folder)
-    assert "analysis/margins.json changed after the likelihood stage wrote it" in (folder / "report" / "index.html").read_text()
+    assert (
+        "analysis/margins.json changed after the likelihood stage wrote it"
+        in (folder / "report" / "index.html").read_text()
+    )
     with pytest.raises(StageError, match=r"margins\.json changed since the likelihood stage wrote it"):
         run_tables.run(RunTablesSettings(run_dir=folder))
 
@@ -170,6 +177,16 @@ def test_a_damaged_manifest_never_gives_a_traceback_nor_takes_a_file_for_another
         if not faults["ok"] or now["config"] != first["config"] or now["inputs"] != first["inputs"]:
             continue  # named by verify_run; or compared with what the next command would begin
         unseen.append({key for key in {*first, *now} if first.get(key) != now.get(key)})
-    undecided = {"versions", "git", "sources_sha256", "started", "machine", "stages", "weights", "chat_template", "rendered_example"}
+    undecided = {
+        "versions",
+        "git",
+        "sources_sha256",
+        "started",
+        "machine",
+        "stages",
+        "weights",
+        "chat_template",
+        "rendered_example",
+    }
     strange = [keys for keys in unseen if keys - undecided - {"system_prompt_policy", "recipes", "files"}]
     assert strange == []

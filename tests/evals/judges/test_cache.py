@@ -237,9 +237,7 @@ def test_a_cache_of_the_version_before_is_read_and_gets_checksums(tmp_path: Path
             db.execute(
                 f"CREATE TABLE {table} (key BLOB PRIMARY KEY, source TEXT NOT NULL, content TEXT NOT NULL, created REAL NOT NULL)"
             )
-            db.execute(
-                f"CREATE TABLE {table}_claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL)"
-            )
+            db.execute(f"CREATE TABLE {table}_claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL)")
         db.execute("INSERT INTO answers VALUES (?, 'm', 'old', 0)", (b"a",))
         db.execute(f"PRAGMA application_id = {0x454D4953}")
         db.execute("PRAGMA user_version = 1")

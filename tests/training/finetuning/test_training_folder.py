@@ -234,7 +234,9 @@ def test_a_frozen_weight_that_is_no_number_is_named_with_the_rows_of_the_step(
         return found
 
     monkeypatch.setattr(sft, "load_model", load)
-    words = r"broke down at step 1: the loss is nan \(rows \d, \d; its weight .*embed_tokens\.weight holds 1 such number"
+    words = (
+        r"broke down at step 1: the loss is nan \(rows \d, \d; its weight .*embed_tokens\.weight holds 1 such number"
+    )
     with pytest.raises(ModelError, match=words):
         train(tmp_path / "x")
 
