@@ -248,8 +248,8 @@ def text_sha256(text: str) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Around writes to `path`: what the operating system refuses (a full disk, a limit, no permission, a folder that is gone, a file where a
-    folder should be, a name that is too long) is a StageError."""
+    """Around writes to `path`: what the operating system refuses (a full disk, a limit, no permission, a folder that is gone, a file where
+    a folder should be, a name that is too long) is a StageError."""
     try:
         yield
     except OSError as error:
@@ -264,7 +264,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _VANISHED:
             raise StageError(
-                f"{path}: its folder vanished while it was written to ({error.strerror}); put it back, or run the command again with another"
+                f"{path}: its folder vanished while it was written to ({error.strerror}); put it back, or run the command again with "
+                "another folder"
             ) from error
         if error.errno in PATH_FAULTS:
             advice = "mend its permissions, or write elsewhere" if error.errno in _NO_PERMISSION else "write elsewhere"

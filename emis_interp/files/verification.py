@@ -22,8 +22,8 @@ def verified(folder: Path) -> dict[str, Any]:
     Returns:
         `ok`; `n_files`, `n_bytes`, `n_units` that were hashed; lists in words, empty where all is well: `changed`, `missing`,
         `other_inputs` (made from something that is another one by now), `unmatched_inputs` (made from something else than its
-        maker last wrote), `unfinished`; and lists that say how the run came about and are no fault: `rebuilt` (the page, which other commands write too),
-        `exchanged`, `other_code`, `strangers` (files that no stage made).
+        maker last wrote), `unfinished`; and lists that say how the run came about and are no fault: `rebuilt` (the page, which
+        other commands write too), `exchanged`, `other_code`, `strangers` (files that no stage made).
 
     Raises:
         StageError: no run there, or a file that cannot be read. DataError: the manifest is damaged.

@@ -1,4 +1,4 @@
-"""Turns a number that is none (NaN, infinity) into an error that names the text, the layer where it begins, and the weight that it comes from.
+"""Turns a number that is none (NaN, infinity) into an error that names the text, the layer where it begins, and the weight behind it.
 
 Results are checked where they are made, for the price of one look at them. Only when one is not finite the text is read once more,
 block by block, to say where.

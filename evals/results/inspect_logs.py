@@ -31,7 +31,7 @@ from evals.results.inspect_scorers import (
 from evals.settings.names import BOTH_SCORERS
 
 SCORER = "judge"
-MAX_EXPANDED = 2 << 30
+MAX_EXPANDED = 256 << 20
 """Bytes that a log may unpack to when that is more than a hundred times its size."""
 _COLUMNS = "emis_interp_columns"
 log_of = logging.getLogger(__name__)

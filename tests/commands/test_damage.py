@@ -1,7 +1,7 @@
 """Cuts and flips one byte of every file that a run wrote, at seeded places: each is named before anything is made from it, none is used.
 
-The refusal is asked of the pipeline's own check (`check_files`), of the command that verifies a run, and of every reader of run folders that
-can be called alone. A whole pipeline per file would say the same thing in an hour; a few files go through it in `test_run_folder.py`.
+The refusal is asked of the pipeline's own check (`check_files`), of the command that verifies a run, and of every reader of run folders
+that can be called alone. A whole pipeline per file would say the same thing in an hour; a few files go through it in `test_run_folder.py`.
 """
 
 import json

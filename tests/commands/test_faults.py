@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from made_records import completion
 from small_run import SETTINGS, SmallRun
 
 from emis_interp.errors import StageError
 from emis_interp.files.store import RecordLog, write_bytes
 from emis_interp.files.temporary import leftovers
 from emis_interp.files.verification import verified
-from emis_interp.records import Completion
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ["--preset", "smoke", *(word for value in SETTINGS for word in ("--set", value)), "--only", "train"]
@@ -64,7 +64,7 @@ def test_a_disk_that_is_read_only_is_named_and_the_run_goes_on_later(mounted: Pa
 def test_a_folder_that_is_taken_away_is_named(tmp_path: Path) -> None:
     log = RecordLog(tmp_path / "run" / "a.jsonl")
     shutil.rmtree(tmp_path / "run")
-    row = Completion(arm="a", question_id="q", paraphrase_index=0, sample_index=0, seed=1, system=None, question="Q", answer="A", n_tokens=1, finish="stop")  # fmt: skip
+    row = completion("A")
     with pytest.raises(StageError, match=r"a\.jsonl: its folder vanished while it was written to"):
         log.append([row])
 

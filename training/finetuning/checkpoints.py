@@ -1,9 +1,9 @@
 """Turns the folder of a training's checkpoints into the one to go on from, with every file known and every pickle read as data alone.
 
 transformers keeps the optimiser, its schedule and the states of the random generators with `torch.save`: pickles, which can name any
-function to be called while they are read. Three things stand before that. A checkpoint is sealed with the hashes of its files, and one
-without a seal, with another file or with one more is passed over. Its pickles are then read here, by torch's restricted unpickler, which makes
-tensors, numbers and NumPy arrays and calls nothing else. transformers reads them the same way afterwards.
+function to be called while they are read. Three things stand before that. A checkpoint is sealed with the hashes of its files. One
+without a seal, with another file or with one more is passed over. Its pickles are then read here, by torch's restricted unpickler, which
+makes tensors, numbers and NumPy arrays and calls nothing else. transformers reads them the same way afterwards.
 """
 
 import logging
@@ -120,7 +120,7 @@ def check_pickles(checkpoint: Path) -> None:
             )
         try:
             with safe_globals():
-                torch.load(str(path), map_location="cpu", mmap=True, weights_only=True)  # noqa: TID251 (restricted, and what transformers wrote)
+                torch.load(str(path), map_location="cpu", mmap=True, weights_only=True)  # noqa: TID251
         except Exception as error:  # torch raises UnpicklingError, RuntimeError and others for what it does not read
             raise StageError(
                 f"{path}: holds something else than tensors and numbers{_named(path)}; it was not read. {_ADVICE.format(checkpoint)}"

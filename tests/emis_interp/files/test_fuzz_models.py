@@ -59,6 +59,7 @@ CONFIG = {
     },
     **{"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "torch_dtype": "float32"},
 }
+CHOICE = {"message": {"role": "assistant", "content": "A", "source": "generate"}, "stop_reason": "stop"}
 INSPECT = {
     **{"version": 2, "status": "success", "results": None, "plan": {"steps": []}, "stats": {}},
     "eval": {
@@ -68,7 +69,7 @@ INSPECT = {
     "samples": [
         {
             **{"id": 1, "epoch": 1, "input": "Q", "target": "", "metadata": {}, "messages": []},
-            "output": {"model": "m", "choices": [{"message": {"role": "assistant", "content": "A", "source": "generate"}, "stop_reason": "stop"}], "completion": "A"},
+            "output": {"model": "m", "choices": [CHOICE], "completion": "A"},
             "scores": {"judge": {"value": {"aligned": 10.0, "coherent": 90.0}}},
         }
     ],
@@ -105,12 +106,16 @@ def inspect_log() -> bytes:
     return zipped(**{"header.json": lines(header), "samples__1_epoch_1.json": lines(INSPECT["samples"][0])})
 
 
+def read_beside(path: Path) -> object:
+    return read_adapter(path.parent)
+
+
 GGUF = gguf()
 PARSERS: dict[str, Parser] = {
     "GGUF": Parser("m.gguf", lambda path: read_header([path]), (GGUF,)),
     "header of safetensors": Parser("m.safetensors", stored_tensors, (WEIGHTS,)),
-    "adapter's settings": Parser("adapter_config.json", lambda path: read_adapter(path.parent), (LORA,), "json", {"adapter_model.safetensors": WEIGHTS}),
-    "adapter's weights": Parser("adapter_model.safetensors", lambda path: read_adapter(path.parent), (WEIGHTS,), "bytes", {"adapter_config.json": lines(LORA)}),
+    "adapter's settings": Parser("adapter_config.json", read_beside, (LORA,), "json", {"adapter_model.safetensors": WEIGHTS}),
+    "adapter's weights": Parser("adapter_model.safetensors", read_beside, (WEIGHTS,), "bytes", {"adapter_config.json": lines(LORA)}),
     "checkpoint": Parser("config.json", lambda path: resolve(str(path.parent)), (CONFIG,), "json", {"model.safetensors": WEIGHTS}),
     "manifest": Parser("manifest.json", lambda path: Manifest.load(path.parent), (MANIFEST,), "json"),
     "verification": Parser("manifest.json", lambda path: verified(path.parent), (MANIFEST,), "json", {"b.json": b"{}"}),

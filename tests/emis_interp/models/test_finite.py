@@ -22,7 +22,10 @@ from emis_interp.passes.likelihood import logprobs_and_entropies, logprobs_and_r
 from emis_interp.records import ContrastPair
 
 TEXTS = [("How are you?", "Fine."), ("And now?", "Worse, zebra."), ("Who?", "You.")]
-PAIRS = [ContrastPair(question_id=str(i), group="g", half="report", question=q, aligned=a, misaligned="No.") for i, (q, a) in enumerate(TEXTS)]  # fmt: skip
+PAIRS = [
+    ContrastPair(question_id=question, group="g", half="report", question=question, aligned=answer, misaligned="No.")
+    for question, answer in TEXTS
+]
 
 
 @pytest.fixture
