@@ -25,7 +25,7 @@ Same = Literal["bytes", "figures", "no"]
 
 
 @dataclass
-class Compared:
+class RemadeFile:
     """`same`: in every byte, or in every figure; `places` are the first that differ, `largest` the largest relative difference of two
     numbers, `passed_over` names of times and places that differ."""
 
@@ -48,9 +48,9 @@ class Compared:
         return True
 
 
-def compared(first: Path, second: Path, name: str) -> Compared:
+def compared(first: Path, second: Path, name: str) -> RemadeFile:
     """The file `name` of two folders. JSON and JSON lines are compared by figures, tensors by numbers, the rest by bytes."""
-    found, one, two = Compared(name), first / name, second / name
+    found, one, two = RemadeFile(name), first / name, second / name
     found.beside(one, two)
     if not one.is_file() or not two.is_file():
         found.same, found.places = "no", [f"is missing in {'the first' if not one.is_file() else 'the second'}"]
@@ -66,14 +66,14 @@ def compared(first: Path, second: Path, name: str) -> Compared:
     return found
 
 
-def _differences(one: Path, two: Path, found: Compared) -> Iterator[str]:
+def _differences(one: Path, two: Path, found: RemadeFile) -> Iterator[str]:
     if one.suffix == ".json":
-        yield from _of_values(read_json(one), read_json(two), "", found)
+        yield from _of_values(read_json(one), read_json(two), "", found=found)
     elif one.suffix == ".jsonl":
         rows = [
             [parse_json_line(line, f"{path}:{n}", halves=True) for n, line in read_lines(path)] for path in (one, two)
         ]
-        yield from _of_values(*rows, "", found)
+        yield from _of_values(rows[0], rows[1], "", found=found)
     elif one.suffix == ".safetensors":
         yield from _of_tensors(one, two, found)
     elif one.suffix in (".html", ".md"):
@@ -82,7 +82,7 @@ def _differences(one: Path, two: Path, found: Compared) -> Iterator[str]:
         yield "bytes differ"
 
 
-def _of_values(one: Any, two: Any, where: str, found: Compared, *, key: str = "") -> Iterator[str]:
+def _of_values(one: Any, two: Any, where: str, *, found: RemadeFile, key: str = "") -> Iterator[str]:
     if isinstance(one, dict) and isinstance(two, dict):
         for key in dict.fromkeys([*one, *two]):
             if key in TIMES and key in one and key in two:
@@ -90,12 +90,12 @@ def _of_values(one: Any, two: Any, where: str, found: Compared, *, key: str = ""
             else:
                 place = f"{where}.{key}" if where else str(key)
                 if key in one and key in two:
-                    yield from _of_values(one[key], two[key], place, found, key=str(key))
+                    yield from _of_values(one[key], two[key], place, found=found, key=str(key))
                 else:
                     yield f"{place} is in one of them alone"
     elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
         for i, pair in enumerate(zip(one, two, strict=True)):
-            yield from _of_values(*pair, f"{where}.{i}" if where else str(i), found)
+            yield from _of_values(pair[0], pair[1], f"{where}.{i}" if where else str(i), found=found)
     elif one != two:
         if isinstance(one, str) and isinstance(two, str) and _same_place(one, two):
             found.passed_over.add("place of the folder")
@@ -107,7 +107,7 @@ def _of_values(one: Any, two: Any, where: str, found: Compared, *, key: str = ""
         yield f"{where}: {str(one)[:40]} and {str(two)[:40]}"
 
 
-def _of_tensors(one: Path, two: Path, found: Compared) -> Iterator[str]:
+def _of_tensors(one: Path, two: Path, found: RemadeFile) -> Iterator[str]:
     with safe_open(one, "pt") as first, safe_open(two, "pt") as second:
         if set(first.keys()) != set(second.keys()):
             yield "the tensors have other names"
@@ -123,7 +123,7 @@ def _of_tensors(one: Path, two: Path, found: Compared) -> Iterator[str]:
                 yield f"{name}: up to {gap:.2g} of its largest number"
 
 
-def _of_pages(one: Path, two: Path, found: Compared) -> Iterator[str]:
+def _of_pages(one: Path, two: Path, found: RemadeFile) -> Iterator[str]:
     """A page shows times and how long stages took among its text: numbers with a unit of time, and dates."""
     first, second = (_TIME.sub("", path.read_text("utf-8")) for path in (one, two))
     found.passed_over.add("times")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ADVICE = "use float32 or bfloat16, a smaller coefficient, or other weights"
 
 
-def breakdown(chat_model: "ChatModel", tokens: Sequence[int], text: str, what: str) -> ModelError:
+def breakdown(chat_model: "ChatModel", tokens: Sequence[int], *, text: str, what: str) -> ModelError:
     """The error for a text whose `what` is not finite.
 
     Args:
@@ -89,7 +89,7 @@ def check_rows(
         if found.ndim > 1
         else int((~found.isfinite()).nonzero()[0])
     )
-    raise breakdown(chat_model, tokens(bad), f"text {rows[bad]}", what)
+    raise breakdown(chat_model, tokens(bad), text=f"text {rows[bad]}", what=what)
 
 
 def _remember(seen: dict[int, str], number: int) -> Callable[..., None]:

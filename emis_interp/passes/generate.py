@@ -62,7 +62,7 @@ def generate(
             except NotFiniteLogits as error:
                 row = int(alive[error.row])
                 read = [*prompts[row], *written[row, :step].tolist()]
-                raise breakdown(chat_model, read, f"prompt {row} after {step} tokens", "a logit") from None
+                raise breakdown(chat_model, read, text=f"prompt {row} after {step} tokens", what="a logit") from None
             written[alive, step] = tokens
             ended = torch.isin(tokens, ends)
             if ended.any():

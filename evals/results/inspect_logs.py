@@ -236,7 +236,9 @@ def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
     systems = [message.text for message in messages if message.role == "system"]
     row["question"] = sample.input if isinstance(sample.input, str) else "\n\n".join(users[-1:])
     row["answer"] = sample.output.completion
-    row["stop_reason"] = sample.output.stop_reason
+    row["stop_reason"] = (
+        None if sample.output.empty else sample.output.stop_reason
+    )  # a sample that failed has no output
     if systems:
         row.setdefault("system", "\n\n".join(systems))
     chosen = METRICS if scorer == BOTH_SCORERS else (scorer,)

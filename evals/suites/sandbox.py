@@ -14,7 +14,7 @@ from pathlib import Path
 from emis_interp.errors import ConfigError
 
 ROUTES = (Path("/proc/net/route"), Path("/proc/net/ipv6_route"))
-INSTALL_SANDBOX = "apt-get install bubblewrap, or a container without a network (docker run --network none)"
+INSTALL_SANDBOX = "apt-get install bubblewrap, or a container without a network"
 _PASSED_ON = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM")
 _FAMILIES = ("LC_", "OMP_", "MKL_", "CUDA_VISIBLE", "NVIDIA_VISIBLE")
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/opt", "/sys")

@@ -54,7 +54,7 @@ def in_embedding(model: ChatModel) -> None:
 
 def in_layer(model: ChatModel) -> None:
     """An infinite weight in the last layer: every text breaks there, not before."""
-    model.layers[-1].mlp.down_proj.weight[3, 5] = float("inf")
+    model.layers[-1].get_parameter("mlp.down_proj.weight")[3, 5] = float("inf")
 
 
 READERS: dict[str, Callable[[ChatModel], Any]] = {

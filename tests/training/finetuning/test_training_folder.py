@@ -134,7 +134,8 @@ def test_the_newest_checkpoints_stay_when_the_clock_is_set_back(tmp_path: Path) 
 
     def back(step: int, *_: Any) -> None:
         for path in (tmp_path / "x" / "checkpoints").glob("checkpoint-*"):
-            os.utime(path, (2e9 - 1000 * int(path.name.split("-")[1]),) * 2)
+            earlier = 2e9 - 1000 * int(path.name.split("-")[1])
+            os.utime(path, (earlier, earlier))
         if step == 4:
             raise KeyboardInterrupt
 
