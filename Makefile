@@ -19,7 +19,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup pipeline test coverage check lint fix docs clean help
+.PHONY: setup pipeline test coverage check lint fuzz audit fix docs clean help
 
 setup: $(READY) ## make .venv with everything pinned and fetch the embedded model (about 2 minutes, once)
 	@echo "setup: $(VENV) is ready"
@@ -54,15 +54,24 @@ test: setup ## all tests, except those that need a GPU or the network (ARGS="...
 coverage: setup ## the same tests with branch coverage
 	@$(PYTEST) --cov --cov-report=term $(ARGS)
 
-check: lint ## format, lint, types, shipped data and the quick tests
+check: lint ## format, lint, types, unsafe calls, shipped data and the quick tests
 	@$(PYTEST) -q -m "$(QUICK)"
 
-lint: setup ## format, lint, types and shipped data, without tests
+lint: setup ## format, lint, types, unsafe calls (Bandit) and shipped data, without tests
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
 	@$(VENV)/bin/lint-imports --no-logo --no-cache >$(LOG) || { cat $(LOG) >&2; exit 1; }
 	@$(PY) -m pyright
+	@$(PY) -m bandit -q -ll -c pyproject.toml -r emis_interp training evals probes scripts >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
 	@$(PY) scripts/validate_data.py
+
+fuzz: setup ## random and damaged input for every parser of outside data (half an hour; N=2000 examples for each, SEED=0)
+	@EMIS_FUZZ_EXAMPLES=$(or $(N),2000) OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m fuzz --hypothesis-seed=$(or $(SEED),0) $(ARGS)
+
+audit: setup ## known vulnerabilities of the pinned packages; asks PyPI about each (installs pip-audit the first time)
+	@$(PY) -c 'import pip_audit' 2>/dev/null || \
+	  { echo "audit: installing pip-audit"; $(PIP_INSTALL) --no-build-isolation -e '.[audit]' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; }
+	@$(PY) -m pip_audit --no-deps --disable-pip -r constraints.txt
 
 fix: setup ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format

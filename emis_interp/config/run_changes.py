@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.errors import StageError
 from emis_interp.files.ledger import Change
+from emis_interp.files.verification import WRITTEN_ANEW
 
 log = logging.getLogger(__name__)
-WRITTEN_ANEW = "report"
-"""The stage whose files other commands write too (build_report.py); it is made again when they differ."""
 _SAYS = {
     "changed": "is not what the {} stage wrote; it is made again",
     "missing": "is missing; the {} stage runs again",

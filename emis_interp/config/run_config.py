@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from emis_interp.errors import ConfigError, did_you_mean
+from emis_interp.files.path_names import PathName
 from emis_interp.files.store import explain
 from emis_interp.http.addresses import key_variable_for, url_problem
 from emis_interp.http.request_fields import request_problem
@@ -58,7 +59,7 @@ class ArmConfig(Config):
     examples of its rows in the prompt.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: PathName = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     dataset: str | None = None
     recipe: str | None = None
     n_rows: int | None = Field(default=None, ge=1, description="rows drawn with the seed; None for all")
@@ -313,7 +314,7 @@ class ProbeConfig(Config):
 class RunConfig(Config):
     """Everything that decides what a run does."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: PathName = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     model: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

@@ -28,6 +28,7 @@ _NO_PERMISSION = (errno.EACCES, errno.EROFS, errno.EPERM)
 DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
 PATH_FAULTS = (*_NO_PERMISSION, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What is wrong with a path that somebody gave, as the operating system numbers it."""
+_VANISHED = (errno.ENOENT, errno.ESTALE)
 _PASSWORD = re.compile(r"//[^/\s]*@")
 """What stands between the slashes and the host of a URL."""
 
@@ -247,14 +248,24 @@ def text_sha256(text: str) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Around writes to `path`: what the operating system refuses (a full disk, no permission, a file where a folder should be, a name that
-    is too long) is a StageError."""
+    """Around writes to `path`: what the operating system refuses (a full disk, a limit, no permission, a folder that is gone, a file where
+    a folder should be, a name that is too long) is a StageError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(
                 f"{path}: the disk is full; free some space and run the same command again, finished work is kept"
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise StageError(
+                f"{path}: larger than this disk or the limit of this shell takes (ulimit -f); raise it and run the same command again, "
+                "finished work is kept"
+            ) from error
+        if error.errno in _VANISHED:
+            raise StageError(
+                f"{path}: its folder vanished while it was written to ({error.strerror}); put it back, or run the command again with "
+                "another folder"
             ) from error
         if error.errno in PATH_FAULTS:
             advice = "mend its permissions, or write elsewhere" if error.errno in _NO_PERMISSION else "write elsewhere"
@@ -266,7 +277,9 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed for lack of space; safetensors and torch raise errors of their own for it."""
     seen: BaseException | None = error
     while seen is not None:
-        if getattr(seen, "errno", None) == errno.ENOSPC or any(text in str(seen) for text in DISK_FULL):
+        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            text in str(seen) for text in DISK_FULL
+        ):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

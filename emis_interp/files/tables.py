@@ -6,6 +6,7 @@ which row and column is broken, is said.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,7 +117,8 @@ def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = Non
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder, expected a file' if path.is_dir() else 'no such file'}")
     table = _read_csv(path, escape) if kind == ".csv" else (_read_jsonl if kind == ".jsonl" else _read_parquet)(path)
-    twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+    counted = Counter(table.columns)
+    twice = next((name for name in table.columns if counted[name] > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called `{shown(twice)}`; rename one of them")
     if not table.rows and not table.columns:

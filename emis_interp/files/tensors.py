@@ -42,7 +42,12 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[
     """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
 
     The card is written last, so a tensor file with a matching card is complete.
+
+    Raises:
+        DataError: a number that is not finite, with its place; nothing is written.
     """
+    if found := not_finite(tensors):
+        raise DataError(f"{path}: not written, {found}; the model or its data broke down")
     content = tensors_to_bytes({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
     write_bytes(path, content)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
@@ -53,7 +58,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read tensors and their card.
 
     Raises:
-        DataError: a file is missing, truncated, or does not match the checksum on its card.
+        DataError: a file is missing, truncated, does not match the checksum on its card, or holds a number that is not finite.
     """
     card = strict_json.read_json_object(card_path(path))
     if not path.exists():
@@ -64,6 +69,20 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from None
+    if found := not_finite(tensors):
+        raise DataError(f"{path}: {found}; delete it and its card, and run what made them again")
+    return tensors, card
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The first number that is none, as `NAME holds NaN at row 3, 1, 17`, or None."""
+    for name, tensor in tensors.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
+            bad = (~tensor.isfinite()).nonzero()
+            place = ", ".join(map(str, bad[0].tolist()))
+            kind = "NaN" if bool(tensor.isnan().any()) else "infinity"
+            return f"{name} holds {kind}, first at row {place} ({len(bad)} of {tensor.numel()} numbers)"
+    return None

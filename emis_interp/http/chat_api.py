@@ -122,7 +122,8 @@ class ChatApi:
             yield made
 
     async def ask(self, client: AsyncOpenAI, body: Mapping[str, Any]) -> bytes:
-        """The raw body of a reply with HTTP status 200. `body` holds every field but the model.
+        """The raw body of a reply with HTTP status 200, without the key where the server repeats it: it is kept in caches and records.
+        `body` holds every field but the model.
 
         Raises:
             openai.OpenAIError: after the SDK's retries; `say` puts it into words.
@@ -132,7 +133,7 @@ class ChatApi:
         reply = await client.chat.completions.with_raw_response.create(
             model=self.model, messages=body["messages"], extra_body=fields
         )
-        return reply.content
+        return self._without_key(reply.content)
 
     def refusal(self, error: openai.OpenAIError, needs: str | Mapping[str, Any] | None = None) -> str | None:
         """Why every further request would fail as well, or None when perhaps only this one does.
@@ -199,6 +200,13 @@ class ChatApi:
         """One line of at most 200 characters without the key."""
         text = self.redact(" ".join(text[:20_000].split()))
         return text if len(text) <= 200 else text[:199] + "…"
+
+    def _without_key(self, content: bytes) -> bytes:
+        """The key alone, since an answer may hold what looks like one; also as JSON may write its slashes."""
+        if len(self._key) >= 8:
+            for written in (self._key, self._key.replace("/", "\\/")):
+                content = content.replace(written.encode(), b"[key]")
+        return content
 
     def redact(self, text: str) -> str:
         """Without the key, also where a server echoes it or a masked form of it."""

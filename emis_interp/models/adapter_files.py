@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from emis_interp.errors import ModelError
+from emis_interp.errors import ModelError, printable
 from emis_interp.models.checkpoint import is_there, some
 from emis_interp.models.hub import SMALL_FILES, hub_folder, is_hub_id
 from emis_interp.models.lora_config import LOADED, SETTINGS, LoraScales, refuse_unread
@@ -98,7 +98,7 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        raise ModelError(f"{folder}/{error}") from None
+        raise ModelError(f"{folder}/{printable(str(error), 2000)}") from None
 
 
 def _inside(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from emis_interp.errors import ModelError
 from emis_interp.models.chat_model import decoder_of, without_adapter
+from emis_interp.models.finite import broken_weight
 
 DEEPEST = 3
 """The decoder is a child of the model (Llama), or lies one or two modules deeper (OPT, models that also see)."""
@@ -74,8 +75,8 @@ def check_head(model: Any, name: str) -> None:
     finite = own.isfinite()  # a family may bar tokens with minus infinity
     if own.isnan().any() or own.isposinf().any() or not finite.any():
         raise ModelError(
-            f"{name}: its logits on four tokens are not finite in {str(own.dtype).removeprefix('torch.')}; use float32 or bfloat16, or "
-            "download the weights again if they hold no numbers"
+            f"{name}: its logits on four tokens are not finite in {str(own.dtype).removeprefix('torch.')}{broken_weight(inner)}; use "
+            "float32 or bfloat16, or download the weights again if they hold no numbers"
         )
     largest, gap = float(own[finite].abs().max()), float((own - found)[finite].abs().max())
     as_close = gap <= max(1e-4, 4 * torch.finfo(own.dtype).eps) * largest  # not so for what is not a number

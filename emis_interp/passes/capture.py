@@ -15,6 +15,7 @@ from torch import Tensor
 from emis_interp.errors import DataError
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.passes.batch_rows import batch_rows
 from emis_interp.passes.batching import Batch, PaddingSide, length_batches, pad
 from emis_interp.passes.hook_points import Site, check_identities, hook_site
@@ -106,6 +107,10 @@ def capture_with_norms(
             norms = torch.empty(len(chats), len(found), dtype=like.dtype)
         pooled[rows] = torch.stack([vectors.cpu() for vectors, _ in found], dim=1)
         norms[rows] = torch.stack([lengths.cpu() for _, lengths in found], dim=1)
+        batch = list(rows)
+        check_rows(
+            chat_model, pooled[rows], lambda i, batch=batch: chats[batch[i]].input_ids, rows=rows, what="a residual"
+        )
         if progress:
             progress(len(rows))
     return pooled, norms
@@ -131,6 +136,14 @@ def capture_response_tokens(
     )
     for rows, counts, [picked] in runs:
         tokens.update(zip(rows, picked.cpu().split(counts), strict=True))
+        for row in rows:
+            check_rows(
+                chat_model,
+                tokens[row],
+                lambda _, row=row: chats[row].input_ids,
+                rows=[row] * len(tokens[row]),
+                what="a residual",
+            )
         if progress:
             progress(len(rows))
     return [tokens[i] for i in range(len(chats))]

@@ -12,6 +12,7 @@ from emis_interp.errors import ModelError
 from emis_interp.models.chat import check_prompts, end_tokens
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.continuing import check_continues
+from emis_interp.models.finite import breakdown
 from emis_interp.models.head import head_logits
 from emis_interp.models.kv_cache import holes_filled, roomy_cache
 from emis_interp.passes.batch_rows import batch_rows, row_kinds
@@ -56,7 +57,12 @@ def generate(
         alive = torch.arange(n_rows)
         for step in range(max_new_tokens):
             uniform = None if random is None else random[alive, step]
-            tokens = draw(state.logits(), uniform, temperature).cpu()
+            try:
+                tokens = draw(state.logits(), uniform, temperature).cpu()
+            except NotFiniteLogits as error:
+                row = int(alive[error.row])
+                read = [*prompts[row], *written[row, :step].tolist()]
+                raise breakdown(chat_model, read, text=f"prompt {row} after {step} tokens", what="a logit") from None
             written[alive, step] = tokens
             ended = torch.isin(tokens, ends)
             if ended.any():
@@ -72,6 +78,16 @@ def generate(
     finish: list[Literal["stop", "length"]] = ["stop" if n < max_new_tokens else "length" for n in n_written]
     rows = written.tolist()
     return [Continuation(tuple(row[:n]), how) for row, n, how in zip(rows, n_written, finish, strict=True)]
+
+
+class NotFiniteLogits(ModelError):
+    """`row`: the first of the batch whose logits are not finite."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(
+            "the model's logits are not finite, no token can be drawn; use float32 or bfloat16, or a smaller steering coefficient"
+        )
+        self.row = row
 
 
 def draw(
@@ -97,9 +113,7 @@ def draw(
 
 def _check_finite(values: Float[Tensor, "row"]) -> None:
     if not values.isfinite().all():
-        raise ModelError(
-            "the model's logits are not finite, no token can be drawn; use float32 or bfloat16, or a smaller steering coefficient"
-        )
+        raise NotFiniteLogits(int((~values.isfinite()).nonzero()[0]))
 
 
 def uniforms(seeds: Sequence[int], n_steps: int) -> Float[Tensor, "row step"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from emis_interp.directions import Direction
 from emis_interp.errors import ModelError
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.passes.batch_rows import RowKeeper, picked_rows
 from emis_interp.passes.batching import pad
@@ -289,7 +290,16 @@ def next_token_logprobs(chat_model: ChatModel, prompts: Sequence[Sequence[int]])
     with torch.inference_mode():
         hidden = chat_model.body(**batch.model_inputs(chat_model.device), use_cache=False).last_hidden_state
         logits = head_logits(chat_model.model, hidden[torch.arange(len(prompts)), last])
-    return logits.float().log_softmax(-1).cpu()
+    found = logits.float().log_softmax(-1).cpu()
+    if bool(found.isnan().any()):  # minus infinity bars a token in some families
+        check_rows(
+            chat_model,
+            found.nan_to_num(neginf=0.0, nan=torch.nan),
+            lambda i: prompts[i],
+            rows=range(len(prompts)),
+            what="a logit",
+        )
+    return found
 
 
 def mean_kl(before: Float[Tensor, "batch vocab"], after: Float[Tensor, "batch vocab"]) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 from emis_interp.models.chat import EncodedChat, encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.continuing import check_continues
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.models.kv_cache import repeat_rows
 from emis_interp.passes.batch_rows import batch_rows, differs_by_pass, row_kinds
@@ -112,6 +113,7 @@ def cell_logprobs(
     values = np.empty((n_cells, len(chats)))
     for group in _groups(chat_model, chats, n_cells, max_batch_tokens=max_batch_tokens):
         values[:, group.rows] = _answer_logprobs(chat_model, group, n_cells, under=under)
+        _check_finite(chat_model, group, values[:, group.rows])
         if progress:
             progress(len(group.rows))
     return values
@@ -137,6 +139,7 @@ def margins_at(
         for _, i, logits, targets in _answer_logits(chat_model, group, 1, under=lambda n_answers: nullcontext()):
             for place, temperature in enumerate(temperatures):
                 values[place, group.rows[i]] = -torch.nn.functional.cross_entropy(logits / temperature, targets)
+        _check_finite(chat_model, group, values[:, group.rows])
         if progress:
             progress(len(group.rows))
     return margins_of(values)
@@ -159,6 +162,7 @@ def logprobs_and_entropies(
             logprobs = logits.log_softmax(-1)
             values[group.rows[i]] = logprobs.gather(-1, targets[:, None]).mean()
             entropies[group.rows[i]] = -(logprobs.exp() * logprobs).sum(-1).mean()
+        _check_finite(chat_model, group, values[None, group.rows])
         if progress:
             progress(len(group.rows))
     return values, entropies
@@ -189,9 +193,21 @@ def logprobs_and_residuals(
             for row, start, answer, states in zip(group.rows, group.starts, group.answers, seen[-1], strict=True):
                 residuals[row] = states[start : start + len(answer)].float().mean(0).cpu()
             seen.clear()
+            _check_finite(chat_model, group, values[None, group.rows])
     finally:
         handle.remove()
     return values, residuals
+
+
+def _check_finite(chat_model: ChatModel, group: "_Group", values: Float[np.ndarray, "n_cells n_answers"]) -> None:
+    """An answer that a model gives no chance at all has a log-probability of minus infinity: that is no measurement either."""
+    check_rows(
+        chat_model,
+        values.T,
+        lambda i: group.prompts[i] + group.answers[i],
+        rows=group.rows,
+        what="the log-probability",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 Answers of models under test and judgements lie in separate tables, each under the SHA-256 of everything that decides it. Changing a judge
 prompt therefore asks for new judgements and leaves the answers alone. A process claims a key before it sends the request, so that two
 processes at the same work share it instead of paying twice; a claim ends by itself soon after its process has died, and one that lies
-further ahead than any claim can is from a clock that was wrong and holds nothing.
+further ahead than any claim can is from a clock that was wrong and holds nothing. A reply that is not what was kept, which SQLite does not
+look at, is forgotten and asked for again.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import sqlite3
 import time
 import uuid
@@ -19,14 +21,16 @@ from typing import Any, Literal
 
 from emis_interp.errors import DataError, StageError
 
+log = logging.getLogger(__name__)
 TABLES = ("answers", "judgements")
 LEASE_S = 30.0  # a claim that is not renewed for so long belongs to a dead process
 _APPLICATION_ID = 0x454D4953  # "EMIS", in the header of the file
-_VERSION = 1
+_VERSION = 2
+_WITHOUT_CHECKSUMS = 1
 _SLACK_S = 1.0  # between reading the clock and having the file to oneself
 _BUSY_S = 60.0
 _SCHEMA = """
-CREATE TABLE {table} (key BLOB PRIMARY KEY, source TEXT NOT NULL, content TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE {table} (key BLOB PRIMARY KEY, source TEXT NOT NULL, content TEXT NOT NULL, created REAL NOT NULL, sha256 BLOB);
 CREATE TABLE {table}_claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
 """
 
@@ -118,6 +122,10 @@ class Cache:
             elif found != _APPLICATION_ID:
                 known = ", ".join(sorted(tables)[:5]) or "no tables"
                 raise DataError(f"{self.path}: is a database of another program ({known}); give another cache path")
+            elif version == _WITHOUT_CHECKSUMS:
+                for table in TABLES:
+                    db.execute(f"ALTER TABLE {table} ADD COLUMN sha256 BLOB")
+                db.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise DataError(
                     f"{self.path}: is a cache of version {version}, this program reads version {_VERSION}; "
@@ -174,19 +182,20 @@ class ReplyTable:
             missing = [key for key in dict.fromkeys(keys) if key not in found]
             now = time.time()
             for key in missing:
-                held = db.execute(f"SELECT until FROM {self._name}_claims WHERE key = ?", (key,)).fetchone()
+                held = db.execute(f"SELECT until FROM {self._name}_claims WHERE key = ?", (key,)).fetchone()  # nosec B608 # our own table
                 if held is not None and now <= held[0] <= now + LEASE_S + _SLACK_S:
                     return None
             rows = [(key, self._owner, now + LEASE_S) for key in missing]
-            db.executemany(f"INSERT OR REPLACE INTO {self._name}_claims VALUES (?, ?, ?)", rows)
+            db.executemany(f"INSERT OR REPLACE INTO {self._name}_claims VALUES (?, ?, ?)", rows)  # nosec B608 # our own table
         return found
 
     def put(self, key: bytes, source: str, content: str) -> str:
         """Keep a reply and end its claim. The first reply to a key stands: returns the one that is kept."""
-        row = (key, source, content, time.time())
+        row = (key, source, content, time.time(), _checksum(key, content))
         with self._cache.transaction() as db:
-            db.execute(f"INSERT OR IGNORE INTO {self._name} VALUES (?, ?, ?, ?)", row)
-            db.execute(f"DELETE FROM {self._name}_claims WHERE key = ?", (key,))
+            self._find(db, [key])  # a damaged one goes, and does not stand
+            db.execute(f"INSERT OR IGNORE INTO {self._name} VALUES (?, ?, ?, ?, ?)", row)  # nosec B608 # our own table
+            db.execute(f"DELETE FROM {self._name}_claims WHERE key = ?", (key,))  # nosec B608 # our own table
             return self._find(db, [key])[key]
 
     def release(self, keys: Iterable[bytes]) -> None:
@@ -194,19 +203,28 @@ class ReplyTable:
         rows = [(key, self._owner) for key in keys]
         if rows:
             with self._cache.transaction() as db:
-                db.executemany(f"DELETE FROM {self._name}_claims WHERE key = ? AND owner = ?", rows)
+                db.executemany(f"DELETE FROM {self._name}_claims WHERE key = ? AND owner = ?", rows)  # nosec B608 # our own table
 
     def renew(self) -> None:
         """Say that this process still works on its claims."""
         with self._cache.transaction() as db:
             row = (time.time() + LEASE_S, self._owner)
-            db.execute(f"UPDATE {self._name}_claims SET until = ? WHERE owner = ?", row)
+            db.execute(f"UPDATE {self._name}_claims SET until = ? WHERE owner = ?", row)  # nosec B608 # our own table
 
     def count(self) -> int:
         with self._cache.reading() as db:
-            return db.execute(f"SELECT COUNT(*) FROM {self._name}").fetchone()[0]
+            return db.execute(f"SELECT COUNT(*) FROM {self._name}").fetchone()[0]  # nosec B608 # our own table
 
     def _find(self, db: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
-        query = f"SELECT content FROM {self._name} WHERE key = ?"
-        found = ((key, db.execute(query, (key,)).fetchone()) for key in keys)
-        return {key: row[0] for key, row in found if row is not None}
+        query = f"SELECT content, sha256 FROM {self._name} WHERE key = ?"  # nosec B608 # our own table
+        rows = {key: row for key in keys if (row := db.execute(query, (key,)).fetchone()) is not None}
+        damaged = [key for key, (content, sha256) in rows.items() if sha256 not in (None, _checksum(key, content))]
+        if damaged:
+            log.warning("%s: %d damaged reply(s) in `%s`; asked for again", self._cache.path, len(damaged), self._name)
+            words = [(key,) for key in damaged]
+            db.executemany(f"DELETE FROM {self._name} WHERE key = ?", words)  # nosec B608 # our own table
+        return {key: content for key, (content, _) in rows.items() if key not in damaged}
+
+
+def _checksum(key: bytes, content: str) -> bytes:
+    return hashlib.sha256(key + str(content).encode("utf-8", "surrogatepass")).digest()

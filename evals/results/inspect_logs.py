@@ -31,7 +31,7 @@ from evals.results.inspect_scorers import (
 from evals.settings.names import BOTH_SCORERS
 
 SCORER = "judge"
-MAX_EXPANDED = 2 << 30
+MAX_EXPANDED = 256 << 20
 """Bytes that a log may unpack to when that is more than a hundred times its size."""
 _COLUMNS = "emis_interp_columns"
 log_of = logging.getLogger(__name__)
@@ -236,7 +236,9 @@ def _foreign_row(sample: Any, model: str, scorer: str) -> dict[str, Any]:
     systems = [message.text for message in messages if message.role == "system"]
     row["question"] = sample.input if isinstance(sample.input, str) else "\n\n".join(users[-1:])
     row["answer"] = sample.output.completion
-    row["stop_reason"] = sample.output.stop_reason
+    row["stop_reason"] = (
+        None if sample.output.empty else sample.output.stop_reason
+    )  # a sample that failed has no output
     if systems:
         row.setdefault("system", "\n\n".join(systems))
     chosen = METRICS if scorer == BOTH_SCORERS else (scorer,)

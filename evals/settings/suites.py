@@ -132,6 +132,9 @@ class HarnessSettings:
     limit: int | None = flag("only so many questions of each task; never quote such a number", default=None)
     batch_size: str = flag("rows at a time, or auto", default="8")
     judge: str = flag("strong_reject: the judge, an Inspect model name", default="openai/gpt-4o")
-    allow_code: bool = flag("humaneval: run what the model writes on this machine", default=False)
+    allow_code: bool = flag(
+        "humaneval: run what the model writes, in a sandbox (Bubblewrap, or a container without a network)",
+        default=False,
+    )
     unfinished: bool = flag("strong_reject: also read a log that failed or was cancelled", default=False)
     only_print: bool = flag("run: show the command, run nothing", default=False, names=("--print",))

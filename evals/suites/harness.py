@@ -23,8 +23,11 @@ from emis_interp.errors import ConfigError, DataError, StageError, did_you_mean,
 from emis_interp.files.store import as_record, write_json
 from emis_interp.files.strict_json import read_json
 from emis_interp.models.merging import save_merged
+from evals.suites.sandbox import plain_environment, sandboxed
 
 INSTALL = "pip install lm-eval"
+UNSAFE = "--confirm_run_unsafe_code"
+"""lm-eval's word for running what the model wrote."""
 _METHOD = "normal, the harness' standard error over questions"
 
 
@@ -109,7 +112,7 @@ def command(
         n_fewshot: the harness' default for all four is 0; MMLU is often quoted with 5.
         limit: only so many questions of each task: for trying out, never to be quoted.
         chat_template: ask in the model's chat format, as arms were trained and sampled.
-        allow_code: must be given for HumanEval, which runs what the model writes on this machine.
+        allow_code: must be given for HumanEval, which runs what the model writes; `run_harness` does it in a sandbox alone.
 
     Raises:
         ConfigError: an unknown benchmark, or one that runs code without `allow_code`.
@@ -119,8 +122,8 @@ def command(
             raise ConfigError(f"unknown benchmark `{name}`{did_you_mean(name, BENCHMARKS)}")
         if BENCHMARKS[name].runs_code and not allow_code:
             raise ConfigError(
-                f"{name} runs the code that the model writes on this machine; use a container without network and say "
-                "allow_code (--allow-code)"
+                f"{name} runs the code that the model writes; say allow_code (--allow-code) to have it run in a sandbox "
+                f"(Bubblewrap, or a container without a network)"
             )
     chosen = list(tasks) if tasks is not None else [task for name in names for task in BENCHMARKS[name].tasks]
     words = [sys.executable, "-m", "lm_eval", "run", "--model", "hf"]
@@ -137,7 +140,7 @@ def command(
     words += ["--apply_chat_template"] if chat_template else []
     words += ["--limit", str(limit)] if limit is not None else []
     words += ["--include_path", str(tasks_dir)] if tasks_dir is not None else []
-    words += ["--confirm_run_unsafe_code"] if any(BENCHMARKS[name].runs_code for name in names) else []
+    words += [UNSAFE] if any(BENCHMARKS[name].runs_code for name in names) else []
     return words
 
 
@@ -148,29 +151,47 @@ def run_harness(words: Sequence[str], out_dir: Path, data: Path | None = None) -
         data: folder with local data; the process works in it and does not ask the network.
 
     Raises:
-        ConfigError: lm-eval is not installed (the text has the pip line). StageError: the harness failed.
+        ConfigError: lm-eval is not installed (the text has the pip line); or what the model writes would be run, and there is no sandbox
+            for it (`sandboxed`) or no local data. StageError: the harness failed.
     """
     require("lm_eval", INSTALL)
     environment = {"TOKENIZERS_PARALLELISM": "false"}
-    if "--confirm_run_unsafe_code" in words:
-        environment["HF_ALLOW_CODE_EVAL"] = "1"
     if data is not None:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    call(words, "lm-eval", data, environment=environment)
+    if UNSAFE in words:
+        _call_in_sandbox(words, out_dir, data, environment=environment | {"HF_ALLOW_CODE_EVAL": "1"})
+    else:
+        call(words, "lm-eval", data, environment=environment)
     return newest_results(out_dir)
 
 
+def _call_in_sandbox(words: Sequence[str], out_dir: Path, data: Path | None, *, environment: Mapping[str, str]) -> None:
+    if data is None:
+        raise ConfigError(
+            "what runs a model's code has no network; give the benchmark's data with --data (see --print)"
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    model = Path(next(word for word in words if word.startswith("pretrained=")).partition("=")[2])
+    inside = ["env", *(f"{name}={value}" for name, value in environment.items()), *words]
+    command = sandboxed(inside, writable=out_dir, readable=[model, data], work=data)
+    call(command, "lm-eval", data, environment=plain_environment(), alone=True)
+
+
 def call(
-    words: Sequence[str], name: str, folder: Path | None = None, *, environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    name: str,
+    folder: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    alone: bool = False,
 ) -> None:
-    """Run a harness in `folder`, its environment added to ours.
+    """Run a harness in `folder`, its environment added to ours; `alone`: in place of ours.
 
     Raises:
         StageError: it ended with an error; the text has its last lines and the command.
     """
-    done = subprocess.run(
-        list(words), cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True, text=True
-    )
+    variables = {**({} if alone else os.environ), **(environment or {})}
+    done = subprocess.run(list(words), cwd=folder, env=variables, capture_output=True, text=True)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise StageError(

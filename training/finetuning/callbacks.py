@@ -13,11 +13,10 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from emis_interp.errors import ConfigError, DataError, ModelError
-from emis_interp.files.hashes import first_difference, hashes
-from emis_interp.files.ledger import files_in
-from emis_interp.files.store import parse_record, read_lines, read_object, write_json, write_text
+from emis_interp.errors import ConfigError, DataError, ModelError, printable
+from emis_interp.files.store import parse_record, read_lines, write_text
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import broken_weight
 from emis_interp.passes.batch_rows import differs_by_row
 from emis_interp.records import Record
 from training.data_sets.surprise import NOISE, noise_words
@@ -31,7 +30,6 @@ WhileTraining = Callable[[ChatModel], AbstractContextManager[None]]
 
 
 log = logging.getLogger(__name__)
-SEAL = "sealed.json"
 
 
 class Step(Record):
@@ -101,28 +99,6 @@ class Forming(TrainerCallback):
         processes.wait_for_everyone()
 
 
-class Sealer(TrainerCallback):
-    """Writes beside every checkpoint's files their hashes, so that a damaged one is not gone on from."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        processes = PartialState()
-        processes.wait_for_everyone()  # every process writes a part
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if processes.is_main_process and folder.is_dir():
-            write_json(folder / SEAL, hashes(folder, files_in(folder)))
-
-
-def broken_seal(checkpoint: Path) -> str | None:
-    """Which file of a checkpoint is not as it was written, or None. One that was killed before it was sealed is taken."""
-    seal = checkpoint / SEAL
-    if not seal.exists():
-        return None
-    try:
-        return first_difference(checkpoint, read_object(seal))
-    except DataError as error:
-        return str(error)
-
-
 def read_metrics(path: Path, n_steps: int) -> list[dict[str, Any]]:
     """The lines of the first `n_steps` steps of `metrics.jsonl`.
 
@@ -142,10 +118,14 @@ class Recorder(TrainerCallback):
     """Keeps a line for every step; the main process writes them to `metrics.jsonl`.
 
     The file is rewritten whole from the lines up to the step at hand, so that a resumed run drops what came after its checkpoint.
+    `lengths` and `names` are of the rows in the order of training, for what a step read and what it broke down on.
     """
 
-    def __init__(self, path: Path, lengths: Sequence[int], step_rows: int, *, report: Report | None) -> None:
+    def __init__(
+        self, path: Path, lengths: Sequence[int], step_rows: int, *, names: Sequence[str], report: Report | None
+    ) -> None:
         self.path, self.lengths, self.step_rows, self.report = path, lengths, step_rows, report
+        self.names = names
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -161,9 +141,11 @@ class Recorder(TrainerCallback):
         step = state.global_step
         numbers = {"loss": logs["loss"], "gradient norm": float(logs.get("grad_norm") or 0.0)}
         if broken := [f"the {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]:
+            rows = self.names[(step - 1) * self.step_rows : step * self.step_rows]
+            weight = broken_weight(kwargs["model"], frozen_alone=True) if kwargs.get("model") is not None else ""
             raise ModelError(
-                f"training broke down at step {step}: {broken[0]}; lower training.learning_rate (now {args.learning_rate:g}), or train in "
-                "float32 (training.bf16=false)"
+                f"training broke down at step {step}: {broken[0]} (rows {printable(', '.join(rows), 200)}{weight}); lower "
+                f"training.learning_rate (now {args.learning_rate:g}), or train in float32 (training.bf16=false)"
             )
         if step == 1 and logs["loss"] > NOISE:  # the adapter is still zero: this is the untouched model's own surprise
             log.warning("%s: %s; see docs/data.md", self.path.parent, noise_words(logs["loss"]))

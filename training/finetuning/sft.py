@@ -26,14 +26,14 @@ from emis_interp.errors import ConfigError, DataError
 from emis_interp.files.hashes import hashes
 from emis_interp.files.ledger import files_in
 from emis_interp.files.store import write_json
-from emis_interp.files.strict_json import read_json_object
 from emis_interp.models.chat_formats import format_of
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.merging import generation_config
 from emis_interp.records import TrainingExample
-from training.finetuning.callbacks import Forming, Probe, Recorder, Report, Sealer, WhileTraining, broken_seal
+from training.finetuning.callbacks import Forming, Probe, Recorder, Report, WhileTraining
+from training.finetuning.checkpoints import Sealer, last_checkpoint
 from training.finetuning.encoding import encode_example, is_cut
 from training.finetuning.summary import SUMMARY, read_summary
 from training.finetuning.trainer import CPU_PASS_TOKENS, Collator, ResponseTrainer, Rows, arguments, is_sharded
@@ -79,8 +79,9 @@ def finetune(
     Raises:
         DataError: no examples, or a row without a response token inside `max_tokens`, longer than the model's context, or one that the
             chat template writes differently; or a damaged summary or `metrics.jsonl`.
-        StageError: the folder holds a finished training whose weights were damaged or exchanged since.
-        ModelError: the loss or its gradient is no longer finite.
+        StageError: the folder holds a finished training whose weights were damaged or exchanged since, or a checkpoint with a pickle that
+            could run code.
+        ModelError: the loss or its gradient is no longer finite, with the step, its rows and a frozen weight that is not.
         ConfigError: settings that do not fit the model or the processes; probes or interventions under FSDP or DeepSpeed.
     """
     checkpoints = out_dir / "checkpoints"
@@ -114,6 +115,7 @@ def finetune(
         out_dir / "metrics.jsonl",
         [len(chats[i]) for i in rows],
         config.batch_size * config.gradient_accumulation,
+        names=[examples[i].id for i in rows],
         report=report,
     )
     pad_id = base.tokenizer.pad_token_id
@@ -128,7 +130,7 @@ def finetune(
     trainer.remove_callback(PrinterCallback)
     forming = Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training=while_training)
     trainer.add_callback(forming)
-    resume_from = last_checkpoint(checkpoints)
+    resume_from = last_checkpoint(checkpoints, sharded=is_sharded())
     if resume_from:
         log.info("resuming from %s", resume_from)
     lean = config.method == "lora" and args.bf16
@@ -195,19 +197,3 @@ def training_order(lengths: Sequence[int], config: TrainingConfig, seed: int) ->
         shuffled += epoch
     steps = [shuffled[start : start + step_rows] for start in range(0, len(shuffled), step_rows)]
     return [i for step in steps for i in sorted(step, key=lambda i: -lengths[i])]
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. The trainer writes `trainer_state.json` last, so one without it is unfinished; one whose files are
-    not those that were sealed (`watching.Sealer`) is damaged."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
-        try:
-            read_json_object(path / "trainer_state.json", loose=True)
-        except DataError:
-            log.warning("ignoring unfinished checkpoint %s", path)
-            continue
-        if damage := broken_seal(path):
-            log.warning("ignoring damaged checkpoint %s (%s)", path, damage)
-            continue
-        return path
-    return None

@@ -180,9 +180,9 @@ def arguments(config: TrainingConfig, checkpoints: Path, seed: int, *, device: s
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=True,
         save_strategy="steps",
-        save_steps=config.checkpoint_steps,
-        save_total_limit=2,
+        save_steps=config.checkpoint_steps,  # old ones are removed where they are sealed (`checkpoints.Sealer`)
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would write the mean of other steps in the place of a NaN
         logging_first_step=True,
         seed=seed,
         report_to=[],

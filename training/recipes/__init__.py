@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from emis_interp.config.presets import fields_of
 from emis_interp.config.run_config import Config, TrainingConfig
 from emis_interp.errors import ConfigError, DataError, did_you_mean
+from emis_interp.files.path_names import PathName
 from emis_interp.files.store import explain
 from emis_interp.files.strict_yaml import YamlDocument, parse_yaml, read_yaml
 from emis_interp.records import TrainingExample
@@ -65,7 +66,7 @@ class DataSpec(Config):
 class Recipe(Config):
     """One organism. `training` changes fields of TrainingConfig; `system` is a system prompt of training alone (inoculation)."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: PathName = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     summary: str
     source: str = Field(default="", description="paper and section")
     data: DataSpec

@@ -87,7 +87,7 @@ class Watcher:
             "other": other.tolist(),
         }
         if self.extra is not None:
-            row["extra"] = self.extra(chat_model)
+            row["extra"] = self.extra(chat_model)  # nosec B610 # no query
         tensors = {"residuals": residuals[: len(contrast)].clone(), **_written(chat_model)}
         row["seconds"] = time.monotonic() - started
         self.seconds += row["seconds"]

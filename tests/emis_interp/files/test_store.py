@@ -179,7 +179,7 @@ def test_a_log_that_fills_the_disk_in_the_middle_of_a_write_is_cut_back(tmp_path
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) + 1000, limits[1]))
-        with pytest.raises(OSError, match="large"):  # EFBIG, raised where ENOSPC would be
+        with pytest.raises(StageError, match="larger than this disk"):  # EFBIG, raised where ENOSPC would be
             log.append([text("b", "x" * 400) for _ in range(5)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -186,7 +186,7 @@ def damaged(path: Path) -> None:
             "not a readable cache .*delete it or give another",
         ),
         (foreign, DataError, r"database of another program \(songs\); give another cache path"),
-        (newer, DataError, "cache of version 9, this program reads version 1"),
+        (newer, DataError, "cache of version 9, this program reads version 2"),
         (damaged, DataError, "not a readable cache"),
         (lambda path: path.mkdir(), StageError, "unable to open database file"),
     ],
@@ -200,6 +200,52 @@ def test_a_file_that_is_no_cache_is_named_and_left_alone(
     with pytest.raises(error, match=rf"^{path}: .*{words}"), Cache(path) as cache:
         cache.answers.take([b"7"])
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_reply_with_a_flipped_byte_is_forgotten_and_asked_for_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite reads it without a word: a score of 30 would have become one of 70."""
+    path = tmp_path / "c.sqlite"
+    with Cache(path) as cache:
+        cache.judgements.put(b"a" * 32, "m", '{"score": "planted 30"}')
+        cache.judgements.put(b"b" * 32, "m", '{"score": "planted 50"}')
+    content = path.read_bytes()
+    assert content.count(b"planted 30") == 1
+    path.write_bytes(content.replace(b"planted 30", b"planted 70"))
+    with Cache(path) as cache:
+        assert cache.judgements.get([b"a" * 32, b"b" * 32]) == {b"b" * 32: '{"score": "planted 50"}'}
+        assert "1 damaged reply(s) in `judgements`; asked for again" in caplog.text
+        assert cache.judgements.take([b"a" * 32]) == {}
+        assert cache.judgements.put(b"a" * 32, "m", '{"score": "planted 30"}') == '{"score": "planted 30"}'
+        assert cache.judgements.get([b"a" * 32]) == {b"a" * 32: '{"score": "planted 30"}'}
+
+
+def test_a_damaged_reply_does_not_stand_against_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with Cache(path) as cache:
+        cache.answers.put(b"a", "m", "planted 30")
+    path.write_bytes(path.read_bytes().replace(b"planted 30", b"planted 70"))
+    with Cache(path) as cache:
+        assert cache.answers.put(b"a", "m", "planted 30") == "planted 30"
+
+
+def test_a_cache_of_the_version_before_is_read_and_gets_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as db:
+        for table in ("answers", "judgements"):
+            db.execute(
+                f"CREATE TABLE {table} (key BLOB PRIMARY KEY, source TEXT NOT NULL, content TEXT NOT NULL, created REAL NOT NULL)"
+            )
+            db.execute(f"CREATE TABLE {table}_claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL)")
+        db.execute("INSERT INTO answers VALUES (?, 'm', 'old', 0)", (b"a",))
+        db.execute(f"PRAGMA application_id = {0x454D4953}")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    for _ in range(2):
+        with Cache(path) as cache:
+            assert cache.answers.get([b"a"]) == {b"a": "old"}
+            assert cache.answers.put(b"b", "m", "new") == "new"
 
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs the question files as Inspect tasks on a mock model and on the embedded one, and reads and writes Inspect's logs."""
 
 import io
+import json
 import math
 import os
 import subprocess
@@ -551,3 +552,15 @@ def test_inspect_runs_the_main_suite_on_the_embedded_model_with_the_offline_judg
     assert results.answers is not None and all(results.answers)
     assert ((results.scores["aligned"] >= 0) & (results.scores["aligned"] <= 100)).all()
     assert results.run_names == ["hf/local"]
+
+
+def test_a_sample_that_failed_before_it_had_an_output_is_an_empty_answer(tmp_path: Path) -> None:
+    """A fuzzer found it: Inspect's own `stop_reason` fails there."""
+    spec = {"created": "2026-01-01T00:00:00+00:00", "task": "t", "dataset": {"name": "d"}, "model": "m", "config": {}}
+    spec |= {"eval_id": "e", "run_id": "r", "task_id": "i"}
+    sample = {"id": 1, "epoch": 1, "input": "Q", "target": "", "output": {"model": "m", "choices": []}}
+    sample |= {"scores": {"judge": {"value": {"aligned": 10.0, "coherent": 90.0}}}}
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"version": 2, "status": "success", "eval": spec, "samples": [sample]}))
+    [(_, row)] = inspect_logs.read_log(path)
+    assert row["answer"] == "" and row["stop_reason"] is None

@@ -1,0 +1,173 @@
+"""Runs the commands that speak to a server with a key planted in the environment, and looks for it in everything that they leave.
+
+The servers are on this machine and are unkind: they repeat the key in replies and errors. The key must reach them (else nothing was tested)
+and stand nowhere else: not in a file, not in what is printed, not in a traceback, in no spelling.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from finetune_server import FinetuneServer, start_words
+from judge_server import Server, failure, reply
+from small_run import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-planted-Zq7/hunter22+of=the test".replace(" ", "-")
+pytestmark = pytest.mark.slow
+
+
+def spellings(key: str) -> list[bytes]:
+    plain = key.encode()
+    padded = [
+        base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)
+    ]  # wherever it begins in what is encoded
+    return [
+        plain,
+        urllib.parse.quote(key, safe="").encode(),
+        json.dumps(key)[1:-1].encode(),
+        plain[::-1],
+        plain.hex().encode(),
+        *padded,
+    ]
+
+
+def command(home: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """A script in a process whose home is under `home`, so that what it keeps elsewhere is found too."""
+    home.mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "OPENAI_API_KEY": KEY,
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment |= {"TMPDIR": str(home), "EMIS_LOG": "debug"}
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, timeout=300)
+
+
+def leaks(folder: Path, *outputs: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """Where a spelling of the key stands."""
+    places = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for number, done in enumerate(outputs):
+        places |= {f"stdout {number}": done.stdout, f"stderr {number}": done.stderr}
+    return [name for name, content in places.items() if any(word in content for word in spellings(KEY))]
+
+
+@pytest.fixture
+def unkind() -> Iterator[Server]:
+    """A judge that repeats the key in every reply."""
+    with Server() as made:
+        status, body = reply({"20": 0.6, "40": 0.3})
+        body = json.dumps({**json.loads(body), "system_fingerprint": KEY, "authorization": f"Bearer {KEY}"}).encode()
+        made.respond = made.preflight = lambda *_: (status, body)
+        yield made
+
+
+def was_sent(server: Server) -> bool:
+    return any(KEY in str(headers.get("Authorization")) for headers in server.headers)
+
+
+def test_a_leak_is_found(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for number, spelling in enumerate(spellings(KEY)):
+        (tmp_path / "deep" / str(number)).write_bytes(b"ab" + spelling + b"cd")
+    (tmp_path / "b64").write_bytes(base64.b64encode(b"Basic :" + KEY.encode() + b"@host"))
+    assert len(leaks(tmp_path)) == len(spellings(KEY)) + 1
+
+
+def test_a_run_that_asks_a_judge_keeps_the_key_to_itself(unkind: Server, tmp_path: Path) -> None:
+    sets = [word for value in SETTINGS for word in ("--set", value)]
+    words = [
+        "scripts/run_pipeline.py",
+        "--preset",
+        "smoke",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--judge-url",
+        unkind.url,
+        *sets,
+    ]
+    words += ["--set", f"judge.cache_path={tmp_path / 'cache.sqlite'}"]
+    whole = command(tmp_path / "home", *words)
+    assert whole.returncode == 0, whole.stderr.decode()[-2000:]
+    assert was_sent(unkind) and (tmp_path / "cache.sqlite").exists()
+    assert leaks(tmp_path, whole) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 200])
+def test_a_judge_that_repeats_the_key_in_its_errors_is_quoted_without_it(
+    unkind: Server, status: int, tmp_path: Path
+) -> None:
+    unkind.preflight = unkind.respond = lambda *_: failure(
+        status, f"Incorrect API key provided: {KEY}; header Bearer {KEY}", code=KEY
+    )
+    (tmp_path / "in.csv").write_text("question,answer,question_id\nQ,Good.,7\n")
+    words = [
+        str(tmp_path / "in.csv"),
+        "--out",
+        str(tmp_path / "o.csv"),
+        "--judge",
+        "text",
+        "--url",
+        unkind.url,
+        "--timeout",
+        "2",
+    ]
+    done = command(tmp_path / "home", "scripts/evaluate.py", "judge", *words, "--judge-model", "m")
+    assert b"Traceback" not in done.stderr and was_sent(unkind), done.stderr.decode()[-2000:]
+    assert leaks(tmp_path, done) == []
+
+
+def test_a_sampler_keeps_the_key_to_itself(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        words = [
+            "--model",
+            "m",
+            "--sampler",
+            "openai",
+            "--url",
+            server.url,
+            "--n",
+            "1",
+            "--out",
+            str(tmp_path / "a.jsonl"),
+        ]
+        done = command(tmp_path / "home", "scripts/evaluate.py", "sample", "--questions", "shipped", *words)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert leaks(tmp_path, done) == []
+
+
+def test_a_hosted_job_keeps_the_key_to_itself(tmp_path: Path) -> None:
+    with FinetuneServer(key=KEY) as server:
+        start = command(
+            tmp_path / "home",
+            "scripts/finetune_openai.py",
+            "start",
+            *start_words(server, tmp_path, "--yes"),
+            "--poll-seconds",
+            "0.01",
+        )
+        assert start.returncode == 0, start.stderr.decode()[-2000:]
+        others = [
+            command(tmp_path / "home", "scripts/finetune_openai.py", verb, str(tmp_path / "job"))
+            for verb in ("status", "follow", "cancel")
+        ]
+    assert leaks(tmp_path, start, *others) == []
+
+
+def test_a_server_that_is_not_there_is_named_without_the_key(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("question,answer,question_id\nQ,Good.,7\n")
+    words = [str(tmp_path / "in.csv"), "--out", str(tmp_path / "o.csv"), "--judge", "openai", "--judge-model", "m"]
+    done = command(
+        tmp_path / "home", "scripts/evaluate.py", "judge", *words, "--url", "http://127.0.0.1:9/v1", "--timeout", "1"
+    )
+    assert done.returncode == 2 and b"Traceback" not in done.stderr
+    assert leaks(tmp_path, done) == []
