@@ -405,6 +405,18 @@ class Projections(View):
     arms: dict[str, ArmProjections]
 
 
+class TransferCell(Estimate):
+    """AUROC on the report questions, read by one model, along the direction of another one's selection questions.
+
+    Attributes:
+        shuffled_high: 97.5th percentile of directions from shuffled labels of the same texts.
+        p_holm: against 0.5, corrected for the number of cells.
+    """
+
+    shuffled_high: float | None = None
+    p_holm: float | None = None
+
+
 class DirectionView(View):
     position: str
     hook_point: str
@@ -428,6 +440,8 @@ class DirectionView(View):
     two_by_two: dict[str, TwoByTwoView] = {}
     projections: Projections | None = None
     seeds: dict[str, SeedMeans] = {}
+    transfer: dict[str, TransferCell] = {}
+    """`i|j`: the direction of model i in the texts that model j reads, at the chosen layer."""
 
 
 class ChoiceArm(View):

@@ -15,6 +15,7 @@ from emis_interp.report.figures_probes import monitor_figure, readers_figure
 from emis_interp.report.figures_projections import projections_figure
 from emis_interp.report.figures_questions import questions_figure
 from emis_interp.report.figures_rates import described_rates, thresholds_figure
+from emis_interp.report.figures_transfer import transfer_figure
 from emis_interp.report.style import ArmStyle, arm_styles
 from emis_interp.results import Estimate
 
@@ -40,6 +41,7 @@ def figures(contents: Contents) -> dict[str, go.Figure]:
         "choices": choice_forest(contents, styles),
         "layers": layers_figure(direction, _words(contents)) if direction else None,
         "angles": angles_figure(direction, styles) if direction else None,
+        "transfer": transfer_figure(direction) if direction else None,
         "projections": projections_figure(direction.projections, styles)
         if direction and direction.projections
         else None,

@@ -5,11 +5,56 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from emis_interp.report.described import Numbers, describe
 from emis_interp.report.style import MISSING, arm_styles, hover, layout, number
-from emis_interp.results import Estimate
+from emis_interp.results import DirectionView, Estimate, TransferCell
 
 SCALE = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#30363d", "#56B4E9")
+
+
+TRANSFER_CAPTION = (
+    "Texts of the report questions, read by one model (columns), projected on the direction of another model's selection questions "
+    "(rows), at layer {layer}: AUROC within questions, white is chance. Directions of shuffled labels reach {high}. Models that read the "
+    "same texts alike give the same matrix everywhere: a direction that works in every model is a property of the texts as much as of the "
+    "models."
+)
+
+
+def transfer_figure(direction: DirectionView) -> go.Figure | None:
+    """Every model's direction in every model's reading."""
+    cells = direction.transfer
+    models = list(dict.fromkeys(name for pair in cells for name in pair.split("|")))
+    if len(models) < 2:
+        return None
+    figure = matrix_figure(cells, models, 0.5)
+    rows = [
+        (*pair.split("|"), cell.value, cell.low, cell.high, cell.shuffled_high, cell.p_holm)
+        for pair, cell in cells.items()
+    ]
+    columns = ("direction of", "applied in", "AUROC", "low", "high", "shuffled labels (97.5th percentile)", "p (Holm)")
+    highs = [cell.shuffled_high for cell in cells.values() if cell.shuffled_high is not None]
+    caption = TRANSFER_CAPTION.format(
+        layer=direction.chosen_layer, high=f"up to {number(max(highs))}" if highs else "no figure here"
+    )
+    return describe(figure, title=_transferred(cells), caption=caption, numbers=Numbers(columns, rows), narrow={})
+
+
+def _transferred(cells: Mapping[str, TransferCell]) -> str:
+    """What the cells of different models say, beside their own shuffled labels."""
+    across = {pair: cell for pair, cell in cells.items() if len(set(pair.split("|"))) > 1 and cell.value is not None}
+    if not across:
+        return "No direction was applied in another model"
+    told = [
+        cell
+        for cell in across.values()
+        if cell.shuffled_high is not None and (cell.value or 0) > cell.shuffled_high and (cell.p_holm or 1) < 0.05
+    ]
+    values = [cell.value or 0 for cell in across.values()]
+    span = f"AUROC {number(min(values))} to {number(max(values))}"
+    if len(told) == len(across):
+        return f"Every model's direction reads the others' texts beyond shuffled labels: {span}"
+    return f"{len(told)} of {len(across)} directions read another model's texts beyond shuffled labels: {span}"
 
 
 def matrix_figure(

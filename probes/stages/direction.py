@@ -21,6 +21,8 @@ from emis_interp.records import LabeledText
 from emis_interp.stats.words import bounds
 from emis_interp.texts.contrast import labeled_texts
 from probes.comparison.arms import compare_models
+from probes.comparison.transfer import transfer_auroc
+from probes.comparison.transfer_matrix import aurocs, with_controls
 from probes.stages.capture import KINDS
 
 
@@ -70,6 +72,17 @@ def direction(run: RunFolder) -> tuple[list[Path], str]:
     compared = compare_models(data, found.direction, selection=halves["selection"], answers=own_answers, arms=arms)
     result = {"source_arm": "base", **found.numbers, **compared}
     result["length_balance"] = length_balance(lengths, data["base"])
+    fit, test = ({name: one.only(halves[half]) for name, one in data.items()} for half in ("selection", "report"))
+    cells = aurocs(transfer_auroc(fit, test, chosen.layer, extractor=question_balanced))
+    result["transfer"] = with_controls(
+        cells,
+        fit,
+        test,
+        layer=chosen.layer,
+        extractor=question_balanced,
+        n=config.n_permutations,
+        seed=run.config.seed,
+    )
     path, analysis = run.direction, run.analysis("direction")
     files = [path.with_suffix(".safetensors"), path.with_suffix(".json"), analysis]
     read = [run.activations(model, kind) for model in models.values() for kind in KINDS]

@@ -105,6 +105,8 @@ def test_tables_hold_means_over_the_seeds(folder: Path) -> None:
     direction = read(folder / "analysis" / "direction.json")
     models = ["base", "insecure.seed-0", "insecure.seed-5", "once", "shown"]
     assert direction["cosines"]["arms"] == models
+    assert set(direction["transfer"]) == {f"{one}|{other}" for one in models for other in models}
+    assert direction["transfer"]["base|base"]["value"] == pytest.approx(direction["report"]["auroc"])
     means, tables = direction["seeds"]["insecure"], direction["two_by_two"]
     assert means["models"] == models[1:3]
     for key, value in means["two_by_two"].items():

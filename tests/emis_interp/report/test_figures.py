@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from planted_figures import N_EACH, QUESTIONS, planted_run
-from planted_page import write, write_run
+from planted_page import planted_direction, write, write_run
 
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.csv_text import csv_text
@@ -22,6 +22,8 @@ from emis_interp.report.contents import Contents, load_contents
 from emis_interp.report.described import words_of
 from emis_interp.report.drawn import figures
 from emis_interp.report.figures_projections import above
+from emis_interp.report.figures_transfer import transfer_figure
+from emis_interp.results import DirectionView
 
 SURE = re.compile(r"\b(?<!no )(a difference|lower in|farther than control directions in [1-9])", re.IGNORECASE)
 ON_X = ("rates", "rate_contrasts", "questions", "margins", "margin_groups", "choices", "ablation", "readers", "monitor")
@@ -338,3 +340,24 @@ def test_what_is_filled_is_primary_in_every_forest(tmp_path: Path) -> None:
     }
     filled = {text for text, symbol in symbols.items() if not symbol.endswith("open")}
     assert filled and all("bad − good" in text for text in filled) and len(filled) < len(symbols)
+
+
+def transfer_of(value: float) -> DirectionView:
+    names = ("base", "bad")
+    cells = {
+        f"{i}|{j}": {"value": value if i != j else 0.9, "low": 0.4, "high": 0.95, "shuffled_high": 0.62, "p_holm": 0.01}
+        for i in names
+        for j in names
+    }
+    return DirectionView.model_validate({**planted_direction(), "transfer": cells})
+
+
+def test_a_transfer_is_told_against_shuffled_labels(tmp_path: Path) -> None:
+    told, untold = (transfer_figure(transfer_of(value)) for value in (0.8, 0.6))
+    assert told is not None and untold is not None
+    assert words_of(told)["title"] == (
+        "Every model's direction reads the others' texts beyond shuffled labels: AUROC 0.800 to 0.800"
+    )
+    assert words_of(untold)["title"].startswith("0 of 2 directions read another model's texts beyond shuffled labels")
+    assert "up to 0.620" in words_of(told)["caption"] and len(words_of(told)["table"]["rows"]) == 4
+    assert transfer_figure(DirectionView.model_validate(planted_direction())) is None
