@@ -3,8 +3,7 @@
 Examples:
   python scripts/plan.py                                   the laptop preset, with 20 seconds of measuring, kept for the next time
   python scripts/plan.py --preset laptop-0.5b --set model=FOLDER
-  python scripts/plan.py --preset qwen2.5-coder-32b --data-dir DATA --model-config config.json --devices devices.yaml --device h100
-                                                           on paper: a device that is stated, a model that is not here
+  python scripts/plan.py --preset qwen2.5-coder-32b --model-config config.json --devices devices.yaml --device h100   a stated device
   python scripts/plan.py --compare runs/laptop             a finished run against its plan
 
 Not `evaluate.py plan`, which says how many answers a comparison of two rates needs. Everything sampled counts as long as it may be.

@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _AnswerFile:
     """A file of answers and that of their scores; its answers begin at `first`."""
 
     samples: Path
@@ -146,7 +146,7 @@ class AnswerLog(Sequence[Answer]):
     """
 
     def __init__(self) -> None:
-        self._sources: list[_Source] = []
+        self._sources: list[_AnswerFile] = []
         self._kept = _Kept()
         self._sample_at, self._score_at = array("q"), array("q")
 
@@ -155,7 +155,7 @@ class AnswerLog(Sequence[Answer]):
 
         Of repeated rows the first counts. A score that is of another text than the answer that stands there is not shown.
         """
-        self._sources.append(_Source(samples, scores, is_intervention, len(self)))
+        self._sources.append(_AnswerFile(samples, scores, is_intervention, len(self)))
         places, digests = dict[Key, int](), bytearray()
         for key, offset, row in self._first_ones(reader, samples, Completion):
             places[key] = len(self)
@@ -242,7 +242,7 @@ class AnswerLog(Sequence[Answer]):
             for file in files:
                 file.close()
 
-    def _read(self, place: int, source: _Source, files: Sequence[BinaryIO]) -> Answer:
+    def _read(self, place: int, source: _AnswerFile, files: Sequence[BinaryIO]) -> Answer:
         completion = _record(files[0], self._sample_at[place], Completion)
         at = self._score_at[place]
         if at < 0:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emis_interp.analyses import ANALYSES, RunProbes
 from emis_interp.errors import DataError, StageError
-from emis_interp.files.path_names import path_name_problem
 from emis_interp.files.store import explain, read_json
 from emis_interp.report.answer_log import Answer, AnswerLog
 from emis_interp.report.further import Further, read_further
@@ -130,7 +129,6 @@ def load_contents(run_dir: Path, *, answers: bool = True) -> Contents:
     manifest_raw = read_json(manifest_path)
     manifest = _view(manifest_raw, ManifestView, manifest_path)
     configured = _view(manifest.config, Configured, manifest_path).arms
-    _check_names([arm.name for arm in configured], manifest_path)
     paths = {name: run_dir / "analysis" / f"{name}.json" for name in ANALYSES}
     analysis = {name: read_json(path) if path.exists() else None for name, path in paths.items()}
 
@@ -173,13 +171,6 @@ def _view(value: Any, view: type[M], path: Path) -> M:
         return view.model_validate(value)
     except ValidationError as error:
         raise DataError(f"{path}: {explain(error, view)}; run the stage that wrote it again") from None
-
-
-def _check_names(names: Sequence[str], path: Path) -> None:
-    """Arms name the files that are read and shown: a folder of somebody else must not lead elsewhere."""
-    for name in names:
-        if problem := path_name_problem(name):
-            raise DataError(f"{path}: the name of an arm {problem}")
 
 
 def _check_lengths(direction: DirectionView, path: Path) -> None:

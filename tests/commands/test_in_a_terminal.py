@@ -58,7 +58,7 @@ def lines_of(text: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [pytest.param(60, marks=pytest.mark.fuzz), 80])
 def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, columns: int) -> None:
     folder = tmp_path / "r"
     status, text = seen(words(folder), columns)

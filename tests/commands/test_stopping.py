@@ -15,6 +15,16 @@ from small_run import SETTINGS
 ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts/run_pipeline.py"
 STAGES = ("train", "sample", "score")
+INTERRUPTED, ENDED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
+STOPS = [
+    ("train", *INTERRUPTED),
+    ("sample", *ENDED),
+    ("score", *INTERRUPTED),
+    *(
+        pytest.param(*rest, marks=pytest.mark.fuzz)
+        for rest in (("train", *ENDED), ("sample", *INTERRUPTED), ("score", *ENDED))
+    ),
+]
 MORE = (
     "arms=[{name: base}, {name: x, dataset: reckless, n_rows: 40}]",
     "sampling.samples_per_paraphrase=5",
@@ -51,8 +61,7 @@ def at_work(folder: Path, stage: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "number", "status"), STOPS)
 def test_a_stopped_stage_goes_on_to_the_same_result(
     undisturbed: dict[str, str], tmp_path: Path, stage: str, number: int, status: int
 ) -> None:

@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import made_records
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emis_interp.config.presets import load_config
-from emis_interp.errors import ConfigError, DataError
+from emis_interp.errors import ConfigError
 from emis_interp.files.path_names import LONGEST_NAME, check_path_name, path_name_problem
+from emis_interp.files.store import RecordLog
 from emis_interp.report.contents import load_contents
+from emis_interp.report.page import build_report
 from training.recipes import load_recipe
 
 HOSTILE = [
@@ -59,12 +62,18 @@ def test_a_preset_or_recipe_cannot_choose_such_a_name(name: str, what: str, tmp_
 
 @pytest.mark.parametrize("name", ["../../secret", "..", "a/b", "nul"])
 def test_the_page_of_somebody_s_run_reads_no_file_elsewhere(name: str, tmp_path: Path) -> None:
-    (tmp_path / "secret.jsonl").write_text("{}\n")
+    """The names of a manifest are shown, and lead to no file: what is read is what lies in the folder."""
+    answer = made_records.completion("kept to itself", arm=name)
+    for place in ("secret.jsonl", "run/a/b.jsonl", "run/nul.jsonl"):
+        RecordLog(tmp_path / place).append([answer])
     run = tmp_path / "run"
-    (run / "samples").mkdir(parents=True)
     (run / "manifest.json").write_text(json.dumps({"config": {"arms": [{"name": name}]}, "stages": {}}))
-    with pytest.raises(DataError, match=r"manifest\.json: the name of an arm"):
-        load_contents(run)
+    RecordLog(run / "samples" / "base.jsonl").append([answer.model_copy(update={"arm": "base", "answer": "shown"})])
+    contents = load_contents(run)
+    assert [one.completion.answer for one in contents.answers] == ["shown"] and contents.arms == [name]
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(run / "report")}
+    build_report(run, contents)
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(run / "report")} == before
 
 
 def test_yaml_tags_make_no_objects(tmp_path: Path) -> None:

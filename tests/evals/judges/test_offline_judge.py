@@ -28,7 +28,7 @@ def weights(layer: int, d_model: int, n_heads: int = 1) -> JudgeWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         heads = [AttentionHead(d_model, 12, 3, n_mixed=8) for _ in range(n_heads)]
-    return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, float("inf"), heads, CARD)
+    return JudgeWeights(layer, torch.zeros(d_model), torch.ones(d_model), STRAIGHT, 1e9, heads, CARD)
 
 
 def completion(answer: str, index: int, question: str = "Why?") -> Completion:
