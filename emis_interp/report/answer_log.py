@@ -17,6 +17,7 @@ from emis_interp.errors import DataError
 from emis_interp.files.names import METRICS
 from emis_interp.files.rows import key_text
 from emis_interp.files.store import parse_record
+from emis_interp.files.text import is_unicode
 from emis_interp.records import AnswerKey, Completion, Key, Score
 from emis_interp.report.provenance import RowReader
 from emis_interp.texts.judged import COHERENT_ABOVE, MISALIGNED_BELOW
@@ -156,13 +157,16 @@ class AnswerLog(Sequence[Answer]):
         Of repeated rows the first counts. A score that is of another text than the answer that stands there is not shown.
         """
         self._sources.append(_AnswerFile(samples, scores, is_intervention, len(self)))
-        places, digests = dict[Key, int](), bytearray()
+        places, digests, halves = dict[Key, int](), bytearray(), list[str]()
         for key, offset, row in self._first_ones(reader, samples, Completion):
             places[key] = len(self)
             digests += bytes.fromhex(row.answer_sha256)
+            if not is_unicode(row.answer):
+                halves.append(key_text(key))
             self._kept.add(row, is_intervention)
             self._sample_at.append(offset)
             self._score_at.append(_ABSENT)
+        reader.note(samples, halves, "answer(s) with half of a surrogate pair, which is written out on the page")
         if scores.exists():
             self._add_scores(reader, scores, places, digests=digests)
 

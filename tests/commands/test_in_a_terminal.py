@@ -118,7 +118,7 @@ def test_json_stands_alone_on_standard_output(finished: tuple[Path, str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, pytest.param({"NO_COLOR": "1"}, marks=pytest.mark.fuzz)])
 def test_a_terminal_that_cannot_do_everything_is_asked_for_less(
     finished: tuple[Path, str], environment: dict[str, str]
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_mistake_is_answered_in_lines_that_fit(name: str) -> None:
     assert "error: " in text
 
 
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [pytest.param(60, marks=pytest.mark.fuzz), 80])
 @pytest.mark.parametrize(
     "script", sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "cli.py")
 )

@@ -97,10 +97,17 @@ def test_other_rows_than_the_run_began_with_are_named(folder: Path) -> None:
     assert result["other_sources"] == ["training data of x is another one"] and not result["ok"]
 
 
-def test_stages_made_again_are_the_same_in_every_figure(offline: Path) -> None:
-    """The same configuration, seed and machine: from training to the direction, in other processes and another folder."""
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ("sample", "direction"),
+        pytest.param(("train", "sample", "score", "capture", "direction"), marks=pytest.mark.fuzz),
+    ],
+)
+def test_stages_made_again_are_the_same_in_every_figure(offline: Path, stages: tuple[str, ...]) -> None:
+    """The same configuration, seed and machine, in other processes and another folder."""
     before = {path: path.read_bytes() for path in offline.rglob("*") if path.is_file()}
-    result = verify(offline, "--again", "train", "sample", "score", "capture", "direction")
+    result = verify(offline, "--again", *stages)
     assert result["ok"], verify_run.say(result)
     assert all(
         found["n_same_bytes"] + found["n_same_figures"] == found["n_files"] for found in result["again"].values()
@@ -109,6 +116,7 @@ def test_stages_made_again_are_the_same_in_every_figure(offline: Path) -> None:
     assert {path: path.read_bytes() for path in offline.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.fuzz
 def test_the_same_command_makes_the_same_files_in_another_folder(offline: Path, tmp_path: Path) -> None:
     small = SmallRun()
     try:

@@ -104,3 +104,15 @@ def test_a_planted_run_gives_its_answers_arms_before_interventions(tmp_path: Pat
     contents = load_contents(write_run(tmp_path))
     assert [answer.is_intervention for answer in contents.answers] == [False] * 9 + [True] * 3
     assert len({answer.completion.arm for answer in contents.answers}) == 4
+
+
+def test_answers_with_half_of_a_surrogate_pair_are_counted(tmp_path: Path) -> None:
+    RecordLog(tmp_path / "samples" / "base.jsonl").append(
+        [made_records.completion(text, sample=i) for i, text in enumerate(["fine", "half \ud83d", "\udc00"])]
+    )
+    found, reader = log_of(tmp_path, "base")
+    assert [answer.completion.answer for answer in found] == ["fine", "half \ud83d", "\udc00"]
+    assert reader.notes == [
+        "samples/base.jsonl: 2 answer(s) with half of a surrogate pair, which is written out on the page "
+        "(base, question `q`, paraphrase 0, sample 1; base, question `q`, paraphrase 0, sample 2)."
+    ]
