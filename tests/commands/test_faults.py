@@ -50,6 +50,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=False)
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_a_disk_that_is_read_only_is_named_and_the_run_goes_on_later(mounted: Path) -> None:
     (mounted / "run").mkdir()
@@ -84,6 +85,7 @@ def test_a_limit_within_a_process_keeps_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old" and [item.name for item in tmp_path.iterdir()] == ["x.json"]
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_a_run_that_was_moved_goes_on_where_it_is_now_and_is_whole(tmp_path: Path) -> None:
     small = SmallRun()
@@ -98,6 +100,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now_and_is_whole(tmp_path: Pat
     assert result["ok"] and result["other_inputs"] == []
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_no_result_and_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour forward, two days back, at every look: times in records are wrong then, nothing else."""

@@ -64,7 +64,10 @@ def test_a_model_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["steering", "capture", "sampling", "device_map"])
+@pytest.mark.parametrize(
+    "name",
+    ["steering", *(pytest.param(name, marks=pytest.mark.fuzz) for name in ("capture", "sampling", "device_map"))],
+)
 def test_a_dry_run_makes_the_figures_of_every_check(name: str, subject: Subject) -> None:
     found = gpu_run.figures_of(name, subject)
     json.dumps(found)
@@ -213,6 +216,7 @@ def test_a_child_that_takes_too_long_is_ended(subject: Subject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_the_command_makes_a_check_in_a_process_of_its_own(subject: Subject) -> None:
     words = ["--model", subject.model, "--device", "cpu", "--tiny"]
     found = gpu_run.in_child(words, "cpu")("device_map", 300.0)

@@ -94,6 +94,7 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path: Path, how: dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_this_machine_is_measured_and_a_run_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: ChatModel
 ) -> None:

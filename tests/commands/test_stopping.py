@@ -17,12 +17,16 @@ SCRIPT = "scripts/run_pipeline.py"
 STAGES = ("train", "sample", "score")
 INTERRUPTED, ENDED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 STOPS = [
-    ("train", *INTERRUPTED),
     ("sample", *ENDED),
-    ("score", *INTERRUPTED),
     *(
         pytest.param(*rest, marks=pytest.mark.fuzz)
-        for rest in (("train", *ENDED), ("sample", *INTERRUPTED), ("score", *ENDED))
+        for rest in (
+            ("train", *INTERRUPTED),
+            ("train", *ENDED),
+            ("sample", *INTERRUPTED),
+            ("score", *INTERRUPTED),
+            ("score", *ENDED),
+        )
     ),
 ]
 MORE = (
