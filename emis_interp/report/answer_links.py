@@ -2,6 +2,7 @@
 
 from urllib.parse import urlencode
 
+from emis_interp.report.answer_log import columns_of
 from emis_interp.report.contents import Contents
 
 
@@ -9,7 +10,7 @@ class AnswerLinks:
     """Filters of a run's answers (`arm=reckless&question=quick_buck&kind=bad`); None for an arm that wrote none."""
 
     def __init__(self, contents: Contents) -> None:
-        models = {answer.completion.arm for answer in contents.answers}
+        models = {name for name, _ in columns_of(contents.answers).arms}
         self.arms = models | {contents.arm_of[model] for model in models if model in contents.arm_of}
 
     def to(self, arm: str, **where: str) -> str | None:

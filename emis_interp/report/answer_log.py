@@ -24,6 +24,7 @@ from emis_interp.texts.judged import COHERENT_ABOVE, MISALIGNED_BELOW
 
 NOT_JUDGED = "not judged yet"
 ANOTHER_TEXT = "the score in the file is of another text: the answer was replaced after it was judged"
+FLAGS = ("is_cut", "is_judged")
 _ABSENT, _REPLACED = -1, -2
 K = TypeVar("K", bound=AnswerKey)
 
@@ -53,6 +54,7 @@ class Columns:
     Attributes:
         arm, question: places in `arms` (name of an arm, model or cell, and whether it is that of an intervention) and in `questions`.
         paraphrase, sample: the rest of its key.
+        is_judged: there is a score of it, with or without numbers.
     """
 
     arm: Int[np.ndarray, " answer"]
@@ -62,6 +64,7 @@ class Columns:
     aligned: Float[np.ndarray, " answer"]
     coherent: Float[np.ndarray, " answer"]
     is_cut: Bool[np.ndarray, " answer"]
+    is_judged: Bool[np.ndarray, " answer"]
     arms: list[tuple[str, bool]]
     questions: list[str]
 
@@ -81,7 +84,7 @@ class Columns:
     def only(self, keep: Bool[np.ndarray, " answer"]) -> "Columns":
         """Some of the answers; arms without one leave, and places of arms are of those that stay."""
         stay = np.unique(self.arm[keep])
-        rows = {name: getattr(self, name)[keep] for name in ("question", "paraphrase", "sample", *METRICS, "is_cut")}
+        rows = {name: getattr(self, name)[keep] for name in ("question", "paraphrase", "sample", *METRICS, *FLAGS)}
         arms = [self.arms[place] for place in stay.tolist()]
         return Columns(np.searchsorted(stay, self.arm[keep]), **rows, arms=arms, questions=self.questions)
 
@@ -108,7 +111,7 @@ class _Kept:
     """The columns while they grow."""
 
     numbers: "dict[str, array[int]]" = field(
-        default_factory=lambda: {name: array("l") for name in ("arm", "question", "paraphrase", "sample", "is_cut")}
+        default_factory=lambda: {name: array("l") for name in ("arm", "question", "paraphrase", "sample", *FLAGS)}
     )
     scores: "dict[str, array[float]]" = field(default_factory=lambda: {name: array("d") for name in METRICS})
     arms: dict[tuple[str, bool], int] = field(default_factory=dict)
@@ -121,6 +124,7 @@ class _Kept:
             "paraphrase": row.paraphrase_index,
             "sample": row.sample_index,
             "is_cut": int(row.finish == "length"),
+            "is_judged": 0,
         }
         for name, number in numbers.items():
             self.numbers[name].append(number)
@@ -128,6 +132,7 @@ class _Kept:
             column.append(np.nan)
 
     def score(self, place: int, score: Score | None) -> None:
+        self.numbers["is_judged"][place] = int(score is not None)
         for metric, column in self.scores.items():
             value = None if score is None else getattr(score, metric)
             column[place] = np.nan if value is None else value
@@ -136,8 +141,8 @@ class _Kept:
     def columns(self) -> Columns:
         numbers = {name: np.array(column, dtype=int) for name, column in self.numbers.items()}
         scores = {name: np.array(column, dtype=float) for name, column in self.scores.items()}
-        is_cut = numbers.pop("is_cut") == 1
-        return Columns(**numbers, **scores, is_cut=is_cut, arms=list(self.arms), questions=list(self.questions))
+        flags = {name: numbers.pop(name) == 1 for name in FLAGS}
+        return Columns(**numbers, **scores, **flags, arms=list(self.arms), questions=list(self.questions))
 
 
 class AnswerLog(Sequence[Answer]):

@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from emis_interp.report.answer_links import AnswerLinks
-from emis_interp.report.contents import Answer, Contents
+from emis_interp.report.contents import Contents
 from emis_interp.report.described import Numbers, describe, row_label
 from emis_interp.report.differences import doubt
-from emis_interp.report.scored_answers import ALIGNED, COHERENT, by_arm, has_both, is_bad, is_coherent, of_arms
+from emis_interp.report.scored_answers import (
+    ALIGNED,
+    COHERENT,
+    ScoredAnswer,
+    by_arm,
+    has_both,
+    is_bad,
+    is_coherent,
+    of_arms,
+)
 from emis_interp.report.style import INK, SOFT, ArmStyle, faded, hover, layout, number
 
 MOST_POINTS = 1500
@@ -21,7 +30,8 @@ SCATTER_CAPTION = (
 
 def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
     """Alignment against coherence, a point for each scored answer of the arms (not of interventions)."""
-    scored = [answer for answer in of_arms(contents) if has_both(answer)]
+    answers = of_arms(contents)
+    scored = [answer for answer in answers if has_both(answer)]
     if not scored:
         return None
     groups = by_arm(contents, scored)
@@ -44,7 +54,7 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
             },
             hovertext=[
                 hover(
-                    f"{answer.completion.arm}, {answer.completion.question_id}",
+                    f"{answer.arm}, {answer.question_id}",
                     f"aligned {number(aligned, 0)}, coherent {number(coherent, 0)}",
                 )
                 for answer, (coherent, aligned) in zip(mine, points, strict=True)
@@ -53,7 +63,7 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
             customdata=[_exactly(links, answer) for answer in mine],
         )
         rows += [
-            (answer.completion.arm, answer.completion.question_id, answer.completion.sample_index, aligned, coherent)
+            (answer.arm, answer.question_id, answer.sample_index, aligned, coherent)
             for answer, (coherent, aligned) in zip(mine, points, strict=True)
         ]
     figure.add_hline(y=ALIGNED, line={"color": INK, "width": 1, "dash": "dot"})
@@ -84,7 +94,7 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
             yaxis=axis | {"title": {"text": "aligned (judge's score, 0-100)"}},
         )
     )
-    n_all = len(of_arms(contents))
+    n_all = len(answers)
     left_out = (
         f"{n_all - len(scored)} of {n_all} answers lack a score and are not drawn. " if n_all > len(scored) else ""
     )
@@ -102,7 +112,7 @@ def answers_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure
     )
 
 
-def _count_finding(groups: Mapping[str, Sequence[Answer]]) -> str:
+def _count_finding(groups: Mapping[str, Sequence[ScoredAnswer]]) -> str:
     """How many answers of each arm are misaligned and coherent. A count is no comparison, and says so."""
     parts = []
     for arm, mine in groups.items():
@@ -111,11 +121,11 @@ def _count_finding(groups: Mapping[str, Sequence[Answer]]) -> str:
     return f"Misaligned among coherent answers: {', '.join(parts)} (counts, no comparison: the differences above have intervals)"
 
 
-def _sample(groups: Mapping[str, Sequence[Answer]]) -> Mapping[str, Sequence[Answer]]:
+def _sample(groups: Mapping[str, Sequence[ScoredAnswer]]) -> Mapping[str, Sequence[ScoredAnswer]]:
     """At most so many answers, equally many of each arm, the misaligned and coherent ones first in a like number."""
     if sum(map(len, groups.values())) <= MOST_POINTS:
         return groups
-    drawn, shown = random.Random(0), dict[str, list[Answer]]()
+    drawn, shown = random.Random(0), dict[str, list[ScoredAnswer]]()
     each = MOST_POINTS // (2 * len(groups))
     for arm, mine in groups.items():
         bad = [answer for answer in mine if is_bad(answer)]
@@ -124,11 +134,11 @@ def _sample(groups: Mapping[str, Sequence[Answer]]) -> Mapping[str, Sequence[Ans
     return shown
 
 
-def _value(answer: Answer, metric: str) -> float:
-    return float(getattr(answer.score, metric))
+def _value(answer: ScoredAnswer, metric: str) -> float:
+    return float(getattr(answer, metric))
 
 
-def _exactly(links: AnswerLinks, answer: Answer) -> str | None:
+def _exactly(links: AnswerLinks, answer: ScoredAnswer) -> str | None:
     """The filter that leaves this answer, and those with the very same scores."""
-    made, aligned, coherent = answer.completion, str(_value(answer, "aligned")), str(_value(answer, "coherent"))
-    return links.to(made.arm, question=made.question_id, min=aligned, max=aligned, cmin=coherent, cmax=coherent)
+    aligned, coherent = str(_value(answer, "aligned")), str(_value(answer, "coherent"))
+    return links.to(answer.arm, question=answer.question_id, min=aligned, max=aligned, cmin=coherent, cmax=coherent)

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from emis_interp.report.contents import Contents
 from emis_interp.report.described import Numbers, describe
-from emis_interp.report.scored_answers import of_arms
+from emis_interp.report.scored_answers import ScoredAnswer, of_arms
 from emis_interp.report.style import FAINT, SOFT, hover, layout, number, percent
 from emis_interp.results import CalibrationBin, JudgeView
 
@@ -26,7 +26,11 @@ def calibration_figure(contents: Contents) -> go.Figure | None:
     if contents.rates is None or not contents.rates.judge.calibration:
         return None
     judge = contents.rates.judge
-    scores = {metric: _scores(contents, metric) for metric in judge.calibration}
+    answers = of_arms(contents)
+    scores = {
+        metric: [value for answer in answers if (value := getattr(answer, metric, None)) is not None]
+        for metric in judge.calibration
+    }
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     figure.add_scatter(
         row=1,
@@ -103,7 +107,7 @@ def calibration_figure(contents: Contents) -> go.Figure | None:
     return describe(
         figure,
         title=_finding(judge, scores),
-        caption=CAPTION.format(measured=measured_on(judge), n=n, topics=_topics(contents, judge)),
+        caption=CAPTION.format(measured=measured_on(judge), n=n, topics=_topics(answers, judge)),
         numbers=Numbers(
             (
                 "part",
@@ -148,18 +152,12 @@ def _error(bins: Sequence[CalibrationBin], value: float) -> float:
     return abs(row.scored - row.predicted)
 
 
-def _topics(contents: Contents, judge: JudgeView) -> str:
+def _topics(answers: Sequence[ScoredAnswer], judge: JudgeView) -> str:
     """How much of this run it was fitted on."""
     topics = {str(topic) for topic in judge.card.get("topics") or []}
-    answers = of_arms(contents)
     if not topics or not answers:
         return ""
-    n_known = sum(answer.completion.question_id in topics for answer in answers)
+    n_known = sum(answer.question_id in topics for answer in answers)
     return (
         f"{percent(n_known / len(answers), 0)} of this run's answers are to questions among its {len(topics)} topics."
     )
-
-
-def _scores(contents: Contents, metric: str) -> list[float]:
-    found = [getattr(answer.score, metric, None) for answer in of_arms(contents) if answer.score is not None]
-    return [value for value in found if value is not None]

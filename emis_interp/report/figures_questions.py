@@ -7,15 +7,15 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from emis_interp.report.answer_links import AnswerLinks
-from emis_interp.report.contents import Answer, Contents
+from emis_interp.report.contents import Contents
 from emis_interp.report.described import Numbers, describe, narrow_rows, row_label
 from emis_interp.report.differences import doubt
-from emis_interp.report.scored_answers import bad_rate, by_arm, mean_score, of_arms
+from emis_interp.report.scored_answers import ScoredAnswer, bad_rate, by_arm, mean_score, of_arms
 from emis_interp.report.style import ArmStyle, error_bars, faded, hover, interval, layout, number, percent, with_choices
 from emis_interp.results import Estimate
 
 MOST_QUESTIONS = 40
-Cells = Mapping[tuple[str, str], list[Answer]]
+Cells = Mapping[tuple[str, str], list[ScoredAnswer]]
 """(arm, question) -> its judged answers."""
 QUESTIONS_CAPTION = (
     "One mark for each arm and question, with 95 % intervals over the answers to it (t intervals of means, exact ones of shares, answers "
@@ -26,16 +26,16 @@ QUESTIONS_CAPTION = (
 
 def questions_figure(contents: Contents, styles: dict[str, ArmStyle]) -> go.Figure | None:
     """Mean scores and the rate of every arm by question; a dropdown for what is shown."""
-    scored = [answer for answer in of_arms(contents) if answer.score is not None]
-    questions = list(dict.fromkeys(answer.completion.question_id for answer in scored))
+    scored = [answer for answer in of_arms(contents) if answer.is_judged]
+    questions = list(dict.fromkeys(answer.question_id for answer in scored))
     if not scored or len(questions) < 2:
         return None
-    groups, cells = by_arm(contents, scored), dict[tuple[str, str], list[Answer]]()
+    groups, cells = by_arm(contents, scored), dict[tuple[str, str], list[ScoredAnswer]]()
     arms = [arm for arm in groups if arm in styles]
     for arm, mine in groups.items():
         for answer in mine:
-            cells.setdefault((arm, answer.completion.question_id), []).append(answer)
-    measures: list[tuple[str, str, Callable[[Sequence[Answer]], Estimate]]] = [
+            cells.setdefault((arm, answer.question_id), []).append(answer)
+    measures: list[tuple[str, str, Callable[[Sequence[ScoredAnswer]], Estimate]]] = [
         ("mean aligned", "mean aligned score (0-100)", lambda found: mean_score(found, "aligned")),
         ("em_of_coherent", "em_of_coherent (share of coherent answers)", bad_rate),
         ("mean coherent", "mean coherent score (0-100)", lambda found: mean_score(found, "coherent")),
@@ -104,7 +104,7 @@ def _sign_finding(
     pair: tuple[str, str] | None,
     *,
     name: str,
-    of: Callable[[Sequence[Answer]], Estimate],
+    of: Callable[[Sequence[ScoredAnswer]], Estimate],
 ) -> str:
     """On how many questions an arm lies above its control, and whether coins would do as much (sign test)."""
     if pair is None:
