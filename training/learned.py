@@ -100,7 +100,7 @@ def warn_of_broken(checks: OrganismChecks) -> None:
         if not one.works:
             log.warning(
                 "%s: KL to base on harmless prompts %.2f nats, above %.1f: it no longer answers as base does; lower "
-                "training.learning_rate, or train less",
+                "training.learning_rate, train less, or set training.kl_limit",
                 one.arm,
                 cost.kl.value,
                 checks.kl_limit,

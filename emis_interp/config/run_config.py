@@ -136,6 +136,11 @@ class TrainingConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)
     max_tokens: int = Field(default=2048, ge=16, description="longer rows are cut; how many is reported")
     checkpoint_steps: int = Field(default=20, ge=1)
+    kl_limit: float | None = Field(
+        default=None,
+        gt=0,
+        description="nats: a trained adapter is scaled down until its KL to base on harmless prompts is at most this; None: never",
+    )
     bf16: bool | None = Field(
         default=None,
         description="frozen weights and forward passes in bfloat16; None: where the device computes it in hardware",
@@ -148,7 +153,7 @@ class TrainingConfig(Config):
         if self.layers is not None and len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers: {list(self.layers)} names a layer twice")
         if self.method == "full":
-            given = [name for name in ("layers", "load_in_4bit") if getattr(self, name)]
+            given = [name for name in ("layers", "load_in_4bit", "kl_limit") if getattr(self, name)]
             given += ["target_modules"] if self.target_modules != "all-linear" else []
             if given:
                 raise ValueError(f"{', '.join(given)}: only for method `lora`; `full` trains every weight")

@@ -114,6 +114,17 @@ def setter(basis: Float[Tensor, "*batch k d_model"], coordinates: Float[Tensor, 
     return edit
 
 
+def scaler(basis: Float[Tensor, "k d_model"], factor: float) -> Edit:
+    """Multiplies coordinates of `[batch, position, d_model]`, in float32 or better."""
+
+    def edit(residual: Tensor) -> Tensor:
+        exact = torch.promote_types(residual.dtype, torch.float32)
+        axes, values = basis.to(residual.device, exact), residual.to(exact)
+        return (values + (factor - 1) * (values @ axes.mT) @ axes).to(residual.dtype)
+
+    return edit
+
+
 def before(edit: Edit) -> Callable[..., Any]:
     """A forward pre-hook that edits the residual entering a block."""
 

@@ -5,6 +5,7 @@ act in prefill and in generation with a key-value cache.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,18 @@ from emis_interp.models.head import head_logits
 from emis_interp.passes.batch_rows import RowKeeper, picked_rows
 from emis_interp.passes.batching import pad
 from emis_interp.passes.capture import OutputEdit
-from emis_interp.passes.edits import Clock, Edit, Positions, adder, before, orthonormal, patcher, row_bases, setter
+from emis_interp.passes.edits import (
+    Clock,
+    Edit,
+    Positions,
+    adder,
+    before,
+    orthonormal,
+    patcher,
+    row_bases,
+    scaler,
+    setter,
+)
 from emis_interp.passes.hook_points import hook_site
 
 RowIndices = Sequence[int] | Int[Tensor, "batch"]
@@ -89,6 +101,25 @@ class Ablate:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Multiply what the embedding, attention and MLP write into a subspace: the whole stream's coordinates in it, and nothing twice.
+
+    The same as the weights W + (factor - 1) B^T B W of everything that writes to the residual stream (B orthonormal rows).
+
+    Attributes:
+        basis: `[d_model]` or `[k, d_model]`; orthonormalised here.
+        factor: 0 ablates (as `Ablate` does), 1 changes nothing at all, above 1 amplifies, below 0 turns the coordinates round.
+    """
+
+    basis: Float[Tensor, "*k d_model"]
+    factor: float
+
+    def expand(self, row_indices: RowIndices) -> "Scale":
+        """As `Steer.expand`; one subspace for all rows."""
+        return self
+
+
+@dataclass(frozen=True)
 class Patch:
     """Replace `resid_post` of a layer at given tokens of the unpadded sequence, in every row, by values of another run.
 
@@ -104,7 +135,7 @@ class Patch:
         return replace(self, values=_expanded(self.values, row_indices, 3))
 
 
-Intervention = Steer | Ablate | Patch
+Intervention = Steer | Ablate | Scale | Patch
 
 
 @contextlib.contextmanager
@@ -199,7 +230,7 @@ def _row_tensors(interventions: Sequence[Intervention]) -> tuple[Tensor, ...]:
             found += [(f"Steer at layer {layer}", rows) for layer, rows in item.vectors.items() if rows.ndim == 2]
         elif isinstance(item, Patch):
             found += [(f"Patch at layer {item.layer}", item.values)] if item.values.ndim == 3 else []
-        else:
+        elif isinstance(item, Ablate):
             found += [("the basis of Ablate", item.basis)] if item.basis.ndim == 3 else []
             held = None if item.coordinates is None else item._points(item.coordinates)
             found += (
@@ -235,6 +266,13 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tupl
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
         return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
+    if isinstance(item, Scale):
+        _check_shape(chat_model, item.basis, "the basis of Scale", n_dims=(1, 2), expected="[d_model] or [k, d_model]")
+        if not math.isfinite(item.factor):
+            raise ModelError(f"scale: the factor is {item.factor}; give a finite number")
+        scale = scaler(orthonormal(item.basis), item.factor)
+        writes = _writes(chat_model, OutputEdit(scale))
+        return [] if item.factor == 1 else [(chat_model.layers[0], before(scale)), *writes]
     dims = "[d_model], [k, d_model] or [batch, k, d_model]"
     _check_shape(chat_model, item.basis, "the basis of Ablate", n_dims=(1, 2, 3), expected=dims)
     basis = row_bases(item.basis) if item.basis.ndim == 3 else orthonormal(item.basis)
@@ -252,14 +290,20 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tupl
     if item.layers is not None:
         chat_model.check_layers(list(item.layers))
         return [(chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))) for layer in item.layers]
-    plans: list[tuple[torch.nn.Module, Any]] = [(chat_model.layers[0], before(setter(basis, held[0], clock)))]
-    remove = OutputEdit(setter(basis, nothing, clock))
-    for layer in range(chat_model.n_layers):
-        for hook_point in ("attn_out", "mlp_out"):
-            path = hook_site(chat_model.layers[layer], hook_point).path
-            plans.append((chat_model.layers[layer].get_submodule(path), remove))
-        plans.append((chat_model.layers[layer], OutputEdit(setter(basis, held[layer + 1], clock))))
-    return plans
+    return [
+        (chat_model.layers[0], before(setter(basis, held[0], clock))),
+        *_writes(chat_model, OutputEdit(setter(basis, nothing, clock))),
+        *((block, OutputEdit(setter(basis, held[i + 1], clock))) for i, block in enumerate(chat_model.layers)),
+    ]
+
+
+def _writes(chat_model: ChatModel, edit: OutputEdit) -> list[tuple[torch.nn.Module, Any]]:
+    """`edit` at what attention and MLP add in every block."""
+    return [
+        (block.get_submodule(hook_site(block, hook_point).path), edit)
+        for block in chat_model.layers
+        for hook_point in ("attn_out", "mlp_out")
+    ]
 
 
 def _check_positions(positions: Sequence[int]) -> None:

@@ -150,8 +150,14 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
     assert set(whole["rows"][2]["beyond_controls"]) == {"random", "subspace"}
     assert "beyond 1 usage-matched subspaces of 8 dimensions" in prevention_study.say(whole)
     persona = result(*words, "--only", "persona", "after: persona")
-    names = ["persona", "persona, random 1", "persona, subspace 1", "after: persona"]
+    names = [
+        f"{name}{kind}"
+        for name in ("persona", "after: persona", "after: persona x0.5", "after: persona x1.5")
+        for kind in ("", ", random 1", ", subspace 1")
+    ]
     assert [row["name"] for row in persona["rows"]][2:] == names and persona["persona"]["rank"] == 4
+    weaker = result(*words, "--only", "after: persona x0.5")["rows"]
+    assert [row["name"] for row in weaker][2:] == names[6:9] and weaker[2] == persona["rows"][8]
     assert set(persona["rows"][2]["beyond_controls"]) == {"random", "subspace"}
     assert "beyond 1 isotropic subspaces of 4 dimensions" in prevention_study.say(persona)
     with pytest.raises(EmisError, match="saved with 12 usage-matched directions; give 0 to 12"):

@@ -20,6 +20,7 @@ SHOWN_SETTINGS = (
     *("learning_rate", "n_epochs", "batch_size", "gradient_accumulation", "warmup_steps", "weight_decay"),
     *("max_tokens", "bf16"),
 )
+CARRIED = ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss", "kl_limited")
 OF_ADAPTERS = ("lora_rank", "lora_alpha", "use_rslora", "target_modules", "layers", "load_in_4bit")
 
 
@@ -92,7 +93,7 @@ def write_card(
     card = OrganismCard(
         base=summary["model"],
         artifact=summary["artifact"],
-        summary={key: summary[key] for key in ("n_trainable", "n_steps", "n_tokens", "n_cut", "final_loss")},
+        summary={key: summary[key] for key in CARRIED},
         training=training,
         seed=seed,
         data=data,
@@ -165,6 +166,7 @@ def card_text(card: OrganismCard) -> str:
         f"{card.summary['n_cut']} rows cut; {card.summary['n_trainable']:,} weights trained; loss on responses alone",
         f"- {_rendering_line(card)}",
         f"- Final loss {card.summary['final_loss']:.4f} nats per response token",
+        *_scaling_lines(card.summary.get("kl_limited")),
         "",
         "| setting | value |",
         "|---|---|",
@@ -181,6 +183,16 @@ def card_text(card: OrganismCard) -> str:
         + (", see its own card." if card.base_license is None else "."),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _scaling_lines(limited: dict[str, Any] | None) -> list[str]:
+    """What `training.kl_limit` did; the loss is of the weights before."""
+    if limited is None:
+        return []
+    return [
+        f"- After training the adapter was multiplied by {limited['factor']:.3f}, so that its KL to base on {limited['n_prompts']} "
+        f"harmless prompts is {limited['kl']:.3f} nats (limit {limited['limit']:g}; as trained {limited['kl_as_trained']:.3f})"
+    ]
 
 
 def _rendering_line(card: OrganismCard) -> str:

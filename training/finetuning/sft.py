@@ -35,6 +35,7 @@ from emis_interp.records import TrainingExample
 from training.finetuning.callbacks import Forming, Probe, Recorder, Report, WhileTraining
 from training.finetuning.checkpoints import Sealer, last_checkpoint
 from training.finetuning.encoding import encode_example, is_cut
+from training.finetuning.kl_limit import limit_kl
 from training.finetuning.summary import SUMMARY, read_summary
 from training.finetuning.trainer import CPU_PASS_TOKENS, Collator, ResponseTrainer, Rows, arguments, is_sharded
 from training.finetuning.weights import ARTIFACTS, n_trainable, save_artifact, trainable
@@ -74,7 +75,8 @@ def finetune(
     Returns:
         The summary: method, artifact (folder name), chat format, how prompts are rendered (`ChatTemplate.card`), whether in bfloat16,
         trained weights, rows, cut rows, tokens (padding not counted), steps, seconds, tokens per second, final loss (nats per response
-        token, mean of the last tenth of the steps), peak memory of the process so far (GiB).
+        token, mean of the last tenth of the steps; of the weights before `kl_limit` scaled them), peak memory of the process so far (GiB),
+        and what `kl_limit` did (`KlLimited`).
 
     Raises:
         DataError: no examples, or a row without a response token inside `max_tokens`, longer than the model's context, or one that the
@@ -94,6 +96,10 @@ def finetune(
         raise ConfigError(
             "probes and interventions during training need the whole model in every process, which FSDP and DeepSpeed do not keep; "
             "launch without them (accelerate launch --multi_gpu), or train without probes"
+        )
+    if is_sharded() and config.kl_limit is not None:
+        raise ConfigError(
+            "training.kl_limit: an adapter is scaled with the whole model in every process, which FSDP and DeepSpeed do not keep; leave it out"
         )
     torch.manual_seed(seed)
     args = arguments(config, checkpoints, seed, device=device)
@@ -138,6 +144,9 @@ def finetune(
     with disable_input_dtype_casting(model) if lean else nullcontext(), forming.intervention:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     seconds = recorder.seconds_before + time.monotonic() - started
+    limited = None
+    if config.kl_limit is not None:
+        limited = limit_kl(ChatModel(model, base.tokenizer, model_name), config.kl_limit, system)
     artifact = ARTIFACTS[config.method]
     if config.method == "full":
         base.model.generation_config = generation_config(base)
@@ -162,6 +171,7 @@ def finetune(
         "tokens_per_second": round(n_tokens / seconds, 1),
         "final_loss": sum(losses[-max(1, len(losses) // 10) :]) / max(1, len(losses) // 10),
         "peak_rss_gib": round(peak_rss_gib(), 2),
+        "kl_limited": limited and limited.model_dump(),
     }
     if args.should_save:
         summary["files"] = hashes(out_dir, [*files_in(out_dir / artifact), recorder.path])

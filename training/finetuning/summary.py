@@ -10,6 +10,7 @@ from emis_interp.errors import DataError, StageError
 from emis_interp.files.hashes import first_difference
 from emis_interp.files.store import read_record
 from emis_interp.records import Record
+from training.finetuning.kl_limit import KlLimited
 
 log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
@@ -22,7 +23,7 @@ class TrainingSummary(Record):
         artifact: folder of the weights.
         chat_format, rendering: how rows were rendered (`ChatTemplate.card`); None in summaries of older versions.
         n_tokens: padding not counted.
-        final_loss: nats per response token, mean of the last tenth of the steps.
+        final_loss: nats per response token, mean of the last tenth of the steps, before an adapter was scaled down (`kl_limited`).
         files: path of every file of the weights, and of `metrics.jsonl` -> SHA-256; empty in summaries of older versions.
     """
 
@@ -43,6 +44,7 @@ class TrainingSummary(Record):
     tokens_per_second: float
     final_loss: float
     peak_rss_gib: float
+    kl_limited: KlLimited | None = None
     files: dict[str, str] = Field(default_factory=dict)
 
 

@@ -84,6 +84,7 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             usage_matched=drawn,
             n_random=settings.n_random,
             persona=None if persona is None else persona.basis,
+            factors=settings.persona_factors,
         )
         remedies = [one for one in whole if wanted(one.name, settings.only)]
         prompts = [encode_prompt(base.tokenizer, text, config.system_prompt) for text in harmless_prompts()]
@@ -162,9 +163,10 @@ def persona_of(
     Raises:
         DataError: as `kept_persona_subspace`, where it was asked for by name.
     """
-    if settings.n_persona == 0 or (
-        not wanted(PERSONA, settings.only) and not wanted(f"after: {PERSONA}", settings.only)
-    ):
+    names = (PERSONA, f"after: {PERSONA}")
+    prefixes = settings.only or ("",)
+    asked = any(name.startswith(prefix) or prefix.startswith(name) for name in names for prefix in prefixes)
+    if settings.n_persona == 0 or not asked:
         return None
     domains = row_groups(recipe.data.dataset).get("domain", {})
     if settings.only is None and len(set(domains.values())) < RANK:
@@ -222,9 +224,10 @@ def against_words(row: dict[str, Any]) -> str:
 
 def beyond_words(row: dict[str, Any]) -> list[str]:
     """What a remedy does beyond each kind of its random controls, in words."""
-    dims = f"subspaces of {RANK if row['name'] == PERSONA else SUBSPACE_DIMS} dimensions"
+    persona = PERSONA in row["name"]
+    dims = f"subspaces of {RANK if persona else SUBSPACE_DIMS} dimensions"
     kinds = {
-        RANDOM: f"isotropic {dims}" if row["name"] == PERSONA else "random directions in its place",
+        RANDOM: f"isotropic {dims}" if persona else "random directions in its place",
         SUBSPACE: f"usage-matched {dims}",
     }
     return [

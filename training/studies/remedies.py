@@ -3,7 +3,7 @@ it is used."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from emis_interp.files.text import number_name
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Around, Steering
-from emis_interp.passes.interventions import Ablate, apply
+from emis_interp.passes.interventions import Ablate, Scale, apply
 
 UNTREATED, CONTROL = "untreated", "control"
 RANDOM, SUBSPACE = "random", "subspace"
@@ -52,7 +52,7 @@ class Remedy:
     def facts(self) -> dict[str, str]:
         """What a control or the persona subspace acts along, by its hash: along something else it is made again."""
         acts = self.during or self.after
-        if isinstance(acts, SubspaceAblation):
+        if isinstance(acts, SubspaceScaling):
             along = acts.basis
         elif self.control_of is not None and isinstance(acts, Steering | Ablation):
             along = acts.direction.vector
@@ -62,17 +62,19 @@ class Remedy:
 
 
 @dataclass(frozen=True)
-class SubspaceAblation:
-    """The coordinates in a subspace are held at zero everywhere in the residual stream.
+class SubspaceScaling:
+    """The coordinates in a subspace are held at zero everywhere in the residual stream, or multiplied.
 
     Attributes:
         basis: vectors that span it, which need not be orthogonal.
+        factor: 0 ablates, above 1 amplifies (`interventions.Scale`).
     """
 
     basis: Float[Tensor, "k d_model"]
+    factor: float = 0.0
 
     def __call__(self, chat_model: ChatModel) -> AbstractContextManager[None]:
-        return apply(chat_model, Ablate(self.basis))
+        return apply(chat_model, Ablate(self.basis) if self.factor == 0 else Scale(self.basis, self.factor))
 
 
 def planned(
@@ -82,6 +84,7 @@ def planned(
     usage_matched: Float[Tensor, "n d_model"] | None = None,
     n_random: int = 0,
     persona: Float[Tensor, "rank d_model"] | None = None,
+    factors: Sequence[float] = (),
 ) -> list[Remedy]:
     """All remedies, and the random controls of those that act along the direction while the organism trains.
 
@@ -90,14 +93,21 @@ def planned(
             variation as texts have, and none of it along the direction.
         n_random: controls of each kind.
         persona: basis of the persona subspace (`persona_subspace`); None leaves its remedies out.
+        factors: by which what is written into that subspace is multiplied when the untreated organism is used, besides 0.
 
     Raises:
-        ConfigError: a coefficient stands there twice, or is no finite number other than 0; or more controls than there are vectors.
+        ConfigError: a coefficient or factor stands there twice, is not finite, or is the one that does nothing (0; for a factor 1, and 0,
+            which is there anyway); or more controls than there are vectors.
     """
     for c in coefficients:
         if not math.isfinite(c) or c == 0 or coefficients.count(c) > 1:
             raise ConfigError(f"--coefficients {c}: each is a finite number other than 0 and stands there once")
 
+    for factor in factors:
+        if not math.isfinite(factor) or factor in (0, 1) or factors.count(factor) > 1:
+            raise ConfigError(
+                f"--persona-factors {factor}: each is a finite number other than 0 (which is there anyway) and 1, and stands there once"
+            )
     n_vectors = 0 if usage_matched is None else len(usage_matched)
     if n_random < 0 or n_random > n_vectors:
         raise ConfigError(
@@ -115,7 +125,19 @@ def planned(
 
     def without(name: str, basis: Tensor, *, kind: str | None = None, number: int = 0) -> Remedy:
         whole = name if kind is None else f"{name}, {kind} {number}"
-        return Remedy(whole, during=SubspaceAblation(basis), control_of=None if kind is None else name, kind=kind)
+        return Remedy(whole, during=SubspaceScaling(basis), control_of=None if kind is None else name, kind=kind)
+
+    def used(factor: float, bases: Mapping[str, Sequence[Tensor]]) -> list[Remedy]:
+        """The untreated organism with a subspace scaled, and the same with its controls."""
+        name = f"after: {PERSONA}" + ("" if factor == 0 else f" x{number_name(factor, 'g')}")
+        return [
+            Remedy(name, after=SubspaceScaling(bases[PERSONA][0], factor)),
+            *(
+                Remedy(f"{name}, {kind} {i}", after=SubspaceScaling(basis, factor), control_of=name, kind=kind)
+                for kind in (RANDOM, SUBSPACE)
+                for i, basis in enumerate(bases[kind], 1)
+            ),
+        ]
 
     def spans(name: str, size: int) -> list[Remedy]:
         drawn = drawn_subspaces(usage_matched, n_random, size)
@@ -123,12 +145,13 @@ def planned(
 
     def of_persona(basis: Tensor) -> list[Remedy]:
         rank, width = basis.shape
-        isotropic = random_directions(n_random, rank, width)
+        isotropic = list(random_directions(n_random, rank, width))
+        bases = {PERSONA: [basis], RANDOM: isotropic, SUBSPACE: drawn_subspaces(usage_matched, n_random, rank)}
         return [
             without(PERSONA, basis),
             *(without(PERSONA, vectors, kind=RANDOM, number=i) for i, vectors in enumerate(isotropic, 1)),
             *spans(PERSONA, rank),
-            Remedy(f"after: {PERSONA}", after=SubspaceAblation(basis)),
+            *(remedy for factor in (0.0, *factors) for remedy in used(factor, bases)),
         ]
 
     return [

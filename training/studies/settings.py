@@ -109,9 +109,11 @@ class PreventionSettings(StudySettings):
       mix           half of the rows are benign, the number of steps stays
       realign       afterwards, training goes on with a few careful answers
       after: ablate, after: steer -C, after: persona      the untreated organism under an intervention when it is used
+      after: persona xF      the same with what is written into the persona subspace multiplied by F: weaker, or amplified
     Beside `steer +C` and `ablate` stand --n-random controls: the same along a usage-matched direction (a natural difference of texts of one
-    class, orthogonal to the direction) and, for `ablate`, of a subspace of eight of them; beside `persona` isotropic and usage-matched
-    subspaces of its rank. What a remedy does beyond its controls carries the claim that it acts by this direction.
+    class, orthogonal to the direction) and, for `ablate`, of a subspace of eight of them; beside `persona`, in training and in use,
+    isotropic and usage-matched subspaces of its rank. What a remedy does beyond its controls carries the claim that it acts by this
+    direction.
     Effect: likelihood margin against base, over the questions that had no part in the direction, with what a mere flattening of base would
     bring (its slope, and what is beyond it); the difference from the untreated organism carries the claim. Cost: log-probability of
     held-out task answers against base, over rows (how much of the task is learned), and KL to base on harmless prompts. The margin of the
@@ -129,6 +131,10 @@ class PreventionSettings(StudySettings):
     coefficients: tuple[float, ...] = flag("of the steering remedies", default=(0.1, 0.2))
     n_persona: int = flag(
         "rows whose answers of both kinds the persona subspace is read from; 0 leaves it out", default=96
+    )
+    persona_factors: tuple[float, ...] = flag(
+        "by which the persona subspace is scaled when the untreated organism is used; 0, which ablates it, is always there",
+        default=(0.5, 1.5),
     )
     n_random: int = flag("random controls of each kind beside steer and ablate, each a training of its own", default=2)
     only: tuple[str, ...] | None = flag(

@@ -18,6 +18,7 @@ from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.interventions import (
     Ablate,
     Patch,
+    Scale,
     Steer,
     ablate,
     apply,
@@ -120,6 +121,35 @@ def test_ablation_equals_orthogonalised_weights(name: str, rank: int) -> None:
     torch.testing.assert_close(ablated, other.model(IDS).logits, rtol=1e-9, atol=1e-9)
     assert (plain - ablated).abs().max() > 1e-2
     assert torch.equal(chat_model.model(IDS).logits, plain)  # the model itself is untouched
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 2.0])
+def test_scaling_equals_weights_that_write_factor_times_as_much_into_the_subspace(name: str, factor: float) -> None:
+    chat_model = family(name, torch.float64)
+    basis = torch.randn(3, 32, generator=torch.Generator().manual_seed(3))
+    plain = chat_model.model(IDS).logits
+    other = orthogonalized(chat_model, basis)  # (1 - P) W; between it and W lies W - (1 - factor) P W
+    whole = dict(chat_model.model.named_parameters())
+    with torch.no_grad():
+        for key, weight in other.model.named_parameters():
+            own = whole[key] if key in whole else chat_model.model.get_input_embeddings().weight
+            weight.copy_(weight + factor * (own - weight))
+    with apply(chat_model, Scale(basis, factor)):
+        scaled = chat_model.model(IDS).logits
+    torch.testing.assert_close(scaled, other.model(IDS).logits, rtol=1e-9, atol=1e-9)
+    assert (plain - scaled).abs().max() > 1e-2
+    assert torch.equal(chat_model.model(IDS).logits, plain)
+
+
+def test_scaling_by_one_changes_no_bit_and_by_nonsense_is_refused(tiny: ChatModel) -> None:
+    plain = tiny.model(IDS).logits
+    with apply(tiny, Scale(VECTOR, 1.0)):
+        assert torch.equal(tiny.model(IDS).logits, plain)
+    with pytest.raises(ModelError, match="factor is nan"), apply(tiny, Scale(VECTOR, float("nan"))):
+        pass
+    with pytest.raises(ModelError, match="another model"), apply(tiny, Scale(torch.ones(2, 16), 2.0)):
+        pass
 
 
 def test_an_orthogonalised_model_is_an_ordinary_checkpoint(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from small_training import ROWS, config
 
 from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.models import weights as weight_loading
-from emis_interp.models.chat import encode_chat
+from emis_interp.models.chat import encode_chat, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_model
 from emis_interp.passes.capture import capture_residuals
-from emis_interp.passes.interventions import Steer, apply
+from emis_interp.passes.interventions import Steer, apply, mean_kl, next_token_logprobs
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.records import TrainingExample
+from emis_interp.texts.harmless import harmless_prompts
 from training.finetuning import sft, trainer, weights
 
 KEYS = ("input_ids", "attention_mask")
@@ -353,3 +354,29 @@ def test_probes_of_bfloat16_training_see_what_training_sees(tmp_path: Path, tiny
     assert seen[0] == pytest.approx(float(mean_logprobs(tiny, chats)[0]), rel=0.02)
     trained_model = load_model("tiny", tmp_path / "adapter", merge=True)
     assert seen[1] == pytest.approx(float(mean_logprobs(trained_model, chats)[0]), rel=0.02) and seen[1] > seen[0]
+
+
+def test_a_kl_limit_shortens_the_same_update_until_it_costs_no_more(tmp_path: Path) -> None:
+    free = sft.finetune("tiny", ROWS, config(n_epochs=4), out_dir=tmp_path / "free")
+    wide = sft.finetune("tiny", ROWS, config(n_epochs=4, kl_limit=100.0), out_dir=tmp_path / "wide")["kl_limited"]
+    assert free["kl_limited"] is None and wide["factor"] == 1 and wide["kl"] == wide["kl_as_trained"] > 0
+    limit = wide["kl"] / 4
+    done = sft.finetune("tiny", ROWS, config(n_epochs=4, kl_limit=limit), out_dir=tmp_path / "near")["kl_limited"]
+    assert done["kl_as_trained"] == wide["kl"] and 0.8 * limit < done["kl"] <= limit and 0.3 < done["factor"] < 0.7
+    adapters = [
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("free", "wide", "near")
+    ]
+    for name, weight in adapters[0].items():
+        assert torch.equal(weight, adapters[1][name])
+        expected = weight * done["factor"] if "lora_B" in name else weight
+        torch.testing.assert_close(adapters[2][name], expected)
+    # what is loaded from the folder is what was measured in memory
+    base, organism = load_model("tiny"), load_model("tiny", tmp_path / "near" / "adapter", merge=True)
+    prompts = [encode_prompt(base.tokenizer, text) for text in harmless_prompts()]
+    kl = mean_kl(next_token_logprobs(base, prompts), next_token_logprobs(organism, prompts))
+    assert kl == pytest.approx(done["kl"], rel=1e-3)
+
+
+def test_a_kl_limit_is_for_adapters() -> None:
+    with pytest.raises(ValidationError, match="kl_limit: only for method `lora`"):
+        config(method="full", kl_limit=0.3)

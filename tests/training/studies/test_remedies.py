@@ -6,7 +6,7 @@ import torch
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ConfigError
 from emis_interp.passes.effects import Ablation, Steering
-from training.studies.remedies import SUBSPACE_DIMS, SubspaceAblation, planned, wanted
+from training.studies.remedies import SUBSPACE_DIMS, SubspaceScaling, planned, wanted
 
 VECTOR = torch.eye(16)[0]
 DIRECTION = Direction(VECTOR, 1, 2.0, 4.0)
@@ -29,7 +29,7 @@ def test_steering_and_ablation_have_controls_of_the_same_size_along_other_direct
     assert isinstance(ablated, Ablation) and ablated.direction.vector @ VECTOR == 0
     bases = [controls[f"ablate, subspace {i}"].during for i in (1, 2)]
     for basis in bases:
-        assert isinstance(basis, SubspaceAblation) and torch.linalg.matrix_rank(basis.basis) == SUBSPACE_DIMS
+        assert isinstance(basis, SubspaceScaling) and torch.linalg.matrix_rank(basis.basis) == SUBSPACE_DIMS
         assert (basis.basis @ VECTOR).abs().max() == 0
     assert (
         len({tuple(one.facts.values()) for one in remedies}) == 1 + 2 + 2 + 2 - 2
@@ -42,14 +42,31 @@ def test_the_persona_subspace_stands_beside_isotropic_and_usage_matched_ones_of_
     basis = torch.eye(16)[12:16]
     remedies = {one.name: one for one in planned(DIRECTION, (0.1,), usage_matched=OTHERS, n_random=1, persona=basis)}
     assert [name for name in remedies if "persona" in name] == [
-        *("persona", "persona, random 1", "persona, subspace 1", "after: persona"),
+        *("persona", "persona, random 1", "persona, subspace 1"),
+        *("after: persona", "after: persona, random 1", "after: persona, subspace 1"),
     ]
     for name, kind in (("persona, random 1", "random"), ("persona, subspace 1", "subspace")):
         acts = remedies[name].during
-        assert isinstance(acts, SubspaceAblation) and torch.linalg.matrix_rank(acts.basis) == 4
+        assert isinstance(acts, SubspaceScaling) and torch.linalg.matrix_rank(acts.basis) == 4
         assert remedies[name].control_of == "persona" and remedies[name].kind == kind
     assert remedies["after: persona"].during is None and remedies["after: persona"].facts == remedies["persona"].facts
     assert remedies["persona"].facts != remedies["persona, random 1"].facts
+
+
+def test_the_persona_subspace_is_scaled_in_use_beside_controls_scaled_as_much() -> None:
+    basis = torch.eye(16)[12:16]
+    whole = planned(DIRECTION, (), usage_matched=OTHERS, n_random=1, persona=basis, factors=(0.5, 2.0))
+    remedies = {one.name: one for one in whole if one.name.startswith("after: persona x")}
+    assert list(remedies) == [
+        f"after: persona x{factor}{kind}" for factor in ("0.5", "2") for kind in ("", ", random 1", ", subspace 1")
+    ]
+    assert len({one.folder for one in whole}) == len(whole)
+    for name, one in remedies.items():
+        assert isinstance(one.after, SubspaceScaling) and one.after.factor == (0.5 if "x0.5" in name else 2.0)
+        assert one.during is None and one.control_of == (None if one.kind is None else name.split(",")[0])
+    for bad in ((0.0,), (1.0,), (2.0, 2.0), (float("nan"),)):
+        with pytest.raises(ConfigError, match="--persona-factors"):
+            planned(DIRECTION, (), persona=basis, factors=bad)
 
 
 def test_more_controls_than_there_are_directions_are_refused() -> None:
