@@ -99,7 +99,7 @@ def finetune(
         )
     if is_sharded() and config.kl_limit is not None:
         raise ConfigError(
-            "training.kl_limit: an adapter is scaled with the whole model in every process, which FSDP and DeepSpeed do not keep; leave it out"
+            "training.kl_limit: scaling an adapter takes the whole model in every process, which FSDP and DeepSpeed do not keep"
         )
     torch.manual_seed(seed)
     args = arguments(config, checkpoints, seed, device=device)
