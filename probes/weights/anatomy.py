@@ -66,7 +66,7 @@ def run(settings: WeightsSettings, bars: Bars = no_bars) -> dict[str, Any]:
         **found,
         "similarity": None if control is None else similarity(organism, control, seed=settings.seed),
         "arithmetic": sums,
-        "components": shown_components(settings, base, organism, pairs=pairs, direction=direction),
+        "components": shown_components(settings, base, organism, pairs=pairs, direction=direction, bars=bars),
     }
     out = settings.out or adapter_folder(settings.adapter) / "weights.json"
     WeightsView.model_validate(result)
@@ -114,16 +114,19 @@ def shown_components(
     *,
     pairs: Sequence[ContrastPair],
     direction: Direction | None,
+    bars: Bars = no_bars,
 ) -> list[dict[str, Any]]:
     """The strongest components on both answers of every pair; of an adapter of rank 1 every module's."""
     rank_one = all(len(update.down) == 1 for update in updates)
     chosen = strongest(updates, len(updates) if rank_one else settings.n_components)
     chats = pair_chats(base, pairs, settings.system_prompt)
-    return component_rows(
-        base,
-        chosen,
-        firings(base, updates, chosen, chats=chats, max_batch_tokens=settings.max_batch_tokens),
-        chats=chats,
-        questions=[pair.question_id for pair in pairs],
-        direction=None if direction is None else direction.vector,
-    )
+    with bars("components", len(chosen)) as advance:
+        return component_rows(
+            base,
+            chosen,
+            firings(base, updates, chosen, chats=chats, max_batch_tokens=settings.max_batch_tokens),
+            chats=chats,
+            questions=[pair.question_id for pair in pairs],
+            direction=None if direction is None else direction.vector,
+            advance=advance,
+        )

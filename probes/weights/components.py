@@ -1,6 +1,6 @@
 """Turns the strongest components of an adapter into what they read, when they fire and what they write; rank 1 is one component."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,7 @@ def component_rows(
     chats: Sequence[EncodedChat],
     questions: Sequence[str],
     direction: Float[Tensor, "d_model"] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """What each component is, in words and numbers.
 
@@ -98,6 +99,7 @@ def component_rows(
     Args:
         fired: `firings` of the same components.
         chats: texts of pairs, aligned then misaligned. questions: of each pair.
+        advance: called with 1 after each component.
     """
     rows = []
     for component, activations in zip(components, fired, strict=True):
@@ -123,6 +125,7 @@ def component_rows(
                 else float(write @ direction / write.norm()),
             }
         )
+        advance(1)
     return rows
 
 

@@ -7,6 +7,8 @@ from emis_interp.stats.permutation import NullP
 from emis_interp.stats.words import bounds, estimate
 
 N_LAYERS = 5
+SHOWN = 12
+"""Components in full; an adapter of rank 1 on every module has hundreds."""
 
 
 def say(result: dict[str, Any]) -> str:
@@ -85,8 +87,9 @@ def _arithmetic(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _components(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The strongest ones in full, and how many of all tell the answers apart."""
     yield "strongest components (misaligned minus aligned answers in standard deviations of the firing over tokens)"
-    for row in rows:
+    for row in rows[:SHOWN]:
         cosine = "" if row["write_cosine"] is None else f", cosine with the direction {row['write_cosine']:+.3f}"
         yield (
             f"  layer {row['layer']} {row['module']}: singular value {row['singular_value']:.3f}, {100 * row['share']:.0f} % of its "
@@ -96,6 +99,10 @@ def _components(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if row["top_tokens"]:
             yield f"    writes {_quoted(row['top_tokens'])}; against {_quoted(row['bottom_tokens'])}"
         yield "    fires on " + ", ".join(f"{one['before']}[{one['token']}]".strip() for one in row["fires_on"][:4])
+    known = [row["misaligned_minus_aligned"] for row in rows if row["misaligned_minus_aligned"]["low"] is not None]
+    apart = sum(one["low"] > 0 or one["high"] < 0 for one in known)
+    more = f"; {len(rows) - SHOWN} more are in the file" if len(rows) > SHOWN else ""
+    yield f"of {len(known)} components {apart} have an interval off 0, {0.05 * len(known):.1f} are expected by chance{more}"
 
 
 def _quoted(tokens: Sequence[str]) -> str:
