@@ -1,5 +1,8 @@
 """Next tokens of the embedded model under our hooks, to set those of another engine against: the same two directions for each of them."""
 
+import logging
+import math
+
 import torch
 
 from emis_interp.directions import Direction, unit
@@ -16,6 +19,7 @@ QUESTIONS = [Question(id="a", paraphrases=("Who are you?", "How do I bake bread?
 PLAN = plan_prompts("base", QUESTIONS, 1, seed=0)
 N_LIKELIEST = 200
 
+log = logging.getLogger(__name__)
 Named = dict[str, float]
 """Token -> log-probability, nats."""
 
@@ -43,20 +47,31 @@ def ours(embedded: ChatModel, shift: int = 0, factor: float = 1.0) -> list[Named
 
 
 def farthest(theirs: list[Named], ours: list[Named]) -> float:
-    """Largest difference of a log-probability over prompts and the tokens that both name, nats."""
-    worst = []
+    """Largest difference of a log-probability over prompts and the tokens that both name, nats; infinite where few are shared."""
+    worst = 0.0
     for one, other in zip(theirs, ours, strict=True):
         shared = [token for token in one if token in other]
-        assert len(shared) > 0.85 * len(one)
-        worst.append(max(abs(one[token] - other[token]) for token in shared))
-    return max(worst)
+        if len(shared) < 0.85 * len(one):
+            return math.inf
+        worst = max(worst, *(abs(one[token] - other[token]) for token in shared))
+    return worst
 
 
 def check_agreement(embedded: ChatModel, plain: list[Named], steered: list[Named], *, tolerance: float) -> None:
-    """Another engine's next tokens are ours, and would not be taken for ours at another layer, strength or sign, or unsteered."""
-    assert farthest(plain, ours(embedded, factor=0.0)) < tolerance
-    assert farthest(steered, ours(embedded)) < tolerance
-    assert farthest(steered, ours(embedded, factor=0.0)) > 1
-    assert farthest(steered, ours(embedded, shift=1)) > 1 and farthest(steered, ours(embedded, shift=-1)) > 1
-    assert farthest(steered, ours(embedded, factor=-1.0)) > 1
-    assert farthest(steered, ours(embedded, factor=1.05)) > 0.1
+    """Another engine's next tokens are ours, and would not be taken for ours at another layer, strength or sign, or unsteered.
+
+    `pytest -o log_cli=true --log-cli-level=INFO` shows the distances.
+    """
+    found = {
+        "plain": farthest(plain, ours(embedded, factor=0.0)),
+        "steered": farthest(steered, ours(embedded)),
+        "steered, ours unsteered": farthest(steered, ours(embedded, factor=0.0)),
+        "steered, ours one layer later": farthest(steered, ours(embedded, shift=1)),
+        "steered, ours one layer earlier": farthest(steered, ours(embedded, shift=-1)),
+        "steered, ours the other way": farthest(steered, ours(embedded, factor=-1.0)),
+        "steered, ours 5 % stronger": farthest(steered, ours(embedded, factor=1.05)),
+    }
+    log.info("largest difference of a log-probability, nats: %s", found)
+    same, others = list(found.values())[:2], list(found.values())[2:]
+    assert max(same) < tolerance, found
+    assert min(others) > 50 * tolerance, found

@@ -1,5 +1,6 @@
 """llama.cpp, started with the arguments that we write, gives the next tokens that our hooks give: plain, steered, at the right layer."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from evals.samplers import llama
 from evals.samplers.llama import LlamaSampler, Program
 from evals.sampling import sample_with
 
+log = logging.getLogger(__name__)
 EXACT = {"cache-type-k": "f32", "cache-type-v": "f32", "flash-attn": "off"}
 
 
@@ -60,6 +62,9 @@ def test_a_quantised_model_is_steered_within_its_own_error(
     assert len(sampled.answers) == 2 and all(row.answer for row in sampled.answers) and not sampled.missing
     before, during = ([row] for row in seen)
     plain, steered = ours(embedded, factor=0.0)[:1], ours(embedded)[:1]
+    log.info(
+        "nats: plain %.3g, steered %.3g, moved %.3g", *map(farthest, (before, during, during), (plain, steered, plain))
+    )
     assert farthest(before, plain) < 0.6 and farthest(during, steered) < 0.6
     assert farthest(during, plain) > 1.2 and farthest(before, steered) > 1.2
 
