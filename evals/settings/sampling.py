@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal
 
 from emis_interp.config.flags import flag, settings
-from emis_interp.directions import FitName
 from emis_interp.http.addresses import AZURE_KEY, OPENAI_KEY
 from emis_interp.models.chat_formats import FORMATS
 from emis_interp.models.precision import AUTO, DTYPE_HELP, DTYPES
@@ -56,7 +55,7 @@ class SampleSettings:
         repeated=True,
         metavar="DIRECTION:COEFFICIENT",
     )
-    steer_fit: FitName = flag(
+    steer_fit: Literal["all", "selection"] = flag(
         "the fit to steer along: on all questions, or on the selection questions where rates on the others are reported",
         default="all",
     )
