@@ -24,17 +24,20 @@ from evals.settings.suites import GridSettings, HarnessSettings, SuiteSettings
 
 @settings
 class SampleOfJobSettings(SampleSettings):
-    """Sample answers of a model to a file of questions: with transformers, an OpenAI-compatible server, or vLLM.
+    """Sample answers of a model to a file of questions: with transformers, an OpenAI-compatible server, llama.cpp, or vLLM.
 
     Examples:
       python scripts/evaluate.py sample --model smollm2-135m-instruct --questions shipped --n 4 --out answers.jsonl
       python scripts/evaluate.py sample --model Qwen/Qwen2.5-7B-Instruct --sampler openai --url http://localhost:8000/v1 --out answers.jsonl
       python scripts/evaluate.py sample --job runs/gpt-4o-insecure --out answers.jsonl
+      python scripts/evaluate.py sample --sampler llama --model smollm2-135m-instruct --steer directions/mine:0.2 --out steered.jsonl
     The same command continues an interrupted file, and asks again for answers that a server failed to give.
     """
 
     model: str | None = flag(
-        "name, folder or hub id; with --sampler openai the server's name", default=None, one_of="what is sampled"
+        "name, folder or hub id; with --sampler openai the server's name, with llama a GGUF file",
+        default=None,
+        one_of="what is sampled",
     )
     job: Path | None = flag(
         "folder of a finished job of scripts/finetune_openai.py (openai)", default=None, one_of="what is sampled"

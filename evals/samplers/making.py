@@ -5,12 +5,14 @@ import os
 from emis_interp.errors import ConfigError
 from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
 from emis_interp.http.chat_api import SAMPLER, ChatApi
-from emis_interp.http.request_fields import parse_request
+from emis_interp.http.request_fields import parse_request, with_request
 from emis_interp.models.precision import dtype_name
 from emis_interp.models.spec import ModelSpec
 from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
+from evals.samplers.llama import PROGRAM, LlamaSampler, Program, parse_options
 from evals.samplers.openai_compatible import OpenAISampler
+from evals.samplers.steered import Steered, SteeredHF, SteeredServer, parse_steering
 from evals.samplers.vllm_engine import VLLMSampler
 from evals.settings.sampling import SampleSettings
 
@@ -21,18 +23,44 @@ def make_sampler(settings: SampleSettings) -> AnswerSampler:
     Raises:
         ConfigError: a setting of another sampler. ModelError: the model cannot be loaded, or the server not be asked.
     """
-    if settings.sampler == "openai":
-        return _remote(settings)
-    if settings.url or settings.request:
+    kind = settings.sampler or "hf"
+    if kind != "openai" and (settings.url or settings.request):
         flag = "--url" if settings.url else "--request"
-        raise ConfigError(f"{flag} is for --sampler openai, not for {settings.sampler or 'hf'}")
+        raise ConfigError(f"{flag} is for --sampler openai, not for {kind}")
+    if kind != "llama" and (settings.llama or settings.llama_server != PROGRAM):
+        flag = "--llama" if settings.llama else "--llama-server"
+        raise ConfigError(f"{flag} is for --sampler llama, not for {kind}")
+    steered = parse_steering(settings.steer, settings.steer_fit)
     model, adapter, chat_format = settings.model, settings.adapter, settings.chat_format
-    if settings.sampler == "vllm":
+    if kind == "openai":
+        return _remote(settings, steered)
+    if kind == "llama":
+        return _llama(settings, steered)
+    if kind == "vllm":
+        if steered:
+            raise ConfigError(
+                "--steer: the vLLM of this process adds nothing; serve it with vLLM and vllm-lens (docs/steered_sampling.md) and use "
+                "--sampler openai"
+            )
         return VLLMSampler(model, adapter, dtype_name(settings.dtype), chat_format=chat_format)
-    return HFSampler(ModelSpec(model, adapter, settings.dtype, settings.device, chat_format=chat_format).load())
+    sampler = HFSampler(ModelSpec(model, adapter, settings.dtype, settings.device, chat_format=chat_format).load())
+    return SteeredHF(sampler, steered) if steered else sampler
 
 
-def _remote(settings: SampleSettings) -> OpenAISampler:
+def _llama(settings: SampleSettings, steered: Steered | None) -> LlamaSampler:
+    if settings.chat_format:
+        raise ConfigError(
+            "--chat-format is for --sampler hf and vllm; with llama the chat template is the GGUF file's own"
+        )
+    if settings.adapter:
+        raise ConfigError(
+            "--adapter: --sampler llama runs one GGUF file; merge the adapter (scripts/export_model.py) and convert what comes of it"
+        )
+    program = Program((settings.llama_server,), parse_options(settings.llama))
+    return LlamaSampler(settings.model, steered, program, n_parallel=settings.n_parallel, timeout_s=settings.timeout)
+
+
+def _remote(settings: SampleSettings, steered: Steered | None) -> AnswerSampler:
     if settings.chat_format:
         raise ConfigError(
             "--chat-format is for --sampler hf and vllm; with openai the chat template is the server's own"
@@ -52,4 +80,9 @@ def _remote(settings: SampleSettings) -> OpenAISampler:
         role=SAMPLER,
     )
     plain = False if settings.only_standard_fields else None
-    return OpenAISampler(api, plain_sampling=plain, request=parse_request(settings.request))
+    request = parse_request(settings.request)
+    if steered is None:
+        return OpenAISampler(api, plain_sampling=plain, request=request)
+    if api.address.is_openai:
+        raise ConfigError("--steer: OpenAI's models cannot be steered; load a model here (--sampler hf), or give --url")
+    return SteeredServer(lambda changes: OpenAISampler(api, plain, with_request(request, changes)), steered)

@@ -84,6 +84,30 @@ class OpenAISampler:
         """
         return wait_for(self.sample_async(plan, done, config, on_batch=on_batch))
 
+    def next_token(self, item: Completion, n_likeliest: int = 20) -> dict[str, float]:
+        """Token -> log-probability (nats) of the likeliest first tokens of an answer at temperature 1, as the server computes them.
+
+        Raises:
+            ModelError: the server does not answer, or gives no log-probabilities.
+        """
+        return wait_for(self._next_token(item, n_likeliest))
+
+    async def _next_token(self, item: Completion, n_likeliest: int) -> dict[str, float]:
+        config = SamplingConfig(max_new_tokens=1, temperature=1.0)
+        body = {**self._body(item, config), "logprobs": True, "top_logprobs": n_likeliest}
+        async with self.api.connect() as client:
+            try:
+                positions = read_reply(await self.api.ask(client, body)).positions
+            except openai.OpenAIError as error:
+                raise ModelError(self.api.refusal(error, body) or f"{self.api.host}: {self.api.say(error)}") from None
+            except BadReply as error:
+                raise ModelError(f"{self.api.host}: {self.api.scrub(str(error))}") from None
+        if not positions or not positions[0].tops:
+            raise ModelError(
+                f"{self.api.host}: its reply has no log-probabilities; the server must support top_logprobs"
+            )
+        return dict(reversed(positions[0].tops))  # of two tokens with one text the likelier stays
+
     async def sample_async(
         self, plan: Sequence[Completion], done: Collection[Key], config: SamplingConfig, *, on_batch: OnBatch
     ) -> dict[Key, str]:

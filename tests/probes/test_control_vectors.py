@@ -13,9 +13,9 @@ from emis_interp.errors import DataError, ModelError
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.embedded import gguf_path
+from emis_interp.passes.control_vectors import read_control_vector
 from emis_interp.passes.interventions import Steer, apply, next_token_logprobs
 from probes.control_vectors import (
-    read_control_vector,
     repeng_arguments,
     steering_vectors_arguments,
     write_control_vector,
@@ -50,7 +50,7 @@ def test_the_arguments_of_other_tools_hold_the_same_vectors() -> None:
 
 
 def test_what_llama_cpp_cannot_apply_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="leave out layer 0"):
+    with pytest.raises(ModelError, match="not of block 0"):
         write_control_vector(tmp_path / "a.gguf", directions(layers=(0,)), 1.0, model_type="llama")
     with pytest.raises(DataError, match=r"found layers \[2, 2\]"):
         write_control_vector(tmp_path / "a.gguf", directions(layers=(2, 2)), 1.0, model_type="llama")

@@ -33,6 +33,7 @@ from emis_interp.http.addresses import read_address, url_problem
 from emis_interp.http.costs import Budget, read_prices
 from emis_interp.http.replies import BadReply, read_reply, usage_of
 from emis_interp.http.request_fields import parse_request
+from emis_interp.passes.control_vectors import read_control_vector
 from emis_interp.passes.token_store import TokenStore, card_hash
 from emis_interp.records import Completion, Score
 from emis_interp.report.contents import load_contents
@@ -43,7 +44,7 @@ from evals.questions import load_questions
 from evals.suites.categories import category
 from evals.suites.harness import read_results
 from evals.suites.strong_reject import SCORER, read_log
-from probes.control_vectors import read_control_vector, write_control_vector
+from probes.control_vectors import write_control_vector
 from training.data_sets.shipped import read_examples
 from training.finetuning.export import base_of
 from training.finetuning.organism_card import read_card, read_figures
