@@ -1,0 +1,84 @@
+"""Turns settings into the sampler that they name, its model loaded, or its server started when it is first needed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from emis_interp.errors import ConfigError
+from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
+from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.http.request_fields import parse_request
+from emis_interp.models.precision import dtype_name
+from emis_interp.models.spec import ModelSpec
+from evals.engines.environment import find_environment
+from evals.engines.server import BASE, Serving
+from evals.engines.vllm import VLLMEngine
+from evals.samplers import AnswerSampler
+from evals.samplers.hf import HFSampler
+from evals.samplers.later import LaterSampler
+from evals.samplers.openai_compatible import OpenAISampler
+from evals.settings.sampling import SampleSettings
+
+ADAPTER = "adapter"
+"""The name of the one adapter that is served."""
+
+
+@contextmanager
+def made_sampler(settings: SampleSettings) -> Iterator[AnswerSampler]:
+    """The sampler that the settings ask for; a server that it starts ends with the `with`.
+
+    Raises:
+        ConfigError: a setting of another sampler. ModelError: the model cannot be loaded, or the server not be asked.
+    """
+    _check(settings)
+    if settings.sampler == "openai":
+        yield _remote(settings)
+        return
+    model, adapter, chat_format = settings.model, settings.adapter, settings.chat_format
+    if settings.sampler != "vllm":
+        yield HFSampler(ModelSpec(model, adapter, settings.dtype, settings.device, chat_format=chat_format).load())
+        return
+    adapters = {} if adapter is None else {ADAPTER: adapter}
+    serving = Serving(model, adapters, dtype_name(settings.dtype))
+    with VLLMEngine(serving, find_environment(settings.env)) as engine:
+        yield LaterSampler(
+            lambda: engine.sampler(
+                ADAPTER if adapters else BASE,
+                chat_format=chat_format,
+                n_parallel=settings.n_parallel,
+                timeout_s=settings.timeout,
+                request=parse_request(settings.request),
+            )
+        )
+
+
+def _check(settings: SampleSettings) -> None:
+    """Refuse a setting that the sampler does not have."""
+    sampler = settings.sampler or "hf"
+    owners = {"url": ("openai",), "request": ("openai", "vllm"), "env": ("vllm",)}
+    for name, samplers in owners.items():
+        if getattr(settings, name) and sampler not in samplers:
+            raise ConfigError(f"--{name} is for --sampler {' or '.join(samplers)}, not for {sampler}")
+
+
+def _remote(settings: SampleSettings) -> OpenAISampler:
+    if settings.chat_format:
+        raise ConfigError(
+            "--chat-format is for --sampler hf and vllm; with openai the chat template is the server's own"
+        )
+    if settings.adapter:
+        raise ConfigError(
+            "--adapter: a server chooses its own weights; serve the adapter and give its name with --model"
+        )
+    variable = settings.key_variable or key_variable_for(OPENAI_KEY, settings.url)
+    api = ChatApi(
+        settings.model,
+        os.environ.get(variable),
+        settings.url,
+        n_parallel=settings.n_parallel,
+        timeout_s=settings.timeout,
+        key_variable=variable,
+        role=SAMPLER,
+    )
+    plain = False if settings.only_standard_fields else None
+    return OpenAISampler(api, plain_sampling=plain, request=parse_request(settings.request))
