@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 BASE = "base"
 """The name under which a server knows the model without an adapter, besides the model's own."""
 PATIENCE_S = 900.0
-_POLL_S = 1.0
+_POLL_S, _HURRY_S = 1.0, 1.5
+"""An interrupted command has four seconds (`emis_interp.ending`), within which what it started must end twice over."""
 _LOOPBACK = "127.0.0.1"
 _OURS = (
     "host",
@@ -100,7 +101,7 @@ def kept_server(serving: Serving, environment: Environment, *, patience_s: float
         log_file = scratch / "vllm.log"
         program = [sys.executable, "-I", str(Path(keeper.__file__)), str(log_file), *words]
         process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_variables(serving, environment)
+            program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_variables(environment)
         )
         assert process.stdin is not None
         try:
@@ -130,13 +131,13 @@ def start_server(
     scratch.mkdir(parents=True)
     words, url = _command(serving, environment, scratch)
     log_file = scratch / "vllm.log"
-    process = keeper.begin(words, log_file, _variables(serving, environment))
+    process = keeper.begin(words, log_file, _variables(environment))
     began = {"pid": process.pid, "started": keeper.started_at(process.pid), "url": url, "version": environment.version}
     try:
         write_json(state, {**began, "names": [], "log": str(log_file)})
         server = _when_ready(url, lambda: process.poll() is None, log_file, patience_s)
     except BaseException:
-        keeper.end_group(process.pid)
+        keeper.end_group(process.pid, _HURRY_S)
         state.unlink(missing_ok=True)
         raise
     found = ServerState(**began, names=server.names, log=str(log_file))
@@ -248,9 +249,12 @@ def words_of(serving: Serving, environment: Environment, adapters: ServedAdapter
     return words
 
 
-def _variables(serving: Serving, environment: Environment) -> dict[str, str]:
+def _variables(environment: Environment) -> dict[str, str]:
+    """The environment of a server: what is set there already stands."""
     ours = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    ours |= {"VLLM_CPU_KVCACHE_SPACE": "4"} if environment.device == "cpu" else {}
+    if environment.device == "cpu":  # a step of a busy CPU takes longer than a GPU's, after which vLLM gives up
+        ours |= {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600"}
+        ours |= {"VLLM_ENGINE_READY_TIMEOUT_S": "3600"}
     theirs = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return {**ours, **theirs}
 

@@ -21,8 +21,15 @@ GUIDES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/reference/*.md", "*
 FOLDERS = ("emis_interp", "evals", "probes", "training", "scripts", "examples", "tests", "docs")
 RUN_FOLDERS = ("training/<arm>", "training/insecure/seed-1")
 """Places inside a run folder, which are called like those of the project."""
-FOREIGN_FLAGS = {"--multi_gpu", "--num_processes", "--cpu", "--epochs"}
-"""Of accelerate and inspect."""
+FOREIGN_FLAGS = {
+    "--multi_gpu",
+    "--num_processes",
+    "--cpu",
+    "--epochs",
+    "--generation-config",
+    "--no-enable-chunked-prefill",
+}
+"""Of accelerate, inspect and vLLM."""
 FILE_ENDINGS = (".safetensors", ".json", ".jsonl", ".yaml")
 SCRIPTS = {path.name: path for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text("utf-8")}
 SCRIPTS |= {path.name: path for path in (ROOT / "examples").glob("*.py")}
