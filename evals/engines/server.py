@@ -80,7 +80,7 @@ class ServerState(Record):
 
 
 @dataclass(frozen=True)
-class Server:
+class RunningServer:
     """A server that answers: where its API begins, what it serves, and how many tokens a prompt and its answer may have."""
 
     url: str
@@ -89,7 +89,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def kept_server(serving: Serving, environment: Environment, *, patience_s: float = PATIENCE_S) -> Iterator[Server]:
+def kept_server(
+    serving: Serving, environment: Environment, *, patience_s: float = PATIENCE_S
+) -> Iterator[RunningServer]:
     """A server for as long as the `with`; it does not outlive this process.
 
     Raises:
@@ -105,7 +107,7 @@ def kept_server(serving: Serving, environment: Environment, *, patience_s: float
         )
         assert process.stdin is not None
         try:
-            yield _when_ready(url, lambda: process.poll() is None, log_file, patience_s)
+            yield _when_ready(url, lambda: process.poll() is None, log_file, patience_s=patience_s)
         finally:
             process.stdin.close()
             process.wait()
@@ -135,7 +137,7 @@ def start_server(
     began = {"pid": process.pid, "started": keeper.started_at(process.pid), "url": url, "version": environment.version}
     try:
         write_json(state, {**began, "names": [], "log": str(log_file)})
-        server = _when_ready(url, lambda: process.poll() is None, log_file, patience_s)
+        server = _when_ready(url, lambda: process.poll() is None, log_file, patience_s=patience_s)
     except BaseException:
         keeper.end_group(process.pid, _HURRY_S)
         state.unlink(missing_ok=True)
@@ -259,7 +261,7 @@ def _variables(environment: Environment) -> dict[str, str]:
     return {**ours, **theirs}
 
 
-def _when_ready(url: str, runs: Callable[[], bool], log_file: Path, patience_s: float) -> Server:
+def _when_ready(url: str, runs: Callable[[], bool], log_file: Path, *, patience_s: float) -> RunningServer:
     log.info("starting vLLM at %s (a minute or two)", url)
     until, api = time.monotonic() + patience_s, ChatApi("", url=url, timeout_s=30, max_retries=0, role=SAMPLER)
     while time.monotonic() < until:
@@ -267,7 +269,7 @@ def _when_ready(url: str, runs: Callable[[], bool], log_file: Path, patience_s: 
             raise ModelError(f"vLLM ended while it started: {_last_words(log_file)}")
         with contextlib.suppress(ModelError):
             names, max_tokens = served_names(api)
-            return Server(url, tuple(names), max_tokens)
+            return RunningServer(url, tuple(names), max_tokens)
         time.sleep(_POLL_S)
     raise ModelError(f"vLLM did not answer within {patience_s:g} s: {_last_words(log_file)}")
 

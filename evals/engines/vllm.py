@@ -14,7 +14,7 @@ from emis_interp.models.checkpoint import resolve_with_weights
 from emis_interp.models.loading import load_tokenizer
 from evals.engines.adapters import adapter_sha256
 from evals.engines.environment import Environment
-from evals.engines.server import BASE, Server, Serving, kept_server
+from evals.engines.server import BASE, RunningServer, Serving, kept_server
 from evals.samplers.vllm_engine import VLLMSampler
 
 
@@ -36,7 +36,7 @@ class VLLMEngine:
         self._open.close()
 
     @cached_property
-    def server(self) -> Server:
+    def server(self) -> RunningServer:
         """The running server."""
         return self._open.enter_context(kept_server(self.serving, self.environment))
 

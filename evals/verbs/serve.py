@@ -35,9 +35,9 @@ def start(settings: StartServerSettings, bars: Bars = no_bars, *, of_run: Callab
     chosen = Serving(
         settings.model or serving.model,
         adapters,
-        dtype_name(settings.dtype) if settings.dtype else serving.dtype,
-        settings.port,
-        {**serving.flags, **flags},
+        dtype=dtype_name(settings.dtype) if settings.dtype else serving.dtype,
+        port=settings.port,
+        flags={**serving.flags, **flags},
     )
     with only_writer(state.parent, state.name):
         found = start_server(chosen, environment, state.absolute(), patience_s=settings.patience)
