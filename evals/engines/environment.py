@@ -55,7 +55,7 @@ def find_environment(folder: Path | None = None) -> Environment:
     Raises:
         ConfigError: there is none, with the command that makes one.
     """
-    if folder is None and (here := next(importlib.metadata.distributions(name="vllm"), None)) is not None:
+    if folder is None and (here := next(iter(importlib.metadata.distributions(name="vllm")), None)) is not None:
         return Environment(Path(sys.executable), here.version, device_here())
     place = folder or default_folder()
     if not (place / CARD).exists():

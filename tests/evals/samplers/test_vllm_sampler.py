@@ -35,8 +35,8 @@ def completion(tokens: Any, finish: str | None = "stop") -> tuple[int, bytes]:
 class TokenServer(ChatServer):
     """Answers text completions with tokens; `requests` holds the bodies without the first one, which only tries."""
 
-    def __init__(self, *reply: Any) -> None:
-        super().__init__(lambda body, asked: completion(*(reply or ([35, 36, 1],))))
+    def __init__(self, tokens: Any = (35, 36, 1), finish: str | None = "stop") -> None:
+        super().__init__(lambda body, asked: completion(tokens, finish))
 
     def keep(self, body: Body, request: Any) -> int:
         if body["max_tokens"] > 1:
