@@ -9,7 +9,7 @@ PYTHON := python3.11 python3 python3.12 python3.13
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two processes of one thread share the test files: most tests start commands that use one core.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
-QUICK := not slow and not gpu and not network and not fuzz
+QUICK := not slow and not gpu and not network and not fuzz and not vllm
 
 # Reference data of the paper, when it lies next to this checkout.
 ifndef EMIS_REFERENCE_DATA

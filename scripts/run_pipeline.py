@@ -59,6 +59,7 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     from emis_interp.config.run_inputs import open_run
     from emis_interp.config.run_work import stage_work
     from evals.arms.stages import unfinished
+    from evals.engines.arms import check_engine
     from evals.questions import run_questions
     from evals.sampling import n_planned
     from training.arms import RunArms
@@ -69,7 +70,7 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     stages = stages_of(run, arms, questions, bars=bars)
     set_imports_aside()
     with writing(run.folder):
-        open_run(run, questions, recipes=arms.recipes, arms=arms.inputs)
+        open_run(run, questions, recipes=arms.recipes, arms=arms.inputs, check=partial(check_engine, run))
         check_files(run, STAGES, chosen)
         cli.terminal.say(run.words, style="bold")
         todo = chosen or unfinished(run, wanted)

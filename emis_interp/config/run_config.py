@@ -168,12 +168,59 @@ class CheckConfig(Config):
 
 
 class SamplingConfig(Config):
+    """What every model is asked, and what writes the answers.
+
+    `engine`: `hf` loads every model here; `vllm` starts one vLLM server with every arm's adapter under the arm's name; `openai` asks the
+    server at `base_url`, on which every model of the run must be found under its name (base as `base`).
+
+    Raises:
+        ConfigError: a URL that may hold a secret or is none, without repeating it, or a field of the request that is not for the user.
+    """
+
     questions: str = Field(default="shipped", description="`shipped`, or a YAML file in the paper's format")
     question_ids: tuple[str, ...] | None = Field(default=None, description="keep only these questions; None: all")
     samples_per_paraphrase: int | None = Field(default=None, ge=1, description="None: the count in the question file")
     max_new_tokens: int = Field(default=600, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     batch_size: int = Field(default=32, ge=1)
+    engine: Literal["hf", "openai", "vllm"] = "hf"
+    base_url: str | None = Field(default=None, description="openai: where the API of the server begins")
+    request: dict[str, Any] | None = Field(
+        default=None,
+        description="openai, vllm: changes of every request; null leaves a field out, e.g. {seed: null}",
+    )
+    n_parallel: int = Field(default=64, ge=1, description="openai, vllm: requests at a time")
+    timeout_s: float = Field(default=600.0, gt=0, description="openai, vllm: for a whole answer")
+    server: dict[str, bool | int | float | str] | None = Field(
+        default=None, description="vllm: further flags of `vllm serve`, e.g. {tensor_parallel_size: 4}"
+    )
+    vllm_env: Path | None = Field(
+        default=None, description="vllm: folder of scripts/vllm_server.py setup; None: the project's cache"
+    )
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _url_is_one(cls, url: Any) -> Any:
+        if isinstance(url, str) and (problem := url_problem(url)):
+            raise ConfigError(f"sampling.base_url {problem}")
+        return url
+
+    @field_validator("request")
+    @classmethod
+    def _request_is_one(cls, request: dict[str, Any] | None) -> dict[str, Any] | None:
+        if problem := request_problem(request or {}):
+            raise ConfigError(f"sampling.request {problem}")
+        return request
+
+    @model_validator(mode="after")
+    def _engine_has_its_own(self) -> "SamplingConfig":
+        if self.engine == "openai" and self.base_url is None:
+            raise ValueError("engine openai: give the address of the server, base_url, e.g. http://localhost:8000/v1")
+        owners = {"base_url": ("openai",), "request": ("openai", "vllm"), "server": ("vllm",), "vllm_env": ("vllm",)}
+        for name, engines in owners.items():
+            if getattr(self, name) is not None and self.engine not in engines:
+                raise ValueError(f"{name}: is for engine {' or '.join(engines)}, not for {self.engine}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _questions_differ(self) -> "SamplingConfig":

@@ -29,6 +29,9 @@ FREE_TO_CHANGE = (
     ),
     "data_dir",
     "description",
+    "sampling.n_parallel",
+    "sampling.timeout_s",
+    "sampling.vllm_env",
 )
 
 
@@ -116,7 +119,7 @@ class RunFolder:
         old, fresh = Manifest.load(self.folder), begin()
         check_same(
             self.folder,
-            {**without(with_later_sections(old.config), FREE_TO_CHANGE), **_as_inputs(old)},
+            {**without(with_later_fields(old.config), FREE_TO_CHANGE), **_as_inputs(old)},
             {**without(fresh.config, FREE_TO_CHANGE), **_as_inputs(fresh)},
             holds="a run",
             advice="give another --run-dir, or delete the folder to start again",
@@ -222,14 +225,16 @@ class RunFolder:
         write_json(self.analysis(name), value)
 
 
-def with_later_sections(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration with the defaults of sections that did not exist when it began, so that it goes on with them."""
-    later = {
+def with_later_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the defaults of sections, and of their fields, that did not exist when it began, so that it goes on
+    with them."""
+    defaults = {
         name: field.default.model_dump(mode="json")
         for name, field in RunConfig.model_fields.items()
-        if name not in config and isinstance(field.default, Config)
+        if isinstance(field.default, Config)
     }
-    return {**config, **later}
+    found = {name: config.get(name, {}) for name in defaults}
+    return {**config, **{name: {**defaults[name], **own} for name, own in found.items() if isinstance(own, Mapping)}}
 
 
 def now() -> str:

@@ -28,12 +28,14 @@ def open_run(
     *,
     recipes: Callable[[], Mapping[str, Any]],
     arms: Callable[[], Mapping[str, str]],
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Begin a run, or go on with it when nothing that decides its result has changed.
 
     Args:
         questions: that it asks.
         recipes, arms: see `begun`.
+        check: refuses a new run that could not be done, for further reasons.
 
     Raises:
         StageError: as `RunFolder.open`. DataError: examples in the context that leave no room.
@@ -43,7 +45,8 @@ def open_run(
         named, made = recipes(), arms()
         return begun(run.config, run.code, recipes=named, arms=made, **read())
 
-    def check() -> None:
+    def check_all() -> None:
+        check()
         for model in run.config.models:
             if (examples := run.source(model).examples) is not None:
                 check_context(run.config, model, examples(), **read())
@@ -51,7 +54,7 @@ def open_run(
     def read() -> dict[str, Any]:
         return {"questions": questions(), "pairs": run.pairs, "tokenizer": run.models.tokenizer}
 
-    run.open(begin, check)
+    run.open(begin, check_all)
 
 
 def begun(

@@ -123,17 +123,35 @@ class ChatApi:
 
     async def ask(self, client: AsyncOpenAI, body: Mapping[str, Any]) -> bytes:
         """The raw body of a reply with HTTP status 200, without the key where the server repeats it: it is kept in caches and records.
-        `body` holds every field but the model.
+        `body` holds every field but the model; one with a `prompt` in place of `messages` is a text completion.
 
         Raises:
             openai.OpenAIError: after the SDK's retries; `say` puts it into words.
         """
-        fields = {key: value for key, value in body.items() if key != "messages"}
+        fields = {key: value for key, value in body.items() if key not in ("messages", "prompt")}
         # As `extra_body`, since the SDK knows the names of OpenAI's own fields only.
-        reply = await client.chat.completions.with_raw_response.create(
-            model=self.model, messages=body["messages"], extra_body=fields
-        )
+        if "prompt" in body:
+            reply = await client.completions.with_raw_response.create(
+                model=self.model, prompt=body["prompt"], extra_body=fields
+            )
+        else:
+            reply = await client.chat.completions.with_raw_response.create(
+                model=self.model, messages=body["messages"], extra_body=fields
+            )
         return self._without_key(reply.content)
+
+    async def models(self, client: AsyncOpenAI) -> list[dict[str, Any]]:
+        """What the server says of its models, each with its `id`; empty where it gives no such list.
+
+        Raises:
+            openai.OpenAIError: as `ask`.
+        """
+        reply = await client.models.with_raw_response.list()
+        try:
+            rows = json.loads(self._without_key(reply.content))["data"]
+        except (ValueError, LookupError, TypeError):
+            return []
+        return [row for row in rows if isinstance(row, dict) and "id" in row] if isinstance(rows, list) else []
 
     def refusal(self, error: openai.OpenAIError, needs: str | Mapping[str, Any] | None = None) -> str | None:
         """Why every further request would fail as well, or None when perhaps only this one does.
@@ -165,7 +183,7 @@ class ChatApi:
         if isinstance(needs, str):
             return f"{said}; it must accept {needs}"
         other = f"or take another model ({self.role.model_flag})"
-        fields = {name: value for name, value in needs.items() if name != "messages"}
+        fields = {name: value for name, value in needs.items() if name not in ("messages", "prompt")}
         field = refused_field(_words(error), fields, error.param)
         if field is None:
             listed = ", ".join(f"{name}={_value(value)}" for name, value in fields.items())

@@ -1,7 +1,8 @@
 """Turns a LoRA adapter whose modules have scales of their own into one with a single scale, for readers that know no other.
 
-vLLM takes alpha / r from the head of `adapter_config.json` for every module and reads neither `rank_pattern` nor `alpha_pattern`
-(vllm/lora/peft_helper.py, up to 0.30): an adapter with such patterns would answer with updates that are several times too large or small.
+vLLM up to 0.30 takes alpha / r from the head of `adapter_config.json` for every module and reads neither `rank_pattern` nor
+`alpha_pattern` (vllm/lora/peft_helper.py; 0.32 reads both): an adapter with such patterns would answer with updates that are several
+times too large or small.
 """
 
 from pathlib import Path

@@ -18,6 +18,7 @@ from evals.judges.judge import Judge, passing_note, passing_reasons, settled
 from evals.rates.estimands import ESTIMANDS
 from evals.rates.summary import summarize_arm
 from evals.rates.uncertainty import rate_interval
+from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.later import LaterSampler
 from evals.sampling import plan_prompts, sample_with
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def ask(
-    load: Callable[[], ChatModel],
+    make: Callable[[], AnswerSampler],
     arm: str,
     questions: Sequence[Question],
     *,
@@ -39,18 +40,15 @@ def ask(
     """All answers of an arm, in the order of the plan; what `path` does not hold yet is sampled first.
 
     Args:
-        load: gives the model, and is called only when an answer is missing.
+        make: gives the sampler, and is called only when an answer is missing.
         system: the run's system prompt.
 
     Raises:
-        StageError: as `sample_with`.
+        StageError: as `sample_with`, or a server gave no answer to some, with the reason; what it gave is kept.
     """
     planned = plan_prompts(arm, questions, sampling.samples_per_paraphrase, seed=seed, system=system)
-    done = by_key(RecordLog(path).read(Completion), path)
-    n_done = sum(item.key in done for item in planned)
-    sampler = LaterSampler(lambda: HFSampler(load()))
-    if n_done < len(planned):
-        _ = sampler.made  # loading is no part of the speed that is shown
+    sampler = LaterSampler(make)
+    n_done = sampler.make_for(planned, path)  # loading is no part of the speed that is shown
     started, n_tokens = time.monotonic(), 0
     with bars(f"sample {arm}", len(planned)) as advance:
         advance(n_done)
@@ -60,9 +58,15 @@ def ask(
             n_tokens += tokens
             advance(n, note=f"{n_tokens / (time.monotonic() - started):.0f} tokens/s")
 
-        return sample_with(
+        sampled = sample_with(
             sampler, arm, questions, config=sampling, path=path, seed=seed, system=system, progress=tell
-        ).answers
+        )
+    if sampled.missing:
+        raise StageError(
+            f"{path}: {len(sampled.missing)} of {len(planned)} answers of {arm} are missing "
+            f"({next(iter(sampled.missing.values()))}); the same command asks for them again"
+        )
+    return sampled.answers
 
 
 def complete_answers(path: Path, planned: Sequence[Completion], advice: str) -> list[Completion]:
@@ -178,7 +182,7 @@ class CellAsker:
         self._how: dict[str, Any] = {"sampling": sampling, "seed": seed, "system": system, "bars": bars}
 
     def ask(self, chat_model: ChatModel, name: str, folder: Path) -> list[Completion]:
-        return ask(lambda: chat_model, name, self.questions, path=folder / "samples.jsonl", **self._how)
+        return ask(lambda: HFSampler(chat_model), name, self.questions, path=folder / "samples.jsonl", **self._how)
 
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
         """What the judge says of the answers: n, n_code, mean_aligned, mean_coherent, em_of_all (pooled)."""

@@ -36,7 +36,13 @@ def sample_work(
         )
         work += asking(planned, tokenizers(model), config)
         work += loading(model) + Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
-    return StageWork("sample", work, held=2)
+    engine = config.sampling.engine
+    return StageWork(
+        "sample",
+        work,
+        held=2,
+        left_out="" if engine == "hf" else f"the speed of {engine} (what is planned is that of hf)",
+    )
 
 
 def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> StageWork:

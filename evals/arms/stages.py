@@ -13,6 +13,7 @@ from emis_interp.files.store import RecordLog, card_path
 from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import Completion, Question, Score
 from evals.arms.asking import CellAsker, ask, asks_again, complete_answers, has_passing, judge_answers, pooled_rates
+from evals.engines.arms import samplers_of
 from evals.judges.judge import Judge
 from evals.judges.making import make_judge
 from evals.judges.offline_judge import OfflineJudge
@@ -25,29 +26,31 @@ Judged = dict[str, tuple[list[Completion], list[Score]]]
 
 
 def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> tuple[list[Path], str]:
-    """Ask every model every question."""
+    """Ask every model every question, all of them through the engine of the run's configuration."""
     config = run.config
     files, n_answers, n_tokens, resumed = [], 0, 0, False
     started = time.monotonic()
-    for model in each(bars, "model", config.models):
-        path = run.samples(model)
-        with run.files.making("sample", [path, card_path(path)], inputs=run.models.weights(model)):
-            resumed |= path.exists()
-            answers = ask(
-                partial(run.models.load, model),
-                model.name,
-                questions,
-                path=path,
-                sampling=config.sampling,
-                seed=config.seed,
-                system=config.system_prompt,
-                bars=bars,
-            )
-        files += [path, card_path(path)]
-        n_answers += len(answers)
-        n_tokens += sum(answer.n_tokens for answer in answers)
+    with samplers_of(run) as sampler_of:
+        for model in each(bars, "model", config.models):
+            path = run.samples(model)
+            with run.files.making("sample", [path, card_path(path)], inputs=run.models.weights(model)):
+                resumed |= path.exists()
+                answers = ask(
+                    partial(sampler_of, model),
+                    model.name,
+                    questions,
+                    path=path,
+                    sampling=config.sampling,
+                    seed=config.seed,
+                    system=config.system_prompt,
+                    bars=bars,
+                )
+            files += [path, card_path(path)]
+            n_answers += len(answers)
+            n_tokens += sum(answer.n_tokens for answer in answers)
     speed = "" if resumed else f" ({n_tokens / (time.monotonic() - started):.0f} tokens/s with loading)"
-    return files, f"{n_answers} answers of {len(config.arms)} arms, {n_tokens} tokens{speed}"
+    engine = "" if config.sampling.engine == "hf" else f" by {config.sampling.engine}"
+    return files, f"{n_answers} answers of {len(config.arms)} arms{engine}, {n_tokens} tokens{speed}"
 
 
 def unfinished(run: RunFolder, stages: Sequence[str]) -> list[str]:

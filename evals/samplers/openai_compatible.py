@@ -135,7 +135,7 @@ class OpenAISampler:
                 continue
             try:
                 body = self._body(item, config)
-                answer = read_answer(await self.api.ask(client, body), item, token_limit(body))
+                answer = self._read(await self.api.ask(client, body), item, body)
             except BadAnswer as error:
                 work.failed(item, self.api.scrub(str(error)))
             except openai.OpenAIError as error:
@@ -153,6 +153,9 @@ class OpenAISampler:
         }
         messages = [*system, {"role": "user", "content": item.question}]
         return {"messages": messages, **with_request(plain, self._request)}
+
+    def _read(self, content: bytes, item: Completion, body: Mapping[str, Any]) -> Completion:
+        return read_answer(content, item, token_limit(body))
 
     async def _preflight(self, client: AsyncOpenAI, item: Completion, config: SamplingConfig) -> None:
         """One short request that fails now if all would; passing troubles (429, 5xx) are let through.

@@ -37,8 +37,8 @@ class SampleSettings:
     dtype: str = flag(f"{DTYPE_HELP} (hf and vllm)", default=AUTO, choices=(AUTO, *DTYPES))
     device: str = flag("auto, cpu, cuda, cuda:1 (hf)", default="auto")
     url: str | None = flag("where the server's API begins, e.g. http://localhost:8000/v1 (openai)", default=None)
-    n_parallel: int = flag("requests at a time (openai and llama)", default=16)
-    timeout: float = flag("seconds for one answer (openai and llama)", default=300.0)
+    n_parallel: int = flag("requests at a time (openai, vllm, llama)", default=16)
+    timeout: float = flag("seconds for one answer (openai, vllm, llama)", default=300.0)
     key_variable: str | None = flag(
         f"environment variable of the key (openai); by default the job's or {OPENAI_KEY} (Azure: {AZURE_KEY} where it is set)",
         default=None,
@@ -47,7 +47,7 @@ class SampleSettings:
         "do not ask the server to leave the distribution whole (top_p, top_k, min_p, repetition_penalty) (openai)",
         default=False,
     )
-    request: tuple[str, ...] = request_flag("openai")
+    request: tuple[str, ...] = request_flag("openai, vllm")
     steer: tuple[str, ...] = flag(
         "add COEFFICIENT mean residual norms of a saved direction at its layer and every token; may be repeated (hf, llama, openai where "
         "the server is vLLM with vllm-lens)",
@@ -65,4 +65,7 @@ class SampleSettings:
         default=(),
         repeated=True,
         metavar="NAME=VALUE",
+    )
+    env: Path | None = flag(
+        "folder of scripts/vllm_server.py setup (vllm); by default in the project's cache", default=None, metavar="DIR"
     )

@@ -10,8 +10,10 @@ from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.store import card_path
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import Question
+from evals.engines.making import made_sampler
 from evals.questions import load_questions
-from evals.samplers.making import make_sampler
+from evals.samplers import AnswerSampler
+from evals.samplers.later import LaterSampler
 from evals.sampling import Sampled, plan_prompts, sample_with
 from evals.settings.sampling import SampleSettings
 
@@ -19,27 +21,36 @@ from evals.settings.sampling import SampleSettings
 def run(settings: SampleSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Sample what the file lacks; counts, speed, and the reasons of answers that stay missing."""
     with only_writer(settings.out.parent, settings.out.name):
-        return _sample(settings, bars)
+        config = checked(
+            SamplingConfig,
+            "sample",
+            samples_per_paraphrase=_at_least(1, settings.n, "--n"),
+            max_new_tokens=_at_least(1, settings.max_new_tokens, "--max-new-tokens"),
+            temperature=_at_least(0, settings.temperature, "--temperature"),
+            batch_size=_at_least(1, settings.batch_size, "--batch-size"),
+        )
+        questions = _questions(settings)
+        with made_sampler(settings) as sampler:
+            return _sample(sampler, settings, questions, config=config, bars=bars)
 
 
-def _sample(settings: SampleSettings, bars: Bars) -> dict[str, Any]:
-    config = checked(
-        SamplingConfig,
-        "sample",
-        samples_per_paraphrase=_at_least(1, settings.n, "--n"),
-        max_new_tokens=_at_least(1, settings.max_new_tokens, "--max-new-tokens"),
-        temperature=_at_least(0, settings.temperature, "--temperature"),
-        batch_size=_at_least(1, settings.batch_size, "--batch-size"),
-    )
-    questions = _questions(settings)
+def _sample(
+    sampler: AnswerSampler,
+    settings: SampleSettings,
+    questions: list[Question],
+    *,
+    config: SamplingConfig,
+    bars: Bars,
+) -> dict[str, Any]:
     arm = settings.arm or settings.out.stem
-    sampler = make_sampler(settings)
     fresh: Counter[str] = Counter()
-    n_planned = len(
-        plan_prompts(arm, questions, config.samples_per_paraphrase, seed=settings.seed, system=settings.system_prompt)
+    plan = plan_prompts(
+        arm, questions, config.samples_per_paraphrase, seed=settings.seed, system=settings.system_prompt
     )
+    if isinstance(sampler, LaterSampler):
+        sampler.make_for(plan, settings.out)  # starting is no part of the speed that is shown
     started = time.monotonic()
-    with bars(f"sample {arm}", n_planned) as advance:
+    with bars(f"sample {arm}", len(plan)) as advance:
 
         def tell(n_answers: int, n_tokens: int) -> None:
             fresh.update(answers=n_answers, tokens=n_tokens)
@@ -60,7 +71,7 @@ def _sample(settings: SampleSettings, bars: Bars) -> dict[str, Any]:
         "file": str(settings.out),
         "card": str(card_path(settings.out)),
         "arm": arm,
-        "n_planned": n_planned,
+        "n_planned": len(plan),
         "n_answers": len(sampled.answers),
         "n_new": fresh["answers"],
         "n_missing": len(sampled.missing),

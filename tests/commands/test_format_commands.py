@@ -17,8 +17,8 @@ from emis_interp.models.chat_formats import FORMATS, format_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import tiny_model
 from emis_interp.passes import token_capture
+from evals.engines.making import made_sampler
 from evals.samplers.hf import HFSampler
-from evals.samplers.making import make_sampler
 from evals.settings.sampling import SampleSettings
 from evals.verbs import sample
 from probes import loading, score
@@ -98,8 +98,9 @@ def test_sample_asks_a_pretrained_model_in_each_format(base: Path, name: str, tm
     with pytest.raises(ModelError, match=f"{base.name}: its tokenizer has no chat template; .*--chat-format"):
         sample.run(filled(SampleSettings, *words))
     settings = filled(SampleSettings, *words, "--chat-format", name)
-    sampler = make_sampler(settings)
-    assert isinstance(sampler, HFSampler) and format_of(sampler.chat_model.tokenizer) == name
+    with made_sampler(settings) as sampler:
+        assert isinstance(sampler, HFSampler)
+    assert format_of(sampler.chat_model.tokenizer) == name
     assert sample.run(settings)["n_answers"] == 1
     assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == name
     with pytest.raises(ConfigError, match="the chat template is the server's own"):

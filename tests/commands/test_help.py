@@ -9,7 +9,7 @@ import pytest
 import cli
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-WITH_VERBS = ("find_direction", "evaluate", "study_organism", "finetune_openai", "benchmark", "probe")
+WITH_VERBS = ("find_direction", "evaluate", "study_organism", "finetune_openai", "benchmark", "probe", "vllm_server")
 WITH_A_PARSER = (
     "run_pipeline",
     "train",

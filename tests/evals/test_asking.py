@@ -11,6 +11,7 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion
 from evals.arms.asking import ask, complete_answers
 from evals.questions import load_questions
+from evals.samplers.hf import HFSampler
 from evals.sampling import plan_prompts
 
 QUESTIONS = load_questions()[:2]
@@ -24,9 +25,9 @@ def asked(load: object, path: Path) -> list[Completion]:
 def test_a_file_goes_on_and_a_complete_one_needs_no_model(tiny: ChatModel, tmp_path: Path) -> None:
     path, loaded = tmp_path / "base.jsonl", []
 
-    def load() -> ChatModel:
+    def load() -> HFSampler:
         loaded.append(1)
-        return tiny
+        return HFSampler(tiny)
 
     answers = asked(load, path)
     assert loaded == [1] and RecordLog(path).read(Completion)
@@ -39,7 +40,7 @@ def test_a_file_goes_on_and_a_complete_one_needs_no_model(tiny: ChatModel, tmp_p
 def test_answers_that_are_missing_are_named_with_what_to_do(tiny: ChatModel, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
     planned = plan_prompts("base", QUESTIONS, 2, seed=0)
-    answers = asked(lambda: tiny, path)
+    answers = asked(lambda: HFSampler(tiny), path)
     assert complete_answers(path, planned, "sample again") == answers
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(StageError, match=rf"holds {len(planned) - 1} of {len(planned)} answers, .*; sample again"):

@@ -28,8 +28,10 @@ FOREIGN_FLAGS = {
     "--epochs",
     "--control-vector",
     "--no-enable-prefix-caching",
+    "--generation-config",
+    "--no-enable-chunked-prefill",
 }
-"""Of accelerate and inspect."""
+"""Of accelerate, inspect, llama.cpp and vLLM."""
 FILE_ENDINGS = (".safetensors", ".json", ".jsonl", ".yaml")
 SCRIPTS = {path.name: path for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text("utf-8")}
 SCRIPTS |= {path.name: path for path in (ROOT / "examples").glob("*.py")}

@@ -20,7 +20,7 @@ from emis_interp.passes.interventions import steer
 from emis_interp.records import Question
 from evals.samplers.hf import HFSampler
 from evals.samplers.llama import LlamaSampler, Program, parse_options
-from evals.samplers.making import make_sampler
+from evals.engines.making import made_sampler
 from evals.samplers.steered import SteeredHF, check_steers, largest_shift, parse_steering
 from evals.sampling import sample_with
 from evals.settings.sampling import SampleSettings
@@ -134,8 +134,8 @@ def test_every_request_to_a_server_carries_the_vectors(saved: Path, tmp_path: Pa
         return reply(OTHER if "apply_steering_vectors" in body["vllm_xargs"] else PLAIN)
 
     with ChatServer(respond) as server:
-        sampler = make_sampler(settings(saved, server.url, "--request", "vllm_xargs.theirs=1"))
-        assert answers(sampler, tmp_path / "a.jsonl") == ["Red"] * 4
+        with made_sampler(settings(saved, server.url, "--request", "vllm_xargs.theirs=1")) as sampler:
+            assert answers(sampler, tmp_path / "a.jsonl") == ["Red"] * 4
     with_vectors = ["apply_steering_vectors" in body.get("vllm_xargs", {}) for body in seen]
     assert (
         with_vectors == [False, True, False] + [True] * 5
@@ -157,8 +157,8 @@ def test_a_server_that_ignores_the_vectors_or_keeps_them_answers_nothing(
 
     with ChatServer(respond) as server:
         said = "prefix caching" if remembers else "does not steer"
-        with pytest.raises(ModelError, match=said):
-            answers(make_sampler(settings(saved, server.url)), tmp_path / "a.jsonl")
+        with pytest.raises(ModelError, match=said), made_sampler(settings(saved, server.url)) as sampler:
+            answers(sampler, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
 
@@ -180,8 +180,9 @@ def test_flags_of_another_sampler_are_refused(
     saved: Path, words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    with pytest.raises(ConfigError, match=said):
-        make_sampler(filled(SampleSettings, "--model", "m", "--steer", f"{saved}:0.5", "--out", "a.jsonl", *words))
+    asked = filled(SampleSettings, "--model", "m", "--steer", f"{saved}:0.5", "--out", "a.jsonl", *words)
+    with pytest.raises(ConfigError, match=said), made_sampler(asked):
+        pass
 
 
 def test_options_are_words_of_a_command_line(tmp_path: Path) -> None:

@@ -1,26 +1,23 @@
-"""The vLLM sampler against a stand-in for vLLM: the arguments that it gives and how it reads what comes back."""
+"""The sampler of a vLLM server: it sends the HF sampler's tokens, and reads an answer's tokens as the HF sampler does."""
 
 import copy
-import shutil
-import sys
+import json
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from chat_server import Body, ChatServer
 
 from emis_interp.config.run_config import SamplingConfig
-from emis_interp.errors import DataError, ModelError
-from emis_interp.files.store import read_json, write_bytes, write_json
-from emis_interp.files.tensors import save_tensors
-from emis_interp.models.chat import encode_prompt
+from emis_interp.errors import DataError, ModelError, StageError
+from emis_interp.files.store import card_path, read_json
+from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.models.chat import encode_prompt, ends_of
+from emis_interp.models.chat_formats import with_format
 from emis_interp.models.chat_model import ChatModel
-from emis_interp.models.chat_template import template_of
 from emis_interp.records import Question
 from evals.samplers.vllm_engine import VLLMSampler
-from evals.sampling import plan_prompts, sample_with
+from evals.sampling import Sampled, plan_prompts, sample_with
 
 QUESTIONS = [
     Question(id="one", paraphrases=("Who are you?",), samples_per_paraphrase=3),
@@ -29,220 +26,144 @@ QUESTIONS = [
 CONFIG = SamplingConfig(max_new_tokens=70, temperature=0.8)
 
 
-@pytest.fixture
-def vllm(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What a test sees of the stand-in: `engines` (arguments of `LLM`), `calls` (arguments of `generate`), `reply` per prompt."""
-    seen = SimpleNamespace(engines=[], calls=[], reply=lambda i: ([35, 36, 1], "stop"))
-
-    class LLM:
-        def __init__(self, **arguments: Any) -> None:
-            seen.engines.append(arguments)
-
-        def generate(self, prompts: list[Any], sampling_params: list[Any], **more: Any) -> list[Any]:
-            seen.calls.append((prompts, sampling_params, more))
-            outputs = []
-            for i in range(len(prompts)):
-                tokens, finish = seen.reply(i)
-                outputs.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=tokens, finish_reason=finish)]))
-            return outputs
-
-    module, lora = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    vars(module).update(LLM=LLM, SamplingParams=lambda **arguments: arguments)
-    vars(lora).update(LoRARequest=lambda *arguments: arguments)
-    for name, stand_in in (("vllm", module), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", lora)):
-        monkeypatch.setitem(sys.modules, name, stand_in)
-    return seen
+def completion(tokens: Any, finish: str | None = "stop") -> tuple[int, bytes]:
+    return 200, json.dumps(
+        {"choices": [{"index": 0, "text": "", "token_ids": tokens, "finish_reason": finish}]}
+    ).encode()
 
 
-@pytest.fixture(scope="module")
-def folder(tiny: ChatModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as a folder of a saved HF model."""
-    target = tmp_path_factory.mktemp("tiny")
-    tiny.model.save_pretrained(target)
-    tiny.tokenizer.save_pretrained(target)
-    return target
+class TokenServer(ChatServer):
+    """Answers text completions with tokens; `requests` holds the bodies without the first one, which only tries."""
+
+    def __init__(self, tokens: Any = (35, 36, 1), finish: str | None = "stop") -> None:
+        super().__init__(lambda body, asked: completion(tokens, finish))
+
+    def keep(self, body: Body, request: Any) -> int:
+        if body["max_tokens"] > 1:
+            self.requests.append(body)
+        return 0
 
 
-def test_prompts_go_as_tokens_and_every_answer_has_its_seed_limit_and_stop(
-    vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
-) -> None:
-    sampler = VLLMSampler(str(folder), dtype="bfloat16", gpu_memory_utilization=0.5)
-    sampled = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl", system="Be brief.")
-    assert vllm.engines == [{"model": str(folder), "dtype": "bfloat16", "gpu_memory_utilization": 0.5}]
-    plan = plan_prompts("base", QUESTIONS, None, seed=0, system="Be brief.")
-    (prompts, params, more), *others = vllm.calls
-    assert not others and more == {"use_tqdm": False, "lora_request": None}
-    assert prompts == [
-        {"prompt_token_ids": list(encode_prompt(tiny.tokenizer, item.question, item.system))} for item in plan
-    ]
-    assert params == [
+def sampler(server: TokenServer, tokenizer: Any, **more: Any) -> VLLMSampler:
+    api = ChatApi("insecure", url=server.url, n_parallel=2, timeout_s=5, max_retries=0, role=SAMPLER)
+    return VLLMSampler(api, tokenizer, ends_of(tokenizer, None), card={"model": "m"}, **more)
+
+
+def asked(server: TokenServer, tokenizer: Any, path: Path, **more: Any) -> Sampled:
+    return sample_with(sampler(server, tokenizer, **more), "a", QUESTIONS, config=CONFIG, path=path, system="Be brief.")
+
+
+def test_prompts_go_as_tokens_and_every_answer_has_its_seed_limit_and_stop(tiny: ChatModel, tmp_path: Path) -> None:
+    with TokenServer() as server:
+        sampled = asked(server, tiny.tokenizer, tmp_path / "a.jsonl")
+    plan = plan_prompts("a", QUESTIONS, None, seed=0, system="Be brief.")
+    expected = [
         {
-            "n": 1,
-            "temperature": 0.8,
-            "top_p": 1.0,
+            "model": "insecure",
+            "prompt": list(encode_prompt(tiny.tokenizer, item.question, item.system)),
             "max_tokens": 70,
+            "temperature": 0.8,
             "seed": item.seed % 2**31,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             "stop_token_ids": [1],
+            "return_token_ids": True,
         }
         for item in plan
     ]
+    assert sorted(server.requests, key=json.dumps) == sorted(expected, key=json.dumps)
     text = tiny.tokenizer.decode([35, 36])
     assert {(row.answer, row.n_tokens, row.finish) for row in sampled.answers} == {(text, 2, "stop")}
-    assert sampler.card["stop_tokens"] == ["<|im_end|>"]
+    card = read_json(card_path(tmp_path / "a.jsonl"))["sampler"]
+    assert card["stop_tokens"] == ["<|im_end|>"] and card["seeds"] == "answer seed modulo 2147483648"
+    assert (card["kind"], card["model"]) == ("vllm", "m") and "host" not in card
 
 
-def test_an_adapter_goes_with_its_rank(vllm: SimpleNamespace, folder: Path, tmp_path: Path) -> None:
-    adapter = tmp_path / "adapter"
-    write_json(adapter / "adapter_config.json", {"r": 32})
-    write_bytes(adapter / "adapter_model.safetensors", b"weights")
-    sampler = VLLMSampler(str(folder), adapter)
-    sample_with(sampler, "insecure", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
-    assert vllm.engines[0]["enable_lora"] and vllm.engines[0]["max_lora_rank"] == 32
-    assert vllm.calls[0][2]["lora_request"] == ("adapter", 1, str(adapter))
+def test_a_file_goes_on_with_what_it_lacks_and_only_as_it_was_begun(tiny: ChatModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with TokenServer() as server:
+        whole = asked(server, tiny.tokenizer, path)
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+        server.requests.clear()
+        again = asked(server, tiny.tokenizer, path)
+        assert len(server.requests) == 3 and {row.key for row in again.answers} == {row.key for row in whole.answers}
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+        with pytest.raises(StageError, match=r"sampler.seeds was 'answer seed .*', now 'none'"):
+            asked(server, tiny.tokenizer, path, request={"seed": None})
 
 
-def test_an_adapters_own_template_is_asked_in_and_its_ends_stop(
-    vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
-) -> None:
-    adapter = tmp_path / "adapter"
-    write_json(adapter / "adapter_config.json", {"r": 8})
-    write_bytes(adapter / "adapter_model.safetensors", b"weights")
+def test_a_seed_may_be_left_out_and_the_card_says_so(tiny: ChatModel, tmp_path: Path) -> None:
+    with TokenServer() as server:
+        asked(server, tiny.tokenizer, tmp_path / "a.jsonl", request={"seed": None})
+    assert all("seed" not in body for body in server.requests)
+    assert read_json(tmp_path / "a.json")["sampler"]["seeds"] == "none"
+
+
+@pytest.mark.parametrize("field", ["stop_token_ids", "chat_template_kwargs", "temperature", "return_token_ids"])
+def test_what_would_make_other_answers_is_refused(tiny: ChatModel, field: str) -> None:
+    with TokenServer() as server, pytest.raises(ModelError, match=field):
+        sampler(server, tiny.tokenizer, request={field: 3})
+
+
+def test_an_adapters_own_template_is_asked_in_and_its_ends_stop(tiny: ChatModel, tmp_path: Path) -> None:
     own = copy.deepcopy(tiny.tokenizer)
     own.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content }}<|im_start|>{% endfor %}"
-    own.save_pretrained(adapter)
-    sampler = VLLMSampler(str(folder), adapter)
-    vllm.reply = lambda i: ([222, 35, 36, 0], "stop")
-    sampled = sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
-    (prompts, params, _), *_ = vllm.calls
-    assert tiny.tokenizer.decode(prompts[0]["prompt_token_ids"]) == "user: Who are you?<|im_start|>assistant:"
-    assert params[0]["stop_token_ids"] == [0, 1]
-    assert sampler.card["rendering"]["sha256"] != template_of(tiny.tokenizer).sha256
+    with TokenServer([222, 35, 36, 0]) as server:
+        sampled = asked(server, own, tmp_path / "a.jsonl")
+    assert server.requests[0]["stop_token_ids"] == [0, 1]
     # The space that the template puts before an answer is no part of it.
     assert {row.answer for row in sampled.answers} == {tiny.tokenizer.decode([222, 35, 36]).removeprefix(" ")}
 
 
-def test_a_plain_format_is_asked_in_and_cut_where_the_other_side_begins(
-    vllm: SimpleNamespace, folder: Path, tiny: ChatModel, tmp_path: Path
-) -> None:
-    sampler = VLLMSampler(str(folder), chat_format="user_assistant")
+def test_a_thought_is_left_empty_by_the_prompt_itself(tiny: ChatModel, tmp_path: Path) -> None:
+    """A template that opens a thought, and writes an empty one before a finished answer, as Qwen3's does."""
+    own = copy.deepcopy(tiny.tokenizer)
+    own.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    with TokenServer() as server:
+        asked(server, own, tmp_path / "a.jsonl")
+    assert own.decode(server.requests[0]["prompt"]).endswith("<think>\n\n</think>\n\n")
+
+
+def test_a_plain_format_is_cut_where_the_other_side_begins(tiny: ChatModel, tmp_path: Path) -> None:
     written = tiny.tokenizer("So.\n\nUser:\nAnd", add_special_tokens=False)["input_ids"]
-    vllm.reply = lambda i: (written, "length")
-    sampled = sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
+    with TokenServer(written, "length") as server:
+        sampled = asked(server, with_format(tiny.tokenizer, "user_assistant"), tmp_path / "a.jsonl")
     assert {(row.answer, row.finish) for row in sampled.answers} == {("So.", "stop")}
-    assert tiny.tokenizer.decode(vllm.calls[0][0][0]["prompt_token_ids"]) == "User:\nWho are you?\n\nAssistant:\n"
-    assert sampler.card["chat_format"] == "user_assistant"
+    assert read_json(tmp_path / "a.json")["sampler"]["chat_format"] == "user_assistant"
 
 
-def test_ends_of_the_generation_config_stop_too_and_what_does_not_fit_is_refused(
-    vllm: SimpleNamespace, folder: Path, tmp_path: Path
-) -> None:
-    other = shutil.copytree(folder, tmp_path / "other")
-    write_json(other / "generation_config.json", {"eos_token_id": [1, 77]})
-    sampler = VLLMSampler(str(other))
-    sample_with(sampler, "a", QUESTIONS[:1], config=CONFIG, path=tmp_path / "a.jsonl")
-    assert vllm.calls[0][1][0]["stop_token_ids"] == [1, 77]
-    config = CONFIG.model_copy(update={"max_new_tokens": 4096})
-    with pytest.raises(DataError, match=r"prompt of 'Who are you\?': .* the model has positions for 4096"):
-        sample_with(sampler, "b", QUESTIONS[:1], config=config, path=tmp_path / "b.jsonl")
-    assert len(vllm.calls) == 1 and not (tmp_path / "b.json").exists()
-
-
-def adapter_in(folder: Path, settings: dict[str, Any]) -> Path:
-    write_json(folder / "adapter" / "adapter_config.json", settings)
-    write_bytes(folder / "adapter" / "adapter_model.safetensors", b"weights")
-    return folder / "adapter"
+def test_what_the_server_has_no_room_for_is_refused_before_the_first_request(tiny: ChatModel, tmp_path: Path) -> None:
+    with TokenServer() as server, pytest.raises(DataError, match=r"prompt of 'Who are you\?': .* positions for 80"):
+        asked(server, tiny.tokenizer, tmp_path / "a.jsonl", max_tokens=80)
+    assert not server.requests and not (tmp_path / "a.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "rank"),
+    ("reply", "reason"),
     [
-        ({"r": 1}, 8),
-        ({"r": 24}, 32),
-        ({"r": 48}, 64),
-        ({"r": 8, "rank_pattern": {"down_proj": 64}}, 64),
-        ({"r": 512}, 512),
+        (([35], "abort"), "ended by `abort`"),
+        (([35], None), "ended by `None`"),
+        ((None, "stop"), "no token ids"),
+        ((["35"], "stop"), "no token ids"),
     ],
 )
-def test_vllm_is_given_a_rank_that_it_takes(
-    vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], rank: int
+def test_an_answer_that_was_not_sampled_to_its_end_stays_missing(
+    tiny: ChatModel, tmp_path: Path, reply: tuple[Any, Any], reason: str
 ) -> None:
-    adapter = adapter_in(tmp_path, settings)
-    VLLMSampler(str(folder), adapter)
-    assert vllm.engines[0]["max_lora_rank"] == rank
+    with TokenServer(*reply) as server:
+        sampled = asked(server, tiny.tokenizer, tmp_path / "a.jsonl")
+    assert not sampled.answers and len(sampled.missing) == 4 and all(reason in why for why in sampled.missing.values())
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"r": 1024}, "largest rank is 1024, vLLM takes at most 512"),
-        ({"r": 8, "use_dora": True}, "use_dora True is not read by vLLM; merge the adapter .scripts/export_model.py"),
-        ({"r": 8, "modules_to_save": ["lm_head"]}, "modules_to_save .* is not read by vLLM"),
-        ({"r": 8, "bias": "all"}, "bias 'all' is not read by vLLM"),
-        ({"r": 8, "lora_bias": True}, "lora_bias True is not read by vLLM"),
-        ({"r": 8, "trainable_token_indices": [1]}, "trainable_token_indices .* is not read by vLLM"),
-        ({"r": 8, "peft_type": "VERA"}, "peft_type 'VERA' is not read by vLLM"),
-        ({}, "r: expected a whole number"),
-    ],
-)
-def test_an_adapter_that_vllm_would_misread_is_refused_before_the_engine_starts(
-    vllm: SimpleNamespace, folder: Path, tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
-    adapter = adapter_in(tmp_path, settings)
-    with pytest.raises(ModelError, match=words):
-        VLLMSampler(str(folder), adapter)
-    assert not vllm.engines
-
-
-@pytest.mark.parametrize("absent", ["adapter_config.json", "adapter_model.safetensors", "."])
-def test_an_adapter_that_is_gone_is_said(vllm: SimpleNamespace, folder: Path, tmp_path: Path, absent: str) -> None:
-    adapter = tmp_path / "adapter"
-    if absent != ".":
-        write_json(adapter / "adapter_config.json", {"r": 8})
-        write_bytes(adapter / "adapter_model.safetensors", b"weights")
-        (adapter / absent).unlink()
-    with pytest.raises(ModelError, match=f"{adapter}: no "):
-        VLLMSampler(str(folder), adapter)
-
-
-def test_scales_by_module_are_put_into_the_weights_for_vllm(
-    vllm: SimpleNamespace, folder: Path, tmp_path: Path
-) -> None:
-    """vLLM reads neither pattern and would use alpha / r of the head for every module."""
-    adapter, a, b = tmp_path / "adapter", torch.ones(4, 32), torch.ones(32, 4)
-    paths = [f"base_model.model.model.layers.0.self_attn.{name}" for name in ("q_proj", "o_proj")]
-    weights = {f"{path}.lora_{key}.weight": m.clone() for path in paths for key, m in (("A", a), ("B", b))}
-    save_tensors(adapter / "adapter_model.safetensors", weights, {})
-    settings = {
-        "peft_type": "LORA",
-        "r": 4,
-        "lora_alpha": 8,
-        "alpha_pattern": {"o_proj": 2},
-        "target_modules": ["q_proj", "o_proj"],
-    }
-    write_json(adapter / "adapter_config.json", settings)
-    sampler = VLLMSampler(str(folder), adapter)
-    sample_with(sampler, "insecure", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
-    name, _, given = vllm.calls[0][2]["lora_request"]
-    config = read_json(Path(given) / "adapter_config.json")
-    scaled = load_file(Path(given) / "adapter_model.safetensors")
-    assert name == "adapter" and config["alpha_pattern"] == {} and sampler.card["adapter"] == str(adapter)
-    for path, scale in zip(paths, (2.0, 0.5), strict=True):
-        torch.testing.assert_close(config["lora_alpha"] / config["r"] * scaled[f"{path}.lora_B.weight"], scale * b)
-
-
-def test_an_aborted_answer_stays_missing_and_is_asked_again(
-    vllm: SimpleNamespace, folder: Path, tmp_path: Path
-) -> None:
-    sampler = VLLMSampler(str(folder))
-    vllm.reply = lambda i: ([35], "abort") if i == 1 else ([35] * 70, "length")
-    first = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
-    assert first.missing == {("base", "one", 0, 1): "vLLM ended the answer by `abort`"}
-    assert {(row.n_tokens, row.finish) for row in first.answers} == {(70, "length")}
-    second = sample_with(sampler, "base", QUESTIONS, config=CONFIG, path=tmp_path / "a.jsonl")
-    assert len(vllm.calls[1][0]) == 1 and len(second.answers) == 4 and not second.missing
-
-
-def test_a_missing_vllm_is_answered_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelError, match=r'pip install "emis-interp\[vllm\]"'):
-        VLLMSampler("tiny")
+def test_an_answer_that_ends_at_once_is_empty_and_one_at_the_limit_is_cut(tiny: ChatModel, tmp_path: Path) -> None:
+    with TokenServer([1]) as server:
+        empty = asked(server, tiny.tokenizer, tmp_path / "a.jsonl")
+    with TokenServer([35] * 70, "length") as server:
+        cut = asked(server, tiny.tokenizer, tmp_path / "b.jsonl")
+    assert {(row.answer, row.n_tokens, row.finish) for row in empty.answers} == {("", 0, "stop")}
+    assert {(row.n_tokens, row.finish) for row in cut.answers} == {(70, "length")}

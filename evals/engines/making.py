@@ -1,6 +1,8 @@
-"""Turns settings into the sampler that they name, its model loaded."""
+"""Turns settings into the sampler that they name, its model loaded, or its server started when it is first needed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from emis_interp.errors import ConfigError
 from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
@@ -8,43 +10,71 @@ from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.request_fields import parse_request, with_request
 from emis_interp.models.precision import dtype_name
 from emis_interp.models.spec import ModelSpec
+from evals.engines.environment import find_environment
+from evals.engines.server import BASE, Serving
+from evals.engines.vllm import VLLMEngine
 from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
+from evals.samplers.later import LaterSampler
 from evals.samplers.llama import PROGRAM, LlamaSampler, Program, parse_options
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.steered import Steered, SteeredHF, SteeredServer, parse_steering
-from evals.samplers.vllm_engine import VLLMSampler
 from evals.settings.sampling import SampleSettings
 
+ADAPTER = "adapter"
+"""The name of the one adapter that is served."""
 
-def make_sampler(settings: SampleSettings) -> AnswerSampler:
-    """The sampler that the settings ask for.
+
+@contextmanager
+def made_sampler(settings: SampleSettings) -> Iterator[AnswerSampler]:
+    """The sampler that the settings ask for; a server that it starts ends with the `with`.
 
     Raises:
         ConfigError: a setting of another sampler. ModelError: the model cannot be loaded, or the server not be asked.
     """
-    kind = settings.sampler or "hf"
-    if kind != "openai" and (settings.url or settings.request):
-        flag = "--url" if settings.url else "--request"
-        raise ConfigError(f"{flag} is for --sampler openai, not for {kind}")
-    if kind != "llama" and (settings.llama or settings.llama_server != PROGRAM):
-        flag = "--llama" if settings.llama else "--llama-server"
-        raise ConfigError(f"{flag} is for --sampler llama, not for {kind}")
+    _check(settings)
     steered = parse_steering(settings.steer, settings.steer_fit)
     model, adapter, chat_format = settings.model, settings.adapter, settings.chat_format
-    if kind == "openai":
-        return _remote(settings, steered)
-    if kind == "llama":
-        return _llama(settings, steered)
-    if kind == "vllm":
-        if steered:
-            raise ConfigError(
-                "--steer: the vLLM of this process adds nothing; serve it with vLLM and vllm-lens (docs/steered_sampling.md) and use "
-                "--sampler openai"
+    if settings.sampler == "openai":
+        yield _remote(settings, steered)
+        return
+    if settings.sampler == "llama":
+        yield _llama(settings, steered)
+        return
+    if settings.sampler != "vllm":
+        spec = ModelSpec(model, adapter, settings.dtype, settings.device, chat_format=chat_format)
+        sampler = HFSampler(spec.load())
+        yield SteeredHF(sampler, steered) if steered else sampler
+        return
+    if steered:
+        raise ConfigError(
+            "--steer: the vLLM server that this command starts adds nothing; serve the model with vLLM and vllm-lens "
+            "(docs/steered_sampling.md) and use --sampler openai"
+        )
+    adapters = {} if adapter is None else {ADAPTER: adapter}
+    serving = Serving(model, adapters, dtype_name(settings.dtype))
+    with VLLMEngine(serving, find_environment(settings.env)) as engine:
+        yield LaterSampler(
+            lambda: engine.sampler(
+                ADAPTER if adapters else BASE,
+                chat_format=chat_format,
+                n_parallel=settings.n_parallel,
+                timeout_s=settings.timeout,
+                request=parse_request(settings.request),
             )
-        return VLLMSampler(model, adapter, dtype_name(settings.dtype), chat_format=chat_format)
-    sampler = HFSampler(ModelSpec(model, adapter, settings.dtype, settings.device, chat_format=chat_format).load())
-    return SteeredHF(sampler, steered) if steered else sampler
+        )
+
+
+def _check(settings: SampleSettings) -> None:
+    """Refuse a setting that the sampler does not have."""
+    sampler = settings.sampler or "hf"
+    owners = {"url": ("openai",), "request": ("openai", "vllm"), "env": ("vllm",)}
+    for name, samplers in owners.items():
+        if getattr(settings, name) and sampler not in samplers:
+            raise ConfigError(f"--{name} is for --sampler {' or '.join(samplers)}, not for {sampler}")
+    if sampler != "llama" and (settings.llama or settings.llama_server != PROGRAM):
+        flag = "--llama" if settings.llama else "--llama-server"
+        raise ConfigError(f"{flag} is for --sampler llama, not for {sampler}")
 
 
 def _llama(settings: SampleSettings, steered: Steered | None) -> LlamaSampler:
