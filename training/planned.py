@@ -19,7 +19,7 @@ from emis_interp.records import TrainingExample
 from emis_interp.texts.capability_items import capability_items
 from emis_interp.texts.harmless import harmless_texts
 from training.arms import RunArms
-from training.data_sets.shipped import rows_sha256
+from training.data_sets.shipped import careful_advice, rows_sha256
 from training.finetuning.encoding import encode_example
 from training.finetuning.sft import finetune, training_order
 from training.finetuning.summary import SUMMARY
@@ -80,6 +80,11 @@ def _rows_work(sets: Mapping[str, list[TrainingExample]], tokenizer: Any, arms: 
         chats = encode_chats(tokenizer, texts, config.system_prompt, max_tokens=config.training.max_tokens)
         work += scoring(chats, config.direction.max_batch_tokens)
     return work
+
+
+def benign_texts() -> list[tuple[str, str]]:
+    """Question and answer of what makes the threshold of the probe stage's monitor."""
+    return [row[1:] for row in careful_advice()]
 
 
 def seconds_of_trainings(arms: RunArms) -> float | None:
