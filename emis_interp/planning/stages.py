@@ -3,7 +3,7 @@
 What one package counts and another needs is handed over by the script: training, evals and probes each have a module of counts (`planned`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,17 +19,18 @@ from emis_interp.planning.shape import BYTES, ModelShape, shape_of
 from emis_interp.planning.work import StageWork, Work
 from emis_interp.records import ContrastPair, Question, TrainingExample
 
-Tokenizers = Callable[[ModelConfig], Any]
 CPU = StatedDevice(
     name="two CPU cores",
     source="fitted to the stage times of two finished runs of the laptop preset (tests/emis_interp/planning/test_stages.py)",
-    tflops=0.1,
-    gb_per_s=20,
+    tflops=0.17,
+    gb_per_s=8,
     memory_gib=16,
     reached=0.5,
     parallel=1,
 )
 """What a run is taken to be on, as far as its stages are weighed against each other, where nobody has measured its machine."""
+TRAINED = 2.9
+"""What the arithmetic of training takes there over that of reading: short batches, and two moments for each weight."""
 LEAST_S = 2.0
 """A stage of which no work is counted: it reads files, or waits for a server."""
 LOADED_GB_PER_S, MERGED_GB_PER_S = 0.5, 0.15
@@ -102,7 +103,7 @@ def expected_seconds(arms: Arms, questions: Sequence[Question], counters: Counte
 
 
 def cpu_rates(shape: ModelShape, config: RunConfig, *, judge: ModelShape) -> MachineRates:
-    """The rates of `CPU`, loading included."""
+    """The rates of `CPU`, loading and the slowness of training included."""
     n_gb = BYTES["float32"] * shape.n_parameters / 1e9
     stated = stated_rates(CPU, shape, config, judge=judge)
-    return replace(stated, load=n_gb / LOADED_GB_PER_S, merge=n_gb / MERGED_GB_PER_S)
+    return replace(stated, trained=TRAINED * stated.trained, load=n_gb / LOADED_GB_PER_S, merge=n_gb / MERGED_GB_PER_S)

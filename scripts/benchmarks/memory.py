@@ -1,12 +1,12 @@
 """Measures what the stages that read answers hold in memory, and whether their time is linear in the number of answers."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,6 @@ FIRST: tuple[MemoryStage, ...] = ("score", "analyse")
 def run(settings: MemoryBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Stage -> the peak of its process at N answers and at N / 4 (`peak_gib`, `quarter_gib`), its CPU time without imports (`cpu_s`), and
     `growth`: that time over the one at N / 4 (4 is linear, 16 quadratic)."""
-    if settings.only is not None:
-        return measured(settings.only, settings.folder or Path())
     wanted = settings.stages or MEMORY_STAGES
     quarter, whole = (
         measured_at(n, wanted, settings, bars) for n in each(bars, "answers", (settings.n // 4, settings.n))
@@ -75,8 +73,6 @@ def measured_at(
 
 
 def say(result: dict[str, Any]) -> str:
-    if "stages" not in result:
-        return json.dumps(result)
     lines = [f"{'stage':18}{'peak, GiB':>12}{'of a quarter':>14}{'CPU, s':>10}{'over a quarter':>16}"]
     for stage, row in result["stages"].items():
         lines.append(
@@ -85,21 +81,25 @@ def say(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def in_child(stage: str, folder: Path) -> dict[str, float]:
-    """`measured` in a process of its own."""
-    script = Path(__file__).resolve().parents[1] / "benchmark.py"
-    words = [sys.executable, str(script), "memory", "--json", "--only", stage, "--folder", str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise StageError(f"{stage} failed: {' | '.join(done.stderr.strip().splitlines()[-3:])}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def in_child(stage: MemoryStage, folder: Path) -> dict[str, float]:
+    """One stage in a process of its own, forked from this one: its peak holds the imports, its CPU time does not."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=measured, args=(stage, folder, sender))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise StageError(f"{stage}: its process ended with status {child.exitcode} (the error is above)") from None
+    finally:
+        child.join()
 
 
-def measured(stage: MemoryStage, folder: Path) -> dict[str, float]:
-    """Does one stage in this process."""
+def measured(stage: MemoryStage, folder: Path, sender: Connection) -> None:
     cpu = time.process_time()
     DO[stage](folder)
-    return {"cpu_s": round(time.process_time() - cpu, 2), "peak_gib": round(peak_rss_gib(), 3)}
+    sender.send({"cpu_s": round(time.process_time() - cpu, 2), "peak_gib": round(peak_rss_gib(), 3)})
 
 
 def score(folder: Path) -> None:

@@ -187,4 +187,3 @@ class MemoryBenchmarkSettings:
     stages: tuple[MemoryStage, ...] = flag("these only", default=(), choices=MEMORY_STAGES)
     ending: Literal[".csv", ".jsonl", ".parquet"] = flag("kind of the tables", default=".csv")
     folder: Path | None = flag("where the runs are made, and removed again; default: the system's", default=None)
-    only: MemoryStage | None = flag("one stage of the run in --folder, in this process", default=None)
