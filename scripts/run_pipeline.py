@@ -77,8 +77,8 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
         todo = chosen or unfinished(run, wanted)
         if run.manifest.files and todo:
             cli.terminal.say(f"goes on with stage {wanted.index(todo[0]) + 1} of {len(wanted)}, {todo[0]}")
-        work = expected_seconds(arms, questions(), Counters(trained, asked, read))
-        for name in each(bars, "stage", wanted, work=[work[name] for name in wanted]):
+        work = expected_seconds(arms, questions, Counters(trained, asked, read), todo=todo)
+        for name in each(bars, "stage", wanted, work=[work.get(name, 1.0) for name in wanted]):
             if name not in todo and run.is_done(name):
                 cli.terminal.say(f"{name:10} done before: {run.manifest.stages[name].line}", hanging=11, style="dim")
             else:

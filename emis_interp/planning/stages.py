@@ -3,7 +3,7 @@
 What one package counts and another needs is handed over by the script: training, evals and probes each have a module of counts (`planned`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ CPU = StatedDevice(
     name="two CPU cores",
     source="fitted to the stage times of two finished runs of the laptop preset (tests/emis_interp/planning/test_stages.py)",
     tflops=0.17,
-    gb_per_s=8,
+    gb_per_s=28,
     memory_gib=16,
     reached=0.5,
     parallel=1,
@@ -89,13 +89,20 @@ def stage_works(
     ]
 
 
-def expected_seconds(arms: Arms, questions: Sequence[Question], counters: Counters) -> dict[str, float]:
+def expected_seconds(
+    arms: Arms, questions: Callable[[], Sequence[Question]], counters: Counters, *, todo: Sequence[str]
+) -> dict[str, float]:
     """Stage -> seconds, by which the time left is told (`emis_interp.progress`); their ratios count, their level is the run's own.
 
     The rates are those that `scripts/plan.py` measured on this machine for this model, where it did, else those of `CPU`.
+
+    Args:
+        todo: stages that will be made; of fewer than two nothing is counted, since counting takes seconds, and the result is empty.
     """
+    if len(todo) < 2:
+        return {}
     config, shape, kept = arms.config, shape_of(arms.config.model), kept_calibration(arms.config)
-    works = stage_works(arms, questions, counters, shape=shape, counter=config.model)
+    works = stage_works(arms, questions(), counters, shape=shape, counter=config.model)
     # The embedded model may have to be fetched, which a run that does not ask the offline judge never does.
     judge = shape_of(EMBEDDED_NAME) if any(one.work.judged for one in works) else shape
     rates = cpu_rates(shape, config, judge=judge) if kept is None else kept.rates

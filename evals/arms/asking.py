@@ -88,8 +88,8 @@ def judge_answers(
     placed_answers = answers if isinstance(answers, ModelAnswers) else ListedAnswers(answers, arm)
     columns, foreign = ScoreColumns(len(answers)), set[str]()
 
-    def ours() -> Iterator[Score]:
-        for _, score in placed(settled_rows(kept, Score), placed_answers, path):
+    def ours(scores: Iterator[Score]) -> Iterator[Score]:
+        for _, score in placed(scores, placed_answers, path):
             foreign.update({score.judge} - {judge.name})
             yield score
         if foreign:
@@ -112,7 +112,7 @@ def judge_answers(
         return f"{judge.name} gave no score for {key_text(next(iter(placed_answers.at([place]))).key)}"
 
     with bars(f"score {arm}", len(answers)) as advance:
-        scores = LongJournal(kept, ours(), place_of, put=columns.put, advance=advance)
+        scores = LongJournal(kept, ours(settled_rows(kept, Score)), place_of, put=columns.put, advance=advance)
         scores.complete(range(len(answers)), judge_missing, together=judge.together, lost=lost)
     found = columns.of(placed_answers)
     if note := passing_note(found.passing):

@@ -44,7 +44,7 @@ def run(settings: MemoryBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
     `growth`: that time over the one at N / 4 (4 is linear, 16 quadratic)."""
     wanted = settings.stages or MEMORY_STAGES
     quarter, whole = (
-        measured_at(n, wanted, settings, bars) for n in each(bars, "answers", (settings.n // 4, settings.n))
+        measured_at(n, wanted, settings, bars=bars) for n in each(bars, "answers", (settings.n // 4, settings.n))
     )
     return {
         "n": settings.n,
@@ -61,7 +61,7 @@ def run(settings: MemoryBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
 
 
 def measured_at(
-    n: int, wanted: Sequence[MemoryStage], settings: MemoryBenchmarkSettings, bars: Bars
+    n: int, wanted: Sequence[MemoryStage], settings: MemoryBenchmarkSettings, *, bars: Bars
 ) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(dir=settings.folder) as place:
         folder = Path(place)

@@ -40,7 +40,9 @@ RUNS = [
 
 
 def seconds_of(config: RunConfig) -> dict[str, float]:
-    return expected_seconds(RunArms(config, Path("unused")), run_questions(config), Counters(trained, asked, read))
+    arms, counters = RunArms(config, Path("unused")), Counters(trained, asked, read)
+    assert expected_seconds(arms, lambda: pytest.fail("counted"), counters, todo=["score"]) == {}
+    return expected_seconds(arms, lambda: run_questions(config), counters, todo=run_pipeline.STAGES)
 
 
 def time_left(weights: list[float], seconds: list[float], share: float) -> float:
@@ -59,6 +61,7 @@ def time_left(weights: list[float], seconds: list[float], share: float) -> float
     raise AssertionError("the run ended before")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "took"), RUNS, ids=["three arms", "six arms"])
 def test_the_time_left_of_finished_runs_is_near_the_truth(
     words: tuple[str, ...], took: dict[str, float], monkeypatch: pytest.MonkeyPatch
@@ -68,10 +71,10 @@ def test_the_time_left_of_finished_runs_is_near_the_truth(
     assert tuple(found) == run_pipeline.STAGES
     level = found["train"] / took["train"]
     off = {name: found[name] / level / seconds for name, seconds in took.items()}
-    assert {name: ratio for name, ratio in off.items() if not 1 / 1.5 < ratio < 1.5} == {}
+    assert {name: ratio for name, ratio in off.items() if not 0.7 < ratio < 1.25} == {}
     weights = [found[name] for name in took]
     ratios = [time_left(weights, list(took.values()), share) for share in (1 / 3, 2 / 3)]
-    assert all(0.8 < ratio < 1.25 for ratio in ratios), ratios
+    assert all(0.8 < ratio < 1.1 for ratio in ratios), ratios
 
 
 def test_rates_that_were_measured_on_this_machine_take_the_place_of_the_fitted_ones(
