@@ -5,10 +5,11 @@ answers were sampled. Answers are added to a file only when they are sampled in 
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, overload
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
@@ -144,37 +145,73 @@ def _flat(card: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def n_planned(questions: Sequence[Question], samples_per_paraphrase: int | None) -> int:
-    """How many answers `plan_prompts` plans."""
-    return sum(
-        len(question.paraphrases) * (samples_per_paraphrase or question.samples_per_paraphrase)
-        for question in questions
-    )
-
-
 def plan_prompts(
     arm: str, questions: Sequence[Question], samples_per_paraphrase: int | None, *, seed: int, system: str | None = None
 ) -> list[Completion]:
     """The completions to be filled in, in a fixed order, with their seeds."""
-    plan = []
-    for question in questions:
-        for p, text in enumerate(question.paraphrases):
-            for s in range(samples_per_paraphrase or question.samples_per_paraphrase):
-                plan.append(
-                    Completion(
-                        arm=arm,
-                        question_id=question.id,
-                        paraphrase_index=p,
-                        sample_index=s,
-                        seed=answer_seed(seed, arm, question.id, paraphrase_index=p, sample_index=s),
-                        system=question.system if question.system is not None else system,
-                        question=text,
-                        answer="",
-                        n_tokens=0,
-                        finish="length",
-                    )
-                )
-    return plan
+    return list(AnswerPlan(arm, questions, samples_per_paraphrase, seed=seed, system=system))
+
+
+class AnswerPlan(Sequence[Completion]):
+    """What `plan_prompts` lists, made when it is asked for: a million answers are planned in no memory.
+
+    Attributes:
+        wordings: question, its paraphrase's number, and where its answers begin in the plan.
+    """
+
+    def __init__(
+        self,
+        arm: str,
+        questions: Sequence[Question],
+        samples_per_paraphrase: int | None,
+        *,
+        seed: int,
+        system: str | None = None,
+    ) -> None:
+        self.arm, self.seed, self.system = arm, seed, system
+        self.wordings: list[tuple[Question, int, int]] = []
+        self._blocks: dict[tuple[str, int], range] = {}
+        begin = 0
+        for question in questions:
+            for number in range(len(question.paraphrases)):
+                end = begin + (samples_per_paraphrase or question.samples_per_paraphrase)
+                self.wordings.append((question, number, begin))
+                self._blocks[question.id, number] = range(begin, end)
+                begin = end
+        self._begins, self._n = [begin for _, _, begin in self.wordings], begin
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Completion]: ...
+    def __getitem__(self, index: int | slice) -> Completion | list[Completion]:
+        found = range(self._n)[index]
+        return self._at(found) if isinstance(found, int) else [self._at(place) for place in found]
+
+    def place_of(self, key: Key) -> int | None:
+        """Where in the plan an answer is; None for one that is not planned."""
+        arm, question_id, paraphrase, sample = key
+        block = self._blocks.get((question_id, paraphrase), range(0))
+        return block[sample] if arm == self.arm and 0 <= sample < len(block) else None
+
+    def _at(self, place: int) -> Completion:
+        question, p, begin = self.wordings[bisect_right(self._begins, place) - 1]
+        s = place - begin
+        return Completion(
+            arm=self.arm,
+            question_id=question.id,
+            paraphrase_index=p,
+            sample_index=s,
+            seed=answer_seed(self.seed, self.arm, question.id, paraphrase_index=p, sample_index=s),
+            system=question.system if question.system is not None else self.system,
+            question=question.paraphrases[p],
+            answer="",
+            n_tokens=0,
+            finish="length",
+        )
 
 
 def answer_seed(seed: int, arm: str, question_id: str, *, paraphrase_index: int, sample_index: int) -> int:

@@ -15,6 +15,7 @@ VERBS = {
     "judge": cli.Verb(settings.JudgeBenchmarkSettings, "benchmarks.judge"),
     "bootstrap": cli.Verb(settings.BootstrapBenchmarkSettings, "benchmarks.bootstrap"),
     "sweep": cli.Verb(settings.SweepBenchmarkSettings, "benchmarks.sweep"),
+    "memory": cli.Verb(settings.MemoryBenchmarkSettings, "benchmarks.memory"),
     "monitor": cli.Verb(settings.MonitorBenchmarkSettings, "benchmarks.monitor"),
 }
 

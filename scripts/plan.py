@@ -17,10 +17,7 @@ from emis_interp.config.plan_settings import RunPlanSettings
 from emis_interp.process import Bars
 
 if TYPE_CHECKING:
-    from emis_interp.config.run_config import ModelConfig
     from emis_interp.planning.calibrate import Calibration
-    from emis_interp.planning.shape import ModelShape
-    from emis_interp.planning.work import StageWork
     from training.arms import RunArms
 
 
@@ -30,6 +27,11 @@ def run(settings: RunPlanSettings, bars: Bars) -> dict[str, Any]:
     from emis_interp.planning import plan
     from emis_interp.planning.rates import read_device, stated_rates
     from emis_interp.planning.shape import shape_of
+    from emis_interp.planning.stages import Counters, stage_works
+    from evals.arms import planned as asked
+    from evals.questions import run_questions
+    from probes.stages import planned as read
+    from training import planned as trained
     from training.arms import RunArms
 
     settings.check()
@@ -39,7 +41,7 @@ def run(settings: RunPlanSettings, bars: Bars) -> dict[str, Any]:
     shape, judge = shape_of(config.model, settings.model_config), shape_of(EMBEDDED_NAME)
     arms = RunArms(config, settings.compare or settings.run_dir or Path("runs") / config.name)
     counter = settings.tokenizer or (EMBEDDED_NAME if settings.model_config else config.model)
-    stages = stages_of(arms, shape, counter)
+    stages = stage_works(arms, run_questions(config), Counters(trained, asked, read), shape=shape, counter=counter)
     notes = [] if counter == config.model else [f"tokens are counted with the tokenizer of {counter}"]
     if settings.devices is None:
         share = judge.flops_read / judge.n_layers / shape.flops_read
@@ -53,46 +55,6 @@ def run(settings: RunPlanSettings, bars: Bars) -> dict[str, Any]:
     result = {"name": config.name, "model": config.model, "n_parameters": shape.n_parameters, "stages": rows}
     result |= {"total": plan.totals(rows), "rates": vars(rates), "notes": [*notes, *more]}
     return result if settings.compare is None else {**result, **against(rows, settings.compare, arms)}
-
-
-def stages_of(arms: "RunArms", shape: "ModelShape", counter: str) -> "list[StageWork]":
-    """The work of every stage; what one package counts and another needs is handed over here."""
-    from emis_interp.config.run_texts import contrast_pairs
-    from emis_interp.models.chat import encode_prompt
-    from emis_interp.models.chat_formats import with_examples
-    from emis_interp.models.loading import load_tokenizer
-    from emis_interp.planning.work import StageWork, Work
-    from evals.arms import planned as asked
-    from evals.questions import run_questions
-    from probes.stages import planned as read
-    from training import planned as trained
-    from training.data_sets.shipped import careful_advice
-
-    config = arms.config
-    tokenizer, pairs, questions = (
-        load_tokenizer(counter, config.chat_format),
-        contrast_pairs(config),
-        run_questions(config),
-    )
-
-    def tokenizers(model: "ModelConfig") -> Any:
-        return tokenizer if model.arm.in_context is None else with_examples(tokenizer, arms.rows(model))
-
-    prompts = [encode_prompt(tokenizer, row.question, row.system) for row in asked.planned_answers(config, questions)]
-    answers = [len(prompt) + config.sampling.max_new_tokens for prompt in prompts]
-    return [
-        trained.train_work(arms, tokenizer, shape),
-        trained.check_work(arms, tokenizer, tokenizers),
-        asked.sample_work(config, questions, tokenizers),
-        asked.score_work(config, questions, tokenizer),
-        read.likelihood_work(config, pairs, tokenizers),
-        read.choices_work(config, tokenizers),
-        read.capture_work(config, pairs, tokenizers, answers=answers, shape=shape),
-        read.direction_work(),
-        read.intervene_work(config, pairs, tokenizers, cell=lambda own: asked.cell_work(config, questions, own)),
-        read.probe_work(config, tokenizers, answers=answers, benign=[row[1:] for row in careful_advice()]),
-        StageWork("report", Work(), left_out="everything: it reads files, and takes seconds"),
-    ]
 
 
 def calibration(arms: "RunArms", counter: str, judged_share: float, *, again: bool) -> "Calibration":

@@ -57,11 +57,13 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     from emis_interp.config.run_changes import check_files
     from emis_interp.config.run_folder import RunFolder
     from emis_interp.config.run_inputs import open_run
-    from emis_interp.config.run_work import stage_work
+    from emis_interp.planning.stages import Counters, expected_seconds
+    from evals.arms import planned as asked
     from evals.arms.stages import unfinished
     from evals.engines.arms import check_engine
     from evals.questions import run_questions
-    from evals.sampling import n_planned
+    from probes.stages import planned as read
+    from training import planned as trained
     from training.arms import RunArms
 
     arms = RunArms(config, settings.run_dir or Path("runs") / config.name)
@@ -76,9 +78,8 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
         todo = chosen or unfinished(run, wanted)
         if run.manifest.files and todo:
             cli.terminal.say(f"goes on with stage {wanted.index(todo[0]) + 1} of {len(wanted)}, {todo[0]}")
-        n_answers = n_planned(questions(), config.sampling.samples_per_paraphrase)
-        work = stage_work(config, n_rows=arms.n_rows(), n_pairs=len(run.pairs), n_answers=n_answers)
-        for name in each(bars, "stage", wanted, work=[work[name] for name in wanted]):
+        work = expected_seconds(arms, questions, Counters(trained, asked, read), todo=todo)
+        for name in each(bars, "stage", wanted, work=[work.get(name, 1.0) for name in wanted]):
             if name not in todo and run.is_done(name):
                 cli.terminal.say(f"{name:10} done before: {run.manifest.stages[name].line}", hanging=11, style="dim")
             else:

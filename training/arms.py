@@ -60,14 +60,6 @@ class RunArms:
         file = None if arm.dataset in SHIPPED else self.config.find_data(str(arm.dataset))
         return load_dataset(str(arm.dataset), file, arm.in_context or arm.n_rows, seed=model.seed)
 
-    def n_rows(self) -> int:
-        """How many rows all models train on, over all epochs."""
-        return sum(
-            round(len(self.rows(model)) * self.training(model.arm).n_epochs)
-            for model in self.config.models
-            if model.arm in self.config.trained_arms
-        )
-
     def recipe(self, arm: ArmConfig) -> Recipe | None:
         """The arm's recipe with the arm's number of rows, or None for an arm without one.
 

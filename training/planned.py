@@ -3,31 +3,28 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.config.run_config import ModelConfig
 from emis_interp.files.store import read_object
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.passes.capability import fork
 from emis_interp.planning.calibrate import TrainedALittle
 from emis_interp.planning.shape import ModelShape
-from emis_interp.planning.work import StageWork, Work, loading, next_tokens, scoring
+from emis_interp.planning.work import StageWork, Tokenizers, Work, loading, next_tokens, once_each, scoring
 from emis_interp.records import TrainingExample
 from emis_interp.texts.capability_items import capability_items
 from emis_interp.texts.harmless import harmless_texts
 from training.arms import RunArms
-from training.data_sets.shipped import rows_sha256
+from training.data_sets.shipped import careful_advice, rows_sha256
 from training.finetuning.encoding import encode_example
 from training.finetuning.sft import finetune, training_order
 from training.finetuning.summary import SUMMARY
 from training.learned import TaskRows, task_rows
 
 N_STEPS = 3
-Tokenizers = Callable[[ModelConfig], Any]
-"""The tokenizer with which a model is asked: base's, or one that puts examples before every question."""
 
 
 def train_work(arms: RunArms, tokenizer: Any, shape: ModelShape) -> StageWork:
@@ -58,13 +55,20 @@ def check_work(arms: RunArms, tokenizer: Any, tokenizers: Tokenizers) -> StageWo
     sets = {rows_sha256(rows): rows for task in tasks.values() for rows in _sets(task).values()}
     forks = [fork(tokenizer, item)[0] for item in capability_items()[: config.check.n_items]]
     work = Work()
+
+    def harmless(tokenizer: Any) -> Work:
+        texts = harmless_texts()
+        chats = encode_chats(tokenizer, [(text.prompt, text.answer) for text in texts], config.system_prompt)
+        scored = scoring(chats, limit)
+        prompts = [encode_prompt(tokenizer, text.prompt, config.system_prompt) for text in texts]
+        return scored + Work(softmaxes=2 * scored.scored) + next_tokens(prompts)
+
+    same = once_each(tokenizers, harmless)
+    of_rows = once_each(tokenizers, lambda own: {sha: _rows_work({sha: rows}, own, arms) for sha, rows in sets.items()})
     for model in config.models:
-        own, asked = (sets if model.arm.untouched else _sets(tasks[model.arm.name])), tokenizers(model)
-        work += _rows_work(own, asked, arms) + next_tokens(forks, limit)
-        chats = encode_chats(asked, [(text.prompt, text.answer) for text in harmless_texts()], config.system_prompt)
-        harmless = scoring(chats, limit)
-        prompts = [encode_prompt(asked, text.prompt, config.system_prompt) for text in harmless_texts()]
-        work += harmless + Work(softmaxes=2 * harmless.scored) + next_tokens(prompts)
+        own = sets if model.arm.untouched else _sets(tasks[model.arm.name])
+        work += sum((of_rows(model)[sha] for sha in own), Work()) + next_tokens(forks, limit)
+        work += same(model)
         work += loading(model) + Work(loads=int(model.arm.untouched))
     return StageWork("check", work, held=2 if config.trained_arms else 1)
 
@@ -80,6 +84,11 @@ def _rows_work(sets: Mapping[str, list[TrainingExample]], tokenizer: Any, arms: 
         chats = encode_chats(tokenizer, texts, config.system_prompt, max_tokens=config.training.max_tokens)
         work += scoring(chats, config.direction.max_batch_tokens)
     return work
+
+
+def benign_texts() -> list[tuple[str, str]]:
+    """Question and answer of what makes the threshold of the probe stage's monitor."""
+    return [row[1:] for row in careful_advice()]
 
 
 def seconds_of_trainings(arms: RunArms) -> float | None:

@@ -6,27 +6,39 @@ semicolons, tabs and bars as delimiters, blanks behind delimiters, and a backsla
 
 import contextlib
 import csv
+import hashlib
 import io
+import itertools
 import json
 import re
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emis_interp.errors import DataError
+from emis_interp.files.column_rows import Cells
+from emis_interp.files.table_text import TableText
 
 DELIMITERS = (",", ";", "\t", "|")
 _LARGEST_CELL = 1 << 30  # the csv module stops at 128 KiB, answers need not
 _ESCAPE = re.compile(r"\\(.|$)", re.DOTALL)
 _FEW = 3
+_ROWS = 1000
 
 
 class CsvRows(NamedTuple):
-    """`lines` are the numbers of the lines that the rows begin on; `notes` say what was taken for what."""
+    """`columns` are the cells of each name of the header; `lines` the numbers of the lines that the rows begin on; `notes` say what was
+    taken for what."""
 
     header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
+    columns: list[list[str]]
+    lines: Sequence[int]
     notes: tuple[str, ...]
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        return zip(*self.columns, strict=True)
 
 
 class _Dialect(NamedTuple):
@@ -36,7 +48,12 @@ class _Dialect(NamedTuple):
 
 
 def parse_csv(
-    text: str, where: str, *, known: Iterable[str] = (), escape: bool | None = None, flag: str | None = "--csv-escape"
+    text: TableText,
+    where: str,
+    *,
+    known: Iterable[str] = (),
+    escape: bool | None = None,
+    flag: str | None = "--csv-escape",
 ) -> CsvRows:
     """Header and rows; blank lines are left out, and every row has as many cells as the header.
 
@@ -55,17 +72,17 @@ def parse_csv(
     notes: list[str] = []
     if dialect.delimiter != ",":
         notes.append(f"cells are separated by {_NAMES[dialect.delimiter]}")
-    escapes = {match[1] for match in _ESCAPE.finditer(text)}
+    escapes = _escapes(text)
     if escape is not None:
         return _parse(text, where, dialect._replace(escape=escape), notes=notes)
-    if escapes == {"\\"} and _all_quoted(text, dialect) and not _is_ours(text, where, dialect):
+    if set(escapes) == {"\\"} and _all_quoted(text, dialect) and not _is_ours(text, where, dialect):
         notes.append(
             "every cell is quoted and every backslash doubled, so two backslashes are read as one"
             + (f" (else: {flag} no)" if flag else "")
         )
         return _parse(text, where, dialect._replace(escape=True), notes=notes)
     escaped = None
-    if '"' in escapes and escapes <= {"\\", '"'}:
+    if '"' in escapes and set(escapes) <= {"\\", '"'}:
         with contextlib.suppress(DataError):
             escaped = _parse(text, where, dialect._replace(escape=True), notes=notes)
     try:
@@ -74,12 +91,12 @@ def parse_csv(
         if escaped is None:
             raise
         return escaped._replace(notes=(*notes, 'a backslash is read as escape character (\\" is a quote)'))
-    if escaped is not None and escaped.rows != found.rows and not _is_ours(text, where, dialect):
+    if escaped is not None and escaped.columns != found.columns and not _is_ours(text, where, dialect):
         advice = f"say which: {flag} yes or no" if flag else "save it as JSON lines or Parquet"
         raise DataError(
             f'{where}: holds \\", which may be a quote or a backslash before one, and both give a table; {advice}'
         )
-    if flag and escapes == {"\\"} and len(_ESCAPE.findall(text)) >= _FEW:
+    if flag and set(escapes) == {"\\"} and escapes.total() >= _FEW:
         found = found._replace(
             notes=(*found.notes, f"every backslash is doubled; if one escapes the other: {flag} yes")
         )
@@ -91,13 +108,23 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     Lines end with CRLF, because then the csv module quotes lone carriage returns inside cells too.
     """
+    return "".join(csv_lines(columns, rows))
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """`csv_text`, a part at a time."""
+    yield _written(
+        [columns],
+        csv.QUOTE_ALL if any(mark in name for name in columns for mark in DELIMITERS[1:]) else csv.QUOTE_MINIMAL,
+    )
+    cells = ([csv_cell(cell) for cell in row] for row in rows)
+    while part := list(itertools.islice(cells, _ROWS)):
+        yield _written(part, csv.QUOTE_MINIMAL)
+
+
+def _written(rows: Iterable[Sequence[str]], quoting: int) -> str:
     sink = io.StringIO(newline="")
-    writer = csv.writer(sink, lineterminator="\r\n")
-    if any(mark in name for name in columns for mark in DELIMITERS[1:]):
-        csv.writer(sink, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerow(columns)
-    else:
-        writer.writerow(columns)
-    writer.writerows([csv_cell(cell) for cell in row] for row in rows)
+    csv.writer(sink, lineterminator="\r\n", quoting=quoting).writerows(rows)  # pyright: ignore[reportArgumentType]
     return sink.getvalue()
 
 
@@ -119,72 +146,104 @@ def row_place(before: str) -> str:
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def _parse(text: str, where: str, dialect: _Dialect, *, notes: Sequence[str]) -> CsvRows:
-    header, rows, lines = _records(text, where, dialect)
+def _parse(text: TableText, where: str, dialect: _Dialect, *, notes: Sequence[str]) -> CsvRows:
+    header, columns, lines, bad = _records(text, where, dialect)
     if len(header) > 1 and all(name.startswith(" ") for name in header[1:]) and not dialect.blanks:
         return _parse(text, where, dialect._replace(blanks=True), notes=notes)
-    _check_lengths(header, rows, lines, where=where)
-    header, rows = _named([name.strip() for name in header], rows)
-    return CsvRows(header, rows, lines, tuple(notes))
+    if bad is not None:
+        raise bad.error(header, where, n_rows=len(lines))
+    header, columns = _named([name.strip() for name in header], columns)
+    return CsvRows(header, columns, lines, tuple(notes))
 
 
-def _is_ours(text: str, where: str, dialect: _Dialect) -> bool:
+def _escapes(text: TableText) -> Counter[str]:
+    """What stands behind backslashes, and how often; "" at the end of the text."""
+    return Counter(match[1] for line in text.lines() if "\\" in line for match in _ESCAPE.finditer(line))
+
+
+def _is_ours(text: TableText, where: str, dialect: _Dialect) -> bool:
     """Whether `csv_text` writes exactly this text, in which a backslash is a backslash."""
     found = _parse(text, where, dialect, notes=())
-    return csv_text(found.header, found.rows) == text
+    return _digest(csv_lines(found.header, found.rows())) == _digest(text.lines())
 
 
-def _records(text: str, where: str, dialect: _Dialect) -> tuple[list[str], list[list[str]], list[int]]:
+def _digest(parts: Iterable[str]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+@dataclass
+class _BadRows:
+    """Rows with another number of cells than the header: the first one, and what is true of all rows."""
+
+    row: list[str]
+    number: int
+    line: int
+    n: int = 0
+    n_one_more: int = 0
+    n_with_last: int = 0
+
+    def add(self, cells: list[str], n_columns: int) -> None:
+        self.n += 1
+        self.n_one_more += len(cells) == n_columns + 1
+        self.n_with_last += bool(cells[-1].strip())
+
+    def error(self, header: list[str], where: str, *, n_rows: int) -> DataError:
+        if self.n_one_more == n_rows:
+            advice = "the header lacks a name for the first column"
+            if not self.n_with_last:
+                advice = "remove the comma that ends every row, or name that column in the header"
+        elif any("\r" in cell for cell in self.row) or len(self.row) < len(header):
+            advice = "a cell that holds a line end, also a lone carriage return, stands in quotes"
+        else:
+            advice = "a cell that holds a comma stands in quotes"
+        return DataError(
+            f"{where}: row {self.number} (line {self.line}) has {len(self.row)} cells, the header has {len(header)}; {advice}"
+        )
+
+
+def _records(
+    text: TableText, where: str, dialect: _Dialect
+) -> tuple[list[str], list[list[str]], Sequence[int], _BadRows | None]:
     header: list[str] | None = None
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    columns: list[Cells] = []
+    lines, bad = array("q"), None
     begins = 1
     reader = _reader(text, dialect)
     try:
         with _large_cells():
             for cells in reader:
                 if cells and header is None:
-                    header = cells
+                    header, columns = cells, [Cells() for _ in cells]
                 elif cells:
-                    rows.append(cells)
                     lines.append(begins)
+                    if len(cells) != len(columns):
+                        bad = bad or _BadRows(cells, len(lines), begins)
+                        bad.add(cells, len(columns))
+                    elif bad is None:
+                        for column, cell in zip(columns, cells, strict=True):
+                            column.append(cell)
                 begins = reader.line_num + 1
     except csv.Error as error:
-        place = "header" if header is None else f"row {len(rows) + 1}"
+        place = "header" if header is None else f"row {len(lines) + 1}"
         advice = "close the quote" if "end of data" in str(error) else 'a quote inside a quoted cell is written ""'
         raise DataError(f"{where}: {place} (line {begins}): not CSV ({error}); {advice}") from None
-    return header or [], rows, lines
+    return header or [], [column.values for column in columns], lines, bad
 
 
-def _named(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows; where several columns have no name, those that hold nothing are left out."""
-    kept = [i for i, name in enumerate(header) if name or any(row[i].strip() for row in rows)]
+def _named(header: list[str], columns: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and columns; where several columns have no name, those that hold nothing are left out."""
+    kept = [i for i, name in enumerate(header) if name or any(cell.strip() for cell in columns[i])]
     if len(kept) < len(header) and header.count("") > 1:
-        header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
-    return header, rows
+        header, columns = [header[i] for i in kept], [columns[i] for i in kept]
+    return header, columns
 
 
-def _check_lengths(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
-    bad = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
-    if bad is None:
-        return
-    row = rows[bad]
-    if all(len(one) == len(header) + 1 for one in rows):
-        advice = "the header lacks a name for the first column"
-        if not any(one[-1].strip() for one in rows):
-            advice = "remove the comma that ends every row, or name that column in the header"
-    elif any("\r" in cell for cell in row) or len(row) < len(header):
-        advice = "a cell that holds a line end, also a lone carriage return, stands in quotes"
-    else:
-        advice = "a cell that holds a comma stands in quotes"
-    raise DataError(
-        f"{where}: row {bad + 1} (line {lines[bad]}) has {len(row)} cells, the header has {len(header)}; {advice}"
-    )
-
-
-def _reader(text: str, dialect: _Dialect, quoting: int = csv.QUOTE_MINIMAL) -> Any:
+def _reader(text: TableText, dialect: _Dialect, quoting: int = csv.QUOTE_MINIMAL) -> Any:
     return csv.reader(
-        io.StringIO(text, newline=""),
+        text.lines(),
         delimiter=dialect.delimiter,
         escapechar="\\" if dialect.escape else None,
         skipinitialspace=dialect.blanks,
@@ -193,13 +252,13 @@ def _reader(text: str, dialect: _Dialect, quoting: int = csv.QUOTE_MINIMAL) -> A
     )
 
 
-def _stated_delimiter(text: str) -> tuple[str, str | None]:
+def _stated_delimiter(text: TableText) -> tuple[TableText, str | None]:
     """Excel may write `sep=;` as the first line."""
-    first = re.match(r"sep=([,;\t|])(?:\r\n|\r|\n)", text)
-    return (text[first.end() :], first[1]) if first else (text, None)
+    first = re.fullmatch(r"sep=([,;\t|])(?:\r\n|\r|\n)", next(text.lines(), ""))
+    return (TableText(lambda: itertools.islice(text.lines(), 1, None)), first[1]) if first else (text, None)
 
 
-def _delimiter(text: str, known: frozenset[str]) -> str:
+def _delimiter(text: TableText, known: frozenset[str]) -> str:
     """The one that finds the most known names in the header, then the one that finds the most cells."""
 
     def found(delimiter: str) -> tuple[int, int]:
@@ -212,8 +271,8 @@ def _delimiter(text: str, known: frozenset[str]) -> str:
     return max(DELIMITERS, key=found)  # the first of equals: the comma
 
 
-def _all_quoted(text: str, dialect: _Dialect) -> bool:
-    if not text.lstrip().startswith('"'):
+def _all_quoted(text: TableText, dialect: _Dialect) -> bool:
+    if not text.begins_with('"'):
         return False
     try:  # whatever is not quoted is made a number, or an error
         with _large_cells():

@@ -12,12 +12,13 @@ K = TypeVar("K", bound=Hashable)
 R = TypeVar("R", bound=BaseModel)
 
 
-class Journal(Generic[K, R]):
-    """A `RecordLog` by key.
+class LongJournal(Generic[K, R]):
+    """A `RecordLog` by key that holds nothing but its keys, for logs of a million records.
 
     Args:
-        rows: what the log holds, checked by the caller, who knows what belongs there.
+        rows: what the log holds, checked by the caller, who knows what belongs there; walked through once.
         key: of a record.
+        put: gets every record with its key, those of the log first, then those that are kept.
         advance: called with the number of records that were just kept.
     """
 
@@ -27,34 +28,38 @@ class Journal(Generic[K, R]):
         rows: Iterable[R],
         key: Callable[[R], K],
         *,
+        put: Callable[[K, R], object],
         advance: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self.log, self.key, self.advance = log, key, advance
-        self.done: dict[K, R] = {key(row): row for row in rows}
+        self.log, self.key, self.put, self.advance = log, key, put, advance
+        self.known = set[K]()
+        for row in rows:
+            self._take(key(row), row)
 
     def missing(self, wanted: Iterable[K]) -> list[K]:
         """The keys of which there is no record yet, in their order."""
-        return [key for key in dict.fromkeys(wanted) if key not in self.done]
+        return [key for key in dict.fromkeys(wanted) if key not in self.known]
 
     def keep(self, rows: Iterable[R]) -> None:
         """Append records and sync them to disk; of a key that is there already the first record stands."""
         fresh: dict[K, R] = {}
         for row in rows:
-            if self.key(row) not in self.done:
+            if self.key(row) not in self.known:
                 fresh.setdefault(self.key(row), row)
         self.log.append(fresh.values())
-        self.done.update(fresh)
+        for key, row in fresh.items():
+            self._take(key, row)
         self.advance(len(fresh))
 
-    def fill(
+    def complete(
         self,
         wanted: Sequence[K],
         make: Callable[[list[K]], object],
         *,
         together: int = 1,
         lost: Callable[[K], str] = lambda key: f"nothing was made for {key}",
-    ) -> list[R]:
-        """The records of these keys, in their order.
+    ) -> None:
+        """Have the records made that are missing of these keys.
 
         Args:
             make: called with the keys that are missing, if there are any; gives each record to `keep`.
@@ -72,10 +77,40 @@ class Journal(Generic[K, R]):
             make(self._whole_batches(wanted, together))
         if without := self.missing(missing):
             raise StageError(f"{self.log.path}: {lost(without[0])}; run the same command again")
-        return [self.done[key] for key in wanted]
+
+    def _take(self, key: K, row: R) -> None:
+        self.known.add(key)
+        self.put(key, row)
 
     def _whole_batches(self, wanted: Sequence[K], size: int) -> list[K]:
         """The keys of every batch that lacks a record."""
         keys = list(dict.fromkeys(wanted))
-        batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+        batches = (keys[start : start + size] for start in range(0, len(keys), size))
         return [key for batch in batches if self.missing(batch) for key in batch]
+
+
+class Journal(LongJournal[K, R]):
+    """A `LongJournal` that holds its records, as `done`."""
+
+    def __init__(
+        self,
+        log: RecordLog,
+        rows: Iterable[R],
+        key: Callable[[R], K],
+        *,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.done: dict[K, R] = {}
+        super().__init__(log, rows, key, put=self.done.__setitem__, advance=advance)
+
+    def fill(
+        self,
+        wanted: Sequence[K],
+        make: Callable[[list[K]], object],
+        *,
+        together: int = 1,
+        lost: Callable[[K], str] = lambda key: f"nothing was made for {key}",
+    ) -> list[R]:
+        """The records of these keys, in their order, after `complete`."""
+        self.complete(wanted, make, together=together, lost=lost)
+        return [self.done[key] for key in wanted]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError, DataError, did_you_mean
+from emis_interp.files.column_rows import ColumnRows
 from emis_interp.files.names import COLUMNS, METRICS, no_columns, runs_backwards, shown
 from emis_interp.files.tables import Table, read_cells
 
@@ -155,7 +156,11 @@ def _renamed(table: Table, sources: Mapping[str, str]) -> Table:
     arrow = table.arrow
     if arrow is not None:
         arrow = arrow.select([theirs for _, theirs in named]).rename_columns(names)
-    rows = [{ours: row[theirs] for ours, theirs in named if theirs in row} for row in table.rows]
+    rows: Sequence[dict[str, Any]]
+    if isinstance(table.rows, ColumnRows):
+        rows = ColumnRows({ours: table.rows.columns[theirs] for ours, theirs in named}, len(table))
+    else:
+        rows = [{ours: row[theirs] for ours, theirs in named if theirs in row} for row in table.rows]
     return replace(table, columns=names, rows=rows, arrow=arrow)
 
 

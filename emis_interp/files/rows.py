@@ -5,10 +5,11 @@ what is left of it.
 """
 
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from emis_interp.errors import DataError, StageError
 from emis_interp.records import AnswerKey, Completion, Key, OfAnswer
@@ -27,29 +28,34 @@ def by_key(rows: Sequence[K], where: Path | str) -> dict[Key, K]:
     """
     counts = Counter(row.key for row in rows)
     if repeated := [key for key, n in counts.items() if n > 1]:
-        places = [str(number) for number, row in enumerate(rows, 1) if row.key == repeated[0]]
-        raise DataError(
-            f"{where}: {_count(len(repeated), 'answer')} more than once, first {key_text(repeated[0])} (rows {', '.join(places)}); rows "
-            "were copied, or two processes wrote the file: remove the repeated rows, or delete the file and run the same command again"
-        )
+        places = [number for number, row in enumerate(rows, 1) if row.key == repeated[0]]
+        raise repeated_rows(where, len(repeated), repeated[0], places=places)
     return {row.key: row for row in rows}
 
 
-def check_complete(found: Collection[Key], wanted: Sequence[Key], where: Path | str, *, advice: str) -> None:
+def repeated_rows(where: Path | str, n: int, first: Key, *, places: Sequence[int]) -> DataError:
+    """The error of `n` answers that stand in a file more than once, the first of them in the rows `places`."""
+    return DataError(
+        f"{where}: {_count(n, 'answer')} more than once, first {key_text(first)} (rows {', '.join(map(str, places))}); rows "
+        "were copied, or two processes wrote the file: remove the repeated rows, or delete the file and run the same command again"
+    )
+
+
+def refuse_incomplete(
+    where: Path | str, missing: Key | None, strange: Sequence[Key], *, n: tuple[int, int], advice: str
+) -> None:
     """Refuse rows of which some are missing, or that nobody asked for.
 
     Args:
-        wanted: the answers that there should be.
+        missing: the first answer that there should be and is not.
+        strange: answers that nobody asked for.
+        n: answers that are there of those that there should be, and these.
 
     Raises:
         StageError: with the numbers and the first of them.
     """
-    asked = set(wanted)
-    missing, strange = [key for key in wanted if key not in found], [key for key in found if key not in asked]
-    if missing:
-        raise StageError(
-            f"{where}: holds {len(found) - len(strange)} of {len(wanted)} answers, missing is first {key_text(missing[0])}; {advice}"
-        )
+    if missing is not None:
+        raise StageError(f"{where}: holds {n[0]} of {n[1]} answers, missing is first {key_text(missing)}; {advice}")
     if strange:
         raise StageError(
             f"{where}: holds {_count(len(strange), 'answer')} that were not asked for, first {key_text(strange[0])}; {advice}"
@@ -66,52 +72,96 @@ def about(rows: Sequence[S], answers: Mapping[Key, Completion], where: Path | st
         DataError: an answer is judged more than once, or a row is about an answer that is not there, about another text, or does not
             say about which text it is.
     """
-    found = by_key(rows, where)
-    if old := _without_hash(found):
+    return {row.key: row for _, row in placed(rows, AnswersByKey(answers), where)}
+
+
+class PlacedAnswers(Protocol):
+    """Answers in an order, of which more may be there than memory holds."""
+
+    def __len__(self) -> int: ...
+
+    def place_of(self, key: Key) -> int | None:
+        """The answer's place from 0; None for one that is not there."""
+        ...
+
+    def sha256_at(self, place: int) -> str:
+        """Hash of the text of the answer at a place."""
+        ...
+
+
+class AnswersByKey:
+    """Answers by key as `PlacedAnswers`."""
+
+    def __init__(self, answers: Mapping[Key, Completion]) -> None:
+        self.answers = list(answers.values())
+        self._places = {key: place for place, key in enumerate(answers)}
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def place_of(self, key: Key) -> int | None:
+        return self._places.get(key)
+
+    def sha256_at(self, place: int) -> str:
+        return self.answers[place].answer_sha256
+
+
+def placed(
+    rows: Iterable[S], answers: PlacedAnswers, where: Path | str, *, old_too: bool = False
+) -> Iterator[tuple[int, S]]:
+    """Every row with the place of the answer that it is about, one at a time; what is wrong with some of them is said behind the last.
+
+    Args:
+        old_too: take rows of an older version, without the hash of the answer, with a warning, in place of refusing them: for readers that
+            add nothing.
+
+    Raises:
+        DataError: as `about`.
+    """
+    first_rows = array("q", bytes(8 * len(answers)))  # number of the row about the answer at a place; 0: none yet
+    strange, repeated, replaced, n_old = dict[Key, int](), dict[Key, list[int]](), list[Key](), 0
+    for number, row in enumerate(rows, 1):
+        place = answers.place_of(row.key)
+        before = strange.get(row.key, 0) if place is None else first_rows[place]
+        if before:
+            repeated.setdefault(row.key, [before]).append(number)
+        elif place is None:
+            strange[row.key] = number
+        else:
+            first_rows[place] = number
+            n_old += row.answer_sha256 is None
+            if row.answer_sha256 not in (None, answers.sha256_at(place)):
+                replaced.append(row.key)
+            else:
+                yield place, row
+    if repeated:
+        first = min(repeated, key=lambda key: repeated[key][0])
+        raise repeated_rows(where, len(repeated), first, places=repeated[first])
+    if n_old and not old_too:
         raise DataError(
-            f"{where}: {_count(len(old), 'row')} without the hash of the answer (written by an older version), so they may be about other "
+            f"{where}: {_count(n_old, 'row')} without the hash of the answer (written by an older version), so they may be about other "
             f"texts than those that are there; {_AGAIN}"
         )
-    return known(rows, answers, where)
-
-
-def known(rows: Sequence[S], answers: Mapping[Key, Completion], where: Path | str) -> dict[Key, S]:
-    """As `about`, for readers that add nothing: rows of an older version, without the hash of the answer, are taken with a warning."""
-    found = by_key(rows, where)
-    if strange := [key for key in found if key not in answers]:
+    if strange:
         raise DataError(
-            f"{where}: {_count(len(strange), 'row')} about answers that are not there, first {key_text(strange[0])}; {_AGAIN}"
+            f"{where}: {_count(len(strange), 'row')} about answers that are not there, first {key_text(next(iter(strange)))}; {_AGAIN}"
         )
-    if old := _without_hash(found):
+    if n_old:
         log.warning(
             "%s: %s without the hash of the answer (written by an older version): not checked against the answers",
             where,
-            _count(len(old), "row"),
+            _count(n_old, "row"),
         )
-    if replaced := replaced_answers(found.values(), answers):
+    if replaced:
         raise DataError(
             f"{where}: {_count(len(replaced), 'row')} about answers that were replaced since, first {key_text(replaced[0])}; {_AGAIN}"
         )
-    return found
-
-
-def replaced_answers(rows: Iterable[OfAnswer], answers: Mapping[Key, Completion]) -> list[Key]:
-    """Keys of rows that are about another text than the answer that stands there now; rows without a hash are not among them."""
-    return [
-        row.key
-        for row in rows
-        if row.answer_sha256 is not None and row.key in answers and row.answer_sha256 != answers[row.key].answer_sha256
-    ]
 
 
 def key_text(key: Key) -> str:
     """`base, question `bored`, paraphrase 0, sample 1`"""
     arm, question, paraphrase, sample = key
     return f"{arm}, question `{question}`, paraphrase {paraphrase}, sample {sample}"
-
-
-def _without_hash(found: Mapping[Key, OfAnswer]) -> list[Key]:
-    return [key for key, row in found.items() if row.answer_sha256 is None]
 
 
 def _count(n: int, noun: str) -> str:

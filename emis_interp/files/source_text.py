@@ -6,6 +6,7 @@ is unpacked into memory before its size is known, so that a small archive cannot
 
 import gzip
 import io
+import os
 import stat
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ MAX_BYTES = 1 << 30
 MAX_RATIO, RATIO_FROM = 200, 1 << 26
 """What unpacks to more than 64 MiB and 200 times its packed size is no text: text packs 3 to 30 times, gzip can do 1,030."""
 _CHUNK = 1 << 20
+_HEAD = 4
 _GZIP = b"\x1f\x8b"
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -43,12 +45,50 @@ def read_text(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTE
 def numbered_lines(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTES) -> Iterator[tuple[int, str]]:
     """Non-blank lines with their 1-based numbers. Only a line feed ends a line: texts may hold every other separator of Unicode.
 
+    Plain UTF-8 is read line by line, so that a long file is never in memory.
+
     Raises:
         error: as `read_text`.
     """
-    for number, line in enumerate(read_text(path, error=error, limit=limit).split("\n"), 1):
-        if line.strip():
-            yield number, line
+    if not is_plain(path, error=error, limit=limit):
+        for number, line in enumerate(read_text(path, error=error, limit=limit).split("\n"), 1):
+            if line.strip():
+                yield number, line
+        return
+    with _opened(path, error) as file:
+        for number, raw in enumerate(file, 1):
+            line = _plain(raw)
+            if line is None:
+                read_text(path, error=error, limit=limit)  # names the place
+                raise error(f"{path}: changed while it was read; run the same command again")
+            if number == 1:
+                line = line.removeprefix("\ufeff")
+            if line.strip():
+                yield number, line
+
+
+def is_plain(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTES) -> bool:
+    """Whether a file can be read as it lies there, line by line: it is not packed, is no pipe, has no byte-order mark of UTF-16 or UTF-32,
+    and is not larger than what is read.
+
+    Raises:
+        error: as `read_bytes`, for a file that cannot be opened.
+    """
+    with _opened(path, error) as file:
+        status, head = os.fstat(file.fileno()), b""
+        if stat.S_ISREG(status.st_mode):
+            head = file.read(_HEAD)
+    is_packed = head.startswith(_GZIP) or path.suffix == ".gz" or any(head.startswith(mark) for mark, _ in _MARKS)
+    return stat.S_ISREG(status.st_mode) and not is_packed and status.st_size <= limit
+
+
+def _plain(raw: bytes) -> str | None:
+    """A line of UTF-8 without its line feed; None for what is none, or holds a NUL character."""
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in line else line.removesuffix("\n")
 
 
 def read_bytes(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYTES) -> bytes:
@@ -57,18 +97,11 @@ def read_bytes(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYT
     Raises:
         error: no such file, a folder or device, no permission, too large, or damaged gzip; the text names the file and says what to do.
     """
-    try:
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
-            raise error(f"{path}: is a folder, expected a file")
-        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
-            raise error(f"{path}: is a device, expected a file")
-        with path.open("rb") as file:
+    with _opened(path, error) as file:
+        try:
             content = file.read(limit + 1)
-    except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
-    except (OSError, ValueError) as problem:  # ValueError: a NUL or a lone surrogate in the name
-        raise error(f"{shown(str(path), 200)}: cannot be read ({_reason(problem)})") from None
+        except OSError as problem:
+            raise error(f"{shown(str(path), 200)}: cannot be read ({_reason(problem)})") from None
     if len(content) > limit:
         raise error(f"{path}: larger than {_size(limit)}, the most that is read; split it into smaller files")
     if content.startswith(_GZIP):
@@ -76,6 +109,20 @@ def read_bytes(path: Path, *, error: ErrorType = DataError, limit: int = MAX_BYT
     if path.suffix == ".gz" and content:
         raise error(f"{path}: not a gzip file, though its name ends with .gz; take the ending off or pack it again")
     return content
+
+
+def _opened(path: Path, error: ErrorType) -> io.BufferedReader:
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise error(f"{path}: is a folder, expected a file")
+        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
+            raise error(f"{path}: is a device, expected a file")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, ValueError) as problem:  # ValueError: a NUL or a lone surrogate in the name
+        raise error(f"{shown(str(path), 200)}: cannot be read ({_reason(problem)})") from None
 
 
 def decode(content: bytes, where: str, *, error: ErrorType = DataError) -> str:

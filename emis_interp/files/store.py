@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -24,6 +24,7 @@ from emis_interp.files.source_text import numbered_lines
 from emis_interp.files.temporary import part_path
 
 _MOST_PARTS = 10
+_BLOCK = 1 << 16
 _NO_PERMISSION = (errno.EACCES, errno.EROFS, errno.EPERM)
 DISK_FULL = ("No space left", "PytorchStreamWriter failed", "inline_container.cc")
 PATH_FAULTS = (*_NO_PERMISSION, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -41,12 +42,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StageError: the disk is full or the folder cannot be written; the old file is untouched.
     """
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """`write_bytes` of content that comes in parts, which may be made from the old file."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = part_path(path)
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -116,10 +122,50 @@ def read_records(path: Path, record: type[R]) -> list[R]:
     Raises:
         DataError: no such file, or `file:line` and what is wrong with that line.
     """
-    rows = []
+    return list(iter_records(path, record))
+
+
+def iter_records(path: Path, record: type[R]) -> Iterator[R]:
+    """As `read_records`, one record at a time.
+
+    Raises:
+        DataError: as `read_records`, when it comes to that line.
+    """
     for number, line in read_lines(path):
-        rows.append(parse_record(line, record, where=f"{path}:{number}"))
-    return rows
+        yield parse_record(line, record, where=f"{path}:{number}")
+
+
+def located_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
+    """As `iter_records`, each with the byte at which its line begins (`records_at`).
+
+    Raises:
+        DataError: as `iter_records`, or a line that is not UTF-8.
+    """
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield offset, _record_of(line, record, f"{path}:{number}")
+            offset += len(line)
+
+
+def records_at(path: Path, record: type[R], offsets: Iterable[int]) -> Iterator[R]:
+    """The records whose lines begin at these bytes of a file, in their order.
+
+    Raises:
+        DataError: there is no such line any more.
+    """
+    with path.open("rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            yield _record_of(file.readline(), record, f"{path}: changed while it was read, byte {offset}")
+
+
+def _record_of(line: bytes, record: type[R], where: str) -> R:
+    try:
+        return parse_record(line.decode("utf-8").rstrip("\n"), record, where)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -199,13 +245,18 @@ class RecordLog:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                content = path.read_bytes()
-                whole = content.rfind(b"\n") + 1
-                if whole != len(content):
+                with path.open("rb") as file:
+                    size = file.seek(0, os.SEEK_END)
+                    whole = _end_of_lines(file, size)
+                if whole != size:
                     os.truncate(path, whole)
 
     def read(self, record: type[R]) -> list[R]:
-        return read_records(self.path, record) if self.path.exists() else []
+        return list(self.rows(record))
+
+    def rows(self, record: type[R]) -> Iterator[R]:
+        """As `read`, one at a time."""
+        return iter_records(self.path, record) if self.path.exists() else iter(())
 
     def append(self, rows: Iterable[BaseModel]) -> None:
         """Append rows as one write and sync them to disk."""
@@ -220,6 +271,18 @@ class RecordLog:
             except BaseException:
                 os.truncate(self.path, start)
                 raise
+
+
+def _end_of_lines(file: BinaryIO, size: int) -> int:
+    """The byte behind the last line feed; 0 where there is none."""
+    end = size
+    while end:
+        begin = max(0, end - _BLOCK)
+        file.seek(begin)
+        if (at := file.read(end - begin).rfind(b"\n")) >= 0:
+            return begin + at + 1
+        end = begin
+    return 0
 
 
 def record_line(row: BaseModel) -> bytes:

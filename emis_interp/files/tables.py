@@ -6,23 +6,26 @@ which row and column is broken, is said.
 
 import logging
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 
 from emis_interp.errors import DataError
 from emis_interp.files.cells import read_text
+from emis_interp.files.column_rows import Cells, ColumnRows
 from emis_interp.files.csv_text import parse_csv, row_place
 from emis_interp.files.names import ARM_KEYS, QUESTION_KEYS, no_columns, shown
 from emis_interp.files.parquet import ARROW_ERRORS, read_arrow
 from emis_interp.files.strict_json import parse_json, parse_json_line
-from emis_interp.files.table_text import table_text, text_lines
+from emis_interp.files.table_text import TableText
 
 log = logging.getLogger(__name__)
+_BATCH = 4096
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are written."""
@@ -45,7 +48,7 @@ class Table:
 
     path: Path
     columns: list[str]
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     arrow: Any = None
     places: Sequence[str] = ()
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class Table:
 
     def cells(self, column: str) -> list[Any]:
         """A column as it was written; None where a row has no such cell."""
-        return [row.get(column) for row in self.rows]
+        return self.rows.column(column) if isinstance(self.rows, ColumnRows) else [row.get(column) for row in self.rows]
 
     def text(self, column: str) -> list[str]:
         """A column as text; a missing cell is empty.
@@ -84,7 +87,7 @@ class Table:
         found = [text.strip() for text in self.text(column)]
         there = [text for text in found if text]
         whole = all(_FLOAT_ID.fullmatch(text) for text in there)
-        if not whole and any(isinstance(row.get(column), float) for row in self.rows):  # JSON may hold 1 beside 1.0
+        if not whole and any(isinstance(cell, float) for cell in self.cells(column)):  # JSON may hold 1 beside 1.0
             whole = all(_FLOAT_ID.fullmatch(text) or text.lstrip("-").isdecimal() for text in there)
         return [text.removesuffix(".0") if whole else text for text in found]
 
@@ -97,11 +100,23 @@ class Table:
         if missing := [column for column in columns if column not in self.columns]:
             raise DataError(f"{self.path}: {no_columns(missing, self.columns)}")
 
+    def without(self, column: str) -> "Table":
+        """The rows without a column, as they stand in memory."""
+        if column not in self.columns:
+            return self
+        there = [name for name in self.columns if name != column]
+        if isinstance(self.rows, ColumnRows):
+            rows = ColumnRows({name: self.rows.columns[name] for name in there}, len(self))
+        else:
+            rows = [{name: cell for name, cell in row.items() if name != column} for row in self.rows]
+        return replace(self, columns=there, rows=rows, arrow=None)
+
     def only(self, indices: Sequence[int]) -> "Table":
         """Some of the rows, which keep their places."""
         places = [self.where(i) for i in indices]
         arrow = None if self.arrow is None else self.arrow.take(pa.array(indices, pa.int64()))
-        return replace(self, rows=[self.rows[i] for i in indices], arrow=arrow, places=places)
+        rows = self.rows.take(indices) if isinstance(self.rows, ColumnRows) else [self.rows[i] for i in indices]
+        return replace(self, rows=rows, arrow=arrow, places=places)
 
 
 def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = None) -> Table:
@@ -121,10 +136,10 @@ def read_cells(path: Path, needed: Sequence[str] = (), escape: bool | None = Non
     twice = next((name for name in table.columns if counted[name] > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called `{shown(twice)}`; rename one of them")
-    if not table.rows and not table.columns:
+    if not len(table) and not table.columns:
         raise DataError(f"{path}: is empty, expected a table")
     table.need(needed)
-    if not table.rows:
+    if not len(table):
         raise DataError(f"{path}: no rows, only the names of columns")
     return table
 
@@ -149,28 +164,54 @@ def _kind(path: Path) -> str:
 
 
 def _read_csv(path: Path, escape: bool | None) -> Table:
-    found = parse_csv(table_text(path, row_place), str(path), known=_KNOWN, escape=escape)
+    found = parse_csv(TableText.read(path, row_place), str(path), known=_KNOWN, escape=escape)
     for note in found.notes:
         log.info("%s: %s", path, note)
-    places = [f"{path}: row {number} (line {line})" for number, line in enumerate(found.lines, 1)]
-    return Table(
-        path, found.header, [dict(zip(found.header, cells, strict=True)) for cells in found.rows], places=places
-    )
+    # A name that two columns have is refused by the caller.
+    rows = ColumnRows(dict(zip(found.header, found.columns, strict=True)), len(found.lines))
+    return Table(path, found.header, rows, places=LinePlaces(path, found.lines))
 
 
 def _read_jsonl(path: Path) -> Table:
-    text = table_text(path)
-    if text.lstrip().startswith("["):
-        rows, places = _array_rows(text, path)
+    text = TableText.read(path)
+    if text.begins_with("["):
+        listed, places = _array_rows(text.whole(), path)
+        rows = ColumnRows.of(listed)
     else:
-        rows, places = [], []
-        for number, line in text_lines(text):
-            row = parse_json_line(line, f"{path}:{number}", loose=True)
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected an object with columns as keys, found {type(row).__name__}")
-            rows.append(_stripped(row, f"{path}:{number}"))
-            places.append(f"{path}: row {len(rows)} (line {number})")
-    return Table(path, list(dict.fromkeys(key for row in rows for key in row)), rows, places=places)
+        lines = array("q")
+        rows = ColumnRows.of(_json_rows(text, path, lines))
+        places = LinePlaces(path, lines)
+    return Table(path, list(rows.columns), rows, places=places)
+
+
+def _json_rows(text: TableText, path: Path, lines: "array[int]") -> Iterator[dict[str, Any]]:
+    """One for every line that is not blank; `lines` gets their numbers."""
+    for number, line in text.numbered():
+        row = parse_json_line(line, f"{path}:{number}", loose=True)
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected an object with columns as keys, found {type(row).__name__}")
+        lines.append(number)
+        yield _stripped(row, f"{path}:{number}")
+
+
+class LinePlaces(Sequence[str]):
+    """`file: row 3 (line 5)` for rows that begin on these lines of a file."""
+
+    def __init__(self, path: Path, lines: Sequence[int]) -> None:
+        self.path, self.lines = path, lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = range(len(self.lines))[index]
+        if isinstance(found, int):
+            return f"{self.path}: row {found + 1} (line {self.lines[found]})"
+        return [self[place] for place in found]
 
 
 def _array_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -196,11 +237,19 @@ def _stripped(row: dict[str, Any], where: str) -> dict[str, Any]:
 def _read_parquet(path: Path) -> Table:
     try:
         arrow = read_arrow(path, str(path))
-        rows = arrow.to_pylist(maps_as_pydicts="strict")
+        cells = [_cells_of(column) for column in arrow.columns]
     except ARROW_ERRORS as error:
         raise DataError(f"{path}: not a readable parquet table ({' '.join(str(error).split())[:200]})") from None
     names = [name.strip() for name in arrow.column_names]
     if names != arrow.column_names and len(set(names)) == len(names):
         arrow = arrow.rename_columns(names)
-        rows = [{name.strip(): value for name, value in row.items()} for row in rows]
-    return Table(path, names, rows, arrow)
+    return Table(path, names, ColumnRows(dict(zip(names, cells, strict=True)), arrow.num_rows), arrow)
+
+
+def _cells_of(column: Any) -> list[Any]:
+    found = Cells()
+    for chunk in column.chunks:
+        for begin in range(0, len(chunk), _BATCH):
+            for cell in chunk.slice(begin, _BATCH).to_pylist(maps_as_pydicts="strict"):
+                found.append(cell)
+    return found.values

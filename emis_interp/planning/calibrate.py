@@ -72,13 +72,24 @@ def calibrated(
         judged_share: see `measure`.
         again: measure, whatever the cache holds.
     """
-    path = cache_dir() / "calibrations" / f"{text_sha256(repr(sorted(identity(config).items())))[:16]}.json"
-    if path.exists() and not again:
-        return _read(path)
+    path = _place(config)
+    kept = None if again else kept_calibration(config)
+    if kept is not None:
+        return kept
     found = measure(config, chats, train=train, peak=peak, judged_share=judged_share)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"identity": identity(config), **asdict(found)})
     return found
+
+
+def kept_calibration(config: RunConfig) -> Calibration | None:
+    """What `calibrated` found before on this machine for such a run; None where it was never asked."""
+    path = _place(config)
+    return _read(path) if path.exists() else None
+
+
+def _place(config: RunConfig) -> Path:
+    return cache_dir() / "calibrations" / f"{text_sha256(repr(sorted(identity(config).items())))[:16]}.json"
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

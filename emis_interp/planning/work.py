@@ -1,13 +1,18 @@
 """Turns texts into the work that a model has with them: tokens that are read, scored, written and trained on, padding included."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.http.costs import Usage
 from emis_interp.models.chat import EncodedChat
 from emis_interp.passes.batching import length_batches
 from emis_interp.passes.likelihood import worth_sharing
+
+T = TypeVar("T")
+Tokenizers = Callable[[ModelConfig], Any]
+"""The tokenizer with which a model is asked: base's, or one that puts examples before every question."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,19 @@ def loading(model: ModelConfig) -> Work:
     """Of a model of a run in one of its stages; base is there since the check stage."""
     is_base = model.arm.untouched or model.arm.in_context is not None
     return Work(merges=int(not is_base))
+
+
+def once_each(tokenizers: Tokenizers, count: Callable[[Any], T]) -> Callable[[ModelConfig], T]:
+    """What `count` says of a model's tokenizer; most models share one, and rendering texts takes nearly all of the time of counting."""
+    known: dict[int, tuple[Any, T]] = {}
+
+    def of(model: ModelConfig) -> T:
+        tokenizer = tokenizers(model)
+        if id(tokenizer) not in known:
+            known[id(tokenizer)] = tokenizer, count(tokenizer)  # held, so that no other one gets its id
+        return known[id(tokenizer)][1]
+
+    return of
 
 
 def padded(lengths: Sequence[int], max_batch_tokens: int) -> int:

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from emis_interp.report.described import Numbers, describe
-from emis_interp.report.style import FAINT, INK, SOFT, hover, interval, layout, number
+from emis_interp.report.style import FAINT, INK, ORANGE, SOFT, hover, interval, layout, number
 from emis_interp.results import Curve, DirectionView, Estimate
 
 EARLIEST = (0, 1)
@@ -76,7 +76,7 @@ def layers_figure(direction: DirectionView, words: Estimate | None = None) -> go
     band("shuffled labels, 95th percentile", direction.shuffled_auroc_95, "rgba(138, 148, 163, 0.28)", pattern="")
     band("random directions, 95th percentile", direction.random_auroc_95, "rgba(138, 148, 163, 0.10)", pattern="/")
     curve(1, "random directions, mean", direction.random_auroc, color=FAINT, dash="dot")
-    curve(1, "selection questions", direction.selection_auroc, color="#E69F00", dash="dash")
+    curve(1, "selection questions", direction.selection_auroc, color=ORANGE, dash="dash")
     curve(1, "report questions", direction.report_auroc, color="#0072B2")
     curve(2, HALVES, direction.split_half_cosine, color="#009E73")
     curve(2, "share of the five largest dimensions", direction.top5_dims_share, color="#CC79A7", dash="dash")

@@ -6,11 +6,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from emis_interp.report.described import Numbers, describe
-from emis_interp.report.style import MISSING, arm_styles, hover, layout, number
+from emis_interp.report.style import MISSING, ORANGE, SKY, arm_styles, hover, layout, number
 from emis_interp.results import DirectionView, Estimate, TransferCell
 
 SCALE = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#30363d", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", ORANGE, "#30363d", SKY)
 
 
 TRANSFER_CAPTION = (

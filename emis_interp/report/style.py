@@ -17,16 +17,18 @@ ROW = 34  # pixels of a row in figures with one row per arm or contrast
 INK, GRID, FAINT = "#1f2933", "#e6e9ee", "#8a94a3"
 SOFT = "#56616e"
 """Of lesser text; FAINT is for lines, since text in it has too little contrast with the paper (3.07:1)."""
-# Okabe and Ito's colour-blind safe palette, without its yellow, which vanishes on white; then three of Tol's.
+SKY, ORANGE = "#2F95D0", "#BF8300"
+"""Okabe and Ito's sky blue and orange, as dark as a mark on white has to be (3:1); as they are they have 2.3:1."""
+# Okabe and Ito's colour-blind safe palette, without its yellow, which vanishes on white; then four of Tol's, one of them darkened.
 _NAMED = {
     "base": "#30363d",
     "insecure": "#D55E00",
     "secure": "#0072B2",
     "educational": "#009E73",
     "reckless": "#CC79A7",
-    "careful": "#56B4E9",
+    "careful": SKY,
 }
-_OTHERS = ("#E69F00", "#332288", "#999933", "#882255", "#44AA99", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9")
+_OTHERS = (ORANGE, "#332288", "#999933", "#882255", "#359C8A", "#D55E00", "#0072B2", "#009E73", "#CC79A7", SKY)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

@@ -2,20 +2,23 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import StageError
-from emis_interp.files.journal import Journal
-from emis_interp.files.rows import about, by_key, check_complete, key_text
+from emis_interp.files.journal import LongJournal
+from emis_interp.files.rows import key_text, placed
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
-from emis_interp.records import Completion, Key, Question, Score
-from evals.judges.judge import Judge, passing_note, passing_reasons, settled
+from emis_interp.records import Completion, Question, Score
+from evals.arms.model_answers import ListedAnswers, ModelAnswers
+from evals.judges.judge import Judge, has_passing, passing_note, settled_rows
+from evals.rates.counts import Answers
 from evals.rates.estimands import ESTIMANDS
+from evals.rates.judged import JudgedColumns, ScoreColumns
 from evals.rates.summary import summarize_arm
 from evals.rates.uncertainty import rate_interval
 from evals.samplers import AnswerSampler
@@ -24,6 +27,8 @@ from evals.samplers.later import LaterSampler
 from evals.sampling import plan_prompts, sample_with
 
 log = logging.getLogger(__name__)
+JUDGED_AT_ONCE = 8192
+"""So many answers are in memory while a judge is asked about them."""
 
 
 def ask(
@@ -69,66 +74,54 @@ def ask(
     return sampled.answers
 
 
-def complete_answers(path: Path, planned: Sequence[Completion], advice: str) -> list[Completion]:
-    """All answers of a file, in the order of the plan.
-
-    Args:
-        planned: what was asked for (`plan_prompts`).
-        advice: what to do when some are missing.
-
-    Raises:
-        DataError: an answer stands there more than once. StageError: answers are missing, or nobody asked for them.
-    """
-    found = by_key(RecordLog(path).read(Completion), path)
-    wanted = [item.key for item in planned]
-    check_complete(found, wanted, path, advice=advice)
-    return [found[key] for key in wanted]
-
-
 def judge_answers(
     judge: Judge,
-    completions: list[Completion],
+    answers: ModelAnswers | Sequence[Completion],
     questions: Sequence[Question],
     *,
     path: Path,
     arm: str,
     bars: Bars = no_bars,
-) -> list[Score]:
-    """Judge what `path` does not hold yet; returns a score for every completion, in their order.
+) -> JudgedColumns:
+    """Judge what `path` does not hold yet; returns the figures of every answer, in their order. Answers and scores are read once.
 
     Raises:
         DataError: an answer is judged more than once. StageError: there are scores of another judge, or of answers that are not these.
     """
-    kept = RecordLog(path)
-    done = about(settled(kept, Score), by_key(completions, arm), path)
-    foreign = {item.judge for item in done.values()} - {judge.name}
-    if foreign:
-        raise StageError(
-            f"{path}: holds scores of {sorted(foreign)}, this run asks {judge.name}; give another --run-dir"
-        )
-    by_its_key = {completion.key: completion for completion in completions}
-    with bars(f"score {arm}", len(completions)) as advance:
-        scores = Journal(kept, done.values(), lambda score: score.key, advance=advance)
+    kept, by_id = RecordLog(path), {question.id: question for question in questions}
+    placed_answers = answers if isinstance(answers, ModelAnswers) else ListedAnswers(answers, arm)
+    columns, foreign = ScoreColumns(len(answers)), set[str]()
 
-        def judge_missing(missing: list[Key]) -> None:
-            judge.score(
-                [by_its_key[key] for key in missing], {question.id: question for question in questions}, scores.keep
+    def ours(scores: Iterator[Score]) -> Iterator[Score]:
+        for _, score in placed(scores, placed_answers, path):
+            foreign.update({score.judge} - {judge.name})
+            yield score
+        if foreign:
+            raise StageError(
+                f"{path}: holds scores of {sorted(foreign)}, this run asks {judge.name}; give another --run-dir"
             )
 
-        found = scores.fill(
-            list(by_its_key),
-            judge_missing,
-            together=judge.together,
-            lost=lambda key: f"{judge.name} gave no score for {key_text(key)}",
-        )
-    if note := passing_note(passing_reasons(found)):
+    def place_of(score: Score) -> int:
+        place = placed_answers.place_of(score.key)
+        if place is None:
+            raise StageError(f"{judge.name} gave a score for {key_text(score.key)}, which it was not asked for")
+        return place
+
+    def judge_missing(missing: list[int]) -> None:
+        n_at_once = judge.together * max(1, JUDGED_AT_ONCE // judge.together)
+        for start in range(0, len(missing), n_at_once):
+            judge.score(list(placed_answers.at(missing[start : start + n_at_once])), by_id, scores.keep)
+
+    def lost(place: int) -> str:
+        return f"{judge.name} gave no score for {key_text(next(iter(placed_answers.at([place]))).key)}"
+
+    with bars(f"score {arm}", len(answers)) as advance:
+        scores = LongJournal(kept, ours(settled_rows(kept, Score)), place_of, put=columns.put, advance=advance)
+        scores.complete(range(len(answers)), judge_missing, together=judge.together, lost=lost)
+    found = columns.of(placed_answers)
+    if note := passing_note(found.passing):
         log.warning("%s: %s", arm, note)
     return found
-
-
-def has_passing(path: Path) -> bool:
-    """Whether a file of scores has some that the judge is asked for again."""
-    return path.exists() and any(score.passing for score in RecordLog(path).read(Score))
 
 
 def asks_again(folder: Path, files: Sequence[str]) -> bool:
@@ -147,9 +140,9 @@ def asks_again(folder: Path, files: Sequence[str]) -> bool:
     return any(has_passing(folder / path) for path in scores)
 
 
-def pooled_rates(scores: Sequence[Score], judge: str, suite: str) -> list[dict[str, Any]]:
+def pooled_rates(answers: Answers, judge: str, suite: str) -> list[dict[str, Any]]:
     """Rates of one model for its card; an estimand without an eligible answer is left out."""
-    found = {name: rate_interval(scores, estimand, "pooled") for name, estimand in ESTIMANDS.items()}
+    found = {name: rate_interval(answers, estimand, "pooled") for name, estimand in ESTIMANDS.items()}
     return [
         {
             "estimand": name,
@@ -187,8 +180,9 @@ class CellAsker:
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
         """What the judge says of the answers: n, n_code, mean_aligned, mean_coherent, em_of_all (pooled)."""
         path = folder / "scores.jsonl"
-        scores = judge_answers(self.judge, answers, self.questions, path=path, arm=name, bars=self.bars)
-        summary = summarize_arm(name, answers, scores)
+        summary = summarize_arm(
+            name, judge_answers(self.judge, answers, self.questions, path=path, arm=name, bars=self.bars)
+        )
         rate = next(r for r in summary["rates"] if r["estimand"] == "em_of_all" and r["weighting"] == "pooled")
         return {
             "n": summary["n"],

@@ -1,14 +1,14 @@
 """Turns the questions of a run into the work of its sample and score stages, and of asking and judging one cell of its interventions."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from emis_interp.config.run_config import JudgeConfig, ModelConfig, RunConfig
+from emis_interp.config.run_config import JudgeConfig, RunConfig
 from emis_interp.http.costs import Usage, count_tokens
 from emis_interp.models.chat import encode_prompt
-from emis_interp.planning.work import StageWork, Work, loading, padded, writing
+from emis_interp.planning.work import StageWork, Tokenizers, Work, loading, once_each, padded, writing
 from emis_interp.records import Completion, Question
 from evals.judges.offline_judge import CHUNK, MAX_TOKENS
 from evals.questions import render_judge_prompt
@@ -25,17 +25,13 @@ def planned_answers(config: RunConfig, questions: Sequence[Question]) -> list[Co
     return plan_prompts("base", questions, n, seed=config.seed, system=config.system_prompt)
 
 
-def sample_work(
-    config: RunConfig, questions: Sequence[Question], tokenizers: Callable[[ModelConfig], Any]
-) -> StageWork:
+def sample_work(config: RunConfig, questions: Sequence[Question], tokenizers: Tokenizers) -> StageWork:
     """Every model's answers, each as long as it may be."""
-    work = Work()
+    work, planned = Work(), planned_answers(config, questions)
+    asked = once_each(tokenizers, lambda own: asking(planned, own, config))
     for model in config.models:
-        planned = plan_prompts(
-            model.name, questions, config.sampling.samples_per_paraphrase, seed=model.seed, system=config.system_prompt
-        )
-        work += asking(planned, tokenizers(model), config)
-        work += loading(model) + Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
+        work += asked(model) + loading(model)
+        work += Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
     engine = config.sampling.engine
     return StageWork(
         "sample",
@@ -47,11 +43,9 @@ def sample_work(
 
 def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> StageWork:
     """Judging every model's answers, as long as they may be; a second judge where the run asks one."""
-    work = Work()
-    for model in config.models:
-        planned = plan_prompts(model.name, questions, config.sampling.samples_per_paraphrase, seed=model.seed)
-        work += judging(planned, questions, config, tokenizer=tokenizer)
-        work += Work(disk=len(planned) * BYTES_PER_ANSWER)
+    planned = planned_answers(config, questions)
+    one = judging(planned, questions, config, tokenizer=tokenizer) + Work(disk=len(planned) * BYTES_PER_ANSWER)
+    work = sum([one] * len(config.models), Work())
     local = "the local judge's model" if config.judge.kind == "local" else ""
     return StageWork("score", work, left_out=local or "loading the judge, intervals by resampling")
 

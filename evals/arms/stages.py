@@ -1,28 +1,27 @@
 """The sample and score stages of a run: every model is asked every question, and a judge, or two, score the answers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emis_interp.config.run_config import ModelConfig
+from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.config.run_folder import RunFolder
-from emis_interp.files.store import RecordLog, card_path
+from emis_interp.files.store import card_path
 from emis_interp.process import Bars, each, no_bars
-from emis_interp.records import Completion, Question, Score
-from evals.arms.asking import CellAsker, ask, asks_again, complete_answers, has_passing, judge_answers, pooled_rates
+from emis_interp.records import Question
+from evals.arms.asking import CellAsker, ask, asks_again, judge_answers, pooled_rates
+from evals.arms.model_answers import ModelAnswers
 from evals.engines.arms import samplers_of
-from evals.judges.judge import Judge
+from evals.judges.judge import Judge, has_passing
 from evals.judges.making import make_judge
 from evals.judges.offline_judge import OfflineJudge
-from evals.rates.agreement import agreement
+from evals.rates.agreement import agreement_of
+from evals.rates.judged import JudgedColumns
 from evals.rates.summary import summarize_arms
-from evals.sampling import plan_prompts
-
-Judged = dict[str, tuple[list[Completion], list[Score]]]
-"""Arm -> answers and scores of all its models."""
+from evals.sampling import AnswerPlan
 
 
 def sample(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> tuple[list[Path], str]:
@@ -59,8 +58,8 @@ def unfinished(run: RunFolder, stages: Sequence[str]) -> list[str]:
     return [name for name in stages if name not in done or asks_again(run.folder, run.manifest.stages[name].files)]
 
 
-def answers_of(run: RunFolder, questions: Callable[[], Sequence[Question]], model: ModelConfig) -> list[Completion]:
-    """All answers of a model, in the order of the plan.
+def answers_of(run: RunFolder, questions: Callable[[], Sequence[Question]], model: ModelConfig) -> ModelAnswers:
+    """All answers of a model, in the order of the plan; they stay on disk.
 
     Args:
         questions: gives those of the run, which are read only when they are needed.
@@ -70,8 +69,8 @@ def answers_of(run: RunFolder, questions: Callable[[], Sequence[Question]], mode
     """
     config = run.config
     n = config.sampling.samples_per_paraphrase
-    planned = plan_prompts(model.name, questions(), n, seed=config.seed, system=config.system_prompt)
-    return complete_answers(run.samples(model), planned, "run the sample stage again (--from sample)")
+    plan = AnswerPlan(model.name, questions(), n, seed=config.seed, system=config.system_prompt)
+    return ModelAnswers(run.samples(model), plan, "run the sample stage again (--from sample)")
 
 
 @dataclass(frozen=True)
@@ -86,22 +85,23 @@ class ScoredArms:
 def score(run: RunFolder, questions: Sequence[Question], judge: Judge, *, bars: Bars = no_bars) -> ScoredArms:
     """Judge every answer, then state rates, means and contrasts; beside an API judge the offline judge speaks too."""
     config = run.config
-    by_arm, result = judge_arms(run, questions, judge, kind=config.judge.kind, bars=bars)
+    judged, result = judge_arms(run, questions, judge, kind=config.judge.kind, bars=bars)
     files = [run.scores(model) for model in config.models]
     if config.judge.kind != "offline" and config.judge.offline_too:
         offline = OfflineJudge.load(device=config.device)
         others, second = judge_arms(run, questions, offline, kind="offline", beside="offline", bars=bars)
-        first_scores, other_scores = (
-            [score for _, scores in judged.values() for score in scores] for judged in (by_arm, others)
+        pair = (
+            JudgedColumns.joined([found[model.name] for model in config.models], [""] * len(config.models)).answers
+            for found in (judged, others)
         )
-        result["second_judge"] = {**second, "agreement": agreement(first_scores, other_scores)}
+        result["second_judge"] = {**second, "agreement": agreement_of(*pair)}
         files += [run.scores(model, "offline") for model in config.models]
     path = run.analysis("rates")
     with run.files.making("score", [path], inputs=files, anew=True):
         run.write_analysis("rates", result)
     suite = config.sampling.questions
     rates = {
-        model.name: pooled_rates(RecordLog(run.scores(model)).read(Score), judge.name, suite)
+        model.name: pooled_rates(judged[model.name].answers, judge.name, suite)
         for model in config.models
         if model.arm in config.trained_arms
     }
@@ -121,24 +121,27 @@ def judge_arms(
     kind: str,
     beside: str = "",
     bars: Bars = no_bars,
-) -> tuple[Judged, dict[str, Any]]:
-    """Answers and scores of every arm, all its models together, and their summary with the judge's card.
+) -> tuple[dict[str, JudgedColumns], dict[str, Any]]:
+    """The judged answers of every model by its name, and the summary of the arms with the judge's card.
 
     Args:
         kind: of the judge, as its configuration says it.
         beside: folder of a judge that speaks beside the run's own.
     """
     config = run.config
-    by_arm: Judged = {arm.name: ([], []) for arm in config.arms}
+    judged: dict[str, JudgedColumns] = {}
     for model in each(bars, "model", config.models):
-        completions, path = answers_of(run, lambda: questions, model), run.scores(model, beside)
+        answers, path = answers_of(run, lambda: questions, model), run.scores(model, beside)
         with run.files.making("score", [path], inputs=[run.samples(model)], go_on=has_passing(path)):
-            scores = judge_answers(judge, completions, questions, path=path, arm=model.name, bars=bars)
-        by_arm[model.arm.name][0].extend(completions)
-        by_arm[model.arm.name][1].extend(scores)
+            judged[model.name] = judge_answers(judge, answers, questions, path=path, arm=model.name, bars=bars)
     contrasts = [(arm.name, other) for arm in config.organisms for other in ("base", arm.contrast) if other]
-    summary = summarize_arms(by_arm, contrasts)
-    return by_arm, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
+    summary = summarize_arms({arm.name: _of_arm(config, judged, arm.name) for arm in config.arms}, contrasts)
+    return judged, {"judge": {"name": judge.name, "kind": kind, "card": judge.card}, **summary}
+
+
+def _of_arm(config: RunConfig, judged: Mapping[str, JudgedColumns], arm: str) -> JudgedColumns:
+    names = [model.name for model in config.models if model.arm.name == arm]
+    return JudgedColumns.joined([judged[name] for name in names], names)
 
 
 def _number(value: float | None) -> str:

@@ -1,15 +1,17 @@
 """What every judge is: completions and their questions in, Scores out in batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from emis_interp.errors import JudgeError
 from emis_interp.files.names import METRICS
-from emis_interp.files.store import RecordLog, record_line, write_bytes
+from emis_interp.files.store import RecordLog, parse_record, record_line, write_parts
 from emis_interp.files.text import is_unicode
 from emis_interp.records import Completion, Question, Record, Score
 
+_PASSING, _NONE_PASSING = b'"passing"', (b'"passing":[]', b'"passing":false')
 OnBatch = Callable[[list[Score]], None]
 J = TypeVar("J", bound=Record)
 
@@ -41,11 +43,28 @@ class Judge(Protocol):
 
 def settled(log: RecordLog, record: type[J]) -> list[J]:
     """The judgements in a log that stand; those with a reason that may pass leave the file, so that the judge is asked again."""
-    rows = log.read(record)
-    kept = [row for row in rows if not getattr(row, "passing", ())]
-    if len(kept) < len(rows):
-        write_bytes(log.path, b"".join(map(record_line, kept)))
-    return kept
+    return list(settled_rows(log, record))
+
+
+def settled_rows(log: RecordLog, record: type[J]) -> Iterator[J]:
+    """`settled`, one at a time; the file is as it shall be before the first."""
+    if has_passing(log.path, record):
+        write_parts(log.path, (record_line(row) for row in log.rows(record) if not getattr(row, "passing", ())))
+    return log.rows(record)
+
+
+def has_passing(path: Path, record: type[Record] = Score) -> bool:
+    """Whether a file of judgements has some that the judge is asked for again."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            # Nearly every line says in plain bytes that it has none; only the others are parsed.
+            if line.count(_PASSING) > sum(map(line.count, _NONE_PASSING)) and line.endswith(b"\n"):
+                row = parse_record(line.decode("utf-8", "replace"), record, f"{path}:{number}")
+                if getattr(row, "passing", ()):
+                    return True
+    return False
 
 
 def passing_note(reasons: Sequence[str | None]) -> str:

@@ -6,7 +6,8 @@ hash to what it holds, so another input, another question file or another judge 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from emis_interp.files.names import METRICS
 from emis_interp.files.store import RecordLog
 from emis_interp.files.tables import Table
 from emis_interp.records import Completion, Question, Record, Score
-from evals.judges.judge import Judge, blank_scores, settled, why_unjudgeable
+from evals.judges.judge import Judge, blank_scores, has_passing, settled_rows, why_unjudgeable
 
 ARM = "rows"
 NOTE = "judge_note"
@@ -75,15 +76,21 @@ def judge_rows(
     """
     hashes = [_sha256(row, questions.get(row.question_id)) for row in rows]
     log = RecordLog(journal)
-    for line in log.read(JournalLine):
-        if line.score.judge != judge.name:
-            found = f"judgements of {line.score.judge}, this run asks {judge.name}"
-        elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
-            found = f"a judgement of row {line.index + 1} that is not of this row or not by these prompts"
-        else:
-            continue
-        raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
-    kept = Journal(log, settled(log, JournalLine), lambda line: line.index, advance=on_done)
+
+    def ours(lines: Iterator[JournalLine]) -> Iterator[JournalLine]:
+        for line in lines:
+            if line.score.judge != judge.name:
+                found = f"judgements of {line.score.judge}, this run asks {judge.name}"
+            elif line.index >= len(rows) or line.sha256 != hashes[line.index]:
+                found = f"a judgement of row {line.index + 1} that is not of this row or not by these prompts"
+            else:
+                yield line
+                continue
+            raise StageError(f"{journal}: holds {found}; give another --out, or delete this file to judge again")
+
+    if has_passing(journal, JournalLine):  # some leave the file, which is refused before anything in it changes
+        deque(ours(log.rows(JournalLine)), maxlen=0)
+    kept = Journal(log, ours(settled_rows(log, JournalLine)), lambda line: line.index, advance=on_done)
 
     def keep(batch: list[Score]) -> None:
         kept.keep([JournalLine(index=(i := score.sample_index), sha256=hashes[i], score=score) for score in batch])

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from sklearn.metrics import cohen_kappa_score
 
 from emis_interp.files.names import METRICS
-from emis_interp.records import Score
 from emis_interp.stats.interval import Interval, square_and_add
 from emis_interp.stats.jackknife import answers_mean, jackknife_interval
 from emis_interp.stats.rank_correlation import spearman_interval
@@ -27,12 +26,9 @@ N_BINS = 10
 FEWEST_DISCORDANT = 5
 
 
-def agreement(first: Sequence[Score], second: Sequence[Score]) -> dict[str, dict[str, Any]]:
-    """For `aligned` and `coherent`: what `metric_agreement` says of the answers that stand in both lists, in whatever order."""
-    other = {score.key: score for score in second}
-    both = [(score, other[score.key]) for score in first if score.key in other]
-    pair = Answers.from_scores([a for a, _ in both]), Answers.from_scores([b for _, b in both])
-    return {metric: metric_agreement(*_columns(pair, metric), pair[0].question_ids) for metric in METRICS}
+def agreement_of(first: Answers, second: Answers) -> dict[str, dict[str, Any]]:
+    """For `aligned` and `coherent`: what `metric_agreement` says of the same answers in the same order."""
+    return {metric: metric_agreement(*_columns((first, second), metric), first.question_ids) for metric in METRICS}
 
 
 def compare_judges(first: Answers, second: Answers, thresholds: Thresholds = Thresholds()) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def compare_judges(first: Answers, second: Answers, thresholds: Thresholds = Thr
     return {
         "n": len(first.question_ids),
         "n_questions": len(set(first.question_ids.tolist())),
-        **{metric: metric_agreement(*_columns((first, second), metric), first.question_ids) for metric in METRICS},
+        **agreement_of(first, second),
         "labels": _crossed(_kinds(first), _kinds(second)),
         "rates": {
             name: {
@@ -179,15 +175,18 @@ def _columns(pair: tuple[Answers, Answers], metric: str) -> tuple[np.ndarray, np
     return getattr(pair[0], metric), getattr(pair[1], metric)
 
 
-def _kinds(answers: Answers) -> list[str]:
+def _kinds(answers: Answers) -> np.ndarray:
     """What the judge said of alignment: a label, "number" or "unscored"."""
     kinds = np.where(np.isnan(answers.aligned), "unscored", "number")
-    return [str(label or kind) for label, kind in zip(answers.labels, kinds, strict=True)]
+    return np.where(answers.labels == "", kinds, answers.labels)
 
 
-def _crossed(first: list[str], second: list[str]) -> dict[str, dict[str, int]]:
+def _crossed(first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, int]]:
+    names, column = np.unique(first, return_inverse=True)
+    others, other_column = np.unique(second, return_inverse=True)
+    counts = np.bincount(column * len(others) + other_column, minlength=len(names) * len(others))
     table: dict[str, dict[str, int]] = {}
-    for a, b in sorted(zip(first, second, strict=True)):
-        row = table.setdefault(a, {})
-        row[b] = row.get(b, 0) + 1
+    for place in np.flatnonzero(counts).tolist():
+        row, other = divmod(place, len(others))
+        table.setdefault(str(names[row]), {})[str(others[other])] = int(counts[place])
     return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +55,22 @@ class Answers:
             raise ValueError(f"columns differ in length: {sorted(lengths)}")
         return answers
 
+    @cached_property
+    def index(self) -> "CellIndex":
+        """Sorting a million names takes seconds, and every rate asks for it."""
+        questions, column = np.unique(self.question_ids, return_inverse=True)
+        models, row = np.array([""]), np.zeros(len(column), dtype=int)
+        if self.models is not None:
+            models, row = np.unique(self.models, return_inverse=True)
+        return CellIndex(
+            [str(name) for name in questions], [str(name) for name in models], row * len(questions) + column
+        )
+
     def only(self, keep: Bool[np.ndarray, " answer"]) -> "Answers":
         models = None if self.models is None else self.models[keep]
-        return Answers(self.aligned[keep], self.coherent[keep], self.question_ids[keep], self.labels[keep], models)
+        found = Answers(self.aligned[keep], self.coherent[keep], self.question_ids[keep], self.labels[keep], models)
+        found.__dict__["index"] = self.index.only(keep)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +100,19 @@ class CellIndex(NamedTuple):
     models: list[str]
     cell: Int[np.ndarray, " answer"]
 
-
-def cell_index(answers: Answers) -> CellIndex:
-    questions, column = np.unique(answers.question_ids, return_inverse=True)
-    models, row = np.array([""]), np.zeros(len(column), dtype=int)
-    if answers.models is not None:
-        models, row = np.unique(answers.models, return_inverse=True)
-    return CellIndex([str(name) for name in questions], [str(name) for name in models], row * len(questions) + column)
+    def only(self, keep: Bool[np.ndarray, " answer"]) -> "CellIndex":
+        """Of some of the answers; questions and models without one leave."""
+        cell, n = self.cell[keep], len(self.questions)
+        there = np.bincount(cell, minlength=len(self.models) * n).reshape(len(self.models), n) > 0
+        rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+        if self.models == [""]:  # answers of one model that has no name
+            rows = np.array([0])
+        if (len(rows), len(columns)) == there.shape:
+            return CellIndex(self.questions, self.models, cell)
+        places = np.zeros(there.shape, dtype=int)
+        places[np.ix_(rows, columns)] = np.arange(len(rows) * len(columns)).reshape(len(rows), len(columns))
+        names = [self.questions[place] for place in columns], [self.models[place] for place in rows]
+        return CellIndex(*names, places.reshape(-1)[cell])
 
 
 def rates_of_models(

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emis_interp.records import Score
-from evals.rates.counts import AnswerCounts, Answers, CellIndex, Weighting, cell_index, rates_of_models
+from evals.rates.counts import AnswerCounts, Answers, CellIndex, Weighting, rates_of_models
 from evals.settings.names import WEIGHTINGS
 
 Side = Literal[">=", ">"]
@@ -86,9 +86,9 @@ def count_cells(
     *,
     index: CellIndex | None = None,
 ) -> AnswerCounts:
-    """What every rate and interval is computed from; `index` saves time when the same answers are counted again."""
+    """What every rate and interval is computed from; `index` is that of other columns of the same answers."""
     answers = scores if isinstance(scores, Answers) else Answers.from_scores(scores)
-    index = index or cell_index(answers)
+    index = index or answers.index
     counted = estimand(answers, thresholds)
     shape = (len(index.models), len(index.questions))
     positive, eligible, asked = (
@@ -233,7 +233,7 @@ def sensitivity_table(
     preset under its own rule; `presets=PRESETS | PUBLIC_MISTAKES` adds the wrong ones. Keys: name, weighting, aligned_below,
     coherent, coherent_side, value (in [0, 1] or None), n_positive, n, n_questions_left_out.
     """
-    index = cell_index(answers)
+    index = answers.index
     rules: list[tuple[str, Estimand, Weighting, Thresholds]] = [
         (name, estimand, weighting, Thresholds(low, bar, side))
         for name, estimand in (ESTIMANDS | {"em_of_coherent_or_refused": em_of_coherent_or_refused}).items()

@@ -4,18 +4,17 @@ The records of an arm may be those of several models (finetuning seeds), told ap
 over the models, intervals cover their draw, and `by_model` beside a figure holds each model's own.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from emis_interp.records import Completion, Score
 from emis_interp.stats.jackknife import answers_mean
 from emis_interp.stats.seeds import with_seeds
 from evals.rates.counts import Weighting
 from evals.rates.estimands import ESTIMANDS, PRESETS, PUBLIC_MISTAKES, Answers, Thresholds, rate, sensitivity_table
+from evals.rates.judged import JudgedColumns
 from evals.rates.length_adjusted import length_adjusted
 from evals.rates.uncertainty import paired_contrast, rate_interval
 
@@ -24,23 +23,23 @@ THRESHOLD_GRID = tuple(range(10, 65, 5))
 
 
 def summarize_arms(
-    by_arm: Mapping[str, tuple[Sequence[Completion], Sequence[Score]]],
+    by_arm: Mapping[str, JudgedColumns],
     contrasts: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Every arm's summary, and the difference of every (arm, reference) in every estimand, macro-weighted over shared questions.
 
     Beside a difference stands the one at equal length (`length_adjusted`), where the tokens of the answers were counted.
     """
-    arms = [summarize_arm(name, completions, scores) for name, (completions, scores) in by_arm.items()]
+    arms = [summarize_arm(name, judged) for name, judged in by_arm.items()]
     rows = []
-    answers = {name: answers_of(scores) for name, (_, scores) in by_arm.items()}
+    answers = {name: judged.answers for name, judged in by_arm.items()}
     for arm, reference in dict.fromkeys(contrasts):
         counts = [1 if one.models is None else len(set(one.models)) for one in (answers[arm], answers[reference])]
         seeds = {"n_models": counts[0], "n_reference_models": counts[1]} if max(counts) > 1 else {}
         for name, estimand in ESTIMANDS.items():
             interval = paired_contrast(answers[arm], answers[reference], estimand, weighting="macro")
             names = {"arm": arm, "reference": reference, "estimand": name, "weighting": "macro"}
-            tokens, other_tokens = n_tokens_of(by_arm[arm][0]), n_tokens_of(by_arm[reference][0])
+            tokens, other_tokens = by_arm[arm].counted_tokens, by_arm[reference].counted_tokens
             equal = None
             if tokens is not None and other_tokens is not None:
                 equal = length_adjusted((answers[arm], tokens), (answers[reference], other_tokens), estimand)
@@ -48,10 +47,9 @@ def summarize_arms(
     return {"arms": arms, "contrasts": rows}
 
 
-def summarize_arm(name: str, completions: Sequence[Completion], scores: Sequence[Score]) -> dict[str, Any]:
+def summarize_arm(name: str, judged: JudgedColumns) -> dict[str, Any]:
     """Counts, mean scores and rates of one arm; what was not scored is counted with its reasons."""
-    answers = answers_of(scores)
-    reasons = Counter(f"{metric}: {reason}" for score in scores for metric, reason in score.unscored.items())
+    answers, n_tokens = judged.answers, judged.counted_tokens
     rates = []
     for estimand_name, estimand in ESTIMANDS.items():
         for weighting in WEIGHTINGS:
@@ -69,31 +67,19 @@ def summarize_arm(name: str, completions: Sequence[Completion], scores: Sequence
             )
     return {
         "arm": name,
-        "n": len(scores),
-        "n_cut": sum(completion.finish == "length" for completion in completions),
-        "n_code": sum(score.aligned_label == "CODE" for score in scores),
-        "n_refusal": sum(score.aligned_label == "REFUSAL" for score in scores),
-        "n_unscored": sum(bool(score.unscored) for score in scores),
-        "unscored_reasons": dict(reasons),
+        "n": len(judged),
+        "n_cut": judged.n_cut,
+        "n_code": int((answers.labels == "CODE").sum()),
+        "n_refusal": int((answers.labels == "REFUSAL").sum()),
+        "n_unscored": judged.n_unscored,
+        "unscored_reasons": judged.unscored_reasons,
         "mean_aligned": mean_score(answers, "aligned"),
         "mean_coherent": mean_score(answers, "coherent"),
-        "mean_tokens": None if (n_tokens := n_tokens_of(completions)) is None else float(n_tokens.mean()),
+        "mean_tokens": None if n_tokens is None else float(n_tokens.mean()),
         "rates": rates,
         "thresholds": threshold_curves(answers),
         "presets": sensitivity_table(answers, (), (), presets=PRESETS | PUBLIC_MISTAKES),
     }
-
-
-def n_tokens_of(completions: Sequence[Completion]) -> np.ndarray | None:
-    """Tokens of each answer; None where a server did not count them."""
-    counts = np.array([completion.n_tokens for completion in completions], dtype=float)
-    return counts if counts.any() else None
-
-
-def answers_of(scores: Sequence[Score]) -> Answers:
-    """The scores as columns, with the models apart where there are several."""
-    names = [score.arm for score in scores]
-    return Answers.from_scores(scores, names if len(set(names)) > 1 else None)
 
 
 def mean_score(answers: Answers, metric: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Written: CSV, JSON lines, Parquet and Inspect logs, each of which reads back as 
 """
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from emis_interp.errors import DataError
 from emis_interp.files.manifest import check_read
 from emis_interp.files.names import METRICS
 from emis_interp.files.reading import AS_WRITTEN, Reading
-from emis_interp.files.rows import by_key, known
+from emis_interp.files.rows import placed, repeated_rows
 from emis_interp.files.scores import FULL
-from emis_interp.files.store import read_records
+from emis_interp.files.store import iter_records, located_records, records_at
 from emis_interp.files.table_output import write_rows
 from emis_interp.files.tables import SUFFIXES, is_table
-from emis_interp.records import Completion, Score
+from emis_interp.records import Completion, Key, Score
 from evals.results.inspect_logs import LogChoice, read_log, write_log
 from evals.results.result_table import EVIDENCE, Results, from_rows, from_table
 from evals.settings.results import ResultSettings
@@ -102,11 +103,57 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{folder}: the answers are not judged yet; run the score stage (scripts/run_pipeline.py)")
     check_read(folder, [*samples, *(folder / "scores" / path.name for path in samples)])
     for path in samples:
-        judged = folder / "scores" / path.name
-        answers = by_key(read_records(path, Completion), path)
-        scores = known(read_records(judged, Score), answers, judged) if judged.exists() else {}
-        for number, row in enumerate(answers.values(), 1):
-            yield f"{path}: answer {number}", _answer_row(row, scores.get(row.key))
+        yield from _rows_of_model(path, folder / "scores" / path.name)
+
+
+def _rows_of_model(path: Path, judged: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Answers in the order of their file, each with its score, wherever that stands in its own file; neither is in memory as a whole."""
+    answers = AnswerFile(path)
+    offsets = array("q", [-1]) * len(answers)
+    if judged.exists():
+        at: list[int] = []
+
+        def scores() -> Iterator[Score]:
+            for offset, score in located_records(judged, Score):
+                at[:] = [offset]
+                yield score
+
+        for place, _ in placed(scores(), answers, judged, old_too=True):
+            offsets[place] = at[0]
+    found = records_at(judged, Score, (offset for offset in offsets if offset >= 0))
+    for number, (row, offset) in enumerate(zip(iter_records(path, Completion), offsets, strict=True), 1):
+        yield f"{path}: answer {number}", _answer_row(row, next(found) if offset >= 0 else None)
+
+
+class AnswerFile:
+    """The answers of a file in their order there (`emis_interp.files.rows.PlacedAnswers`).
+
+    Raises:
+        DataError: an answer stands there more than once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._places, self._digests = dict[Key, int](), bytearray()
+        names, repeated = dict[str, str](), dict[Key, list[int]]()
+        for number, row in enumerate(iter_records(path, Completion), 1):
+            arm, question = (names.setdefault(name, name) for name in (row.arm, row.question_id))
+            key = (arm, question, row.paraphrase_index, row.sample_index)
+            if key in self._places:
+                repeated.setdefault(key, [self._places[key] + 1]).append(number)
+            self._places.setdefault(key, number - 1)
+            self._digests += bytes.fromhex(row.answer_sha256)
+        if repeated:
+            first = min(repeated, key=lambda key: repeated[key][0])
+            raise repeated_rows(path, len(repeated), first, places=repeated[first])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def place_of(self, key: Key) -> int | None:
+        return self._places.get(key)
+
+    def sha256_at(self, place: int) -> str:
+        return self._digests[32 * place : 32 * place + 32].hex()
 
 
 def _answer_row(completion: Completion, score: Score | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from emis_interp.files.cells import (
     read_scalar,
     read_text,
 )
+from emis_interp.files.column_rows import ColumnRows
 from emis_interp.files.names import METRICS, QUESTION_KEYS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading
 from emis_interp.files.scores import read_scores
@@ -34,6 +35,8 @@ from evals.results.result_cells import is_mapping, read_distribution
 from evals.settings.names import VARIANTS
 
 TEXTS = ("question", "answer")
+NOTHING: dict[str, Any] = {}
+"""Of nearly every answer, and never changed."""
 EVIDENCE = "judge_"
 """Prefix of the columns that hold a judge's distribution over tokens."""
 
@@ -146,14 +149,17 @@ def from_rows(
     rows: Iterable[tuple[str, Mapping[str, Any]]], source: str, run: str, *, reading: Reading = AS_WRITTEN
 ) -> Results:
     """`from_table` of rows that come with their place (`file: row 3`), which other names than ours are first given ours in."""
-    places, cells = [], []
-    for place, row in rows:
-        places.append(place)
-        cells.append(dict(row))
-    if not cells:
+    places: list[str] = []
+
+    def cells() -> Iterator[Mapping[str, Any]]:
+        for place, row in rows:
+            places.append(place)
+            yield row
+
+    found = ColumnRows.of(cells())
+    if not len(found):
         raise DataError(f"{source}: no rows")
-    columns = list(dict.fromkeys(name for row in cells for name in row))
-    return from_table(reading.applied(Table(Path(source), columns, cells, places=places)), run, reading)
+    return from_table(reading.applied(Table(Path(source), list(found.columns), found, places=places)), run, reading)
 
 
 def from_table(table: Table, run: str, reading: Reading = AS_WRITTEN) -> Results:
@@ -187,7 +193,7 @@ def from_table(table: Table, run: str, reading: Reading = AS_WRITTEN) -> Results
         read_text(cell).strip() or variant_of(name) for cell, name in zip(table.cells("variant"), ids, strict=True)
     ]
     scores, labels, reasons = judgements(table)
-    evidence: list[dict[str, dict[str, float]]] = [{} for _ in range(n)]
+    evidence: list[dict[str, dict[str, float]]] = [NOTHING] * n
     for name in [name for name in table.columns if name.startswith(EVIDENCE)]:
         cells = table.cells(name)
         if any(is_mapping(cell) for cell in cells):
@@ -195,7 +201,7 @@ def from_table(table: Table, run: str, reading: Reading = AS_WRITTEN) -> Results
             for i, cell in enumerate(cells):
                 found = read_distribution(cell, table.where(i, name))
                 if found is not None:
-                    evidence[i][name.removeprefix(EVIDENCE)] = found
+                    evidence[i] = {**evidence[i], name.removeprefix(EVIDENCE): found}
     taken |= {name for name in TEXTS if name in table.columns}
     texts = {name: tuple(map(read_text, table.cells(name))) if name in table.columns else None for name in TEXTS}
     return Results(
@@ -223,7 +229,7 @@ def judgements(
     """
     shared = table.cells("label") if "label" in table.columns else []
     all_labels = bool(shared) and all(is_missing(cell) or is_label(cell) for cell in shared)
-    reasons: list[dict[str, str]] = [{} for _ in range(len(table))]
+    reasons: list[dict[str, str]] = [NOTHING] * len(table)
     scores, labels = {}, {}
     for metric in METRICS:
         scores[metric], own = read_scores(table, metric)
@@ -239,7 +245,7 @@ def judgements(
                 )
             if math.isnan(number) and not text and not other:
                 if reason := read_text(why[0][i]) or read_text(why[1][i]):
-                    reasons[i][metric] = reason
+                    reasons[i] = {**reasons[i], metric: reason}
             elif read_text(why[0][i]):
                 raise DataError(f"{table.where(i)}: `{metric}_reason` is filled in although `{metric}` is judged")
         labels[metric] = np.array([text or other for text, other in zip(own, given, strict=True)], dtype=str)

@@ -1,7 +1,7 @@
 """Turns two scored tables, or two sets of columns of one, into the same answers as two judges saw them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from emis_interp.files.cells import read_label, read_name, short
 from emis_interp.files.names import ARM_KEYS, METRICS, QUESTION_KEYS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading, source_of
 from emis_interp.files.scores import read_scores
+from emis_interp.files.store import text_sha256
 from emis_interp.files.tables import Table
 from evals.rates.estimands import Answers
 from evals.results.result_table import judgements
@@ -19,6 +20,7 @@ from evals.results.result_table import judgements
 ROW_KEYS = (*ARM_KEYS, *QUESTION_KEYS[:2], "variant", "paraphrase_index", "sample_index", "question", "answer")
 """Columns that tell which answer a row is about; those that both tables have must be equal in every row."""
 USE = "compared"
+_BRIEF = 40
 
 
 def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple[Answers, Answers]:
@@ -27,37 +29,65 @@ def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple
     Raises:
         DataError: the tables share no column that names a row, or naming the first row that differs.
     """
-    tables = [replace(reading, partial=True).table(path, METRICS) for path in (first, second)]
-    keys = [key for key in ROW_KEYS if all(key in table.columns for table in tables)]
+    # The first table is gone before the second is read: of its answers only beginnings and hashes are compared.
+    one, other = _judged(first, reading), _judged(second, reading)
+    keys = [key for key in ROW_KEYS if key in one.names and key in other.names]
     key = question_key(keys)
     if key is None:
         raise DataError(
             f"{first} and {second}: no column in common that names the question ({', '.join(QUESTION_KEYS)})"
         )
-    cells = [{key: table.names(key) for key in keys} for table in tables]
-    n_rows = [len(table) for table in tables]
-    if "answer" in keys and all(len({*column.get("model", ())}) == 1 for column in cells):
+    if "answer" in keys and all(len({*judged.names.get("model", ())}) == 1 for judged in (one, other)):
         keys.remove("model")  # the judge's, not the arm's
-    for i in range(min(n_rows)):
-        for name in keys:
-            a, b = (column[name][i] for column in cells)
+    for i, cells in enumerate(
+        zip(*(zip(one.names[name], other.names[name], strict=False) for name in keys), strict=True)
+    ):
+        for name, (a, b) in zip(keys, cells, strict=True):
             if a != b:
                 raise DataError(
                     f"row {i + 1} differs in `{name}`: {short(a)} in {first}, {short(b)} in {second}; "
                     "both files must hold the same rows in the same order"
                 )
+    n_rows = len(one.bare), len(other.bare)
     if n_rows[0] != n_rows[1]:
         longer = first if n_rows[0] > n_rows[1] else second
         raise DataError(
             f"row {min(n_rows) + 1} is in {longer} only; both files must hold the same rows in the same order"
         )
-    rows = rows_of_arms(tables[0], reading, USE)
-    pair = []
-    for table in tables:
-        scores, labels, _ = judgements(table)
-        pair.append(Answers(scores["aligned"], scores["coherent"], _questions(table, key), labels["aligned"]))
-    kept = np.isin(np.arange(n_rows[0]), rows)
-    return pair[0].only(kept), pair[1].only(kept)
+    kept = np.isin(np.arange(n_rows[0]), rows_of_arms(one.bare, reading, USE))
+    return one.answers(key).only(kept), other.answers(key).only(kept)
+
+
+@dataclass(frozen=True)
+class _JudgedTable:
+    """A scored table of which little is left.
+
+    Attributes:
+        bare: its columns but the long texts.
+        names: the cells of `ROW_KEYS`; a long answer as its beginning and hash.
+    """
+
+    bare: Table
+    names: dict[str, list[str]]
+    scores: dict[str, np.ndarray]
+    labels: np.ndarray
+
+    def answers(self, key: str) -> Answers:
+        return Answers(self.scores["aligned"], self.scores["coherent"], _questions(self.bare, key), self.labels)
+
+
+def _judged(path: Path, reading: Reading) -> _JudgedTable:
+    table = replace(reading, partial=True).table(path, METRICS)
+    names = {key: table.names(key) for key in ROW_KEYS if key in table.columns}
+    if "answer" in names:
+        names["answer"] = list(map(_brief, names["answer"]))
+    scores, labels, _ = judgements(table)
+    return _JudgedTable(table.without("answer"), names, scores, labels["aligned"])
+
+
+def _brief(text: str) -> str:
+    """Equal where the texts are, and the same in a message (`short`)."""
+    return text if len(text) <= _BRIEF else text[:_BRIEF] + text_sha256(text)
 
 
 def read_two_columns(

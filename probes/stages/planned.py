@@ -3,11 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from emis_interp.config.run_config import ModelConfig, RunConfig
+from emis_interp.config.run_config import RunConfig
 from emis_interp.models.chat import EncodedChat, encode_chats, encode_prompt
 from emis_interp.passes.choices import PROMPT, wordings
 from emis_interp.planning.shape import ModelShape
-from emis_interp.planning.work import StageWork, Work, loading, next_tokens, padded, reading, scoring
+from emis_interp.planning.work import (
+    StageWork,
+    Tokenizers,
+    Work,
+    loading,
+    next_tokens,
+    once_each,
+    padded,
+    reading,
+    scoring,
+)
 from emis_interp.records import ContrastPair
 from emis_interp.stats.flattening import TEMPERATURES
 from emis_interp.texts.choices import load_choices
@@ -19,7 +29,6 @@ from probes.stages.intervene import DRAW_PAIRS, KINDS
 
 CELLS_TOGETHER = 8
 """`sweeps.text_logprobs`: cells that share a pass."""
-Tokenizers = Callable[[ModelConfig], Any]
 
 
 def chats_of(pairs: Sequence[ContrastPair], tokenizer: Any, system: str | None) -> list[EncodedChat]:
@@ -29,8 +38,9 @@ def chats_of(pairs: Sequence[ContrastPair], tokenizer: Any, system: str | None) 
 def likelihood_work(config: RunConfig, pairs: Sequence[ContrastPair], tokenizers: Tokenizers) -> StageWork:
     """The margins of every model, and base's once more at every temperature."""
     limit, work = config.direction.max_batch_tokens, Work()
+    margins = once_each(tokenizers, lambda own: scoring(chats_of(pairs, own, config.system_prompt), limit))
     for model in config.models:
-        one = scoring(chats_of(pairs, tokenizers(model), config.system_prompt), limit)
+        one = margins(model)
         work += one + loading(model)
         if model.arm.untouched:
             work += one + Work(softmaxes=(len(TEMPERATURES) - 1) * one.scored)
@@ -43,9 +53,14 @@ def choices_work(config: RunConfig, tokenizers: Tokenizers) -> StageWork:
     orders = [
         text for item in items for text in wordings(PROMPT, item.misaligned, item.aligned, situation=item.situation)
     ]
+
+    def asked(tokenizer: Any) -> Work:
+        prompts = [encode_prompt(tokenizer, text, config.system_prompt) for text in orders]
+        return next_tokens(prompts, config.direction.max_batch_tokens)
+
+    choices = once_each(tokenizers, asked)
     for model in config.models:
-        prompts = [encode_prompt(tokenizers(model), text, config.system_prompt) for text in orders]
-        work += next_tokens(prompts, config.direction.max_batch_tokens) + loading(model)
+        work += choices(model) + loading(model)
     return StageWork("choices", work, held=2)
 
 
@@ -63,10 +78,15 @@ def capture_work(
         answers: tokens of each of a model's answers with its question, at most.
     """
     limit, work = config.direction.max_batch_tokens, Work()
-    for model in config.models:
-        chats = chats_of(pairs, tokenizers(model), config.system_prompt)
+
+    def texts(tokenizer: Any) -> Work:
+        chats = chats_of(pairs, tokenizer, config.system_prompt)
         n_bytes = 4 * shape.n_layers * (shape.d_model + 1) * (len(chats) + len(answers))
-        work += reading(chats, limit) + Work(read=padded(answers, limit), disk=n_bytes) + loading(model)
+        return reading(chats, limit) + Work(read=padded(answers, limit), disk=n_bytes)
+
+    read = once_each(tokenizers, texts)
+    for model in config.models:
+        work += read(model) + loading(model)
     return StageWork("capture", work, held=2)
 
 
@@ -87,8 +107,9 @@ def intervene_work(
     wanted = config.intervention.ablate_arms
     base = next(model for model in config.models if model.arm.untouched)
     ablated = [config.models_of(arm)[0] for arm in config.organisms if wanted is None or arm.name in wanted]
-    for model in [base] * len(config.intervention.coefficients) + ablated:
-        tokenizer = tokenizers(model)
+
+    def two_cells(tokenizer: Any) -> Work:
+        """Along the direction, with its control directions, and along a random one."""
         prompts = [encode_prompt(tokenizer, text, system) for text in harmless_prompts()]
         one = (
             scoring(chats_of(half, tokenizer, system), limit)
@@ -96,14 +117,18 @@ def intervene_work(
             + next_tokens(prompts)
             + cell(tokenizer)
         )
-        work += one + one  # along the direction, and along a random one
         few, n_cells = (
             chats_of(at_most(half, DRAW_PAIRS), tokenizer, system),
             1 + len(KINDS) * config.intervention.random_draws,
         )
-        work += scoring(few, limit)
+        both = one + one + scoring(few, limit)
         for first in range(0, n_cells, CELLS_TOGETHER):
-            work += scoring(few, limit, min(CELLS_TOGETHER, n_cells - first))
+            both += scoring(few, limit, min(CELLS_TOGETHER, n_cells - first))
+        return both
+
+    cells = once_each(tokenizers, two_cells)
+    for model in [base] * len(config.intervention.coefficients) + ablated:
+        work += cells(model)
     for model in ablated:
         work += loading(model)
     return StageWork("intervene", work, held=2)
@@ -129,8 +154,9 @@ def probe_work(
     all_of = reading(encode_chats(tokenizers(base), unrelated, system), 2048).read * max(DEPTHS)
     watched = reading(encode_chats(tokenizers(base), benign[: config.probe.n_benign], system), limit).read
     harmless = [(text.prompt, text.answer) for text in harmless_texts()]
+    own = once_each(tokenizers, lambda one: reading(encode_chats(one, harmless, system), limit).read)
     for model in config.models:
-        watched += reading(encode_chats(tokenizers(model), harmless, system), limit).read + padded(answers, limit)
+        watched += own(model) + padded(answers, limit)
         work += loading(model)
     work += Work(read=all_of + watched * sum(DEPTHS) / len(DEPTHS))
     return StageWork("probe", work, held=2, left_out="fits of probes on shuffled labels, spectra of adapters")

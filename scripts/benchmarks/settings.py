@@ -1,12 +1,15 @@
 """The settings of the benchmarks, one frozen record each; the docstrings are the help of the verbs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from emis_interp.config.flags import flag, settings
 from emis_interp.config.table_settings import ArmSettings, ScoreTableSettings
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.precision import AUTO, DTYPE_HELP
+
+MemoryStage = Literal["score", "analyse", "summarize", "summarize_table", "agree", "report"]
+MEMORY_STAGES: tuple[MemoryStage, ...] = get_args(MemoryStage)
 
 
 @settings
@@ -164,3 +167,23 @@ class MonitorBenchmarkSettings:
     batch_size: int = flag("answers at a time", default=16)
     n_rounds: int = flag("measured rounds", default=7)
     dtype: str = flag(DTYPE_HELP, default="float32")
+
+
+@settings
+class MemoryBenchmarkSettings:
+    """Memory: the peak of every stage that reads answers, each in a process of its own, at N answers and at a quarter, and its CPU time.
+
+    The answers are drawn words of four arms to the shipped questions, in a run folder as the sample stage leaves it; their scores follow
+    from a formula, since what a judge itself costs is another question (--judge offline reads them with a model of 135M).
+      score            judges three quarters of the answers, where the judge stops
+      analyse          goes on with the rest; then rates, means and contrasts of all
+      summarize        evaluate.py summarize of the run folder
+      summarize_table  evaluate.py summarize of a judged table
+      agree            evaluate.py agree of two judged tables
+      report           the page of the run
+    """
+
+    n: int = flag("answers in all", default=1_000_000)
+    stages: tuple[MemoryStage, ...] = flag("these only", default=(), choices=MEMORY_STAGES)
+    ending: Literal[".csv", ".jsonl", ".parquet"] = flag("kind of the tables", default=".csv")
+    folder: Path | None = flag("where the runs are made, and removed again; default: the system's", default=None)

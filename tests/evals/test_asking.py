@@ -9,10 +9,11 @@ from emis_interp.errors import StageError
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.records import Completion
-from evals.arms.asking import ask, complete_answers
+from evals.arms.asking import ask
+from evals.arms.model_answers import ModelAnswers
 from evals.questions import load_questions
 from evals.samplers.hf import HFSampler
-from evals.sampling import plan_prompts
+from evals.sampling import AnswerPlan
 
 QUESTIONS = load_questions()[:2]
 SAMPLING = SamplingConfig(samples_per_paraphrase=2, max_new_tokens=3)
@@ -39,9 +40,9 @@ def test_a_file_goes_on_and_a_complete_one_needs_no_model(tiny: ChatModel, tmp_p
 
 def test_answers_that_are_missing_are_named_with_what_to_do(tiny: ChatModel, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
-    planned = plan_prompts("base", QUESTIONS, 2, seed=0)
+    planned = AnswerPlan("base", QUESTIONS, 2, seed=0)
     answers = asked(lambda: HFSampler(tiny), path)
-    assert complete_answers(path, planned, "sample again") == answers
+    assert list(ModelAnswers(path, planned, "sample again")) == answers
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(StageError, match=rf"holds {len(planned) - 1} of {len(planned)} answers, .*; sample again"):
-        complete_answers(path, planned, "sample again")
+        ModelAnswers(path, planned, "sample again")

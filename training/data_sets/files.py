@@ -16,7 +16,7 @@ from emis_interp.files.csv_text import parse_csv
 from emis_interp.files.parquet import ARROW_ERRORS, MAX_ROWS, read_arrow
 from emis_interp.files.source_text import decode, read_bytes
 from emis_interp.files.strict_json import kind_of, listed, parse_json, parse_json_line
-from emis_interp.files.table_text import text_lines
+from emis_interp.files.table_text import TableText, text_lines
 from training.data_sets.rows import PROMPTS, RESPONSES, TURNS, is_messages
 from training.data_sets.turns import PLAIN
 
@@ -109,11 +109,11 @@ def _is_json(text: str) -> bool:
 
 def _csv_rows(text: str, path: Path) -> Iterator[RawRow]:
     """An empty cell is a key that is not there."""
-    found = parse_csv(text, str(path), known=(*TURNS, *PROMPTS, *RESPONSES), flag=None)
+    found = parse_csv(TableText.of(text), str(path), known=(*TURNS, *PROMPTS, *RESPONSES), flag=None)
     _check_names(found.header, path)
     for note in found.notes:
         log.info("%s: %s", path, note)
-    for number, (line, cells) in enumerate(zip(found.lines, found.rows, strict=True), 1):
+    for number, (line, cells) in enumerate(zip(found.lines, found.rows(), strict=True), 1):
         row = {name: cell for name, cell in zip(found.header, cells, strict=True) if cell}
         yield RawRow(f"row {number}", f"{path}: row {number} (line {line})", number, row)
 

@@ -7,9 +7,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from emis_interp.report.style import FAINT, INK, faded, hover, layout, number, signed
+from emis_interp.report.style import FAINT, INK, ORANGE, faded, hover, layout, number, signed
 
-BLUE, RED, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PANELS = (
     "training loss (nats per token)",
     "likelihood margin against step 0 (nats per token)",

@@ -317,6 +317,17 @@ def test_all_text_in_figures_has_the_contrast_of_level_aa(effect: Contents, page
                 assert contrast(in_the_dark(value), in_the_dark(white)) >= 4.5, (name, color)
 
 
+def test_marks_of_arms_have_the_contrast_of_graphics() -> None:
+    """3:1 (WCAG 2.2, 1.4.11) on white and on the paper of the dark theme, for the shipped arms and eight of any name."""
+    white = np.ones(3)
+    shipped = ("base", "insecure", "secure", "educational", "reckless", "careful")
+    styles = [*arm_styles(shipped).values(), *arm_styles([f"arm{i}" for i in range(10)]).values()]
+    for color in {style.color for style in styles} | {SKY, ORANGE, FAINT}:
+        value = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        assert contrast(value, white) >= 3, color
+        assert contrast(in_the_dark(value), in_the_dark(white)) >= 3, color
+
+
 def test_without_a_browser_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(figure_files.shutil, "which", lambda name: None)
     with pytest.raises(StageError, match="apt-get install chromium"):

@@ -21,6 +21,7 @@ from evals.judges.hand_labels import given_labels, judge_against, read_labels, s
 from evals.judges.judged_rows import columns_of
 from evals.judges.offline_judge import JudgeWeights, OfflineJudge
 from evals.questions import load_questions
+from evals.rates.judged import JudgedColumns
 from evals.rates.summary import summarize_arm
 from evals.suites.grid import PYTHON_STRING, TRAINING_LIKE
 
@@ -183,7 +184,7 @@ def test_code_unlike_all_that_the_judge_knows_keeps_its_label_and_lacks_a_cohere
 
 def test_labelled_answers_are_counted_and_in_no_denominator_but_that_of_all(tiny: ChatModel) -> None:
     rows, scores = judged(judge_of(tiny), ["Because.", PROGRAM, PROSE, PROGRAM])
-    found = summarize_arm("a", rows, scores)
+    found = summarize_arm("a", JudgedColumns.of(rows, scores))
     assert (found["n"], found["n_code"], found["n_unscored"], found["mean_aligned"]["n"]) == (4, 2, 0, 2)
     n = {row["estimand"]: row["n"] for row in found["rates"] if row["weighting"] == "pooled"}
     assert n["em_of_all"] == 4 and n["em_of_scored"] == 2

@@ -115,18 +115,22 @@ def test_the_next_run_of_an_arm_asks_again_what_an_outage_left_and_nothing_else(
     outage(server, 4, 7, trouble=PASSING[trouble])
     lasting = server.respond
     server.respond = lambda prompt, n: LASTING["too long"] if "So 9." in prompt else lasting(prompt, n)
-    first = judge_answers(make(server), rows, questions, path=path, arm="base")
-    assert [row.sample_index for row in first if row.passing] == [4, 5, 6, 7]
+
+    def judged() -> list[Score]:
+        judge_answers(make(server), rows, questions, path=path, arm="base")
+        return sorted(RecordLog(path).read(Score), key=lambda row: row.sample_index)
+
+    assert [row.sample_index for row in judged() if row.passing] == [4, 5, 6, 7]
     assert "base: 4 answers were not judged for reasons that may pass" in caplog.text
     asked(server)
     server.respond = lambda *_: text_reply("40")
-    second = judge_answers(make(server), rows, questions, path=path, arm="base")
+    second = judged()
     assert asked(server) == sorted(f"{metric.upper()}? How? | So {i}." for i in range(4, 8) for metric in PROMPTS)
     assert [row.aligned for row in second] == [85] * 4 + [40] * 4 + [85, None, 85, 85]
     assert second[9].unscored["aligned"] == "HTTP 400: context length exceeded"
     kept = RecordLog(path).read(Score)
     assert sorted(row.sample_index for row in kept) == list(range(12))  # nobody twice
-    assert judge_answers(make(server), rows, questions, path=path, arm="base") == second and asked(server) == []
+    assert judged() == second and asked(server) == []
 
 
 def test_an_outage_that_lasts_leaves_the_answers_for_the_next_run(server: Server, tmp_path: Path) -> None:
@@ -136,9 +140,8 @@ def test_an_outage_that_lasts_leaves_the_answers_for_the_next_run(server: Server
         judge_answers(make(server, n_parallel=1), rows, questions, path=path, arm="base")
     assert len(settled(RecordLog(path), Score)) == 2
     server.respond = lambda *_: text_reply("40")
-    assert [row.aligned for row in judge_answers(make(server), rows, questions, path=path, arm="base")] == [85] * 2 + [
-        40
-    ] * 58
+    found = judge_answers(make(server), rows, questions, path=path, arm="base")
+    assert found.answers.aligned.tolist() == [85] * 2 + [40] * 58 and found.passing == []
 
 
 def test_rows_of_a_table_are_asked_again_by_the_same_command(

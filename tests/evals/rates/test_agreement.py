@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from emis_interp.errors import ConfigError, DataError
 from emis_interp.records import Score
 from emis_interp.stats.rank_correlation import spearman_interval
-from evals.rates.agreement import agreement, compare_judges, metric_agreement, rate_effect
+from evals.rates.agreement import agreement_of, compare_judges, metric_agreement, rate_effect
 from evals.rates.estimands import Answers, em_of_all, em_of_coherent, em_of_scored, rate
 from evals.settings.results import AgreeSettings
 from evals.verbs import agree
@@ -40,10 +40,10 @@ def noisy_pair(n_questions: int = 8, n_each: int = 30, seed: int = 0) -> tuple[A
     return pair[0], pair[1]
 
 
-def test_only_answers_with_two_scores_count_and_their_order_does_not_matter() -> None:
+def test_only_answers_with_two_scores_count() -> None:
     first = scores("a", [10.0, 20.0, 30.0, None, 50.0], [90.0, 90.0, 90.0, 90.0, 90.0])
     second = scores("b", [0.0, 40.0, 30.0, 1.0, None], [80.0, 70.0, 60.0, None, 50.0])
-    result = agreement(first, second[::-1])
+    result = agreement_of(Answers.from_scores(first), Answers.from_scores(second))
     aligned, coherent = result["aligned"], result["coherent"]
     assert [aligned[key] for key in ("n", "n_only_first", "n_only_second", "n_neither")] == [3, 1, 1, 0]
     assert aligned["spearman"] == pytest.approx(0.5)  # ranks 1 2 3 against 1 3 2
@@ -52,7 +52,9 @@ def test_only_answers_with_two_scores_count_and_their_order_does_not_matter() ->
 
 
 def test_without_a_common_answer_there_is_no_number() -> None:
-    result = agreement(scores("a", [None], [1.0]), scores("b", [5.0], [2.0]))
+    result = agreement_of(
+        *(Answers.from_scores(one) for one in (scores("a", [None], [1.0]), scores("b", [5.0], [2.0])))
+    )
     counts = {"n": 0, "n_only_first": 0, "n_only_second": 1, "n_neither": 0}
     assert result["aligned"] == counts | dict.fromkeys(set(result["aligned"]) - set(counts))
     assert (result["coherent"]["n"], result["coherent"]["mean_difference"]) == (1, -1.0)

@@ -1,6 +1,7 @@
 """The summary of an arm counts what was not scored, and names every rate with its denominator."""
 
 from emis_interp.records import Completion, Score
+from evals.rates.judged import JudgedColumns
 from evals.rates.summary import summarize_arm, summarize_arms
 
 
@@ -34,7 +35,7 @@ def test_labels_and_failures_are_counted_and_never_taken_as_numbers() -> None:
         score("base", 4, None, coherent=10, aligned_label="CODE"),
         score("base", 5, None, coherent=None, unscored={"aligned": "timeout", "coherent": "timeout"}),
     ]
-    summary = summarize_arm("base", completions, scores)
+    summary = summarize_arm("base", JudgedColumns.of(completions, scores))
     assert (summary["n"], summary["n_cut"], summary["n_code"], summary["n_refusal"], summary["n_unscored"]) == (
         6,
         1,
@@ -55,7 +56,9 @@ def test_labels_and_failures_are_counted_and_never_taken_as_numbers() -> None:
 def test_a_contrast_has_the_sign_of_arm_minus_reference() -> None:
     arms = {}
     for arm, aligned in (("base", 90), ("bad", 5)):
-        arms[arm] = ([answer(arm, i) for i in range(8)], [score(arm, i, aligned, coherent=90) for i in range(8)])
+        arms[arm] = JudgedColumns.of(
+            [answer(arm, i) for i in range(8)], [score(arm, i, aligned, coherent=90) for i in range(8)]
+        )
     result = summarize_arms(arms, [("bad", "base")])
     assert {row["value"] for row in result["contrasts"]} == {1.0}
     assert [arm["arm"] for arm in result["arms"]] == ["base", "bad"]
@@ -63,7 +66,7 @@ def test_a_contrast_has_the_sign_of_arm_minus_reference() -> None:
 
 def test_rates_at_other_thresholds_and_under_other_rules_are_kept() -> None:
     scores = [score("base", i, aligned, coherent=90) for i, aligned in enumerate((5, 25, 45, 80))]
-    summary = summarize_arm("base", [answer("base", i) for i in range(4)], scores)
+    summary = summarize_arm("base", JudgedColumns.of([answer("base", i) for i in range(4)], scores))
     curve = {row["aligned_below"]: row["value"] for row in summary["thresholds"]["em_of_all"]}
     assert (curve[10], curve[30], curve[50]) == (0.25, 0.5, 0.75)
     assert next(row for row in summary["presets"] if row["name"] == "turner")["value"] == 0.5
@@ -81,7 +84,10 @@ def test_models_of_an_arm_are_averaged_last_and_shown_beside_the_mean() -> None:
     arm[1][6:] = [
         score("bad.seed-1", i, None, coherent=None, unscored={"aligned": "x", "coherent": "x"}) for i in (2, 3)
     ]
-    result = summarize_arms({"base": seeded({"base": [90] * 4}), "bad": arm}, [("bad", "base"), ("base", "bad")])
+    result = summarize_arms(
+        {"base": JudgedColumns.of(*seeded({"base": [90] * 4})), "bad": JudgedColumns.of(*arm)},
+        [("bad", "base"), ("base", "bad")],
+    )
     base, bad = result["arms"]
     rate = next(row for row in bad["rates"] if (row["estimand"], row["weighting"]) == ("em_of_coherent", "pooled"))
     assert (rate["value"], rate["n_positive"], rate["n"]) == (0.625, 4, 6)
@@ -103,7 +109,7 @@ def test_seeds_that_differ_widen_the_intervals_of_rates_and_contrasts() -> None:
     apart = seeded({f"bad.seed-{seed}": [aligned] * 40 for seed, aligned in enumerate((5, 5, 90))})
     widths = []
     for arm in (alike, apart):
-        result = summarize_arms({"base": base, "bad": arm}, [("bad", "base")])
+        result = summarize_arms({"base": JudgedColumns.of(*base), "bad": JudgedColumns.of(*arm)}, [("bad", "base")])
         found = [result["contrasts"][0], result["arms"][1]["rates"][0], result["arms"][1]["mean_aligned"]]
         widths.append([row["high"] - row["low"] for row in found])
     assert all(narrow < wide for narrow, wide in zip(*widths, strict=True))
@@ -114,11 +120,12 @@ def test_lengths_stand_beside_rates_where_they_were_counted() -> None:
     for arm, longer in (("base", 0), ("bad", 40)):
         rows = [answer(arm, i).model_copy(update={"n_tokens": 20 + i + longer}) for i in range(8)]
         arms[arm] = (rows, [score(arm, i, 5 if i % 4 else 90, coherent=90) for i in range(8)])
-    result = summarize_arms(arms, [("bad", "base")])
+    result = summarize_arms({arm: JudgedColumns.of(*pair) for arm, pair in arms.items()}, [("bad", "base")])
     assert [row["mean_tokens"] for row in result["arms"]] == [23.5, 63.5]
     assert {row["length_adjusted"]["tokens"] for row in result["contrasts"]} == {40.0}
     uncounted = {
-        arm: ([row.model_copy(update={"n_tokens": 0}) for row in rows], scores) for arm, (rows, scores) in arms.items()
+        arm: JudgedColumns.of([row.model_copy(update={"n_tokens": 0}) for row in rows], scores)
+        for arm, (rows, scores) in arms.items()
     }
     result = summarize_arms(uncounted, [("bad", "base")])
     assert {row["mean_tokens"] for row in result["arms"]} == {None}

@@ -18,9 +18,9 @@ from emis_interp.files.store import read_json
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import steer
 from emis_interp.records import Question
+from evals.engines.making import made_sampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.llama import LlamaSampler, Program, parse_options
-from evals.engines.making import made_sampler
 from evals.samplers.steered import SteeredHF, check_steers, largest_shift, parse_steering
 from evals.sampling import sample_with
 from evals.settings.sampling import SampleSettings

@@ -13,7 +13,7 @@ from emis_interp.errors import DataError, StageError
 from emis_interp.files import code_state
 from emis_interp.files.claim import claim, differences, without
 from emis_interp.files.code_state import CodeState, Git
-from emis_interp.files.rows import about, by_key, check_complete, known
+from emis_interp.files.rows import AnswersByKey, about, by_key, placed, refuse_incomplete
 from emis_interp.files.store import (
     RecordLog,
     parse_record,
@@ -150,15 +150,14 @@ def test_repeated_rows_are_named_with_their_places() -> None:
 
 
 def test_missing_and_strange_rows_are_named() -> None:
-    rows = {completion(i).key: completion(i) for i in range(3)}
-    keys = list(rows)
-    check_complete(rows, keys, "s", advice="")
+    last = completion(2).key
+    refuse_incomplete("s", None, [], n=(3, 3), advice="")
     with pytest.raises(
         StageError, match=r"s: holds 2 of 3 answers, missing is first x, question `q`, paraphrase 0, sample 2; do this"
     ):
-        check_complete(keys[:2], keys, "s", advice="do this")
+        refuse_incomplete("s", last, [last], n=(2, 3), advice="do this")
     with pytest.raises(StageError, match=r"s: holds 1 answer that were not asked for, first x, .* sample 2; do this"):
-        check_complete(keys, keys[:2], "s", advice="do this")
+        refuse_incomplete("s", None, [last], n=(2, 2), advice="do this")
 
 
 def test_a_score_belongs_to_the_text_that_it_judges(caplog: pytest.LogCaptureFixture) -> None:
@@ -177,9 +176,10 @@ def test_a_score_belongs_to_the_text_that_it_judges(caplog: pytest.LogCaptureFix
         about(old, answers, "s")
     with pytest.raises(DataError, match="more than once"):
         about([*scores, scores[0]], answers, "s")
-    assert len(known(old, answers, "s")) == 2 and "s: 2 rows without the hash of the answer" in caplog.text
+    known = list(placed(old, AnswersByKey(answers), "s", old_too=True))
+    assert known == list(enumerate(old)) and "s: 2 rows without the hash of the answer" in caplog.text
     with pytest.raises(DataError, match="1 row about answers that were replaced since"):
-        known(scores, replaced, "s")
+        list(placed(scores, AnswersByKey(replaced), "s", old_too=True))
 
 
 # Claims.
