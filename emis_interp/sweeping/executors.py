@@ -5,8 +5,10 @@ Ray places the cells, counts cores and GPUs, and repeats what was lost; nothing 
 
 import contextlib
 import importlib.metadata
+import io
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -87,7 +89,8 @@ def on_ray(
             try:
                 ray.get(reference)
             except (CellCrashed, ray.exceptions.RayError) as error:
-                lost = f"{type(error).__name__}: {printable(' '.join(str(error).split()), 300)}"
+                cause = getattr(error, "cause", error)
+                lost = f"{type(cause).__name__}: {printable(' '.join(str(cause).split()), 300)}"
             finish(open_cells.pop(reference), lost)
         tick()
 
@@ -127,10 +130,25 @@ def joined(settings: SweepSettings) -> Iterator[Any]:
                 signal.SIGTERM, handler
             )  # Ray puts its own there, which ends a process without its last words
     try:
-        _check_room(ray, settings, alone=alone)
-        yield ray
+        with contextlib.redirect_stdout(_RayLines()):
+            _check_room(ray, settings, alone=alone)
+            yield ray
     finally:
         ray.shutdown()
+
+
+class _RayLines(io.TextIOBase):
+    """What Ray prints on standard output, where our result goes: that a node is gone, for one, with twenty lines of its log."""
+
+    def write(self, text: str) -> int:
+        for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+            is_said = re.match(r"\((raylet|autoscaler)\b[^)]*\) ", line)
+            log.log(
+                logging.INFO if is_said else logging.DEBUG,
+                "Ray: %s",
+                printable(line[is_said.end() :] if is_said else line, 160),
+            )
+        return len(text)
 
 
 def _check_room(ray: Any, settings: SweepSettings, *, alone: bool) -> None:
