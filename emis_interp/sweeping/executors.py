@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Finish(Protocol):
     """Called when a cell will not be tried again. `lost`: why, where no attempt of it could say."""
 
-    def __call__(self, cell: str, lost: str | None = None) -> None: ...
+    def __call__(self, cell: str, lost: str | None = None) -> object: ...
 
 
 def make_cells(folder: SweepFolder, tasks: Sequence[CellTask], settings: SweepSettings, *, bars: Bars) -> None:

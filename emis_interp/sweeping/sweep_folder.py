@@ -113,7 +113,8 @@ class SweepFolder:
         for name in names:
             events = read_events(self.events(name))
             if events and events[-1].event == "begun":
-                found.append(f"{name} ({self._n_stages(name)} stages done)")
+                n = self._n_stages(name)
+                found.append(f"{name} ({n} stage{'s' * (n != 1)} done)")
         more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
         return "; ".join(found[:_MOST_SHOWN]) + more
 

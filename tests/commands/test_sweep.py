@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ import pytest
 import cli
 import sweep
 from emis_interp.config.repeating import comparison
+from emis_interp.config.sweep_settings import SweepSettings
 from emis_interp.errors import ConfigError, StageError
 from emis_interp.files.lock import writing
-from emis_interp.sweeping.cell_process import read_events
+from emis_interp.sweeping.axes import sweep_of
+from emis_interp.sweeping.cell_process import CellTask, read_events, run_cell
+from emis_interp.sweeping.executors import on_ray
+from emis_interp.sweeping.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "tests" / "pipeline_standin.py"
@@ -200,7 +205,7 @@ class Watched:
             cluster.add_node(**small)
             second = cluster.add_node(**small)
             words = [
-                *words_of(out, "--executor", "ray", "--ray-address", cluster.address, *more, seeds=seeds),
+                *words_of(out, "--executor", "ray", "--ray-address", str(cluster.address), *more, seeds=seeds),
                 "--json",
             ]
             command = command_of(sweep.PIPELINE, words)
@@ -274,6 +279,50 @@ def compared(one: Path, other: Path) -> dict[str, Any]:
         found["differing"] |= {f"{cell}/{file}": why for file, why in beside["differing"].items()}
         found |= {name: found[name] + beside[name] for name in ("n_same_bytes", "n_same_figures")}
     return found
+
+
+def test_without_ray_its_line_of_pip_is_named(tmp_path: Path, standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"cannot import ray .*pip install -c constraints\.txt -e '\.\[ray\]'"):
+        made(tmp_path / "s", "--executor", "ray")
+
+
+def test_a_cell_that_ray_gives_up_is_failed_with_its_reason(tmp_path: Path) -> None:
+    """A cluster that loses the second cell before it begins."""
+    settings = SweepSettings(preset="smoke", axes=("seed=[0, 1, 2]",), executor="ray", max_retries=3, gpus_per_task=0.5)
+    folder = SweepFolder(tmp_path / "s", sweep_of(settings))
+    tasks, asked = folder.tasks(STANDIN, data_dir=None, n_threads=2), list[dict[str, Any]]()
+
+    class Lost(Exception):
+        pass
+
+    class Handed:
+        def options(self, **how: Any) -> "Handed":
+            asked.append(how)
+            return self
+
+        def remote(self, task: CellTask) -> str:
+            return task.name
+
+    def get(name: str) -> None:
+        if name == "seed-1":
+            raise Lost("its node\nis gone")
+        run_cell(next(task for task in tasks if task.name == name), node="n")
+
+    ray = SimpleNamespace(
+        remote=lambda function: Handed(),
+        wait=lambda open_cells, **_: (open_cells[:1], open_cells[1:]),
+        get=get,
+        exceptions=SimpleNamespace(RayError=Lost),
+    )
+    ticks: list[str] = []
+    on_ray(ray, tasks, settings, finish=folder.finish, tick=lambda: ticks.append(folder.under_way(["seed-0"])))
+    assert [state.status for state in folder.states.values()] == ["done", "failed", "done"] and ticks == [""] * 3
+    assert folder.states["seed-1"].error == "Lost: its node is gone" and folder.states["seed-0"].attempts == 1
+    assert asked[0]["num_gpus"] == 0.5 and asked[0]["max_retries"] == 3 and asked[2]["name"] == "seed-2"
+    assert [
+        task.name for task in SweepFolder(tmp_path / "s", folder.sweep).tasks(STANDIN, data_dir=None, n_threads=1)
+    ] == ["seed-1"]
 
 
 def wait_for(condition: Any, seconds: float) -> None:
