@@ -23,8 +23,12 @@ def preset_names() -> list[str]:
 
 
 def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | None = None) -> RunConfig:
-    """A shipped preset by name, or a YAML file, with overrides `section.field=value` (values are YAML) applied in order,
-    and dtypes left open decided for this machine.
+    """`asked_config`, with dtypes left open decided for this machine."""
+    return on_this_machine(asked_config(preset, overrides, data_dir))
+
+
+def asked_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | None = None) -> RunConfig:
+    """A shipped preset by name, or a YAML file, with overrides `section.field=value` (values are YAML) applied in order.
 
     Raises:
         ConfigError: unknown preset, malformed YAML (file and line), unknown key, or a value that does not fit.
@@ -49,7 +53,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), data_dir: Path | Non
             raise ConfigError(f"--data-dir {data_dir}: no such folder")
         values["data_dir"] = data_dir
     try:
-        return on_this_machine(RunConfig.model_validate(values))
+        return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(document.explain(error, RunConfig)) from None
 

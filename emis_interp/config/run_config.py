@@ -17,6 +17,19 @@ from emis_interp.models.embedded import EMBEDDED_NAME
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy and transformers take seeds from 0 to 4294967295."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+FREE_TO_CHANGE = (
+    "device",
+    *(
+        f"judge.{name}"
+        for name in ("n_parallel", "timeout_s", "cache_path", "budget", "requests_per_minute", "price_in", "price_out")
+    ),
+    "data_dir",
+    "description",
+    "sampling.n_parallel",
+    "sampling.timeout_s",
+    "sampling.vllm_env",
+)
+"""Dotted fields that may be others when a run goes on: where and how fast, not what."""
 
 
 def _repeated(values: Sequence[Any]) -> Any:

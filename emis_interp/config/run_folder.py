@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from emis_interp.analyses import ANALYSES
-from emis_interp.config.run_config import Config, ModelConfig, RunConfig
+from emis_interp.config.run_config import FREE_TO_CHANGE, Config, ModelConfig, RunConfig
 from emis_interp.config.run_models import ArmModels, ModelSource
 from emis_interp.config.run_texts import contrast_pairs
 from emis_interp.errors import DataError, StageError
@@ -20,19 +20,6 @@ from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
 from emis_interp.files.store import explain, read_object, write_json
 from emis_interp.records import ContrastPair
-
-FREE_TO_CHANGE = (
-    "device",
-    *(
-        f"judge.{name}"
-        for name in ("n_parallel", "timeout_s", "cache_path", "budget", "requests_per_minute", "price_in", "price_out")
-    ),
-    "data_dir",
-    "description",
-    "sampling.n_parallel",
-    "sampling.timeout_s",
-    "sampling.vllm_env",
-)
 
 
 def config_of(folder: Path) -> RunConfig:

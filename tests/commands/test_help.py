@@ -19,6 +19,7 @@ WITH_A_PARSER = (
     "export_model",
     "fit_judge",
     "check_coverage",
+    "sweep",
 )
 
 

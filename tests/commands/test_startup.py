@@ -20,6 +20,7 @@ HEAVY = (
     "openai",
     "plotly",
     "jinja2",
+    "ray",
 )
 LOADED = """
 import runpy, sys
