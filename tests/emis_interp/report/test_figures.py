@@ -23,6 +23,7 @@ from emis_interp.report.described import words_of
 from emis_interp.report.drawn import figures
 from emis_interp.report.figures_projections import above
 from emis_interp.report.figures_transfer import transfer_figure
+from emis_interp.report.style import FAINT, ORANGE, SKY, arm_styles
 from emis_interp.results import DirectionView
 
 SURE = re.compile(r"\b(?<!no )(a difference|lower in|farther than control directions in [1-9])", re.IGNORECASE)
