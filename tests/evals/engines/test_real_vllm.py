@@ -24,10 +24,12 @@ from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ConfigError, JudgeError
 from emis_interp.files.store import write_json, write_text
 from emis_interp.http.chat_api import SAMPLER, ChatApi
-from emis_interp.models.chat import encode_prompt, end_tokens
+from emis_interp.models.chat import encode_prompt, end_tokens, own_answer
+from emis_interp.models.chat_formats import with_format
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.embedded import embedded_path
 from emis_interp.models.loading import load_model
+from emis_interp.records import Question
 from evals.engines.environment import find_environment
 from evals.engines.server import Serving, kept_server, running_server
 from evals.judges.logprob_judge import OpenAIJudge
@@ -53,7 +55,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 LEAKY = {"eos_token_id": 2, "do_sample": True, "temperature": 0.01, "top_k": 1, "repetition_penalty": 2.0}
 """A generation config under which every answer would be the greedy one: none of it may reach an answer."""
 TEMPLATE, NO_THOUGHT = "chat_template.jinja", "<think></think>"
-N_NEW, N_DRAWS = 8, 500
+N_NEW, N_DRAWS = 8, 300
 TIE = 1e-3
 """Between two logits of float32 that either of two orders of summation may put first."""
 
@@ -187,15 +189,16 @@ def test_sampled_tokens_have_the_models_own_distribution_and_another_temperature
 ) -> None:
     """Through the sampler itself, every answer with a seed of its own; the generation config of the model would leave one token."""
     model = served.model(name)
-    question = load_questions()[0].model_copy(update={"paraphrases": load_questions()[0].paraphrases[:1]})
-    sampler = VLLMSampler(served.api(name), model.tokenizer, end_tokens(model), card={})
+    tokenizer = with_format(model.tokenizer, "user_assistant")  # short prompts: each of them is read anew
+    question = Question(id="one", paraphrases=("Name an animal.",), samples_per_paraphrase=N_DRAWS)
+    sampler = VLLMSampler(served.api(name), tokenizer, end_tokens(model), card={})
     config = SamplingConfig(samples_per_paraphrase=N_DRAWS, max_new_tokens=1, temperature=1.0)
     plan = plan_prompts(name, [question], N_DRAWS, seed=7)
     sampled = sample_with(sampler, name, [question], config=config, path=tmp_path / "a.jsonl", seed=7)
     assert not sampled.missing and len(sampled.answers) == len(plan)
-    logits = next_logits(model, encode_prompt(model.tokenizer, question.paraphrases[0])).double()
+    logits = next_logits(model, encode_prompt(tokenizer, question.paraphrases[0])).double()
     of_text = Counter(answer.answer for answer in sampled.answers)
-    texts = [model.tokenizer.decode([i], skip_special_tokens=True) for i in range(len(logits))]
+    texts = [own_answer(tokenizer, tokenizer.decode([i], skip_special_tokens=True))[0] for i in range(len(logits))]
     first: dict[str, int] = {}
     group = np.array([first.setdefault(text, i) for i, text in enumerate(texts)])  # ends, and pieces of characters
     counts = Counter({first[text]: n for text, n in of_text.items()})
