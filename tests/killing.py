@@ -49,6 +49,23 @@ class Attempt:
             pass
         return self.text() != ""
 
+    def computed(self, seconds: float) -> bool:
+        """Waits until it has computed for so long from now on, a clock that other work on the machine does not move. False: it ended."""
+        begun = self._cpu_seconds()
+        while self.ended(0.01) is None:
+            if self._cpu_seconds() - begun >= seconds:
+                return True
+        return False
+
+    def _cpu_seconds(self) -> float:
+        """Seconds of CPU time of the process; 0 once it is gone."""
+        path = Path(f"/proc/{self.pid}/stat")
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def survivors(self) -> bool:
         """Whether anybody of its process group is there after the patience."""
         deadline = time.monotonic() + PATIENCE_S
