@@ -71,7 +71,7 @@ fuzz: setup ## random and damaged input for every parser of outside data (half a
 audit: setup ## known vulnerabilities of the pinned packages; asks PyPI about each (installs pip-audit the first time)
 	@$(PY) -c 'import pip_audit' 2>/dev/null || \
 	  { echo "audit: installing pip-audit"; $(PIP_INSTALL) --no-build-isolation -e '.[audit]' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; }
-	@$(PY) -m pip_audit --no-deps --disable-pip -r constraints.txt
+	@$(PY) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 fix: setup ## format the code and mend what ruff can mend
 	@$(PY) -m ruff format

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from emis_interp.errors import DataError, printable, shown
 from emis_interp.files.source_text import ErrorType, read_text
 from emis_interp.files.store import explain_item
+from emis_interp.files.text import is_unicode
 from emis_interp.files.yaml_nodes import MAX_NODES, YamlProblem, compose, meaning_of, own_items, scalar
 
 MAX_FILE_BYTES = 4 << 20
@@ -90,10 +91,14 @@ class YamlDocument:
             raise error(
                 f"{flag} {printable(assignment)}: expected section.field=value, e.g. training.learning_rate=1e-4"
             )
+        if not is_unicode(key):
+            raise error(f"{name}: the name holds bytes that are no UTF-8; type it again")
         *path, last = key.split(".")
         place = self.value
-        for part in path:
-            place = place.setdefault(part, {})
+        for n, part in enumerate(path):
+            if part not in place:
+                place[part], self.places[tuple(path[: n + 1])] = {}, Place(name)
+            place = place[part]
             if not isinstance(place, dict):
                 raise error(f"{name}: {shown(part)} is not a section")
         inner = parse_yaml(text, name, error=error, is_flag=True)

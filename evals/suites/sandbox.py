@@ -2,6 +2,7 @@
 
 Bubblewrap (`bwrap`) does it where it is installed. Without it the command runs only where this process has no network itself, as in a
 container that was started so; a container that has one is refused. Keys never go along: the environment is made anew from a list of names.
+Memory and the number of processes are limited by `prlimit` (util-linux); the kernel holds nobody to the second who is root outside.
 """
 
 import os
@@ -17,11 +18,13 @@ ROUTES = (Path("/proc/net/route"), Path("/proc/net/ipv6_route"))
 INSTALL_SANDBOX = "apt-get install bubblewrap, or a container without a network"
 _PASSED_ON = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM")
 _FAMILIES = ("LC_", "OMP_", "MKL_", "CUDA_VISIBLE", "NVIDIA_VISIBLE")
+_MOST_PROCESSES, _SHARE_OF_MEMORY = 1024, 0.9
+"""Processes and threads of the whole sandbox; of the memory that is free when it begins, what one process may take."""
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/opt", "/sys")
 
 
 def sandboxed(words: Sequence[str], *, writable: Path, readable: Sequence[Path], work: Path | None = None) -> list[str]:
-    """The command in a sandbox: Bubblewrap's, or this process' own container.
+    """The command in a sandbox with limits: Bubblewrap's, or this process' own container.
 
     Args:
         writable: the only folder that the command may write to.
@@ -37,7 +40,7 @@ def sandboxed(words: Sequence[str], *, writable: Path, readable: Sequence[Path],
             raise ConfigError(
                 f"what a model writes is run in a sandbox alone, and none is here; {INSTALL_SANDBOX}: this process can reach a network"
             )
-        return list(words)
+        return [*limits(), *words]
     found = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     found += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp"]  # nosec B108 # one of its own
     for place in _SYSTEM:
@@ -51,7 +54,19 @@ def sandboxed(words: Sequence[str], *, writable: Path, readable: Sequence[Path],
     found += ["--chdir", str((work or writable).resolve())]
     for name, value in plain_environment().items():
         found += ["--setenv", name, value]
-    return [*found, "--", *words]
+    return [*found, "--", *limits(), *words]
+
+
+def limits() -> list[str]:
+    """What a command is put behind, so that a program that takes all memory or starts itself without end fails alone."""
+    memory = round(_SHARE_OF_MEMORY * free_memory())
+    return ["prlimit", f"--data={memory}", f"--nproc={_MOST_PROCESSES}", "--core=0", "--"]
+
+
+def free_memory(table: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that programs can still get on this machine."""
+    lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0])
 
 
 def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

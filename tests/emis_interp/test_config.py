@@ -69,6 +69,11 @@ def test_a_value_may_hold_an_equals_sign_and_null_means_none() -> None:
         ("seed", r"expected section\.field=value"),
         ("=1", r"expected section\.field=value"),
         (".=", r"--set \.=: expected section\.field=value"),
+        (
+            "trainig.learning_rate=1e-4",
+            r"^--set trainig\.learning_rate: unknown key `trainig`; did you mean `training`",
+        ),
+        ("train\udcff.x=1", r"^--set train\\udcff\.x: the name holds bytes that are no UTF-8"),
         ("training.=1", r"expected section\.field=value"),
         ("training..bf16=1", r"expected section\.field=value"),
         ("sampling.question_ids=[a", "--set"),
