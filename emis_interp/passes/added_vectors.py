@@ -33,7 +33,7 @@ class Engine:
 LLAMA_CPP = Engine("a control vector of llama.cpp", first_layer=1)
 """`llama_adapter_cvec` in llama.cpp's sources: one tensor for each block from 1 on, added to the output of that block."""
 VLLM_LENS = Engine("a steering vector of vllm-lens")
-"""`_worker_ext.py` of vllm-lens 1.3.0: added to the output of a block; where vLLM keeps residual and update apart, to the update."""
+"""The worker extension of vllm-lens 1.3.0: added to the output of a block; where vLLM keeps residual and update apart, to the update."""
 
 ORTHOGONALIZE = (
     "write weights without the direction (emis_interp.passes.orthogonalize.orthogonalized) and sample those, "

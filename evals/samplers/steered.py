@@ -147,8 +147,14 @@ class SteeredServer:
 
 
 def vllm_lens_request(vectors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The field of a chat request that carries `vllm_lens_vectors` to a server."""
-    return {"vllm_xargs": {"apply_steering_vectors": json.dumps(list(vectors))}}
+    """The fields of a chat request that carry `vllm_lens_vectors` to a server.
+
+    vLLM keeps the key-value blocks of steered prompts for later requests; the salt keeps plain ones, and those along other vectors, from
+    reading them.
+    """
+    text = json.dumps(list(vectors))
+    salt = hashlib.sha256(text.encode("ascii")).hexdigest()
+    return {"vllm_xargs": {"apply_steering_vectors": text}, "cache_salt": salt}
 
 
 def check_steers(

@@ -141,6 +141,8 @@ def test_every_request_to_a_server_carries_the_vectors(saved: Path, tmp_path: Pa
         with_vectors == [False, True, False] + [True] * 5
     )  # what the check asks, one request that would fail early, the answers
     assert {body["vllm_xargs"]["theirs"] for body in seen} == {1}
+    salts = [body.get("cache_salt") for body in seen]
+    assert [salt is not None for salt in salts] == with_vectors and len(set(salts)) == 2
     (sent,) = json.loads(seen[-1]["vllm_xargs"]["apply_steering_vectors"])
     assert sent["layer_indices"] == [0] and sent["activations"]["shape"] == [1, 32]
     card = read_json(tmp_path / "a.json")["sampler"]
