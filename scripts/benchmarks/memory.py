@@ -68,7 +68,7 @@ def measured_at(
         made = make_run(folder / "run", n)
         if {"agree", "summarize_table"} & {*wanted}:
             make_tables(folder, made, settings.ending)
-        todo = [stage for stage in MEMORY_STAGES if stage in wanted or stage in FIRST]
+        todo: list[MemoryStage] = [stage for stage in MEMORY_STAGES if stage in wanted or stage in FIRST]
         return {stage: in_child(stage, folder) for stage in each(bars, "stage", todo)}
 
 

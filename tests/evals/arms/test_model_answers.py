@@ -35,7 +35,8 @@ def answered(row: Completion, text: str = "So.") -> Completion:
 def sampled(path: Path, n: int | None = None, text: str = "So.") -> list[Completion]:
     """Answers in the order of the plan, written in another one."""
     rows = [answered(row, text) for row in plan(n)]
-    RecordLog(path).append(sorted(rows, key=lambda row: row.seed))
+    shuffled = sorted(rows, key=lambda row: row.seed)
+    RecordLog(path).append(shuffled)
     return rows
 
 
