@@ -80,7 +80,7 @@ class Served:
         return self.base if name == "base" else load_model(str(self.folder / "model"), self.folder / "adapters" / name)
 
     def api(self, name: str) -> ChatApi:
-        return ChatApi(name, url=self.url, n_parallel=64, timeout_s=1800, max_retries=0, role=SAMPLER)
+        return ChatApi(name, url=self.url, n_parallel=64, timeout_s=1800, role=SAMPLER)
 
     def ask(self, name: str, bodies: Sequence[dict[str, Any]]) -> list[bytes]:
         """Replies of the server, all asked at once."""
