@@ -31,7 +31,7 @@ SEED = int(os.environ.get("EMIS_KILLS_SEED", "0"))
 RUN = os.environ.get("EMIS_KILLS_RUN", "small")
 LONGEST_S = 3600.0
 FEW = ("probe.methods=[difference]", "probe.n_shuffled=2", "probe.n_benign=40", "probe.false_alarm_rate=0.05")
-STOPPED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
+STOPPED: dict[signal.Signals, int] = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 """The exit status after each signal."""
 SOON = 0.15
 """Most signals come within this part of the work of a whole run, after it went on."""
@@ -100,7 +100,7 @@ def killed(attempt: Attempt, after_s: float, number: int = signal.SIGKILL) -> bo
     return True
 
 
-def ended_as_it_should(attempt: Attempt, number: int, words: tuple[str, ...], folder: Path) -> None:
+def ended_as_it_should(attempt: Attempt, number: signal.Signals, words: tuple[str, ...], folder: Path) -> None:
     """A stopped command ends soon, says how it goes on and leaves nothing; of a killed one, nobody is left."""
     begun = time.monotonic()
     status = attempt.ended(4 * PATIENCE_S)
