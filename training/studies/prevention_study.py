@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
 
 DRAWS = (
-    "Random controls act in training along directions that are as large a part of natural variation as texts have (usage-matched), "
+    "Random controls act along directions that are as large a part of natural variation as texts have (usage-matched), "
     "orthogonal to the direction; intervals are over questions and seeds, of these draws."
 )
 
