@@ -1,7 +1,7 @@
 """Runs the pipeline over every combination of models, seeds, arms, interventions or any other field, here or on a Ray cluster.
 
 Examples:
-  python scripts/sweep.py --preset smoke --axis 'seed=[0, 1, 2]' --out runs/seeds --dry-run   the cells and their commands
+  python scripts/sweep.py --preset smoke --axis 'seed=[0, 1, 2]' --dry-run                    the cells and their commands
   python scripts/sweep.py sweep.yaml                                                          a sweep file (docs/sweeps.md)
   python scripts/sweep.py sweep.yaml --executor ray --ray-address auto --cpus-per-task 8 --gpus-per-task 1
 

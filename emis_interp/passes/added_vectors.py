@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.errors import ModelError
-from emis_interp.passes.interventions import Ablate, Intervention, Patch, Scale, Steer
+from emis_interp.passes.interventions import Ablate, Intervention, Patch, Rescale, Steer
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _same_everywhere(item: Intervention, engine: Engine) -> Steer:
             f"{engine.name} adds the same to every residual; an ablation takes from each residual its own coordinate, which is no "
             f"addition: {ORTHOGONALIZE}"
         )
-    if isinstance(item, Scale):
+    if isinstance(item, Rescale):
         raise ModelError(
             f"{engine.name} adds the same to every residual; scaling a subspace changes each by its own coordinates, which is no addition; "
             "let this process run the model (--sampler hf)"

@@ -101,7 +101,7 @@ class Ablate:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Rescale:
     """Multiply what the embedding, attention and MLP write into a subspace: the whole stream's coordinates in it, and nothing twice.
 
     The same as the weights W + (factor - 1) B^T B W of everything that writes to the residual stream (B orthonormal rows).
@@ -114,7 +114,7 @@ class Scale:
     basis: Float[Tensor, "*k d_model"]
     factor: float
 
-    def expand(self, row_indices: RowIndices) -> "Scale":
+    def expand(self, row_indices: RowIndices) -> "Rescale":
         """As `Steer.expand`; one subspace for all rows."""
         return self
 
@@ -135,7 +135,7 @@ class Patch:
         return replace(self, values=_expanded(self.values, row_indices, 3))
 
 
-Intervention = Steer | Ablate | Scale | Patch
+Intervention = Steer | Ablate | Rescale | Patch
 
 
 @contextlib.contextmanager
@@ -266,8 +266,10 @@ def _plans(chat_model: ChatModel, item: Intervention, clock: Clock) -> list[tupl
         if item.values.shape[-2] != len(item.positions):
             raise ModelError(f"patch: {item.values.shape[-2]} values for {len(item.positions)} positions")
         return [(chat_model.layers[item.layer], OutputEdit(patcher(item.positions, item.values, clock)))]
-    if isinstance(item, Scale):
-        _check_shape(chat_model, item.basis, "the basis of Scale", n_dims=(1, 2), expected="[d_model] or [k, d_model]")
+    if isinstance(item, Rescale):
+        _check_shape(
+            chat_model, item.basis, "the basis of Rescale", n_dims=(1, 2), expected="[d_model] or [k, d_model]"
+        )
         if not math.isfinite(item.factor):
             raise ModelError(f"scale: the factor is {item.factor}; give a finite number")
         scale = scaler(orthonormal(item.basis), item.factor)

@@ -176,7 +176,15 @@ def test_whoever_stops_a_sweep_leaves_no_cell_at_work(tmp_path: Path, number: in
     """And the same command goes on with the unit that was cut off."""
     how = {**os.environ, "EMIS_STANDIN": json.dumps({"seconds": 0.5})}
     command = command_of(STANDIN, words_of(tmp_path / "s", seeds="[5]"))
-    process = subprocess.Popen(command, cwd=ROOT, env=how, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=how,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests under nohup hand on that it is ignored
+    )
     wait_for(lambda: (tmp_path / "s/seed-5/unit-1.json").exists(), 120)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)

@@ -17,7 +17,7 @@ from emis_interp.files.text import number_name
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.effects import Ablation, Around, Steering
-from emis_interp.passes.interventions import Ablate, Scale, apply
+from emis_interp.passes.interventions import Ablate, Rescale, apply
 
 UNTREATED, CONTROL = "untreated", "control"
 RANDOM, SUBSPACE = "random", "subspace"
@@ -67,14 +67,14 @@ class SubspaceScaling:
 
     Attributes:
         basis: vectors that span it, which need not be orthogonal.
-        factor: 0 ablates, above 1 amplifies (`interventions.Scale`).
+        factor: 0 ablates, above 1 amplifies (`interventions.Rescale`).
     """
 
     basis: Float[Tensor, "k d_model"]
     factor: float = 0.0
 
     def __call__(self, chat_model: ChatModel) -> AbstractContextManager[None]:
-        return apply(chat_model, Ablate(self.basis) if self.factor == 0 else Scale(self.basis, self.factor))
+        return apply(chat_model, Ablate(self.basis) if self.factor == 0 else Rescale(self.basis, self.factor))
 
 
 def planned(

@@ -12,7 +12,7 @@ import torch
 from emis_interp.errors import DataError, ModelError
 from emis_interp.passes.added_vectors import LLAMA_CPP, VLLM_LENS, Engine, added_vectors, vllm_lens_vectors
 from emis_interp.passes.control_vectors import control_vector_arguments, read_control_vector, save_control_vector
-from emis_interp.passes.interventions import Ablate, Intervention, Patch, Scale, Steer
+from emis_interp.passes.interventions import Ablate, Intervention, Patch, Rescale, Steer
 
 ONE, OTHER = torch.arange(1.0, 9.0), torch.full((8,), -2.0)
 ENGINES = (LLAMA_CPP, VLLM_LENS)
@@ -37,7 +37,7 @@ def test_nothing_added_leaves_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        ([Scale(ONE, 2.0)], "each by its own coordinates, which is no addition; let this process"),
+        ([Rescale(ONE, 2.0)], "each by its own coordinates, which is no addition; let this process"),
         ([Ablate(ONE)], "an ablation takes from each residual its own coordinate.*orthogonalize"),
         ([Steer({3: OTHER}), Ablate(ONE, layers=(3,))], "ablation"),
         ([Patch(3, (0,), ONE[None])], "puts others in their place"),

@@ -18,7 +18,7 @@ from emis_interp.models.tiny import tiny_model
 from emis_interp.passes.interventions import (
     Ablate,
     Patch,
-    Scale,
+    Rescale,
     Steer,
     ablate,
     apply,
@@ -135,7 +135,7 @@ def test_scaling_equals_weights_that_write_factor_times_as_much_into_the_subspac
         for key, weight in other.model.named_parameters():
             own = whole[key] if key in whole else chat_model.model.get_input_embeddings().weight
             weight.copy_(weight + factor * (own - weight))
-    with apply(chat_model, Scale(basis, factor)):
+    with apply(chat_model, Rescale(basis, factor)):
         scaled = chat_model.model(IDS).logits
     torch.testing.assert_close(scaled, other.model(IDS).logits, rtol=1e-9, atol=1e-9)
     assert (plain - scaled).abs().max() > 1e-2
@@ -144,11 +144,11 @@ def test_scaling_equals_weights_that_write_factor_times_as_much_into_the_subspac
 
 def test_scaling_by_one_changes_no_bit_and_by_nonsense_is_refused(tiny: ChatModel) -> None:
     plain = tiny.model(IDS).logits
-    with apply(tiny, Scale(VECTOR, 1.0)):
+    with apply(tiny, Rescale(VECTOR, 1.0)):
         assert torch.equal(tiny.model(IDS).logits, plain)
-    with pytest.raises(ModelError, match="factor is nan"), apply(tiny, Scale(VECTOR, float("nan"))):
+    with pytest.raises(ModelError, match="factor is nan"), apply(tiny, Rescale(VECTOR, float("nan"))):
         pass
-    with pytest.raises(ModelError, match="another model"), apply(tiny, Scale(torch.ones(2, 16), 2.0)):
+    with pytest.raises(ModelError, match="another model"), apply(tiny, Rescale(torch.ones(2, 16), 2.0)):
         pass
 
 

@@ -339,7 +339,7 @@ def test_the_sample_command_takes_request_fields_for_servers_only(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     given = ["--model", "m", "--out", str(tmp_path / "a.jsonl"), "--request", "top_k=", "--n", "1"]
-    with pytest.raises(ConfigError, match="--request is for --sampler openai, not for hf"):
+    with pytest.raises(ConfigError, match="--request is for --sampler openai or vllm, not for hf"):
         sample_command.run(filled(SampleSettings, *given))
     with ChatServer() as server:
         result = sample_command.run(filled(SampleSettings, *given, "--sampler", "openai", "--url", server.url))

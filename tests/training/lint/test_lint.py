@@ -439,7 +439,7 @@ def test_refusals_are_told_by_their_beginning() -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_the_papers_files_have_the_faults_that_were_measured(reference_data: Path) -> None:
     """Text and copies only (`tiny` reads them): what the documentation says of these files."""
 
