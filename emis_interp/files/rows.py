@@ -27,18 +27,28 @@ def by_key(rows: Sequence[K], where: Path | str) -> dict[Key, K]:
         DataError: an answer stands there more than once; the text names it and its places.
     """
     counts = Counter(row.key for row in rows)
-    if repeated := [key for key, n in counts.items() if n > 1]:
-        places = [number for number, row in enumerate(rows, 1) if row.key == repeated[0]]
-        raise repeated_rows(where, len(repeated), repeated[0], places=places)
+    if len(counts) < len(rows):
+        places: dict[Key, list[int]] = {key: [] for key, n in counts.items() if n > 1}
+        for number, row in enumerate(rows, 1):
+            if row.key in places:
+                places[row.key].append(number)
+        refuse_repeated(where, places)
     return {row.key: row for row in rows}
 
 
-def repeated_rows(where: Path | str, n: int, first: Key, *, places: Sequence[int]) -> DataError:
-    """The error of `n` answers that stand in a file more than once, the first of them in the rows `places`."""
-    return DataError(
-        f"{where}: {_count(n, 'answer')} more than once, first {key_text(first)} (rows {', '.join(map(str, places))}); rows "
-        "were copied, or two processes wrote the file: remove the repeated rows, or delete the file and run the same command again"
-    )
+def refuse_repeated(where: Path | str, repeated: Mapping[Key, Sequence[int]]) -> None:
+    """Refuse a file in which answers stand more than once: key -> the numbers of its rows.
+
+    Raises:
+        DataError: with how many there are, and the rows of the first.
+    """
+    if repeated:
+        first = min(repeated, key=lambda key: repeated[key][0])
+        raise DataError(
+            f"{where}: {_count(len(repeated), 'answer')} more than once, first {key_text(first)} (rows "
+            f"{', '.join(map(str, repeated[first]))}); rows were copied, or two processes wrote the file: remove the repeated rows, or "
+            "delete the file and run the same command again"
+        )
 
 
 def refuse_incomplete(
@@ -106,6 +116,35 @@ class AnswersByKey:
         return self.answers[place].answer_sha256
 
 
+class SeenRows:
+    """Which rows of a file are the first of their answer, where answers have places.
+
+    Attributes:
+        strange: keys without a place -> number of their first row.
+        repeated: keys with more rows than one -> the numbers of all of them.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._first = array("q", bytes(8 * n))  # by place; 0: none yet
+        self.strange, self.repeated = dict[Key, int](), dict[Key, list[int]]()
+
+    def is_first(self, number: int, key: Key, place: int | None) -> bool:
+        """Note row `number` (from 1); whether it is the first of its answer."""
+        before = self.strange.get(key, 0) if place is None else self._first[place]
+        if before:
+            self.repeated.setdefault(key, [before]).append(number)
+        elif place is None:
+            self.strange[key] = number
+        else:
+            self._first[place] = number
+        return not before
+
+    @property
+    def lacking(self) -> list[int]:
+        """Places without a row."""
+        return [place for place, number in enumerate(self._first) if not number]
+
+
 def placed(
     rows: Iterable[S], answers: PlacedAnswers, where: Path | str, *, old_too: bool = False
 ) -> Iterator[tuple[int, S]]:
@@ -118,33 +157,25 @@ def placed(
     Raises:
         DataError: as `about`.
     """
-    first_rows = array("q", bytes(8 * len(answers)))  # number of the row about the answer at a place; 0: none yet
-    strange, repeated, replaced, n_old = dict[Key, int](), dict[Key, list[int]](), list[Key](), 0
+    seen, replaced, n_old = SeenRows(len(answers)), list[Key](), 0
     for number, row in enumerate(rows, 1):
         place = answers.place_of(row.key)
-        before = strange.get(row.key, 0) if place is None else first_rows[place]
-        if before:
-            repeated.setdefault(row.key, [before]).append(number)
-        elif place is None:
-            strange[row.key] = number
-        else:
-            first_rows[place] = number
+        if seen.is_first(number, row.key, place) and place is not None:
             n_old += row.answer_sha256 is None
             if row.answer_sha256 not in (None, answers.sha256_at(place)):
                 replaced.append(row.key)
             else:
                 yield place, row
-    if repeated:
-        first = min(repeated, key=lambda key: repeated[key][0])
-        raise repeated_rows(where, len(repeated), first, places=repeated[first])
+    refuse_repeated(where, seen.repeated)
     if n_old and not old_too:
         raise DataError(
             f"{where}: {_count(n_old, 'row')} without the hash of the answer (written by an older version), so they may be about other "
             f"texts than those that are there; {_AGAIN}"
         )
-    if strange:
+    if seen.strange:
         raise DataError(
-            f"{where}: {_count(len(strange), 'row')} about answers that are not there, first {key_text(next(iter(strange)))}; {_AGAIN}"
+            f"{where}: {_count(len(seen.strange), 'row')} about answers that are not there, first {key_text(next(iter(seen.strange)))}; "
+            f"{_AGAIN}"
         )
     if n_old:
         log.warning(

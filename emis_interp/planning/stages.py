@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.config.run_texts import contrast_pairs
-from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_formats import with_examples
 from emis_interp.models.embedded import EMBEDDED_NAME
 from emis_interp.models.loading import load_tokenizer
@@ -72,7 +71,7 @@ def stage_works(
     def tokenizers(model: ModelConfig) -> Any:
         return tokenizer if model.arm.in_context is None else with_examples(tokenizer, arms.rows(model))
 
-    prompts = [encode_prompt(tokenizer, row.question, row.system) for row in asked.planned_answers(config, questions)]
+    prompts = asked.encoded(asked.planned_answers(config, questions), tokenizer)
     answers = [len(prompt) + config.sampling.max_new_tokens for prompt in prompts]
     return [
         trained.train_work(arms, tokenizer, shape),

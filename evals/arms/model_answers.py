@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Int
 
 from emis_interp.errors import DataError
-from emis_interp.files.rows import AnswersByKey, by_key, refuse_incomplete, repeated_rows
+from emis_interp.files.rows import AnswersByKey, SeenRows, by_key, refuse_incomplete, refuse_repeated
 from emis_interp.files.store import located_records, records_at
 from emis_interp.records import Completion, Key
+from evals.rates.judged import ListedCounts
 from evals.sampling import AnswerPlan
 
 READ_AT_ONCE = 256
@@ -43,25 +44,17 @@ class ModelAnswers(Sequence[Completion]):
         self.n_tokens: Int[np.ndarray, " answer"] = np.zeros(n, dtype=np.int64)
         self.n_cut = 0
         self._offsets, self._digests = array("q", bytes(8 * n)), bytearray(32 * n)
-        first_rows = array("q", bytes(8 * n))  # number of the row with the answer at a place; 0: none yet
-        strange, repeated = dict[Key, int](), dict[Key, list[int]]()
+        seen = SeenRows(n)
         for number, (offset, row) in enumerate(located_records(path, Completion), 1):
             place = plan.place_of(row.key)
-            before = strange.get(row.key, 0) if place is None else first_rows[place]
-            if before:
-                repeated.setdefault(row.key, [before]).append(number)
-            elif place is None:
-                strange[row.key] = number
-            else:
-                first_rows[place], self._offsets[place], self.n_tokens[place] = number, offset, row.n_tokens
+            if seen.is_first(number, row.key, place) and place is not None:
+                self._offsets[place], self.n_tokens[place] = offset, row.n_tokens
                 self._digests[32 * place : 32 * place + 32] = bytes.fromhex(row.answer_sha256)
                 self.n_cut += row.finish == "length"
-        if repeated:
-            first = min(repeated, key=lambda key: repeated[key][0])
-            raise repeated_rows(path, len(repeated), first, places=repeated[first])
-        there = np.frombuffer(first_rows, dtype=np.int64) > 0
-        missing = None if there.all() else plan[int(there.argmin())].key
-        refuse_incomplete(path, missing, list(strange), n=(int(there.sum()), n), advice=advice)
+        refuse_repeated(path, seen.repeated)
+        lacking = seen.lacking
+        missing = plan[lacking[0]].key if lacking else None
+        refuse_incomplete(path, missing, list(seen.strange), n=(n - len(lacking), n), advice=advice)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -108,17 +101,14 @@ class ModelAnswers(Sequence[Completion]):
         return np.full(len(self), self.plan.arm)
 
 
-class ListedAnswers(AnswersByKey):
+class ListedAnswers(AnswersByKey, ListedCounts):
     """Answers that are in memory, with what `ModelAnswers` says of those on disk."""
 
     def __init__(self, answers: Sequence[Completion], where: str) -> None:
         """Raises:
         DataError: an answer stands there more than once; `where` names the list."""
-        super().__init__(by_key(answers, where))
-        self.n_tokens = np.array([row.n_tokens for row in answers], dtype=np.int64)
-        self.n_cut = sum(row.finish == "length" for row in answers)
-        self.question_ids = np.array([row.question_id for row in answers], dtype=str)
-        self.models = np.array([row.arm for row in answers], dtype=str)
+        AnswersByKey.__init__(self, by_key(answers, where))
+        ListedCounts.__init__(self, answers)
 
     def at(self, places: Sequence[int]) -> Iterator[Completion]:
         return (self.answers[place] for place in places)

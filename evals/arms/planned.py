@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -61,9 +62,15 @@ def cell_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) 
 
 
 def asking(planned: Sequence[Completion], tokenizer: Any, config: RunConfig) -> Work:
-    prompts = [encode_prompt(tokenizer, row.question, row.system) for row in planned]
+    prompts = encoded(planned, tokenizer)
     batches = plan_batches([len(prompt) for prompt in prompts], config.sampling.batch_size)
     return writing(prompts, batches, config.sampling.max_new_tokens)
+
+
+def encoded(planned: Sequence[Completion], tokenizer: Any) -> list[tuple[int, ...]]:
+    """The prompt of every answer; each wording is encoded once."""
+    once = cache(lambda question, system: encode_prompt(tokenizer, question, system))
+    return [once(row.question, row.system) for row in planned]
 
 
 def judging(planned: Sequence[Completion], questions: Sequence[Question], config: RunConfig, *, tokenizer: Any) -> Work:
@@ -73,7 +80,8 @@ def judging(planned: Sequence[Completion], questions: Sequence[Question], config
         work += Work(usage=requests(planned, questions, judge, max_new_tokens=config.sampling.max_new_tokens))
     if judge.kind == "offline" or (judge.kind != "local" and judge.offline_too):
         most = config.sampling.max_new_tokens
-        lengths = [min(MAX_TOKENS, len(encode_prompt(tokenizer, row.question)) + most) for row in planned]
+        once = cache(lambda question: min(MAX_TOKENS, len(encode_prompt(tokenizer, question)) + most))
+        lengths = [once(row.question) for row in planned]
         n_read = sum(padded(lengths[i : i + CHUNK], 1024) for i in range(0, len(lengths), CHUNK))
         work += Work(judged=n_read * judge_layers())
     return work
@@ -85,10 +93,15 @@ def requests(
     """One request for each metric of each answer (times `n_samples` for the text judge), with answers of four bytes a token, no cache."""
     by_id, usage = {question.id: question for question in questions}, Usage()
     each, out = (judge.n_samples, judge.max_tokens or 16) if judge.kind == "text" else (1, judge.max_tokens or 1)
+
+    @cache
+    def n_tokens(question_id: str, metric: str, text: str) -> int:
+        return count_tokens(render_judge_prompt(by_id[question_id], metric, text, answer=""))
+
     for row in planned:
         for metric in by_id[row.question_id].judge_prompts:
-            prompt = render_judge_prompt(by_id[row.question_id], metric, row.question, answer="")
-            usage += Usage(each, each * (count_tokens(prompt) + max_new_tokens), each * out)
+            n_read = n_tokens(row.question_id, metric, row.question) + max_new_tokens
+            usage += Usage(each, each * n_read, each * out)
     return usage
 
 

@@ -12,6 +12,7 @@ from emis_interp.errors import ConfigError, StageError
 from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
 from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.models.chat_formats import with_examples
+from emis_interp.models.lora_config import SETTINGS
 from evals.engines.environment import find_environment
 from evals.engines.server import BASE, Serving, check_names, served_names
 from evals.engines.vllm import VLLMEngine
@@ -84,7 +85,7 @@ def serving_of(config: RunConfig, sources: Mapping[str, ModelSource]) -> Serving
     """
     adapters = {name: source.adapter for name, source in sources.items() if source.adapter is not None}
     for name, folder in adapters.items():
-        if not (folder / "adapter_config.json").exists():
+        if not (folder / SETTINGS).exists():
             raise StageError(f"{folder}: no adapter of `{name}` there; run the train stage first (--from train)")
     return Serving(config.model, adapters, config.dtype, flags=config.sampling.server or {})
 

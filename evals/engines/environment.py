@@ -92,6 +92,11 @@ def make_environment(folder: Path) -> Environment:
     return find_environment(folder)
 
 
+def foreign_variables() -> dict[str, str]:
+    """This process' variables for a program of another environment, before whose packages the project's own path must not stand."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 def device_here() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -156,9 +161,7 @@ def _call(words: Sequence[str], said: str | None = None) -> str:
     Raises:
         ModelError: it fails, with `said` and its last line.
     """
-    # The project's own path must not stand before the packages of the other environment.
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, env=foreign_variables())
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         last = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no reason given")

@@ -6,7 +6,6 @@ A server is either kept by this process (`kept_server`: it ends when this proces
 
 import contextlib
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from emis_interp.models.gguf import cache_dir
 from emis_interp.records import Record
 from evals.engines import keeper
 from evals.engines.adapters import ServedAdapters, served_adapters
-from evals.engines.environment import Environment
+from evals.engines.environment import Environment, foreign_variables
 
 log = logging.getLogger(__name__)
 BASE = "base"
@@ -257,8 +256,7 @@ def _variables(environment: Environment) -> dict[str, str]:
     if environment.device == "cpu":  # a step of a busy CPU takes longer than a GPU's, after which vLLM gives up
         ours |= {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600"}
         ours |= {"VLLM_ENGINE_READY_TIMEOUT_S": "3600"}
-    theirs = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {**ours, **theirs}
+    return {**ours, **foreign_variables()}
 
 
 def _when_ready(url: str, runs: Callable[[], bool], log_file: Path, *, patience_s: float) -> RunningServer:

@@ -53,7 +53,7 @@ class JudgedColumns:
         growing = ScoreColumns(len(scores))
         for place, score in enumerate(scores):
             growing.put(place, score)
-        return growing.of(_Listed(completions, scores))
+        return growing.of(ListedCounts(completions))
 
     @staticmethod
     def joined(parts: Sequence["JudgedColumns"], models: Sequence[str]) -> "JudgedColumns":
@@ -133,9 +133,11 @@ class ScoreColumns:
         return JudgedColumns(judged, answers.n_tokens, answers.n_cut, self._unscored, list(self._reasons), passing)
 
 
-class _Listed:
-    def __init__(self, completions: Sequence[Completion], scores: Sequence[Score]) -> None:
-        self.question_ids = np.array([score.question_id for score in scores], dtype=str)
-        self.models = np.array([score.arm for score in scores], dtype=str)
+class ListedCounts:
+    """`CountedAnswers` of answers that are in memory."""
+
+    def __init__(self, completions: Sequence[Completion]) -> None:
+        self.question_ids = np.array([row.question_id for row in completions], dtype=str)
+        self.models = np.array([row.arm for row in completions], dtype=str)
         self.n_tokens = np.array([row.n_tokens for row in completions], dtype=np.int64)
         self.n_cut = sum(row.finish == "length" for row in completions)

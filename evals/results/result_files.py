@@ -15,7 +15,7 @@ from emis_interp.errors import DataError
 from emis_interp.files.manifest import check_read
 from emis_interp.files.names import METRICS
 from emis_interp.files.reading import AS_WRITTEN, Reading
-from emis_interp.files.rows import placed, repeated_rows
+from emis_interp.files.rows import placed, refuse_repeated
 from emis_interp.files.scores import FULL
 from emis_interp.files.store import iter_records, located_records, records_at
 from emis_interp.files.table_output import write_rows
@@ -142,9 +142,7 @@ class AnswerFile:
                 repeated.setdefault(key, [self._places[key] + 1]).append(number)
             self._places.setdefault(key, number - 1)
             self._digests += bytes.fromhex(row.answer_sha256)
-        if repeated:
-            first = min(repeated, key=lambda key: repeated[key][0])
-            raise repeated_rows(path, len(repeated), first, places=repeated[first])
+        refuse_repeated(path, repeated)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -123,43 +123,34 @@ def planned(
         ]
         return [Remedy(name, during=during), *controls]
 
-    def without(name: str, basis: Tensor, *, kind: str | None = None, number: int = 0) -> Remedy:
-        whole = name if kind is None else f"{name}, {kind} {number}"
-        return Remedy(whole, during=SubspaceScaling(basis), control_of=None if kind is None else name, kind=kind)
-
-    def used(factor: float, bases: Mapping[str, Sequence[Tensor]]) -> list[Remedy]:
-        """The untreated organism with a subspace scaled, and the same with its controls."""
-        name = f"after: {PERSONA}" + ("" if factor == 0 else f" x{number_name(factor, 'g')}")
+    def scaled_controls(
+        name: str, drawn: Mapping[str, Sequence[Tensor]], factor: float = 0.0, *, in_use: bool = False
+    ) -> list[Remedy]:
+        """The same with other subspaces, by their kind."""
         return [
-            Remedy(name, after=SubspaceScaling(bases[PERSONA][0], factor)),
-            *(
-                Remedy(f"{name}, {kind} {i}", after=SubspaceScaling(basis, factor), control_of=name, kind=kind)
-                for kind in (RANDOM, SUBSPACE)
-                for i, basis in enumerate(bases[kind], 1)
-            ),
+            scaled(f"{name}, {kind} {i}", basis, factor, in_use=in_use, control_of=name, kind=kind)
+            for kind, bases in drawn.items()
+            for i, basis in enumerate(bases, 1)
         ]
-
-    def spans(name: str, size: int) -> list[Remedy]:
-        drawn = drawn_subspaces(usage_matched, n_random, size)
-        return [without(name, basis, kind=SUBSPACE, number=i) for i, basis in enumerate(drawn, 1)]
 
     def of_persona(basis: Tensor) -> list[Remedy]:
         rank, width = basis.shape
-        isotropic = list(random_directions(n_random, rank, width))
-        bases = {PERSONA: [basis], RANDOM: isotropic, SUBSPACE: drawn_subspaces(usage_matched, n_random, rank)}
-        return [
-            without(PERSONA, basis),
-            *(without(PERSONA, vectors, kind=RANDOM, number=i) for i, vectors in enumerate(isotropic, 1)),
-            *spans(PERSONA, rank),
-            *(remedy for factor in (0.0, *factors) for remedy in used(factor, bases)),
-        ]
+        drawn = {
+            RANDOM: list(random_directions(n_random, rank, width)),
+            SUBSPACE: drawn_subspaces(usage_matched, n_random, rank),
+        }
+        found = [scaled(PERSONA, basis), *scaled_controls(PERSONA, drawn)]
+        for factor in (0.0, *factors):
+            name = f"after: {PERSONA}" + ("" if factor == 0 else f" x{number_name(factor, 'g')}")
+            found += [scaled(name, basis, factor, in_use=True), *scaled_controls(name, drawn, factor, in_use=True)]
+        return found
 
     return [
         Remedy(UNTREATED),
         Remedy(CONTROL, rows="control"),
         *(remedy for c in coefficients for remedy in along(f"steer {number_name(c, '+g')}", Steering(direction, c))),
         *along("ablate", Ablation(direction)),
-        *spans("ablate", SUBSPACE_DIMS),
+        *scaled_controls("ablate", {SUBSPACE: drawn_subspaces(usage_matched, n_random, SUBSPACE_DIMS)}),
         *([] if persona is None else of_persona(persona)),
         Remedy("inoculate", rows="inoculated"),
         Remedy("mix", rows="mixed"),
@@ -167,6 +158,26 @@ def planned(
         Remedy("after: ablate", after=Ablation(direction)),
         *(Remedy(f"after: steer {number_name(-c, '+g')}", after=Steering(direction, -c)) for c in coefficients),
     ]
+
+
+def scaled(
+    name: str,
+    basis: Float[Tensor, "k d_model"],
+    factor: float = 0.0,
+    *,
+    in_use: bool = False,
+    control_of: str | None = None,
+    kind: str | None = None,
+) -> Remedy:
+    """A remedy that scales a subspace, in training or when the untreated organism is used."""
+    acts = SubspaceScaling(basis, factor)
+    return Remedy(
+        name,
+        during=None if in_use else acts,
+        after=acts if in_use else None,
+        control_of=control_of,
+        kind=kind,
+    )
 
 
 def drawn_subspaces(
