@@ -7,9 +7,6 @@ A server is either kept by this process (`kept_server`: it ends when this proces
 import contextlib
 import logging
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +23,9 @@ from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.models.checkpoint import resolve_with_weights
 from emis_interp.models.gguf import cache_dir
 from emis_interp.records import Record
-from evals.engines import keeper
 from evals.engines.adapters import ServedAdapters, served_adapters
 from evals.engines.environment import Environment, foreign_variables
+from evals.samplers import keeper
 
 log = logging.getLogger(__name__)
 BASE = "base"
@@ -36,7 +33,6 @@ BASE = "base"
 PATIENCE_S = 900.0
 _POLL_S, _HURRY_S = 1.0, 1.5
 """An interrupted command has four seconds (`emis_interp.ending`), within which what it started must end twice over."""
-_LOOPBACK = "127.0.0.1"
 _OURS = (
     "host",
     "port",
@@ -100,16 +96,8 @@ def kept_server(
         scratch = Path(place)
         words, url = _command(serving, environment, scratch)
         log_file = scratch / "vllm.log"
-        program = [sys.executable, "-I", str(Path(keeper.__file__)), str(log_file), *words]
-        process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_variables(environment)
-        )
-        assert process.stdin is not None
-        try:
+        with keeper.kept(words, log_file, _variables(environment)) as process:
             yield _when_ready(url, lambda: process.poll() is None, log_file, patience_s=patience_s)
-        finally:
-            process.stdin.close()
-            process.wait()
 
 
 def start_server(
@@ -214,7 +202,7 @@ def _command(serving: Serving, environment: Environment, scratch: Path) -> tuple
     """The words that start a server, and where its API will begin."""
     model = str(resolve_with_weights(serving.model))
     adapters = served_adapters(serving.adapters, scratch / "adapters")
-    port = serving.port or _free_port()
+    port = serving.port or keeper.free_port()
     return [
         str(environment.python),
         "-m",
@@ -222,7 +210,7 @@ def _command(serving: Serving, environment: Environment, scratch: Path) -> tuple
         "serve",
         model,
         *words_of(serving, environment, adapters, port=port),
-    ], f"http://{_LOOPBACK}:{port}/v1"
+    ], f"http://{keeper.LOOPBACK}:{port}/v1"
 
 
 def words_of(serving: Serving, environment: Environment, adapters: ServedAdapters, *, port: int) -> list[str]:
@@ -242,7 +230,7 @@ def words_of(serving: Serving, environment: Environment, adapters: ServedAdapter
     given = {str(name).lstrip("-").replace("_", "-"): value for name, value in serving.flags.items()}
     if refused := [name for name in given if name in _OURS]:
         raise ConfigError(f"`{refused[0]}` is no further flag of the server: it is set here already")
-    words = ["--host", _LOOPBACK, "--port", str(port), "--dtype", serving.dtype, "--generation-config", "vllm"]
+    words = ["--host", keeper.LOOPBACK, "--port", str(port), "--dtype", serving.dtype, "--generation-config", "vllm"]
     words += ["--served-model-name", *names, *adapters.words]
     for name, value in {**plain, **given}.items():
         if value is not None and value is not False:
@@ -280,12 +268,6 @@ def _last_words(log_file: Path) -> str:
         lines = []
     reasons = [line for line in lines if "Error: " in line and "RuntimeError: Engine core init" not in line]
     return printable((reasons or lines or ["it wrote nothing"])[-1], 400)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((_LOOPBACK, 0))
-        return found.getsockname()[1]
 
 
 def _scratch(state: Path) -> Path:

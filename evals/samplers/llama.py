@@ -6,12 +6,8 @@ leave it out; that it is added at all is checked against a plain server, since s
 
 import contextlib
 import http.client
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,6 +25,7 @@ from emis_interp.passes.added_vectors import LLAMA_CPP, added_vectors
 from emis_interp.passes.control_vectors import control_vector_arguments, save_control_vector
 from emis_interp.records import Completion
 from evals.samplers import Key, OnBatch
+from evals.samplers.keeper import LOOPBACK, free_port, kept
 from evals.samplers.openai_compatible import OpenAISampler
 from evals.samplers.steered import Steered, check_steers
 
@@ -46,15 +43,6 @@ OURS = {
 """Options that are set here -> the flag that sets them."""
 TEMPLATE_ROOM = 256  # tokens that a chat template may add to a prompt
 READY_S = 600.0  # for a large model on a slow disk
-_WATCH = """
-import os, subprocess, sys, threading
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-threading.Thread(target=lambda: os._exit(child.wait() & 255), daemon=True).start()
-sys.stdin.buffer.read()
-child.terminate()
-child.wait()
-"""
-"""Runs a program that ends when the standard input does: with whoever started it, however that one ends."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ class Program:
         given = {
             "model": str(gguf),
             "alias": gguf.stem,
-            "host": "127.0.0.1",
+            "host": LOOPBACK,
             "port": str(port),
             "parallel": str(n_parallel),
             "ctx-size": str(n_parallel * n_context),
@@ -186,7 +174,7 @@ class LlamaSampler:
             n_context: tokens of a prompt and its answer together.
             plain: without what is to be added.
         """
-        port = _free_port()
+        port = free_port()
         words = self._program.arguments(self._gguf, port, n_parallel=self._n_parallel, n_context=n_context)
         with tempfile.TemporaryDirectory(prefix="emis-steer-") as folder:
             if self._vectors and not plain:
@@ -229,26 +217,12 @@ def running(words: Sequence[str], port: int, ready_s: float) -> Iterator[str]:
         raise ModelError(
             f"{printable(words[0])}: no such program; install llama.cpp, whose server is called {PROGRAM}, or name it with --llama-server"
         )
-    with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _WATCH, *words],
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=printed,
-            start_new_session=True,  # Ctrl-C is for us, who end it in our own time
-        )
-        assert process.stdin is not None
-        try:
+    with tempfile.TemporaryDirectory(prefix="emis-llama-") as folder:
+        printed = Path(folder) / "llama.log"
+        with kept(list(words), printed) as process:
             if problem := _problem(process, port, ready_s):
                 raise ModelError(f"{words[0]} {problem}: {_tail(printed)}")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            yield f"http://{LOOPBACK}:{port}/v1"
 
 
 def _problem(process: "subprocess.Popen[bytes]", port: int, ready_s: float) -> str | None:
@@ -264,7 +238,7 @@ def _problem(process: "subprocess.Popen[bytes]", port: int, ready_s: float) -> s
 
 
 def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
@@ -274,15 +248,8 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
-def _tail(printed: Any) -> str:
-    printed.seek(0)
-    return printable(" ".join(printed.read().decode("utf-8", "replace").split())[-600:], 600)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def _tail(printed: Path) -> str:
+    return printable(" ".join(printed.read_text("utf-8", "replace").split())[-600:], 600)
 
 
 def _most_tokens(item: Completion) -> int:

@@ -15,10 +15,11 @@ from adapters_made import made_adapter
 from emis_interp.errors import ConfigError, ModelError, StageError
 from emis_interp.files.store import read_json, write_bytes, write_json
 from emis_interp.models.chat_model import ChatModel
-from evals.engines import environment, keeper
+from evals.engines import environment
 from evals.engines.adapters import ServedAdapters, served_adapters
 from evals.engines.environment import Environment, find_environment, name_it_vllm, requirements_of
 from evals.engines.server import Serving, kept_server, running_server, start_server, stop_server, words_of
+from evals.samplers import keeper
 from evals.settings.engines import StartServerSettings, StopServerSettings
 from evals.verbs import serve
 

@@ -2,28 +2,29 @@
 
 `python keeper.py LOG WORD ...` starts WORD ... in a process group of its own with LOG as its output, waits until standard input is closed
 (its writer ended, however it ended) or the command ends, and ends the whole group. It needs Linux and the standard library, nothing else.
+`kept` starts it.
 """
 
 import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+LOOPBACK = "127.0.0.1"
 PATIENCE_S = 8.0
 _POLL_S = 0.05
 
 
 def keep(log: str, words: list[str]) -> int:
     """Exit status of the command."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # Ctrl-C reaches all of a terminal; our input says when to end
+    # Ctrl-C reaches all of a terminal; our input says when to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     command = begin(words, Path(log))
     ended, readable = os.pidfd_open(command.pid), list[int]()
@@ -31,6 +32,26 @@ def keep(log: str, words: list[str]) -> int:
         readable, _, _ = select.select([sys.stdin.fileno(), ended], [], [])
     end_group(command.pid)
     return command.wait()
+
+
+@contextlib.contextmanager
+def kept(words: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command for as long as the `with`, which does not outlive this process either; the process ends when the command does."""
+    program = [sys.executable, "-I", __file__, str(log), *words]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def free_port() -> int:
+    """One of the loopback interface that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind((LOOPBACK, 0))
+        return found.getsockname()[1]
 
 
 def begin(words: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
