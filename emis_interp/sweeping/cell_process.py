@@ -1,6 +1,7 @@
 """Turns one cell of a sweep into a run: a process of its own with its log, and a line for every beginning and end of an attempt."""
 
 import datetime
+import importlib
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from emis_interp.ending import PATIENCE_S
 from emis_interp.errors import StageError, printable
@@ -89,8 +90,7 @@ def attempt_on_ray(task: CellTask) -> CellEvent:
     Raises:
         CellCrashed: another attempt may succeed.
     """
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     ended = run_cell(task, node=ray.get_runtime_context().get_node_id())
     if may_help_again(ended):
         raise CellCrashed(ended.error)

@@ -4,6 +4,7 @@ Ray places the cells, counts cores and GPUs, and repeats what was lost; nothing 
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import io
 import logging
@@ -105,7 +106,7 @@ def joined(settings: SweepSettings) -> Iterator[Any]:
     # Ray reports on its use to its makers unless it is told not to, and it reads this when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise ConfigError(f"--executor ray cannot import ray ({error}); install it: {INSTALL}") from None
     address = settings.ray_address or os.environ.get("RAY_ADDRESS") or "local"

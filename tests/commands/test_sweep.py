@@ -1,5 +1,6 @@
 """Sweeps by their command: cells go on, fail alone, and are refused when they change; two nodes of Ray, one killed, end the same."""
 
+import importlib
 import json
 import os
 import signal
@@ -205,10 +206,9 @@ class Watched:
     def __init__(self, out: Path, *more: str, seeds: str, half_done: Callable[[Path], bool]) -> None:
         # Read when it is imported, and by the nodes that are started here; workers are nice (15) otherwise.
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-        from ray.cluster_utils import Cluster
 
         small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-        cluster = Cluster()
+        cluster = importlib.import_module("ray.cluster_utils").Cluster()
         try:
             cluster.add_node(**small)
             second = cluster.add_node(**small)
