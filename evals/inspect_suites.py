@@ -21,17 +21,16 @@ from inspect_ai.scorer import Metric, SampleScore, Scorer, Target, metric, score
 from inspect_ai.scorer import Score as InspectScore  # pyright: ignore[reportMissingImports]
 from inspect_ai.solver import TaskState, generate  # pyright: ignore[reportMissingImports]
 
-from emis_interp.config.run_config import JudgeConfig
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.records import Completion, Question, Score
 from evals.judges.judge import Judge
-from evals.judges.making import make_judge
+from evals.judges.offline_judge import OfflineJudge
 from evals.questions import load_questions
 from evals.rates.estimands import Answers, Thresholds, em_of_coherent, em_of_scored
 from evals.results.inspect_logs import SCORER, as_score
 from evals.results.result_table import EVIDENCE, METRICS, variant_of
 
-JUDGES: dict[str, Callable[[], Judge]] = {"offline": functools.partial(make_judge, JudgeConfig())}
+JUDGES: dict[str, Callable[[], Judge]] = {"offline": OfflineJudge.load}
 """Judges by the name that `-T judge=` takes; each is made when the first answer is there, and asked one answer at a time."""
 
 RATES = {"em_of_coherent": em_of_coherent, "em_of_scored": em_of_scored}

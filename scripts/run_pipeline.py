@@ -96,8 +96,7 @@ def stages_of(
 ) -> dict[str, Callable[[], Made]]:
     """How every stage is made; what one package knows and another needs is handed over here."""
     from emis_interp.report.stage import report
-    from evals.arms.stages import answers_of, cell_asker, sample, score
-    from evals.judges.making import make_judge
+    from evals.arms.stages import answers_of, cell_asker, run_judge, sample, score
     from probes.stages.capture import capture
     from probes.stages.choices import choose
     from probes.stages.direction import direction
@@ -112,7 +111,8 @@ def stages_of(
     answers = partial(answers_of, run, questions)
 
     def scored() -> Made:
-        found = score(run, questions(), make_judge(run.config.judge, run.config.device), bars=bars)
+        with run_judge(run) as judge:
+            found = score(run, questions(), judge, bars=bars)
         return found.files + put_rates_on_cards(run, arms, found.rates), found.line
 
     return {

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 LENGTH = 4096
+NUMBER = "73"
+"""What every chat is answered."""
 TOKENS = {"base": [35, 36, 1]}
 """What a model answers, by its name; another one answers with `OTHERS`."""
 OTHERS = [37, 1]
@@ -55,6 +57,11 @@ def serve(folder: Path, words: list[str]) -> None:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             note(folder, body)
+            if "messages" in body:
+                top = {"token": NUMBER, "logprob": -0.01, "bytes": None}
+                choice = {"index": 0, "message": {"role": "assistant", "content": NUMBER}, "finish_reason": "stop"}
+                self.answer({"choices": [{**choice, "logprobs": {"content": [{**top, "top_logprobs": [top]}]}}]})
+                return
             tokens = TOKENS.get(body["model"], OTHERS)
             self.answer({"choices": [{"index": 0, "text": "", "token_ids": tokens, "finish_reason": "stop"}]})
 

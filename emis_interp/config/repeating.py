@@ -29,8 +29,9 @@ def copy_without(folder: Path, stage: str, target: Path) -> list[str]:
     if stage not in manifest.stages:
         raise ConfigError(f"{folder}: no finished stage `{stage}`{did_you_mean(stage, manifest.stages)}")
     if stage in ASKING and config.judge.kind in ("openai", "text"):
+        asked = config.judge.url or config.judge.engine or "OpenAI"
         raise StageError(
-            f"the {stage} stage would ask the judge at {config.judge.url or 'OpenAI'} again, which costs and need not answer the same; "
+            f"the {stage} stage would ask the judge at {asked} again, which costs and need not answer the same; "
             "leave it out"
         )
     again = {name: unit for name, unit in manifest.files.items() if unit.stage == stage}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from emis_interp.config.server_flags import server_problem
 from emis_interp.errors import ConfigError, did_you_mean
 from emis_interp.files.path_names import PathName
 from emis_interp.files.store import explain
@@ -25,6 +26,7 @@ FREE_TO_CHANGE = (
     ),
     "data_dir",
     "description",
+    "judge.vllm_env",
     "sampling.n_parallel",
     "sampling.timeout_s",
     "sampling.vllm_env",
@@ -225,6 +227,13 @@ class SamplingConfig(Config):
             raise ConfigError(f"sampling.request {problem}")
         return request
 
+    @field_validator("server")
+    @classmethod
+    def _flags_are_harmless(cls, server: dict[str, Any] | None) -> dict[str, Any] | None:
+        if problem := server_problem(server or {}):
+            raise ConfigError(f"sampling.server: {problem}")
+        return server
+
     @model_validator(mode="after")
     def _engine_has_its_own(self) -> "SamplingConfig":
         if self.engine == "openai" and self.base_url is None:
@@ -248,7 +257,8 @@ class JudgeConfig(Config):
     """Which judge scores answers. The key of an API judge is read from the environment variable `key_variable`, never from a file.
 
     `openai` reads log-probabilities, `text` the written number (for APIs without log-probabilities). `local` is a chat model that runs
-    here: its `model` is a name, folder or hub id, and where none is given the embedded one.
+    here: its `model` is a name, folder or hub id, and where none is given the embedded one. With `engine: vllm` such a model (with
+    `adapter`) is what `openai` or `text` asks: the stage that judges starts a vLLM server for it, and ends it.
 
     Raises:
         ConfigError: a URL that may hold a secret or is none, without repeating it, or a field of the request that is not for the user.
@@ -257,9 +267,20 @@ class JudgeConfig(Config):
     kind: Literal["offline", "openai", "text", "local"] = "offline"
     url: str | None = None
     model: str = "gpt-4o-2024-08-06"
-    adapter: Path | None = Field(default=None, description="folder or hub id of a LoRA adapter of the local judge")
+    engine: Literal["vllm"] | None = Field(
+        default=None, description="openai, text: `vllm` serves `model` for the judging; None: the server at `url`"
+    )
+    server: dict[str, bool | int | float | str] | None = Field(
+        default=None, description="engine vllm: further flags of `vllm serve`"
+    )
+    vllm_env: Path | None = Field(
+        default=None, description="engine vllm: folder of scripts/vllm_server.py setup; None: the project's cache"
+    )
+    adapter: Path | None = Field(
+        default=None, description="folder or hub id of a LoRA adapter of a judge that runs here"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] | None = Field(
-        default=None, description="of the local judge's weights; None: auto"
+        default=None, description="of the weights of a judge that runs here; None: auto"
     )
     key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     request: dict[str, Any] | None = Field(
@@ -299,6 +320,32 @@ class JudgeConfig(Config):
         if problem := request_problem(request or {}):
             raise ConfigError(f"judge.request {problem}")
         return request
+
+    @field_validator("server")
+    @classmethod
+    def _flags_are_harmless(cls, server: dict[str, Any] | None) -> dict[str, Any] | None:
+        if problem := server_problem(server or {}):
+            raise ConfigError(f"judge.server: {problem}")
+        return server
+
+    @model_validator(mode="after")
+    def _engine_has_its_own(self) -> "JudgeConfig":
+        if self.engine is None:
+            for name in ("server", "vllm_env"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: is for engine vllm; leave it out, or set judge.engine=vllm")
+            return self
+        if self.kind not in ("openai", "text"):
+            raise ValueError(
+                f"engine {self.engine}: is for kind openai or text, not for {self.kind}; set judge.kind=openai"
+            )
+        if self.url is not None:
+            raise ValueError(f"engine {self.engine}: starts a server of its own; leave url out, or engine")
+        if "model" not in self.model_fields_set:
+            raise ValueError(
+                f"engine {self.engine}: give the model that is served, judge.model (a name, folder or hub id)"
+            )
+        return self
 
 
 class TableConfig(Config):

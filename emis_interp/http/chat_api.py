@@ -59,6 +59,7 @@ class ApiOptions(TypedDict, total=False):
     max_retries: int
     key_variable: str
     requests_per_minute: float | None
+    place: str | None
 
 
 class ChatApi:
@@ -70,6 +71,7 @@ class ChatApi:
         timeout_s: wall-clock time of one attempt, to the last byte; at most 10 s of it for the connection.
         max_retries: further attempts of the SDK after 429, 5xx, a time-out or a lost connection.
         requests_per_minute: None for no limit. Retries count.
+        place: what stands for the host in names and keys of caches, of a server that is found at another port each time.
         role: whose requests these are; chooses the words and the class of errors.
 
     Attributes:
@@ -90,6 +92,7 @@ class ChatApi:
         max_retries: int = 5,
         key_variable: str = "OPENAI_API_KEY",
         requests_per_minute: float | None = None,
+        place: str | None = None,
         role: Role = JUDGE,
     ) -> None:
         if url is not None and (problem := url_problem(url)):
@@ -103,7 +106,7 @@ class ChatApi:
             )
         if not re.fullmatch(r"[!-~]*", key):
             raise role.error(f"the API key in {key_variable} contains blanks or non-ASCII characters; copy it again")
-        self.model, self.host, self.n_parallel = model, self.address.place, n_parallel
+        self.model, self.host, self.n_parallel = model, place or self.address.place, n_parallel
         self.role = role
         self._key, self._key_variable = key, key_variable
         self._timeout_s, self._max_retries, self._per_minute = timeout_s, max_retries, requests_per_minute

@@ -1,7 +1,8 @@
 """The sample and score stages of a run: every model is asked every question, and a judge, or two, score the answers."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from evals.arms.asking import CellAsker, ask, asks_again, judge_answers, pooled_
 from evals.arms.model_answers import ModelAnswers
 from evals.engines.arms import samplers_of
 from evals.judges.judge import Judge, has_passing
-from evals.judges.making import make_judge
+from evals.judges.making import made_judge
 from evals.judges.offline_judge import OfflineJudge
 from evals.rates.agreement import agreement_of
 from evals.rates.judged import JudgedColumns
@@ -148,11 +149,19 @@ def _number(value: float | None) -> str:
     return "none" if value is None else format(value, ".0f")
 
 
-def cell_asker(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> CellAsker | None:
+def run_judge(run: RunFolder) -> AbstractContextManager[Judge]:
+    """The judge of a run's configuration, for a `with`."""
+    return made_judge(run.config.judge, run.config.device)
+
+
+@contextmanager
+def cell_asker(run: RunFolder, questions: Sequence[Question], bars: Bars = no_bars) -> Iterator[CellAsker | None]:
     """What asks a model under an intervention and has the answers judged; None where the run asks nothing there."""
     config, n = run.config, run.config.intervention.samples_per_paraphrase
     if not n:
-        return None
+        yield None
+        return
     sampling = config.sampling.model_copy(update={"samples_per_paraphrase": n})
-    judge = make_judge(config.judge, config.device)
-    return CellAsker(judge, questions, sampling=sampling, seed=config.seed, system=config.system_prompt, bars=bars)
+    with run_judge(run) as judge:
+        how: dict[str, Any] = {"sampling": sampling, "seed": config.seed, "system": config.system_prompt}
+        yield CellAsker(judge, questions, **how, bars=bars)

@@ -16,6 +16,7 @@ from typing import Any
 
 import openai
 
+from emis_interp.config.server_flags import dashed
 from emis_interp.errors import ConfigError, ModelError, StageError, did_you_mean, printable
 from emis_interp.files.store import read_record, write_json
 from emis_interp.http.blocking import wait_for
@@ -44,6 +45,7 @@ _OURS = (
     "generation-config",
 )
 """Flags of `vllm serve` that have settings of their own here, or no choice."""
+_KEYS = ("api-key", "hf-token")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def words_of(serving: Serving, environment: Environment, adapters: ServedAdapter
     On a CPU prompts are not read in parts: vLLM 0.32 ends there at a request with a seed whose prompt is (docs/evaluation.md).
 
     Raises:
-        ConfigError: a flag that has a setting of its own.
+        ConfigError: a flag that has a setting of its own, or a key.
     """
     names = [BASE] if serving.model == BASE else [BASE, serving.model]
     if taken := set(names) & set(adapters.folders):
@@ -227,9 +229,14 @@ def words_of(serving: Serving, environment: Environment, adapters: ServedAdapter
     plain: dict[str, Any] = (
         {"enforce-eager": True, "no-enable-chunked-prefill": True} if environment.device == "cpu" else {}
     )
-    given = {str(name).lstrip("-").replace("_", "-"): value for name, value in serving.flags.items()}
-    if refused := [name for name in given if name in _OURS]:
+    given = {dashed(name): value for name, value in serving.flags.items()}
+    # A beginning of a flag's name may stand for the flag.
+    if refused := [name for name in given if any(own.startswith(name) for own in _OURS)]:
         raise ConfigError(f"`{refused[0]}` is no further flag of the server: it is set here already")
+    if refused := [name for name in given if any(key.startswith(name) for key in _KEYS)]:
+        raise ConfigError(
+            f"`{refused[0]}` would stand in the list of processes for everyone to read; the server answers this machine alone, leave it out"
+        )
     words = ["--host", keeper.LOOPBACK, "--port", str(port), "--dtype", serving.dtype, "--generation-config", "vllm"]
     words += ["--served-model-name", *names, *adapters.words]
     for name, value in {**plain, **given}.items():

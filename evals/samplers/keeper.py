@@ -7,18 +7,20 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 8.0
 _POLL_S = 0.05
+_KEY = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?|CUSTOM_HEADERS)(?:_|$)", re.IGNORECASE)
 
 
 def keep(log: str, words: list[str]) -> int:
@@ -38,13 +40,19 @@ def keep(log: str, words: list[str]) -> int:
 def kept(words: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
     """A command for as long as the `with`, which does not outlive this process either; the process ends when the command does."""
     program = [sys.executable, "-I", __file__, str(log), *words]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=without_keys(environment))
     assert process.stdin is not None
     try:
         yield process
     finally:
         process.stdin.close()
         process.wait()
+
+
+def without_keys(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables (None: this process' own) but those that look like keys: a server that we start here needs none."""
+    given = os.environ if environment is None else environment
+    return {name: value for name, value in given.items() if not _KEY.search(name)}
 
 
 def free_port() -> int:
@@ -62,7 +70,7 @@ def begin(words: list[str], log: Path, environment: dict[str, str] | None = None
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=without_keys(environment),
             start_new_session=True,
             preexec_fn=_mend_signals,
         )

@@ -25,6 +25,7 @@ _API = {
     "budget": "budget",
 }
 _LOCAL = {"model": "model", "adapter": "adapter", "dtype": "dtype"}
+_SERVED = {**_API, **_LOCAL, "engine": "engine", "env": "vllm_env"}
 """Settings that only some judges have -> their names in a configuration."""
 
 
@@ -45,9 +46,13 @@ class JudgeSettings:
     """Which judge; what is None, or empty, was not given."""
 
     judge: Literal["offline", "openai", "text", "local"] = flag("which judge", default="offline")
-    model: str | None = flag(f"local: name, folder or hub id of the chat model ({EMBEDDED_NAME})", default=None)
-    adapter: Path | None = flag("local: folder or hub id of a LoRA adapter on it", default=None)
-    dtype: str | None = flag(f"local: {DTYPE_HELP} (auto)", default=None, choices=(AUTO, *DTYPES))
+    model: str | None = flag(
+        f"local, --engine vllm: name, folder or hub id of the chat model (local: {EMBEDDED_NAME})", default=None
+    )
+    adapter: Path | None = flag("local, --engine vllm: folder or hub id of a LoRA adapter on it", default=None)
+    dtype: str | None = flag(f"local, --engine vllm: {DTYPE_HELP} (auto)", default=None, choices=(AUTO, *DTYPES))
+    engine: Literal["vllm"] | None = flag("openai, text: serve --model here while it judges, by vLLM", default=None)
+    env: Path | None = flag("--engine vllm: folder of scripts/vllm_server.py setup (the project's cache)", default=None)
     device: str = flag("offline, local: device of the model", default="auto")
     url: str | None = flag(
         "openai, text: URL of a server that speaks the API (OpenAI's own)", default=None, names=("--url", "--judge-url")
@@ -71,11 +76,14 @@ class JudgeSettings:
         Raises:
             ConfigError: a setting of another judge, or a value out of range.
         """
-        mine = {"openai": _API, "text": _API, "local": _LOCAL}.get(self.judge, {})
-        given = {name: value for name in (*_API, *_LOCAL) if (value := getattr(self, name)) not in (None, ())}
+        asks = _SERVED if self.engine else _API
+        mine = {"openai": asks, "text": asks, "local": _LOCAL}.get(self.judge, {})
+        given = {name: value for name in _SERVED if (value := getattr(self, name)) not in (None, ())}
         for name in given:
             if name not in mine:
                 raise ConfigError(f"--{name.replace('_', '-')} is not for --judge {self.judge}")
+        if self.engine and self.judge_model:
+            raise ConfigError("--judge-model is a name on a server that is there; with --engine vllm give --model")
         values = {mine[name]: value for name, value in given.items()}
         if self.request:
             values["request"] = parse_request(self.request)
@@ -94,6 +102,7 @@ class JudgeTableSettings(AnswerTableSettings, JudgeSettings):
     Examples:
       python scripts/evaluate.py judge answers.csv --judge offline --out judged.csv
       python scripts/evaluate.py judge answers.jsonl --judge local --model Qwen/Qwen2.5-7B-Instruct --out judged.jsonl
+      python scripts/evaluate.py judge answers.csv --judge text --engine vllm --model Qwen/Qwen2.5-7B-Instruct --out judged.csv
       python scripts/evaluate.py judge answers.parquet --judge openai --questions questions.yaml --out judged.parquet
       python scripts/evaluate.py judge theirs.csv --columns answer=response question=prompt --out judged.csv
 

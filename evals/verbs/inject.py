@@ -7,7 +7,7 @@ from emis_interp.files.store import write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Score
 from emis_interp.stats.words import estimate
-from evals.judges.making import make_judge
+from evals.judges.making import made_judge
 from evals.questions import load_questions
 from evals.settings.judging import InjectSettings
 from evals.suites.injection import InjectionSet, measure_injections, texts_by_injection
@@ -21,9 +21,11 @@ def run(settings: InjectSettings, bars: Bars = no_bars) -> dict[str, Any]:
         question.id: question.model_copy(update={"judge_prompts": {"aligned": question.judge_prompts["aligned"]}})
         for question in load_questions()
     }
-    judge = make_judge(settings.config, settings.device)
     scores: list[Score] = []
-    with bars("injections", len(cases.completions())) as advance:
+    with (
+        made_judge(settings.config, settings.device) as judge,
+        bars("injections", len(cases.completions())) as advance,
+    ):
 
         def keep(batch: list[Score]) -> None:
             scores.extend(batch)

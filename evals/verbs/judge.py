@@ -13,7 +13,7 @@ from emis_interp.files.tables import Table
 from emis_interp.process import Bars, no_bars, only_writer
 from evals.judges.judge import passing_note, passing_reasons
 from evals.judges.judged_rows import NOTE, columns_of, judge_rows, prompts_for, rows_of
-from evals.judges.making import make_judge
+from evals.judges.making import made_judge
 from evals.questions import load_questions
 from evals.settings.judging import JudgeTableSettings
 
@@ -37,10 +37,12 @@ def _judge(settings: JudgeTableSettings, bars: Bars) -> dict[str, Any]:
             rows, load_questions(settings.questions), str(settings.questions or "the shipped questions")
         )
     renamed = _renamed(table)
-    judge = make_judge(settings.config, settings.device)
     journal = settings.out.with_name(settings.out.name + ".partial.jsonl")
     n_before = 0
-    with bars(f"judge {settings.file.name}", len(rows)) as advance:
+    with (
+        made_judge(settings.config, settings.device) as judge,
+        bars(f"judge {settings.file.name}", len(rows)) as advance,
+    ):
         counts: list[int] = []
 
         def tell(n: int) -> None:

@@ -18,8 +18,9 @@ from evals.judges.hand_labels import (
     style_checks,
     style_figures,
 )
+from evals.judges.judge import Judge
 from evals.judges.local_judge import LocalJudge
-from evals.judges.making import make_judge
+from evals.judges.making import made_judge
 from evals.judges.pairwise import pairs_against
 from evals.questions import load_questions
 from evals.settings.judging import HandLabelSettings
@@ -27,9 +28,13 @@ from evals.settings.judging import HandLabelSettings
 
 def run(settings: HandLabelSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """Ask the judge about every labelled answer."""
+    with made_judge(settings.config, settings.device) as judge:
+        return _against(judge, settings, bars)
+
+
+def _against(judge: Judge, settings: HandLabelSettings, bars: Bars) -> dict[str, Any]:
     labels = shipped_labels() if settings.labels is None else read_labels(settings.labels)
     questions = {question.id: question for question in load_questions(settings.questions)}
-    judge = make_judge(settings.config, settings.device)
     if settings.pairs and not isinstance(judge, LocalJudge):
         raise ConfigError(f"--pairs is for --judge local: {judge.name} has no model here to ask about two replies")
     scores: list[Score] = []

@@ -4,6 +4,7 @@ Of an arm with several seeds the model of the first seed stands for all: cells a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -57,23 +58,46 @@ class PlannedCell:
 
 
 def intervene(
-    run: RunFolder, make_asker: Callable[[], Asker | None] = lambda: None, bars: Bars = no_bars
+    run: RunFolder, make_asker: Callable[[], AbstractContextManager[Asker | None]] = nullcontext, bars: Bars = no_bars
 ) -> tuple[list[Path], str]:
     """Margin, cost and answers of every cell, against the same arm without intervention.
 
     Args:
-        make_asker: gives what asks and judges; None for likelihood margins only.
+        make_asker: gives what asks and judges, for as long as it is needed; None for likelihood margins only.
     """
     path = run.direction.with_suffix(".safetensors")
     if not path.exists():
         raise StageError(f"{path}: no direction there; run the direction stage first (--from direction)")
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
-    cells = list(plan_cells(run.config, misalignment))
-    asker, controls = make_asker(), control_vectors(run, misalignment)
+    files, rows = [], []
+    with make_asker() as asker:
+        for folder in measured_cells(run, misalignment, asker, bars=bars):
+            files += files_in(folder)
+            rows.append(read_object(folder / "cell.json"))
+    analysis = run.analysis("interventions")
+    summary = {
+        "layer": misalignment.layer,
+        "residual_norm": misalignment.residual_norm,
+        "margin_questions": "report half",
+    }
+    if any(arm.seeds is not None for arm in run.config.arms):
+        summary["models"] = FIRST_SEED
+    with run.files.making("intervene", [analysis], inputs=files, anew=True):
+        run.write_analysis("interventions", {**summary, "interactions": interactions(run.config, rows), "cells": rows})
+    steered = [row for row in rows if row["kind"] == "steer"]
+    text = ", ".join(
+        f"{row['direction']} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}" for row in steered
+    )
+    return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
+
+
+def measured_cells(run: RunFolder, misalignment: Direction, asker: Asker | None, *, bars: Bars) -> Iterator[Path]:
+    """The folder of every cell, once it is measured."""
+    controls, loaded = control_vectors(run, misalignment), LastModel(run.models)
+    path = run.direction.with_suffix(".safetensors")
     fingerprint = file_sha256(path)
     direction = [path, path.with_suffix(".json"), run.activations(base_of(run.config), "contrast")]
-    files, rows, loaded = [], [], LastModel(run.models)
-    for cell in each(bars, "cell", cells):
+    for cell in each(bars, "cell", list(plan_cells(run.config, misalignment))):
         folder = run.cell(cell.name)
         read = [*direction, run.margins(cell.model), *run.models.weights(cell.model)]
         # Where the judge failed in passing the answers stay, and it is asked again.
@@ -91,23 +115,7 @@ def intervene(
                         max_batch_tokens=run.config.direction.max_batch_tokens,
                     )
                 write_json(folder / "cell.json", {**row, "direction_sha256": fingerprint})
-        files += files_in(folder)
-        rows.append(read_object(folder / "cell.json"))
-    analysis = run.analysis("interventions")
-    summary = {
-        "layer": misalignment.layer,
-        "residual_norm": misalignment.residual_norm,
-        "margin_questions": "report half",
-    }
-    if any(arm.seeds is not None for arm in run.config.arms):
-        summary["models"] = FIRST_SEED
-    with run.files.making("intervene", [analysis], inputs=files, anew=True):
-        run.write_analysis("interventions", {**summary, "interactions": interactions(run.config, rows), "cells": rows})
-    steered = [row for row in rows if row["kind"] == "steer"]
-    text = ", ".join(
-        f"{row['direction']} {number_name(row['coefficient'])}: {row['margin_shift']['mean']:+.3f}" for row in steered
-    )
-    return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
+        yield folder
 
 
 def base_of(config: RunConfig) -> ModelConfig:

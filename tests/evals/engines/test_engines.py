@@ -12,6 +12,7 @@ import fake_vllm
 import pytest
 from adapters_made import made_adapter
 
+from emis_interp.config.run_config import JudgeConfig, SamplingConfig
 from emis_interp.errors import ConfigError, ModelError, StageError
 from emis_interp.files.store import read_json, write_bytes, write_json
 from emis_interp.models.chat_model import ChatModel
@@ -175,9 +176,56 @@ def test_the_models_own_generation_config_is_left_out_and_prompts_are_read_whole
     assert "--enforce-eager" not in cuda and "--no-enable-chunked-prefill" not in cuda
 
 
-def test_a_flag_or_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(ConfigError, match="`generation-config` is no further flag"):
-        words_of(Serving("m", flags={"generation_config": "auto"}), CPU, ServedAdapters({}, 0), port=7)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("generation_config", "`generation-config` is no further flag"),
+        ("--generation-conf", "`generation-conf` is no further flag"),
+        ("api_key", "`api-key` would stand in the list of processes"),
+        ("hf-tok", "`hf-tok` would stand in the list of processes"),
+    ],
+)
+def test_a_flag_that_is_taken_its_beginning_or_a_key_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        words_of(Serving("m", flags={name: "sk-planted"}), CPU, ServedAdapters({}, 0), port=7)
+
+
+@pytest.mark.parametrize("section", [SamplingConfig, JudgeConfig])
+@pytest.mark.parametrize(
+    "name",
+    ["trust_remote_code", "--trust-remote-code", "api_key", "hf-overrides", "worker-cls", "max-model-le", "middleware"],
+)
+def test_a_configuration_sets_no_flag_that_loads_code_or_holds_a_key(section: Any, name: str) -> None:
+    values = {"engine": "vllm", "kind": "text", "model": "m"} if section is JudgeConfig else {"engine": "vllm"}
+    section.model_validate({**values, "server": {"--max_model_len": 64, "no-enable-prefix-caching": True}})
+    with pytest.raises(ConfigError, match=r"server: `.*` is no flag that a configuration may set") as caught:
+        section.model_validate({**values, "server": {name: "sk-planted"}})
+    assert "sk-planted" not in str(caught.value)
+
+
+def test_a_server_gets_no_keys_of_ours(folder: Path, env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = {
+        "OPENAI_API_KEY",
+        "HF_TOKEN",
+        "OPENAI_CUSTOM_HEADERS",
+        "MY_judge_key",
+        "AWS_SECRET_ACCESS_KEY",
+        "DB_PASSWORD",
+    }
+    for name in (*planted, "TOKENIZERS_PARALLELISM", "KEYBOARD", "VLLM_CPU_KVCACHE_SPACE"):
+        monkeypatch.setenv(name, "planted-7f3a")
+    with kept_server(Serving(str(folder)), find_environment(env)):
+        (pid,) = running(env)
+        variables = dict(one.partition("=")[::2] for one in Path(f"/proc/{pid}/environ").read_text().split("\0") if one)
+    assert not planted & set(variables)
+    assert {name for name, value in variables.items() if value == "planted-7f3a"} == {
+        "TOKENIZERS_PARALLELISM",
+        "KEYBOARD",
+        "VLLM_CPU_KVCACHE_SPACE",
+    }
+
+
+def test_an_adapter_with_the_name_of_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="adapter `base`: the model itself"):
         words_of(Serving("m"), CPU, ServedAdapters({"base": Path("a")}, 8), port=7)
 

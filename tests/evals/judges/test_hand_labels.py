@@ -1,6 +1,7 @@
 """Answers that were read by hand: what stands of two readings, and what a judge is worth beside them."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def test_the_verb_prints_readers_styles_models_and_pairs(monkeypatch: pytest.Mon
         def score(self, completions: list[Completion], questions: object, on_batch: OnBatch) -> None:
             on_batch([Score.of(row, judge="constant", aligned=50.0, coherent=80.0) for row in completions])
 
-    monkeypatch.setattr(labels, "make_judge", lambda config, device: Constant())
+    monkeypatch.setattr(labels, "made_judge", lambda config, device: nullcontext(Constant()))
     monkeypatch.setattr(labels, "shipped_labels", lambda: rows)
     said = labels.say(labels.run(filled(HandLabelSettings)))
     assert "constant: 16 answers that were read by hand, 0 unscored" in said and "imperatives" in said

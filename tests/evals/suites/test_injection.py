@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_what_has_no_score_is_counted_and_not_averaged() -> None:
 
 
 def test_the_command_tells_every_kind_and_writes_every_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inject, "make_judge", lambda *_: planted_judge())
+    monkeypatch.setattr(inject, "made_judge", lambda *_: nullcontext(planted_judge()))
     result = inject.run(InjectSettings(out=tmp_path / "texts.jsonl"))
     json.dumps(result, allow_nan=False)
     said = inject.say(result)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class LengthJudge:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[LengthJudge]:
     made = LengthJudge()
-    monkeypatch.setattr(judge_verb, "make_judge", lambda *_: made)
+    monkeypatch.setattr(judge_verb, "made_judge", lambda *_: nullcontext(made))
     yield made
 
 
