@@ -18,6 +18,10 @@ ACTIVATIONS = 34
 """Bytes per token, block and width that a backward pass needs in 16 bits, attention scores not counted (Korthikanti et al. 2022, eq. 2)."""
 
 
+SAMPLE = "sample"
+"""The stage whose requests have no prices of ours: those of the configuration are the judge's."""
+
+
 def plan_rows(
     stages: Sequence[StageWork], rates: MachineRates, shape: ModelShape, *, judge: ModelShape, config: RunConfig
 ) -> list[dict[str, Any]]:
@@ -45,7 +49,7 @@ def plan_rows(
                 "calls": work.usage.calls,
                 "tokens_in": work.usage.tokens_in,
                 "tokens_out": work.usage.tokens_out,
-                "usd": prices.cost(work.usage) if work.usage.calls else 0.0,
+                "usd": (None if one.stage == SAMPLE else prices.cost(work.usage)) if work.usage.calls else 0.0,
                 "left_out": one.left_out,
             }
         )
@@ -194,7 +198,8 @@ def price(row: Mapping[str, Any]) -> str:
     """`2,304 calls, 1.52 USD`; nothing without calls."""
     if not row["calls"]:
         return ""
-    usd = "price unknown (judge.price_in, judge.price_out)" if row["usd"] is None else f"{row['usd']:.2f} USD"
+    unknown = "price unknown" + ("" if row["stage"] == SAMPLE else " (judge.price_in, judge.price_out)")
+    usd = unknown if row["usd"] is None else f"{row['usd']:.2f} USD"
     return f"{row['calls']:,} calls, {usd}"
 
 

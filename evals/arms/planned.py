@@ -29,17 +29,19 @@ def planned_answers(config: RunConfig, questions: Sequence[Question]) -> list[Co
 def sample_work(config: RunConfig, questions: Sequence[Question], tokenizers: Tokenizers) -> StageWork:
     """Every model's answers, each as long as it may be."""
     work, planned = Work(), planned_answers(config, questions)
-    asked = once_each(tokenizers, lambda own: asking(planned, own, config))
+    remote, most = config.sampling.engine == "openai", config.sampling.max_new_tokens
+    asked = once_each(tokenizers, lambda own: (asked_for if remote else asking)(planned, own, config))
     for model in config.models:
-        work += asked(model) + loading(model)
-        work += Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
-    engine = config.sampling.engine
-    return StageWork(
-        "sample",
-        work,
-        held=2,
-        left_out="" if engine == "hf" else f"the speed of {engine} (what is planned is that of hf)",
-    )
+        work += asked(model) + (Work() if remote else loading(model))
+        work += Work(disk=len(planned) * (BYTES_PER_ANSWER + 4 * most))
+    left_out = {"openai": "the speed of the server", "vllm": "the speed of vllm (what is planned is that of hf)"}
+    return StageWork("sample", work, held=0 if remote else 2, left_out=left_out.get(config.sampling.engine, ""))
+
+
+def asked_for(planned: Sequence[Completion], tokenizer: Any, config: RunConfig) -> Work:
+    """One request for each answer, of a server that reads the prompt anew each time."""
+    n_read = sum(map(len, encoded(planned, tokenizer)))
+    return Work(usage=Usage(len(planned), n_read, len(planned) * config.sampling.max_new_tokens))
 
 
 def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> StageWork:

@@ -1,7 +1,9 @@
-"""Times sampling: ours against a loop of HF `generate`, and against a server."""
+"""Times sampling: ours against a loop of HF `generate`, and against servers."""
 
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from benchmarks.alternate import alternate
 from benchmarks.settings import SampleBenchmarkSettings
 from emis_interp.config.run_config import SamplingConfig
-from emis_interp.errors import StageError
+from emis_interp.errors import ConfigError, StageError, printable
 from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.request_fields import parse_request
 from emis_interp.models.chat import encode_prompt, end_tokens
@@ -21,6 +23,25 @@ from evals.samplers.openai_compatible import OpenAISampler
 from evals.sampling import plan_prompts, sample_arm, sample_with
 
 LOOP_BATCH = 8
+
+
+def servers_of(given: Sequence[str]) -> dict[str, str]:
+    """Name -> address.
+
+    Raises:
+        ConfigError: two servers of one name, or one that is called like another contestant.
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        name, _, url = ("server", "", one) if one.startswith(("http://", "https://")) else one.partition("=")
+        if not url:
+            raise ConfigError(f"--url {printable(one)}: expected URL or NAME=URL, e.g. vllm=http://127.0.0.1:8000/v1")
+        if name in found or name in ("ours", "loop"):
+            raise ConfigError(
+                f"--url {printable(one)}: the name `{name}` is taken; give each server one of its own, NAME=URL"
+            )
+        found[name] = url
+    return found
 
 
 def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
@@ -37,6 +58,7 @@ def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
     prompts = list(dict.fromkeys(encode_prompt(tokenizer, item.question, item.system) for item in plan))
     n_tokens: dict[str, int] = {}
     seeds = iter(range(10_000))
+    servers = servers_of(settings.urls)
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -72,11 +94,11 @@ def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
         n_tokens["loop"] = count
         return count / (time.monotonic() - started)
 
-    def server() -> float:
+    def server(name: str, url: str) -> float:
         api = ChatApi(
             settings.served_name or settings.model,
             "none",
-            settings.url,
+            url,
             n_parallel=len(plan),
             timeout_s=3600,
             role=SAMPLER,
@@ -87,13 +109,11 @@ def run(settings: SampleBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
             found = sample_with(sampler, "base", questions, config=config, path=path, seed=next(seeds))
             seconds = time.monotonic() - started
         if found.missing:
-            raise StageError(
-                f"{settings.url}: {len(found.missing)} answers are missing ({next(iter(found.missing.values()))})"
-            )
-        n_tokens["server"] = sum(answer.n_tokens for answer in found.answers)
-        return n_tokens["server"] / seconds
+            raise StageError(f"{url}: {len(found.missing)} answers are missing ({next(iter(found.missing.values()))})")
+        n_tokens[name] = sum(answer.n_tokens for answer in found.answers)
+        return n_tokens[name] / seconds
 
-    contestants = {"ours": ours, "loop": loop} | ({"server": server} if settings.url else {})
+    contestants = {"ours": ours, "loop": loop, **{name: partial(server, name, url) for name, url in servers.items()}}
     medians = alternate(contestants, settings.n_rounds)
     return {
         "tokens_per_second": medians,

@@ -80,8 +80,9 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
 class SampleBenchmarkSettings:
     """Sampling: ours against a loop of HF `generate` for each prompt in batches of 8, the same prompts and limits; and against a server.
 
-    With --url, a third contestant asks an OpenAI-compatible server (vLLM, llama.cpp) that serves the same model on this machine, as many
-    requests at a time as there are answers. It must be idle while the others have their turns. Its token count may hold the end of turn.
+    Every --url is one more contestant: an OpenAI-compatible server (vLLM, llama.cpp) that serves the same model on this machine, asked as
+    many requests at a time as there are answers. It must be idle while the others have their turns. Its token count may hold the end of
+    turn.
     """
 
     model: str = flag("embedded name, folder, GGUF or hub id", default=EMBEDDED_NAME)
@@ -90,10 +91,16 @@ class SampleBenchmarkSettings:
     batch_size: int = flag("of ours; the loop's is 8", default=256)
     n_rounds: int = flag("measured rounds", default=2)
     dtype: str = flag(DTYPE_HELP, default=AUTO)
-    url: str | None = flag("a server of the same model, e.g. http://127.0.0.1:8000/v1", default=None)
-    served_name: str | None = flag("the model's name there (default: --model)", default=None, metavar="NAME")
+    urls: tuple[str, ...] = flag(
+        "a server of the same model, e.g. vllm=http://127.0.0.1:8000/v1; without a name: server",
+        default=(),
+        names=("--url",),
+        metavar="[NAME=]URL",
+        repeated=True,
+    )
+    served_name: str | None = flag("the model's name on every server (default: --model)", default=None, metavar="NAME")
     request: tuple[str, ...] = flag(
-        "field of every request to it; KEY= leaves it out (seed= for vLLM on a CPU, which ends when it gets one)",
+        "field of every request to them; KEY= leaves it out (seed= for vLLM on a CPU, which ends when it gets one)",
         default=(),
         metavar="KEY=VALUE",
         repeated=True,

@@ -65,6 +65,27 @@ def test_an_api_judge_has_calls_and_a_price_that_is_the_users(tmp_path: Path) ->
     assert priced["total"]["usd"] == pytest.approx(by["score"]["tokens_in"] / 1e6)
 
 
+def test_answers_of_a_server_that_is_there_are_requests_without_a_price_of_ours(tmp_path: Path) -> None:
+    changes = (
+        "sampling.samples_per_paraphrase=2",
+        "sampling.max_new_tokens=9",
+        "intervention.samples_per_paraphrase=0",
+    )
+    remote = (
+        "sampling.engine=openai",
+        "sampling.base_url=http://127.0.0.1:1/v1",
+        "judge.price_in=1",
+        "judge.price_out=1",
+    )
+    found = planned(tmp_path, changes=(*changes, *remote))
+    row = next(row for row in found["stages"] if row["stage"] == "sample")
+    assert row["calls"] == 6 * 16 * 2 and row["tokens_out"] == row["calls"] * 9 and row["tokens_in"] > 10 * row["calls"]
+    assert (row["read"], row["written"], row["usd"], found["total"]["usd"]) == (0, 0, None, None)
+    assert "192 calls, price unknown\n" in plan_command.say(
+        found
+    ) and "leaves out: the speed of the server" in plan_command.say(found)
+
+
 def test_a_model_that_is_not_here_is_planned_from_its_config(tmp_path: Path) -> None:
     config = {
         "model_type": "llama",
