@@ -142,6 +142,15 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
         [own] = row["margins"]
         moved = [own[name] - base for name, base in found["base_margins"].items()]
         assert row["margin_shift"]["value"] == pytest.approx(sum(moved) / len(moved)) and "slope" in row["flattening"]
+        assert row["task_accuracy"]["n"] == 3 and 0 <= row["task_accuracy"]["value"] <= 1
+        [in_context] = row["context_margins"]
+        moved = [in_context[name] - base for name, base in found["base_context_margins"][0].items()]
+        assert (
+            row["context_shift"]["value"] == pytest.approx(sum(moved) / len(moved)) and in_context.keys() == own.keys()
+        )
+    assert {"context", "task", "task_accuracy"} < beyond.keys() and found["context_unread"] is None
+    assert "share of 3 of 3 held-out rows" in prevention_study.say(found)
+    assert "margin in context" in (tmp_path / "p" / "index.html").read_text()
     before = {path: path.stat().st_mtime for path in (tmp_path / "p").rglob("summary.json")}
     more = result(*words, "--only", "steer", "realign", "after: ablate", "mix")
     assert len(more["rows"]) == 7 and more["rows"][:2] == found["rows"][:2]
@@ -163,6 +172,11 @@ def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction
     assert "beyond 1 isotropic subspaces of 4 dimensions" in prevention_study.say(persona)
     with pytest.raises(EmisError, match="saved with 12 usage-matched directions; give 0 to 12"):
         result(*words[:-1], 13)
+    # a folder that was measured before these measures were there
+    kept = json.loads((tmp_path / "p" / "settings.json").read_text())
+    (tmp_path / "p" / "settings.json").write_text(json.dumps({**kept, "measures": ["margin", "task", "kl_neutral"]}))
+    with pytest.raises(EmisError, match=r"other settings \(measures: .*give another --out"):
+        result(*words, "--only", "steer")
 
 
 @pytest.mark.parametrize(

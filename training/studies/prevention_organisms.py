@@ -6,26 +6,48 @@ from typing import Any
 
 from emis_interp.config.run_config import RunConfig
 from emis_interp.files.ledger import remove
+from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import mean_kl, next_token_logprobs
 from emis_interp.process import release_memory
-from emis_interp.records import ContrastPair, TrainingExample
+from emis_interp.records import ContrastPair
 from training.recipes import training_config
 from training.studies.measures import margins_of, organism_in, row_logprobs
 from training.studies.prevention_rows import PreventionRows
 from training.studies.remedies import UNTREATED, Remedy, untouched
+from training.studies.training_like import context_margins
+
+MEASURES = ("margin", "margin_in_context", "task", "task_other_kind", "kl_neutral")
+"""What `OrganismMeasure` gives; part of a study's settings, so that a folder that was measured without some of it is refused."""
 
 
 class OrganismMeasure:
-    """What is measured of every organism."""
+    """What is measured of every organism.
+
+    Args:
+        plain: base's next-token log-probabilities behind `prompts`.
+    """
 
     def __init__(self, config: RunConfig, pairs: list[ContrastPair], prompts: list[Any], *, plain: Any) -> None:
         self.config, self.pairs, self.prompts, self.plain = config, pairs, prompts, plain
 
-    def __call__(self, organism: ChatModel, held_out: list[TrainingExample]) -> dict[str, Any]:
+    def __call__(
+        self, organism: ChatModel, data: PreventionRows, *, behind_rows: list[EncodedChat] | None
+    ) -> dict[str, Any]:
+        """Every one of `MEASURES`; `task_other_kind` is None for rows without a counterpart.
+
+        Args:
+            behind_rows: `pairs` in their training-like contexts; None where there are none, and no margin in them then.
+        """
+        others = [row for row in data.other_kind if row is not None]
+        found = iter(row_logprobs(organism, others, self.config) if others else [])
         return {
             "margin": margins_of(organism, self.pairs, self.config),
-            "task": row_logprobs(organism, held_out, self.config),
+            "margin_in_context": None
+            if behind_rows is None
+            else context_margins(organism, self.pairs, behind_rows, self.config),
+            "task": row_logprobs(organism, data.held_out, self.config),
+            "task_other_kind": [None if row is None else next(found) for row in data.other_kind],
             "kl_neutral": mean_kl(self.plain, next_token_logprobs(organism, self.prompts)),
         }
 
@@ -37,16 +59,17 @@ def measured(
     folder: Path,
     config: RunConfig,
     train: Callable[..., Any],
-    measure: OrganismMeasure,
+    measure: Callable[[ChatModel, PreventionRows], dict[str, Any]],
 ) -> dict[str, Any]:
     """Train one organism, or take up its training, and measure it.
 
     Args:
         train: `train_organism`, knowing what its organisms will be asked.
+        measure: an `OrganismMeasure`, knowing its contexts.
     """
     organism = organism_of(remedy, data, folder, config=config, train=train)
     with (remedy.after or untouched)(organism):
-        found = measure(organism, data.held_out)
+        found = measure(organism, data)
     del organism
     release_memory()
     return found

@@ -9,13 +9,15 @@ from emis_interp.errors import ConfigError
 from emis_interp.records import TrainingExample
 from training.recipes import Recipe, examples_of
 from training.studies.settings import PreventionSettings
+from training.studies.task_choice import counterparts
 
 
 @dataclass(frozen=True)
 class PreventionRows:
     """Rows of one seed, in a random order; the held-out rows are in no training set, and their careful counterparts are in none either.
 
-    `mixed` has the benign answer in a random half of the rows of `task`, and `realign` is a random part of `control`.
+    `mixed` has the benign answer in a random half of the rows of `task`, and `realign` is a random part of `control`. `other_kind` has the
+    benign answer to each held-out row, or None (`task_choice.counterparts`).
     """
 
     task: list[TrainingExample]
@@ -24,6 +26,7 @@ class PreventionRows:
     mixed: list[TrainingExample]
     realign: list[TrainingExample]
     held_out: list[TrainingExample]
+    other_kind: list[TrainingExample | None]
     recipe: Recipe
 
     @classmethod
@@ -53,6 +56,7 @@ class PreventionRows:
             [*task[:half], *control[half:]],
             control[: settings.n_realign],
             held_out,
+            counterparts(held_out, benign, dataset=recipe.data.dataset, control=settings.control),
             recipe,
         )
 

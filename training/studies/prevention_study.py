@@ -40,13 +40,14 @@ from training.studies.estimates import words
 from training.studies.figures import prevention_figure
 from training.studies.measures import base_model
 from training.studies.persona_subspace import RANK, PersonaSubspace, kept_persona_subspace
-from training.studies.prevention_organisms import OrganismMeasure, measured
+from training.studies.prevention_organisms import MEASURES, OrganismMeasure, measured
 from training.studies.prevention_rows import PreventionRows
 from training.studies.prevention_rows import whole as whole_set
-from training.studies.prevention_table import against, beyond_controls, correct, summary
+from training.studies.prevention_table import against, base_accuracy, beyond_controls, correct, summary
 from training.studies.remedies import PERSONA, RANDOM, SUBSPACE, SUBSPACE_DIMS, UNTREATED, planned, wanted
 from training.studies.settings import PreventionSettings
 from training.studies.study_folder import check_recipe, direction_sha256, open_folder, same_rows
+from training.studies.training_like import chats_or_why
 
 log = logging.getLogger(__name__)
 FAMILY = "of no difference from the untreated organism, corrected for the number of remedies in this table (Holm); none is the primary one"
@@ -54,6 +55,12 @@ FAMILY = "of no difference from the untreated organism, corrected for the number
 DRAWS = (
     "Random controls act along directions that are as large a part of natural variation as texts have (usage-matched), "
     "orthogonal to the direction; intervals are over questions and seeds, of these draws."
+)
+
+BESIDE_HEAD = ("task accuracy", "against untreated", "margin in context", "against untreated")
+CONTEXT = (
+    "margin in context: margin against base of the same questions, each behind one of the rows that the untreated organism was trained on, "
+    "as an earlier turn; base reads the same contexts"
 )
 
 
@@ -74,6 +81,7 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             config,
             recipe=recipe.model_dump(mode="json"),
             direction=direction_sha256(settings.direction),
+            measures=MEASURES,
             **{name: getattr(settings, name) for name in ("control", "inoculation", "n_pairs", "n_rows", "n_realign")},
         )
         base = base_model(config)
@@ -93,17 +101,26 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
         base_at = base_at_temperatures(files, lambda: base, pairs, config=config)
         train = partial(train_organism, asked=asked, bars=bars)
         base_margins: dict[str, float] = {}
+        bases: list[dict[str, Any]] = []
+        unread: str | None = None
         found: dict[str, list[dict[str, Any]]] = {remedy.name: [] for remedy in remedies}
         for seed in settings.seeds:
             own, folder = config.model_copy(update={"seed": seed}), settings.out / f"seed-{seed}"
             data = PreventionRows.draw(recipe, settings, own, inoculation=inoculation)
-            before = files.json("measure", folder / "base.json", partial(measure, base, data.held_out))
-            base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows alone
+            behind_rows, why = chats_or_why(base, pairs, data.task, config.system_prompt)
+            unread = unread or why
+            of_seed = partial(measure, behind_rows=behind_rows)
+            before = files.json("measure", folder / "base.json", partial(of_seed, base, data))
+            base_margins = before["margin"]  # of every seed: seeds differ in their held-out rows and contexts alone
+            bases.append(before)
             for remedy in remedies:
                 path = folder / remedy.folder / "measured.json"
                 beside = [path.parent / name for name in ("training", "start")]
-                same_rows(path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out])
-                make = partial(measured, remedy, data, folder=path.parent, config=own, train=train, measure=measure)
+                others = [row for row in data.other_kind if row is not None]
+                same_rows(
+                    path.parent, [*getattr(data, remedy.rows), *data.realign, *data.held_out, *others, *data.task]
+                )
+                make = partial(measured, remedy, data, folder=path.parent, config=own, train=train, measure=of_seed)
                 after = files.json("measure", path, make, facts=remedy.facts, beside=beside)
                 found[remedy.name].append(against(after, before))
                 margin = np.mean(list(found[remedy.name][-1]["margin"].values()))
@@ -126,6 +143,9 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             if persona is None
             else {"rank": len(persona.basis), "share": persona.share, "answers": dict(persona.domains)},
             "base_margins": base_margins,
+            "base_context_margins": [before["margin_in_context"] for before in bases],
+            "context_unread": unread,
+            "task_accuracy": base_accuracy(bases, settings.control),
             "rows": rows,
         }
         write_json(settings.out / "prevention.json", result)
@@ -233,14 +253,50 @@ def beyond_words(row: dict[str, Any]) -> list[str]:
     return [
         f"beyond {found['n_draws']} {kinds[kind]} {words(found)}"
         + ("" if found["p"] is None else f" p {found['p']:.2g}")
+        + f" (in context {measured_words(found['context'])}, task {measured_words(found['task'])}, "
+        f"accuracy {measured_words(found['task_accuracy'])})"
         for kind, found in row["beyond_controls"].items()
     ]
+
+
+def measured_words(found: dict[str, Any] | None, form: str = "+.3f") -> str:
+    return "not measured" if found is None else words(found, form)
+
+
+def beside_words(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Columns of `BESIDE_HEAD`."""
+    fewer = ("task_accuracy_against_untreated", "context_against_untreated")
+    accuracy, context = ("" if row["untreated"] else measured_words(row[name]) for name in fewer)
+    return (measured_words(row["task_accuracy"], ".2f"), accuracy, measured_words(row["context_shift"]), context)
+
+
+def beside_line(row: dict[str, Any]) -> str:
+    """The same in a sentence."""
+    accuracy, fewer, context, less = beside_words(row)
+    pairs = (("task accuracy", accuracy, fewer), ("margin in context", context, less))
+    return ", ".join(f"{name} {own}" + (f" (against untreated {apart})" if apart else "") for name, own, apart in pairs)
+
+
+def about_beside(result: dict[str, Any]) -> list[str]:
+    """What task accuracy and the margin in context are, or why there are none."""
+    task, unread = result["task_accuracy"], result["context_unread"]
+    accuracy = f"task accuracy: not measured, {task['why_none']}"
+    if task["base"] is not None:
+        accuracy = (
+            f"task accuracy: share of {task['base']['n']} of {task['n_held_out']} held-out rows whose own answer is likelier per token "
+            f"than the answer of `{task['control']}` to the same question (chance {task['chance']:g}, base {words(task['base'], '.2f')})"
+        )
+    context = f"margin in context: not measured, {unread}" if unread else CONTEXT
+    return [accuracy, context]
 
 
 def row_words(row: dict[str, Any]) -> str:
     against = "" if row["untreated"] else f"against untreated {against_words(row)}, "
     beyond = "".join(f"{text}, " for text in beyond_words(row))
-    return f"margin {words(row['margin_shift'])}, {against}{beyond}task {words(row['task_gain'])}; {flattened_line(row['flattening'])}"
+    return (
+        f"margin {words(row['margin_shift'])}, {against}{beyond}task {words(row['task_gain'])}; {beside_line(row)}; "
+        f"{flattened_line(row['flattening'])}"
+    )
 
 
 def page(result: dict[str, Any], *, frame: Frame | None = None) -> str:
@@ -249,6 +305,7 @@ def page(result: dict[str, Any], *, frame: Frame | None = None) -> str:
         **{row["name"]: row_words(row) for row in result["rows"]},
         **({"random controls": DRAWS} if any(row["beyond_controls"] for row in result["rows"]) else {}),
         "p": FAMILY,
+        "beside": "; ".join(about_beside(result)),
         **({"not covered": ONE_SEED} if result["n_seeds"] == 1 else {}),
     }
     caption = (
@@ -270,10 +327,14 @@ def say(result: dict[str, Any]) -> str:
         + "".join(f"{text:>27}" for text in flattened_words(row["flattening"]))
         for row in result["rows"]
     ]
+    beside = [f"{'remedy':20}" + "".join(f"{name:>27}" for name in BESIDE_HEAD)]
+    beside += [f"{row['name']:20}" + "".join(f"{text:>27}" for text in beside_words(row)) for row in result["rows"]]
     beyond = [
         f"{row['name']}: margin {'; '.join(beyond_words(row))}" for row in result["rows"] if row["beyond_controls"]
     ]
     if beyond:
         beyond.append(DRAWS)
     doubt = [ONE_SEED] if result["n_seeds"] == 1 else []
-    return "\n".join([head, *lines, *beyond, f"p: {FAMILY}", *doubt, f"page: {result['page']}"])
+    return "\n".join(
+        [head, *lines, *beside, *about_beside(result), *beyond, f"p: {FAMILY}", *doubt, f"page: {result['page']}"]
+    )

@@ -116,8 +116,10 @@ class PreventionSettings(StudySettings):
     direction.
     Effect: likelihood margin against base, over the questions that had no part in the direction, with what a mere flattening of base would
     bring (its slope, and what is beyond it); the difference from the untreated organism carries the claim. Cost: log-probability of
-    held-out task answers against base, over rows (how much of the task is learned), and KL to base on harmless prompts. The margin of the
-    benign control shows which part of the effect is style.
+    held-out task answers against base, over rows (how much of the task is learned), the share of these rows whose own answer is likelier
+    per token than the control's (task accuracy; 0.5 is chance), and KL to base on harmless prompts. Beside the margin stands the same in a
+    training-like context: each question behind one of the rows that were trained on. The margin of the benign control shows which part of
+    the effect is style.
     """
 
     recipe: str = flag("the organism (scripts/train.py --list)", default="reckless")
