@@ -55,7 +55,9 @@ def share(seeds: Sequence[Choices]) -> dict[str, Any] | None:
     if not any(by_seed):
         return None
     values = np.array([value for own in by_seed for value in own])
-    found = with_seeds(groups_mean(values, between(0, 1)), {str(i): float(np.mean(own)) for i, own in enumerate(by_seed) if own})
+    found = with_seeds(
+        groups_mean(values, between(0, 1)), {str(i): float(np.mean(own)) for i, own in enumerate(by_seed) if own}
+    )
     within = {
         name: limit if limit is None else min(max(limit, 0.0), 1.0)
         for name, limit in (("low", found.low), ("high", found.high))
