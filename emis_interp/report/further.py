@@ -24,7 +24,7 @@ from emis_interp.probe_results import (
     ProbeFits,
     WeightsView,
 )
-from emis_interp.report import further_models, further_probes, further_saes
+from emis_interp.report import further_models, further_prevention, further_probes, further_saes
 from emis_interp.report.figures_detection import reliability_figure, survival_figure
 from emis_interp.report.further_parts import FurtherRow, Shown
 from emis_interp.sae_results import MeasuredSaes, SaeReport
@@ -154,7 +154,7 @@ KNOWN: dict[str, Kind] = {
     "lens.json": Kind("probe.py lens", "Where the margin forms", LensView, further_models.lens),
     "patch.json": Kind("probe.py patch", "Activations patched", PatchView, further_models.patch),
     PREVENTION: Kind(
-        "study_organism.py prevention", "Prevention and repair", PreventionStudy, further_models.prevention
+        "study_organism.py prevention", "Prevention and repair", PreventionStudy, further_prevention.prevention
     ),
 }
 """Name of a file -> what is known of such files, in the order of the page."""

@@ -1,7 +1,6 @@
-"""Turns what changed in a model into parts of the report: diffs, lens, patches, updates of weights, and what prevents the change."""
+"""Turns what changed in a model into parts of the report: diffs, lens, patches and updates of weights."""
 
 from emis_interp.diff_results import AmplifiedContrast, ModelDiff, ProjectionView, TokenReading
-from emis_interp.prevention_results import PreventionStudy, RemedyRow
 from emis_interp.probe_results import AttributedPart, LensLayer, LensView, PatchView, WeightsView
 from emis_interp.report.entries import Entry, estimate_entry, missing
 from emis_interp.report.further_parts import (
@@ -65,7 +64,9 @@ def _readings_table(readings: list[TokenReading]) -> FurtherTable:
         for count in reading.counts
     ]
     columns = ("reading, topic", "tokens of the topic", "controls", "random vectors", "first tokens of the organism")
-    return FurtherTable("Every reading by topic", columns, rows, "p is of one topic in one reading; none is corrected.")
+    return FurtherTable(
+        "Every reading by topic", columns, rows, caption="p is of one topic in one reading; none is corrected."
+    )
 
 
 def _projected_nulls(found: ProjectionView) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _projection_table(found: ProjectionView) -> FurtherTable:
         f"Change of cross-entropy, nats per token, in {found.n_finetune_like} and {found.n_unrelated} texts; before it, {before}. Brackets "
         "hold 95 % intervals over texts."
     )
-    return FurtherTable("The difference projected out", columns, rows, caption)
+    return FurtherTable("The difference projected out", columns, rows, caption=caption)
 
 
 def _amplification_table(found: ModelDiff) -> FurtherTable:
@@ -133,7 +134,7 @@ def _amplification_table(found: ModelDiff) -> FurtherTable:
         "entropy",
     )
     caption = f"{NATS} Texts: change of cross-entropy against base."
-    return FurtherTable("The adapter scaled", columns, rows, caption)
+    return FurtherTable("The adapter scaled", columns, rows, caption=caption)
 
 
 def lens(found: LensView) -> Shown:
@@ -175,13 +176,13 @@ def _first_apart(layers: list[LensLayer]) -> str:
 def _layers_table(found: LensView) -> FurtherTable:
     rows = [(Entry(str(layer.layer)), *_arms(layer)) for layer in found.lens]
     caption = f"{NATS} Margins that the final norm and head read from the residual stream behind each layer. Shifts are against base."
-    return FurtherTable("The lens layer by layer", ("layer", *ARM_COLUMNS), rows, caption)
+    return FurtherTable("The lens layer by layer", ("layer", *ARM_COLUMNS), rows, caption=caption)
 
 
 def _attribution_table(found: LensView) -> FurtherTable:
     rows = [(Entry(part.part), *_arms(part)) for part in found.attribution]
     caption = f"{NATS} What each part of the model adds to the margin; the parts sum to the total to {found.sum_error:.1g} nats."
-    return FurtherTable("The margin part by part", ("part", *ARM_COLUMNS), rows, caption)
+    return FurtherTable("The margin part by part", ("part", *ARM_COLUMNS), rows, caption=caption)
 
 
 ARM_COLUMNS = ("base", "organism", "shift of the organism", "shift of the control")
@@ -210,7 +211,7 @@ def _tokens_table(found: LensView) -> FurtherTable:
     ]
     columns = ("vector", "tokens that it raises", "tokens that it lowers", "largest logit")
     caption = "Largest logit in standard deviations over the vocabulary, beside what control directions reach."
-    return FurtherTable("Vectors through the lens", columns, rows, caption)
+    return FurtherTable("Vectors through the lens", columns, rows, caption=caption)
 
 
 def patch(found: PatchView) -> Shown:
@@ -236,7 +237,7 @@ def patch(found: PatchView) -> Shown:
     ]
     columns = ("patched", "place", "shift of the margin", "first-order estimate", "share of the difference")
     caption = f"{NATS} The models differ by {value_words(found.difference)}."
-    return Shown(rows, (FurtherTable("Every place patched", columns, cells, caption),) if cells else ())
+    return Shown(rows, (FurtherTable("Every place patched", columns, cells, caption=caption),) if cells else ())
 
 
 def weights(found: WeightsView) -> Shown:
@@ -262,13 +263,13 @@ def _sums_table(found: WeightsView) -> FurtherTable:
         for cell in found.arithmetic.cells
     ]
     columns = ("weights", "margin against base", "KL to base, harmless prompts")
-    return FurtherTable("Weight arithmetic", columns, rows, NATS)
+    return FurtherTable("Weight arithmetic", columns, rows, caption=NATS)
 
 
 def _switched_table(found: WeightsView) -> FurtherTable:
     rows = [(Entry(part.name), shift_entry(part.off), shift_entry(part.alone)) for part in found.organism.switched]
     columns = ("part of the adapter", "margin without it minus the whole's", "margin of it alone minus base's")
-    return FurtherTable("Parts of the adapter switched off", columns, rows, NATS)
+    return FurtherTable("Parts of the adapter switched off", columns, rows, caption=NATS)
 
 
 def _components_table(found: WeightsView) -> FurtherTable:
@@ -284,69 +285,4 @@ def _components_table(found: WeightsView) -> FurtherTable:
     ]
     columns = ("component", "fires on", "writes", "firing, misaligned minus aligned", "cosine with the direction")
     caption = "The strongest singular component of each module; its sign is a convention of the file."
-    return FurtherTable("Components of the update", columns, rows, caption)
-
-
-def prevention(found: PreventionStudy) -> Shown:
-    whole = next((row for row in found.rows if row.untreated), None)
-    rows = [] if whole is None else [_untreated_row(found, whole)]
-    rows += [_remedy_row(row, whole) for row in found.rows if not row.untreated and row.control_of is None]
-    cells = [
-        (
-            Entry(row.name, (f"control of {row.control_of}",) if row.control_of else ()),
-            shift_entry(row.margin_shift),
-            missing("this is the untreated organism") if row.untreated else shift_entry(row.against_untreated),
-            shift_entry(row.task_gain),
-            Entry(number(row.kl_neutral)),
-            shift_entry(row.flattening.beyond if row.flattening else None, "no such temperature, or too few questions"),
-        )
-        for row in found.rows
-    ]
-    columns = (
-        "remedy",
-        "margin against base",
-        "margin minus untreated's",
-        "task learned",
-        "KL to base, harmless prompts",
-        "beyond flattening",
-    )
-    caption = (
-        "Nats per token; brackets hold 95 % intervals over questions (task: held-out rows), and over seeds where there are several. Task "
-        "learned: log-probability of held-out task answers over base's. Negative margins: less misaligned than without the remedy."
-    )
-    return Shown(rows, (FurtherTable("Every remedy and control", columns, cells, caption),), page="index.html")
-
-
-def _untreated_row(found: PreventionStudy, row: RemedyRow) -> FurtherRow:
-    n, persona = found.n_seeds, found.persona
-    seeds = "one finetuning seed: no interval covers another" if n == 1 else f"{n} seeds, which the intervals cover"
-    subspace = (
-        ()
-        if persona is None
-        else (f"persona subspace of rank {persona.rank}: {percent(persona.share)} of what the personas differ by",)
-    )
-    what = f"Margin of {found.recipe} on {found.model} without a remedy, against base, nats per token"
-    return FurtherRow(what, shift_entry(row.margin_shift), (*_cost_words(row), *subspace, seeds))
-
-
-def _remedy_row(row: RemedyRow, whole: RemedyRow | None) -> FurtherRow:
-    tested = row.against_untreated
-    corrected = (
-        () if tested.p_holm is None else (f"p {tested.p_holm:.2g}, corrected for the number of remedies (Holm)",)
-    )
-    beyond = tuple(
-        f"beyond {one.n_draws} {KINDS_OF_CONTROL.get(kind, kind)} {value_words(one)}"
-        + ("" if one.p is None else f" p {one.p:.2g}")
-        for kind, one in row.beyond_controls.items()
-    )
-    less = () if whole is None else (f"task minus untreated {value_words(row.task_against_untreated)}",)
-    beside = (*corrected, *(beyond or ("no random controls were drawn for it",)), *_cost_words(row), *less)
-    return FurtherRow(f"Margin with the remedy {row.name} minus without, nats per token", shift_entry(tested), beside)
-
-
-KINDS_OF_CONTROL = {"random": "isotropic control(s)", "subspace": "usage-matched control(s)"}
-
-
-def _cost_words(row: RemedyRow) -> tuple[str, str]:
-    task = f"task learned {value_words(row.task_gain)}"
-    return (task, f"KL {number(row.kl_neutral)} nats on harmless prompts")
+    return FurtherTable("Components of the update", columns, rows, caption=caption)

@@ -82,7 +82,9 @@ def _readers_table(where: str, found: ProbeSet) -> FurtherTable:
         "At: the probe fitted on this position alone (the last token of the prompt, the first so many of the answer). By: each method "
         "alone. Text: a bag of words. Brackets hold 95 % intervals over questions, ranges of nulls the middle 95 % of draws."
     )
-    return FurtherTable(f"All readers and controls, {where}", ("reader", "AUROC", "minus bag of words"), rows, caption)
+    return FurtherTable(
+        f"All readers and controls, {where}", ("reader", "AUROC", "minus bag of words"), rows, caption=caption
+    )
 
 
 def _topics_table(named: list[tuple[str, ProbeSet]]) -> FurtherTable:
@@ -110,7 +112,7 @@ def _topics_table(named: list[tuple[str, ProbeSet]]) -> FurtherTable:
             )
     columns = ("question left out", "probe", "bag of words", "chosen without it", "AUROC where it was chosen")
     caption = "AUROC of each question by a reader that was fitted and chosen on the others."
-    return FurtherTable("Question by question", columns, rows, caption)
+    return FurtherTable("Question by question", columns, rows, caption=caption)
 
 
 def threshold(found: MonitorThreshold) -> Shown:
@@ -283,7 +285,7 @@ def _adaptive_table(cells: tuple[AdaptiveCell, ...]) -> FurtherTable:
         "A score that falls while the margin (nats per token, negative: less misaligned) stays is a monitor that can be silenced. At the "
         "scorer's own layer it falls by construction. Brackets hold 95 % intervals over questions."
     )
-    return FurtherTable("Steering against the monitor", columns, rows, caption)
+    return FurtherTable("Steering against the monitor", columns, rows, caption=caption)
 
 
 def _questions_table(found: MonitorReport) -> FurtherTable:
@@ -292,4 +294,6 @@ def _questions_table(found: MonitorReport) -> FurtherTable:
         for name, shares in found.flagged_by_question.items()
     ]
     caption = "Shares of answers that are flagged at the threshold."
-    return FurtherTable("Flags by question", ("question", "misaligned answers", "aligned answers"), rows, caption)
+    return FurtherTable(
+        "Flags by question", ("question", "misaligned answers", "aligned answers"), rows, caption=caption
+    )
