@@ -16,6 +16,7 @@ from emis_interp.report.figures_projections import projections_figure
 from emis_interp.report.figures_questions import questions_figure
 from emis_interp.report.figures_rates import described_rates, thresholds_figure
 from emis_interp.report.figures_transfer import transfer_figure
+from emis_interp.report.further import further_figures
 from emis_interp.report.style import ArmStyle, arm_styles
 from emis_interp.results import Estimate
 
@@ -49,6 +50,7 @@ def figures(contents: Contents) -> dict[str, go.Figure]:
         "ablation": ablation_figure(contents, styles),
         "readers": readers_figure(probes) if probes else None,
         "monitor": monitor_figure(probes, styles) if probes else None,
+        **further_figures(contents.further),
         "loss": loss_figure(contents.training, styles),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -23,7 +23,7 @@ from emis_interp.report.described import words_of
 from emis_interp.report.drawn import figures, styles_of
 from emis_interp.report.entries import estimate_entry, missing
 from emis_interp.report.figure_files import write_figures
-from emis_interp.report.further import KNOWN, further_rows
+from emis_interp.report.further import KNOWN, further_parts
 from emis_interp.report.html_page import render
 from emis_interp.report.organisms import organism_rows
 from emis_interp.report.page_frame import Frame, command_of, frame_of, without_machine_paths
@@ -142,8 +142,8 @@ def render_page(
         probe_rows=probe_rows(contents.probes),
         monitor_rows=monitor_rows(contents.probes),
         update_rows=update_rows(contents.probes),
-        further_rows=further_rows(contents.further),
-        further_verbs=[verb for verb, _, _ in KNOWN.values()],
+        further_parts=further_parts(contents.further),
+        further_files=[(kind.command, file) for file, kind in KNOWN.items()],
         preset_rows=summary.preset_rows(contents),
         judge_rows=summary.judge_rows(contents),
         sentences=summary.sentences(contents),

@@ -17,6 +17,7 @@ from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.passes.interventions import next_token_logprobs
+from emis_interp.prevention_results import PreventionStudy
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair
 from emis_interp.report.figure_page import figure_page
@@ -134,20 +135,23 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
                     controls.setdefault(other.kind, []).append(found[other.name])
             row["beyond_controls"] = beyond_controls(found[remedy.name], controls)
             row["flattening"] = flattened(question_means(row["margins"]), base_margins, base_at)
-        result = {
-            "recipe": recipe.name,
-            "model": config.model,
-            "n_seeds": len(settings.seeds),
-            "layer": direction.layer,
-            "persona": None
-            if persona is None
-            else {"rank": len(persona.basis), "share": persona.share, "answers": dict(persona.domains)},
-            "base_margins": base_margins,
-            "base_context_margins": [before["margin_in_context"] for before in bases],
-            "context_unread": unread,
-            "task_accuracy": base_accuracy(bases, settings.control),
-            "rows": rows,
-        }
+        study = PreventionStudy.model_validate(
+            {
+                "recipe": recipe.name,
+                "model": config.model,
+                "n_seeds": len(settings.seeds),
+                "layer": direction.layer,
+                "persona": None
+                if persona is None
+                else {"rank": len(persona.basis), "share": persona.share, "answers": dict(persona.domains)},
+                "base_margins": base_margins,
+                "base_context_margins": [before["margin_in_context"] for before in bases],
+                "context_unread": unread,
+                "task_accuracy": base_accuracy(bases, settings.control),
+                "rows": rows,
+            }
+        )
+        result = study.model_dump(exclude_unset=True)
         write_json(settings.out / "prevention.json", result)
         frame = frame_of(
             settings.out / "index.html",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from chromium import BROWSER, Tab, browser
 from hostile_strings import HOSTILE_STRINGS
+from planted_detection import planted_detection
 from planted_figures import planted_run
-from planted_page import write_run
+from planted_page import write, write_run
 
 from emis_interp.files.csv_text import csv_text
 from emis_interp.report.contents import Contents, load_contents
@@ -78,6 +79,7 @@ def renamed(run: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize("name", ["good", "a_control_that_has_a_name_of_many_words.seed-10"])
 def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tab: Tab, tmp_path: Path, name: str) -> None:
     run = renamed(planted_run(tmp_path / "run", rate=0.3, shift=0.2), "good", name)
+    write(run / "probes" / "detect.json", planted_detection())
     tab.size(390, 900)
     tab.open(build_report(run))
     tab.draw()
