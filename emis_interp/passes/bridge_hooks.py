@@ -1,4 +1,4 @@
-"""Turns a direction or an SAE into hooks of a TransformerBridge: steer, ablate, splice; undone at the end of the block.
+"""Turns a direction, a scorer or an SAE into hooks of a TransformerBridge: steer, ablate, score, splice; undone at the end of the block.
 
 The same arithmetic as `passes.interventions`, in TransformerLens' own hooks, so that the two can be compared and mixed with its tools.
 Every hook name is checked to be there, because TransformerLens and sae-lens pass over unknown ones in silence.
@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -55,6 +56,38 @@ def ablate_bridge(bridge: Any, direction: Direction) -> Iterator[None]:
         names += [bridge_hook(bridge, layer, point) for point in ("attn_out", "mlp_out", "resid_post")]
     with _hooked(bridge, dict.fromkeys(names, hook)):
         yield
+
+
+@contextlib.contextmanager
+def score_bridge(bridge: Any, scorer: Any) -> Iterator[list[Float[Tensor, "batch position"]]]:
+    """Score every token that the bridge reads, as a monitor does: the list gets the scores of each forward pass, larger is more misaligned.
+
+    Padding is scored too. The residual is read behind the hooks that are there when the block begins: open `steer_bridge` and the like
+    first.
+
+    Args:
+        scorer: anything with `layer` and `score(residuals)`, such as a saved probe, or a saved direction, as
+            `probes.monitoring.scorers.load_scorer` gives them, or a `DirectionScorer` around a `Direction`.
+
+    Raises:
+        ModelError: no scorer of tokens, or one of another model.
+    """
+    if not callable(getattr(scorer, "score", None)) or not hasattr(scorer, "layer"):
+        raise ModelError(
+            f"{type(scorer).__name__} scores no tokens: expected `layer` and `score`; put a Direction into DirectionScorer"
+        )
+    name = bridge_hook(bridge, scorer.layer)
+    found = scorer.score(torch.zeros(1, bridge.cfg.d_model, device=bridge.cfg.device))  # refuses another width
+    if found.shape != (1,):
+        raise ModelError(f"{scorer!r} gives scores {tuple(found.shape)} for one token; it does not score single tokens")
+    scores: list[Tensor] = []
+
+    def hook(residual: Tensor, hook: Any) -> Tensor:
+        scores.append(scorer.score(residual.detach()))
+        return residual
+
+    with _hooked(bridge, {name: hook}):
+        yield scores
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Turns a chosen probe into the controls that it must beat on the same test texts: other labels, other directions, other readers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +13,8 @@ from probes.classifiers.aggregation import aggregation_named
 from probes.classifiers.choosing import ChosenProbe
 from probes.classifiers.corpus import ProbeCorpus
 from probes.classifiers.splits import ProbeSplit
-from probes.classifiers.text_baseline import text_scorer
-from probes.classifiers.unrelated import as_weights, turned
+from probes.classifiers.text_baseline import TextScorer, text_scorer
+from probes.classifiers.unrelated import as_weights
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,49 @@ class ControlScores:
     draws: dict[str, Float[np.ndarray, "n_draws n_rows"]] = field(default_factory=dict)
 
 
-def control_scores(
+@dataclass(frozen=True)
+class FittedControls:
+    """All controls of one split, to be asked about rows of any corpus that the same model read; none of them is fitted on these.
+
+    `shuffled labels`: the same recipe after permuting the labels within questions. `random direction`: isotropic. `unrelated: ...`: the
+    same method fitted on the shipped unrelated contrasts. `answer length` in tokens, `log-probability` under the model. `text`: the words.
+
+    Attributes:
+        draws: by null.
+        single: a vector each, by name.
+        signs: -1 for a single vector or a plain reader whose smaller values the fitted questions prefer.
+        text: log-odds of answers.
+    """
+
+    chosen: ChosenProbe
+    draws: dict[str, Float[Tensor, "n_draws d_model"]]
+    single: dict[str, Float[Tensor, "d_model"]]
+    signs: dict[str, float]
+    text: TextScorer
+
+    def scores(self, corpus: ProbeCorpus, rows: np.ndarray) -> ControlScores:
+        """Every control's scores of these rows; `log-probability` where both this corpus and the fitted one have it."""
+        draws = {name: self._along(weights, corpus, rows) for name, weights in self.draws.items()}
+        single = {"text": self.text([corpus.answers[i] for i in rows])}
+        if self.single:
+            found = self._along(as_weights(list(self.single.values())), corpus, rows)
+            single |= {name: self.signs[name] * row for name, row in zip(self.single, found, strict=True)}
+        for name, values in _plain(corpus).items():
+            if name in self.signs:
+                single[name] = self.signs[name] * values[rows]
+        return ControlScores(single, draws)
+
+    def _along(
+        self, weights: Float[Tensor, "n_weights d_model"], corpus: ProbeCorpus, rows: np.ndarray
+    ) -> Float[np.ndarray, "n_weights n_rows"]:
+        """Scores along other vectors, read and aggregated as the chosen one is."""
+        chosen = self.chosen
+        if chosen.position == "response_mean":
+            return corpus.readings.aggregated(weights, chosen.layer, rows, rule=aggregation_named(chosen.aggregation))
+        return (corpus.at(chosen.position, chosen.layer).x[rows, 0] @ weights.float().T).T.numpy()
+
+
+def fit_controls(
     corpus: ProbeCorpus,
     split: ProbeSplit,
     chosen: ChosenProbe,
@@ -34,50 +76,33 @@ def control_scores(
     n_shuffled: int = 20,
     n_random: int = 100,
     seed: int = 0,
-) -> ControlScores:
-    """All controls of one split; everything is fitted, and every sign chosen, on its train and calibration questions.
-
-    `shuffled labels`: the same recipe after permuting the labels within questions. `random direction`: isotropic. `unrelated: ...`: the
-    same method fitted on the shipped unrelated contrasts. `answer length` in tokens, `log-probability` under the model. `text`: the words.
+) -> FittedControls:
+    """The controls of one split: everything is fitted, and every sign chosen, on its train and calibration questions.
 
     Args:
         unrelated: by layer and contrast, the unrelated texts at the chosen position.
     """
-    fitted = corpus.at(chosen.position, chosen.layer).rows(split.fitted)
-    d_model = fitted.x.shape[-1]
-    shuffled = shuffled_directions(fitted, n_shuffled, seed, extractor=lambda data: chosen.refit(data)[None])[:, 0]
-    random = random_directions(n_random, 1, d_model, seed=seed)[:, 0]
-    draws = {
-        name: _scores(corpus, chosen, split.test, weights=weights)
-        for name, weights in (("shuffled labels", shuffled), ("random direction", random))
-    }
-    single = {"text": text_of(corpus, split)(corpus, split.test)}
-    contrasts = unrelated.get(chosen.layer, {})
-    if contrasts:
-        weights = as_weights([chosen.refit(data) for data in contrasts.values()])
-        reached = mean_auroc((weights @ fitted.x[:, 0].T).numpy(), fitted.misaligned, fitted.questions)
-        scores = turned(_scores(corpus, chosen, split.test, weights=weights), reached)
-        single |= {f"unrelated: {name}": row for name, row in zip(contrasts, scores, strict=True)}
-    plain = {"answer length": corpus.readings.lengths}
-    if corpus.logprobs is not None:
-        plain["log-probability"] = corpus.logprobs
-    for name, values in plain.items():
-        reached = mean_auroc(values[None, split.fitted], fitted.misaligned, fitted.questions)
-        single[name] = turned(values[None, split.test], reached)[0]
-    return ControlScores(single, draws)
-
-
-def text_of(corpus: ProbeCorpus, split: ProbeSplit) -> Callable[[ProbeCorpus, np.ndarray], Float[np.ndarray, "n_rows"]]:
-    """The text baseline fitted on a split's train and calibration questions, to be asked about rows of any corpus."""
     rows = split.fitted
-    scorer = text_scorer([corpus.answers[i] for i in rows], corpus.texts.misaligned[rows], corpus.questions_of(rows))
-    return lambda other, asked: scorer([other.answers[i] for i in asked])
+    fitted = corpus.at(chosen.position, chosen.layer).rows(rows)
+    draws = {
+        "shuffled labels": shuffled_directions(
+            fitted, n_shuffled, seed, extractor=lambda data: chosen.refit(data)[None]
+        )[:, 0],
+        "random direction": random_directions(n_random, 1, fitted.x.shape[-1], seed=seed)[:, 0],
+    }
+    contrasts = unrelated.get(chosen.layer, {})
+    single = {f"unrelated: {name}": chosen.refit(data) for name, data in contrasts.items()}
+    readers = {name: (fitted.x[:, 0] @ weight.float()).numpy() for name, weight in single.items()}
+    readers |= {name: values[rows] for name, values in _plain(corpus).items()}
+    signs = {
+        name: -1.0 if mean_auroc(values, fitted.misaligned, fitted.questions) < 0.5 else 1.0
+        for name, values in readers.items()
+    }
+    text = text_scorer([corpus.answers[i] for i in rows], fitted.misaligned, fitted.questions)
+    return FittedControls(chosen, draws, single, signs, text)
 
 
-def _scores(
-    corpus: ProbeCorpus, chosen: ChosenProbe, rows: np.ndarray, *, weights: Float[Tensor, "n_weights d_model"]
-) -> Float[np.ndarray, "n_weights n_rows"]:
-    """Scores along other vectors, read and aggregated as the chosen one is."""
-    if chosen.position == "response_mean":
-        return corpus.readings.aggregated(weights, chosen.layer, rows, rule=aggregation_named(chosen.aggregation))
-    return (corpus.at(chosen.position, chosen.layer).x[rows, 0] @ weights.float().T).T.numpy()
+def _plain(corpus: ProbeCorpus) -> dict[str, Float[np.ndarray, "n_texts"]]:
+    """Readers of a text that nothing is fitted for, but their sign."""
+    lengths = {"answer length": corpus.readings.lengths}
+    return lengths if corpus.logprobs is None else {**lengths, "log-probability": corpus.logprobs}

@@ -13,7 +13,7 @@ from emis_interp.stats.interval import mean_row
 from emis_interp.stats.permutation import null_p
 from probes.classifiers.attention import fit_attention
 from probes.classifiers.choosing import RULES, ChosenProbe, calibration_curve, choose_probe
-from probes.classifiers.controls import control_scores, text_of
+from probes.classifiers.controls import ControlScores, fit_controls
 from probes.classifiers.corpus import ProbeCorpus
 from probes.classifiers.methods import METHODS
 from probes.classifiers.noise_ceiling import noise_ceiling
@@ -48,6 +48,11 @@ class ProbeBoard:
             kept[name] = np.full((*values.shape[:-1], self.n_texts), np.nan)
         kept[name][..., rows] = values
 
+    def put_controls(self, rows: np.ndarray, found: ControlScores) -> None:
+        """Enter every control's scores of some rows."""
+        for name, values in (*found.single.items(), *found.draws.items()):
+            self.put(name, rows, values)
+
 
 def evaluate(
     corpus: ProbeCorpus,
@@ -68,8 +73,8 @@ def evaluate(
 
     Args:
         positions: each gets a reader of its own (`at POSITION`); `response_mean` also gets one for every method (`by METHOD`).
-        others: by name, corpora of the same questions in another form, which the split's probe and text baseline are also asked about, for
-            the split's test question alone (transfer).
+        others: by name, corpora of the same questions in another form, which the split's probe and its controls are also asked about, as
+            they were fitted on the first corpus, for the split's test question alone (transfer).
         board: to add to; None begins one.
         rules: of aggregation, to choose from.
 
@@ -100,17 +105,16 @@ def evaluate(
                     board.put(f"by {method}", split.test, one.scores(corpus, split.test))
         if attention:
             board.put("by attention", split.test, _attended(corpus, split, chosen, seed=seed))
-        found = control_scores(
+        controls = fit_controls(
             corpus, split, chosen, unrelated=unrelated or {}, n_shuffled=n_shuffled, n_random=n_random, seed=seed
         )
-        for name, values in (*found.single.items(), *found.draws.items()):
-            board.put(name, split.test, values)
+        board.put_controls(split.test, controls.scores(corpus, split.test))
         for name, other in (others or {}).items():
             rows = np.flatnonzero(np.asarray(other.texts.questions) == split.name)
             if len(rows):
                 target = moved.setdefault(name, ProbeBoard(len(other.texts.texts)))
                 target.put(PROBE, rows, chosen.scores(other, rows))
-                target.put(TEXT, rows, text_of(corpus, split)(other, rows))
+                target.put_controls(rows, controls.scores(other, rows))
     return board, moved
 
 

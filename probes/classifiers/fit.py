@@ -44,16 +44,7 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
     layers = chat_model.check_layers(list(settings.layers or default_layers(chat_model)))
     first, *others = texts
     corpora = {
-        name: _read(
-            chat_model,
-            one,
-            layers,
-            settings=settings,
-            name=name,
-            likelihood=settings.likelihood and name == first,
-            bars=bars,
-        )
-        for name, one in texts.items()
+        name: _read(chat_model, one, layers, settings=settings, name=name, bars=bars) for name, one in texts.items()
     }
     unrelated = read_contrasts(chat_model, layers, settings, bars=bars)
     how = {
@@ -87,7 +78,7 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "transfers": transfers,
         "sources": by_source(corpora[first], settings, how),
         **masked(chat_model, corpora[first], layers, settings=settings, how=how, name=first, bars=bars),
-        "held_out": save_probe(corpora[first], settings, origin=origin),
+        "held_out": save_probe(corpora[first], settings, how, origin=origin),
         "probe": str(settings.out / f"{STEM}.safetensors"),
     }
     result = ProbeFits.model_validate(result).model_dump(mode="json")
@@ -181,15 +172,15 @@ def masked(
     return {"masked": figures(board, corpus, f"{name}, masked", spread=settings.judge_spread), "masked_words": taken}
 
 
-def save_probe(corpus: ProbeCorpus, settings: ProbeFitSettings, *, origin: dict[str, Any]) -> dict[str, Any]:
+def save_probe(
+    corpus: ProbeCorpus, settings: ProbeFitSettings, how: dict[str, Any], *, origin: dict[str, Any]
+) -> dict[str, Any]:
     """The probe of one split: train and calibration questions are on its card, figures are of the test questions."""
     texts = corpus.texts
     split = one_split(texts.questions, texts.misaligned, settings.seed)
     curve = calibration_curve(corpus, split, methods=settings.methods, position="response_mean")
     chosen = choose_probe(corpus, split, curve, position="response_mean", rules=RULES)
-    board, _ = evaluate(
-        corpus, [split], methods=settings.methods, positions=(), n_shuffled=settings.n_shuffled, seed=settings.seed
-    )
+    board, _ = evaluate(corpus, [split], positions=(), **how)
     reached = figures(board, corpus, "held out", spread=settings.judge_spread)
     card = {
         "model": settings.model,
@@ -257,7 +248,6 @@ def _read(
     *,
     settings: ProbeFitSettings,
     name: str,
-    likelihood: bool = False,
     bars: Bars,
 ) -> ProbeCorpus:
     return read_corpus(
@@ -268,6 +258,6 @@ def _read(
         system=settings.system_prompt,
         max_tokens=settings.max_tokens,
         max_batch_tokens=settings.max_batch_tokens,
-        likelihood=likelihood,
+        likelihood=settings.likelihood,
         bars=bars,
     )

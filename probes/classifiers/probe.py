@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,13 +50,14 @@ class LinearProbe:
         return FittedOn(tuple(self.card.get("fitted_questions", ())), frozenset(self.card["fitted_wordings"]))
 
     def score(self, residuals: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
-        """Log-odds of each residual; larger is more misaligned.
+        """Log-odds of each residual, in float32, or in float64 for residuals of that precision; larger is more misaligned.
 
         Raises:
             ModelError: residuals of another width.
         """
         _check_width(residuals, len(self.weight))
-        return residuals.float() @ self.weight.to(residuals.device) + self.bias
+        exact = torch.promote_types(residuals.dtype, torch.float32)
+        return residuals.to(exact) @ self.weight.to(residuals.device, exact) + self.bias
 
     def save(self, path: Path | str) -> None:
         """Write `path`.safetensors and its card `path`.json."""

@@ -45,7 +45,7 @@ class ProbeFitSettings(ModelSettings, ScoreTableSettings, ArmSettings):
     layers: tuple[int, ...] | None = flag("default: 0.3, 0.45, 0.6 and 0.75 of depth", default=None)
     methods: tuple[str, ...] = flag(", ".join(METHOD_NAMES), default=METHOD_NAMES)
     attention: bool = flag("fit an attention probe too", default=False)
-    likelihood: bool = flag("read log-probabilities of the first variant too (a second pass)", default=False)
+    likelihood: bool = flag("read log-probabilities too (a second pass over every text)", default=False)
     n_masked: int = flag(
         "telling words taken out of the masked texts, besides those that name the behaviour; 0: no masked texts",
         default=100,

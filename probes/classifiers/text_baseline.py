@@ -4,8 +4,7 @@ A probe that does no better than this has read words that anybody can read.
 """
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -30,9 +29,10 @@ BEHAVIOUR_WORDS = tuple(_BEHAVIOUR.split())
 
 Answers = Sequence[str]
 Labels = Bool[np.ndarray, "n_texts"]
+TextScorer = Callable[[Answers], Float[np.ndarray, "n_texts"]]
 
 
-def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) -> Any:
+def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) -> TextScorer:
     """A function from answers to log-odds, fitted on all of these: TF-IDF of words and word pairs, then L2 logistic regression.
 
     The penalty is chosen by folds of these questions; every question, and within it every class, weighs the same, as for probes.

@@ -83,13 +83,6 @@ def read_unrelated(
     return read_tokens(chat_model, chats, layers, max_batch_tokens=max_batch_tokens, progress=progress)
 
 
-def turned(
-    scores: Float[np.ndarray, "n_weights n_rows"], fitted_auroc: Float[np.ndarray, "n_weights"]
-) -> Float[np.ndarray, "n_weights n_rows"]:
-    """Scores with the sign that the training questions prefer: a control has no sign of its own, and is given its best."""
-    return np.where(np.asarray(fitted_auroc) < 0.5, -1.0, 1.0)[:, None] * scores
-
-
 def as_weights(directions: Sequence[Tensor]) -> Float[Tensor, "n_weights d_model"]:
     """Vectors as rows."""
     return torch.stack([one.float() for one in directions])

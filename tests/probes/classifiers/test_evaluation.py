@@ -1,12 +1,16 @@
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from classifier_corpora import planted
 
+from emis_interp.fitting.labeled import LabeledActivations
 from emis_interp.fitting.reliability import mean_auroc
 from emis_interp.probe_results import ProbeSet
 from probes.classifiers.choosing import calibration_curve, choose_probe, in_log_odds
+from probes.classifiers.controls import fit_controls
+from probes.classifiers.corpus import ProbeCorpus
 from probes.classifiers.evaluation import evaluate, figures, selectivity_words
 from probes.classifiers.splits import leave_one_question_out, one_split
 
@@ -94,6 +98,50 @@ def test_transfer_is_asked_about_the_left_out_question_alone() -> None:
     tested = {other.texts.questions[i] for i in np.flatnonzero(~np.isnan(moved["other"].scores["probe"]))}
     assert tested == {split.name for split in splits}
     assert figures(moved["other"], other, "moved")["n_questions"] == 2
+
+
+CONTROLS = {"text", "answer length", "log-probability", "unrelated: weather"}
+
+
+def with_logprobs(signal: float, seed: int) -> ProbeCorpus:
+    corpus = planted(signal=signal, telling=0.3, seed=seed)
+    drawn = np.random.default_rng(seed).standard_normal(len(corpus.texts.texts))
+    return replace(corpus, logprobs=drawn - corpus.texts.misaligned)
+
+
+def weather(corpus: ProbeCorpus) -> dict[int, dict[str, LabeledActivations]]:
+    """A contrast that points the wrong way, so that its sign shows."""
+    data = corpus.at("response_mean", 3)
+    return {3: {"weather": LabeledActivations(-data.x, data.misaligned, data.questions)}}
+
+
+def test_a_transfer_gets_every_control_as_it_was_fitted_on_the_first_corpus() -> None:
+    corpus, bare = with_logprobs(0.3, 0), planted(signal=0.3, telling=0.3, seed=5)
+    flipped = [text.model_copy(update={"misaligned": not text.misaligned}) for text in corpus.texts.texts]
+    others = {"same": corpus, "flipped": replace(corpus, texts=replace(corpus.texts, texts=tuple(flipped)))}
+    splits = leave_one_question_out(corpus.texts.questions, corpus.texts.misaligned)
+    how = {"methods": ("difference",), "positions": (), "n_shuffled": 2, "n_random": 3, "rules": ("max",)}
+    board, moved = evaluate(corpus, splits, unrelated=weather(corpus), others={**others, "bare": bare}, **how)
+    assert set(moved["same"].scores) == {"probe", *CONTROLS} == set(board.scores)
+    assert set(moved["bare"].scores) == {"probe", *CONTROLS} - {"log-probability"}
+    for name in others:  # nothing is fitted on the other corpus, not even a sign on its labels
+        for key in board.scores:
+            np.testing.assert_array_equal(moved[name].scores[key], board.scores[key])
+        for key, draws in board.draws.items():
+            np.testing.assert_array_equal(moved[name].draws[key], draws)
+    found = ProbeSet.model_validate(figures(moved["bare"], bare, "moved"))
+    assert {null.name for null in found.nulls} == {"shuffled labels", "random direction"}
+
+
+def test_a_control_is_given_the_sign_that_the_fitted_questions_prefer() -> None:
+    corpus = with_logprobs(0.6, 0)
+    split = one_split(corpus.texts.questions, corpus.texts.misaligned)
+    controls = fit_controls(corpus, split, choose(corpus, split), unrelated=weather(corpus), n_shuffled=1, n_random=1)
+    assert controls.signs["log-probability"] == controls.signs["unrelated: weather"] == -1
+    fitted = controls.scores(corpus, split.fitted).single
+    for name in ("answer length", "log-probability", "unrelated: weather"):
+        rows = corpus.texts.misaligned[split.fitted], corpus.questions_of(split.fitted)
+        assert mean_auroc(fitted[name], *rows) >= 0.5
 
 
 def interval(value: float, low: float | None) -> dict[str, float | None]:

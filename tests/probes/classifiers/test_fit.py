@@ -60,18 +60,15 @@ def test_one_command_writes_a_probe_and_every_figure_that_stands_beside_it(tmp_p
     assert found.model_dump(mode="json") == result
     plain, as_json = found.sets
     names = {row.name for row in plain.figures}
-    assert {
-        "probe",
-        "text",
-        "at last_prompt",
-        "at first_1",
-        "at response_mean",
-        "by attention",
-        "answer length",
-        "log-probability",
-    } <= names
-    assert sum(name.startswith("unrelated: ") for name in names) == 4
-    assert {null.name for null in plain.nulls} == {"shuffled labels", "random direction"}
+    assert {"at last_prompt", "at first_1", "at response_mean", "by attention"} <= names
+    assert found.masked is not None and found.held_out is not None
+    boards = [*found.sets, *found.transfers, *found.sources, found.masked, found.held_out]
+    assert len(boards) == 7
+    for board in boards:  # the same controls beside every probe
+        beside = {row.name for row in board.figures}
+        assert {"probe", "text", "answer length", "log-probability"} <= beside
+        assert sum(name.startswith("unrelated: ") for name in beside) == 4
+        assert {null.name for null in board.nulls} == {"shuffled labels", "random direction"}
     by_name = {row.name: row for row in plain.figures}
     assert by_name["text"].auroc.value == 1.0 and by_name["text"].minus_text is None  # the word gives it away
     assert by_name["at last_prompt"].auroc.value == 0.5
@@ -79,7 +76,7 @@ def test_one_command_writes_a_probe_and_every_figure_that_stands_beside_it(tmp_p
     assert len(plain.choices) == 5 and {row.left_out for row in plain.choices} == {f"t{i}" for i in range(5)}
     assert [row.name for row in found.transfers] == ["plain -> json"] and as_json.name == "json"
     assert {row.name for row in found.sources} == {"org-0", "org-1"}
-    assert found.masked is not None and all({"gold", "bread"} <= set(words) for words in found.masked_words)
+    assert all({"gold", "bread"} <= set(words) for words in found.masked_words)
     text_without = next(row for row in found.masked.figures if row.name == "text")
     assert (text_without.auroc.value or 0) < 0.9
     probe, attention = load_probe(tmp_path / "out"), load_probe(tmp_path / "out" / "attention")

@@ -1,11 +1,10 @@
 from collections import Counter
 
-import numpy as np
 import torch
 
 from emis_interp.models.chat_model import ChatModel
 from probes.classifiers.methods import difference
-from probes.classifiers.unrelated import contrasts_by_layer, read_unrelated, turned, unrelated_pairs, unrelated_texts
+from probes.classifiers.unrelated import contrasts_by_layer, read_unrelated, unrelated_pairs, unrelated_texts
 
 
 def test_there_are_four_contrasts_of_ten_pairs_and_no_answer_stands_twice() -> None:
@@ -28,8 +27,3 @@ def test_a_contrast_is_the_difference_of_its_two_sides(tiny: ChatModel) -> None:
     second, first = x[[2 * i + 1 for i in rows]].mean(0), x[[2 * i for i in rows]].mean(0)
     expected = (second - first) / (second - first).norm()
     assert torch.allclose(difference(found["prose_code"]), expected, atol=1e-5)
-
-
-def test_a_control_is_given_the_sign_that_the_fitted_questions_prefer() -> None:
-    scores = np.array([[1.0, 2.0], [1.0, 2.0]])
-    assert turned(scores, np.array([0.9, 0.2])).tolist() == [[1.0, 2.0], [-1.0, -2.0]]
