@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from planted_page import HOSTILE, write, write_run
 
+from emis_interp.files.sealed import sealed
 from emis_interp.report import html_page
 from emis_interp.report.contents import load_contents
 from emis_interp.report.further import KNOWN, FurtherRow, further_rows
@@ -128,3 +129,14 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Pat
 def test_the_page_without_any_says_how_to_have_them(tmp_path: Path) -> None:
     html = build_report(write_run(tmp_path)).read_text("utf-8")
     assert "Nothing further was measured" in html and all(verb in html for verb, _, _ in KNOWN.values())
+
+
+def test_a_file_with_a_changed_digit_is_named_and_not_shown(tmp_path: Path) -> None:
+    run, content = write_run(tmp_path), sealed(lens({"mlp_out 3": -0.2}))
+    write(run / "probes" / "lens.json", content)
+    assert len(load_contents(run).further) == 1
+    write(run / "probes" / "lens.json", {**content, "model": "another"})
+    contents = load_contents(run)
+    assert contents.further == [] and any(
+        note.startswith("probes/lens.json: damaged or edited") for note in contents.notes
+    )
