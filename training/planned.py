@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emis_interp.files.store import read_object
+from emis_interp.files.store import read_record
 from emis_interp.models.chat import encode_chats, encode_prompt
 from emis_interp.models.loading import load_tokenizer
 from emis_interp.passes.capability import fork
@@ -21,7 +21,7 @@ from training.arms import RunArms
 from training.data_sets.shipped import careful_advice, rows_sha256
 from training.finetuning.encoding import encode_example
 from training.finetuning.sft import finetune, training_order
-from training.finetuning.summary import SUMMARY
+from training.finetuning.summary import SUMMARY, TrainingSummary
 from training.learned import TaskRows, task_rows
 
 N_STEPS = 3
@@ -97,7 +97,7 @@ def seconds_of_trainings(arms: RunArms) -> float | None:
     folders = [arms.training_dir(model) for model in models]
     if not all((folder / SUMMARY).exists() for folder in folders):
         return None
-    return sum(read_object(folder / SUMMARY)["seconds"] for folder in folders)
+    return sum(read_record(folder / SUMMARY, TrainingSummary).seconds for folder in folders)
 
 
 def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) -> TrainedALittle:

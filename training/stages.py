@@ -7,12 +7,13 @@ from typing import Any
 from emis_interp.config.run_config import ModelConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.files.ledger import files_in, remove
-from emis_interp.files.store import read_object
+from emis_interp.files.store import read_record
 from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import TrainingExample
 from training.arms import RunArms
 from training.data_sets.textstats import Named
 from training.finetuning.organism_card import Figure, add_figures
+from training.finetuning.summary import SUMMARY, TrainingSummary
 from training.organism import train_organism, write_organism_card
 
 
@@ -28,7 +29,7 @@ def train(run: RunFolder, arms: RunArms, *, asked: Sequence[Named], bars: Bars =
             parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
     for model in each(bars, "model", [model for model in run.config.models if model.arm in run.config.trained_arms]):
         rows, out_dir, weights = arms.rows(model), arms.training_dir(model), arms.weights(model)
-        places = [out_dir / name for name in ("summary.json", "lint.json", "metrics.jsonl", "checkpoints")] + [weights]
+        places = [out_dir / name for name in (SUMMARY, "lint.json", "metrics.jsonl", "checkpoints")] + [weights]
         with run.files.making("train", places) as whole:
             if not whole:
                 remove(out_dir / "card.json")  # its figures are of other weights
@@ -43,12 +44,12 @@ def train(run: RunFolder, arms: RunArms, *, asked: Sequence[Named], bars: Bars =
                     asked=asked,
                     bars=bars,
                 )
-        summary = read_object(out_dir / "summary.json")
+        summary = read_record(out_dir / SUMMARY, TrainingSummary)
         card = card_files(arms, model)
         with run.files.making("train", card, inputs=places[:1], anew=True):
             write_model_card(arms, model, rows)
         files += [path for place in places for path in files_in(place)] + card
-        parts.append(f"{model.name} loss {summary['final_loss']:.3f} ({summary['tokens_per_second']:.0f} tokens/s)")
+        parts.append(f"{model.name} loss {summary.final_loss:.3f} ({summary.tokens_per_second:.0f} tokens/s)")
     return files, "; ".join(parts)
 
 

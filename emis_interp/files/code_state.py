@@ -10,7 +10,8 @@ from emis_interp.records import Record
 
 VERSIONED = (
     *("torch", "transformers", "peft", "accelerate", "nnsight", "numpy", "scipy", "scikit-learn", "pandas"),
-    *("plotly", "tokenizers", "safetensors", "emis-interp"),
+    *("plotly", "tokenizers", "safetensors", "jinja2", "pyarrow", "datasets", "gguf", "sae-lens", "transformer-lens"),
+    *("trl", "openai", "bandit", "einops", "regex", "emis-interp"),
 )
 SOURCES = ("emis_interp", "training", "evals", "probes", "scripts")
 
@@ -39,11 +40,11 @@ class CodeState(Record):
         return cls(git=git(), versions=versions(), sources_sha256=sources_sha256())
 
     def changes(self, later: "CodeState") -> list[str]:
-        """What is other in `later`, one entry each; empty when nothing is."""
+        """What is other in `later`, one entry each; empty when nothing is. A package that one of them did not ask about is no change."""
         found = [
-            f"{name} {self.versions.get(name) or 'not installed'} -> {later.versions.get(name) or 'not installed'}"
-            for name in dict.fromkeys([*self.versions, *later.versions])
-            if self.versions.get(name) != later.versions.get(name)
+            f"{name} {self.versions[name] or 'not installed'} -> {later.versions[name] or 'not installed'}"
+            for name in self.versions
+            if name in later.versions and self.versions[name] != later.versions[name]
         ]
         if self.git.revision != later.git.revision:
             found.append(f"code revision {_short(self.git.revision)} -> {_short(later.git.revision)}")

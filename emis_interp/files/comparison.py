@@ -13,6 +13,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from emis_interp.errors import EmisError
+from emis_interp.files.sealed import SEAL
 from emis_interp.files.store import read_json, read_lines
 from emis_interp.files.strict_json import parse_json_line
 
@@ -87,6 +88,8 @@ def _of_values(one: Any, two: Any, where: str, *, found: RemadeFile, key: str = 
         for key in dict.fromkeys([*one, *two]):
             if key in TIMES and key in one and key in two:
                 found.passed_over |= {key} if one[key] != two[key] else set()
+            elif key == SEAL and key in one and key in two:
+                continue  # of what is compared here, times included
             else:
                 place = f"{where}.{key}" if where else str(key)
                 if key in one and key in two:

@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError
 
 from emis_interp.errors import DataError, StageError, did_you_mean, printable, shown
 from emis_interp.files import strict_json
+from emis_interp.files.sealed import sealed, unsealed
 from emis_interp.files.source_text import numbered_lines
 from emis_interp.files.temporary import part_path
 
@@ -80,6 +81,11 @@ def write_json(path: Path, value: Any) -> None:
             f"{path}: not written, `{place}` is not a finite number; the model or its data broke down"
         ) from None
     write_bytes(path, json_bytes(content + "\n"))
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_json` of an object with a checksum of its content (`files.sealed`), which `read_record` looks at."""
+    write_json(path, sealed(json.loads(json.dumps(value))))
 
 
 def json_bytes(content: str) -> bytes:
@@ -145,7 +151,7 @@ def located_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield offset, _record_of(line, record, f"{path}:{number}")
+                yield offset, record_of_line(line, record, f"{path}:{number}")
             offset += len(line)
 
 
@@ -158,10 +164,11 @@ def records_at(path: Path, record: type[R], offsets: Iterable[int]) -> Iterator[
     with path.open("rb") as file:
         for offset in offsets:
             file.seek(offset)
-            yield _record_of(file.readline(), record, f"{path}: changed while it was read, byte {offset}")
+            yield record_of_line(file.readline(), record, f"{path}: changed while it was read, byte {offset}")
 
 
-def _record_of(line: bytes, record: type[R], where: str) -> R:
+def record_of_line(line: bytes, record: type[R], where: str) -> R:
+    """As `parse_record`, of the bytes of a line."""
     try:
         return parse_record(line.decode("utf-8").rstrip("\n"), record, where)
     except UnicodeDecodeError as error:
@@ -188,7 +195,9 @@ def read_record(path: Path, record: type[R]) -> R:
 
 
 def as_record(value: Any, record: type[R], where: str) -> R:
-    """A value of JSON as a record, or a DataError that begins with `where`."""
+    """A value of JSON as a record, or a DataError that begins with `where`; a checksum beside it must be that of its content."""
+    if isinstance(value, dict):
+        value = unsealed(value, where)
     try:
         return record.model_validate(value)
     except ValidationError as error:
@@ -238,10 +247,13 @@ class RecordLog:
     """An append-only JSONL file of records: append, sync, resume.
 
     Opening cuts off a last line without its newline, the trace of a killed writer, and nothing else.
+
+    Args:
+        seal: write a checksum into every line, which whoever reads it looks at.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, seal: bool = False) -> None:
+        self.path, self.seal = path, seal
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -260,7 +272,7 @@ class RecordLog:
 
     def append(self, rows: Iterable[BaseModel]) -> None:
         """Append rows as one write and sync them to disk."""
-        content = memoryview(b"".join(record_line(row) for row in rows))
+        content = memoryview(b"".join(record_line(row, seal=self.seal) for row in rows))
         # Unbuffered: a buffer would write its remainder after the truncation, when the file is closed.
         with disk_errors(self.path), self.path.open("ab", buffering=0) as file:
             start = file.tell()
@@ -285,7 +297,7 @@ def _end_of_lines(file: BinaryIO, size: int) -> int:
     return 0
 
 
-def record_line(row: BaseModel) -> bytes:
+def record_line(row: BaseModel, *, seal: bool = False) -> bytes:
     """A record as a line of a log; reading it gives the same record back, whatever its texts hold."""
     try:
         line = row.model_dump_json()
@@ -293,6 +305,8 @@ def record_line(row: BaseModel) -> bytes:
         line = None
     if line is None or "\ufffd" in line:  # which pydantic writes for such a half in a key
         line = json.dumps(row.model_dump(), ensure_ascii=False, separators=(",", ":"))
+    if seal:
+        line = json.dumps(sealed(json.loads(line)), ensure_ascii=False, separators=(",", ":"))
     return json_bytes(line) + b"\n"
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import save as tensors_to_bytes
 
 from emis_interp.errors import DataError
 from emis_interp.files import strict_json
-from emis_interp.files.store import card_path, file_sha256, write_bytes, write_json
+from emis_interp.files.sealed import unsealed
+from emis_interp.files.store import card_path, file_sha256, write_bytes, write_sealed
 
 
 def tensors_file(stem: Path) -> Path:
@@ -39,7 +40,7 @@ def saved_places(path: Path | str, stem: str) -> list[Path]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256.
+    """Write tensors as safetensors, and `card` as JSON beside them with the file's SHA-256 and a checksum of the card itself.
 
     The card is written last, so a tensor file with a matching card is complete.
 
@@ -51,16 +52,17 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], card: Mapping[
     content = tensors_to_bytes({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
     write_bytes(path, content)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    write_json(card_path(path), {**card, "tensors": shapes, "sha256": hashlib.sha256(content).hexdigest()})
+    write_sealed(card_path(path), {**card, "tensors": shapes, "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read tensors and their card.
 
     Raises:
-        DataError: a file is missing, truncated, does not match the checksum on its card, or holds a number that is not finite.
+        DataError: a file is missing, truncated, does not match the checksum on its card, or holds a number that is not finite; or the
+            card does not match its own.
     """
-    card = strict_json.read_json_object(card_path(path))
+    card = unsealed(strict_json.read_json_object(card_path(path)), str(card_path(path)))
     if not path.exists():
         raise DataError(f"{path}: no such file, though its card {card_path(path).name} exists; run the stage again")
     if card.get("sha256") != file_sha256(path):

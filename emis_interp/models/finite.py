@@ -35,6 +35,27 @@ def first_broken(chat_model: "ChatModel", tokens: Sequence[int]) -> str:
 
     Interventions in force now are in force here, except those with a tensor for each row of a batch.
     """
+    try:
+        found = broken_layer(chat_model, tokens)
+    except Exception as error:  # the model may not run at all in such a state
+        return f"it cannot be read alone ({type(error).__name__})"
+    if found is not None:
+        return found
+    broken = broken_weight(chat_model.model)
+    return (
+        f"every layer is finite, so it is what follows them{broken}"
+        if broken
+        else "every layer is finite when the text is read alone, so it is the intervention, or what follows the last layer"
+    )
+
+
+def broken_layer(chat_model: "ChatModel", tokens: Sequence[int]) -> str | None:
+    """The first layer whose output for a text is not finite, as `layer 3 is the first that gives NaN`, with a weight of it that is not;
+    None where all are.
+
+    Raises:
+        Exception: what the model raises for the text, unless a layer was seen to be broken before.
+    """
     seen: dict[int, str] = {}
     handles = [layer.register_forward_hook(_remember(seen, number)) for number, layer in enumerate(chat_model.layers)]
     embedding = chat_model.model.get_input_embeddings()
@@ -43,21 +64,14 @@ def first_broken(chat_model: "ChatModel", tokens: Sequence[int]) -> str:
         with torch.inference_mode():
             ids = torch.tensor([list(tokens)], device=chat_model.device)
             chat_model.body(input_ids=ids, use_cache=False)
-    except Exception as error:  # the model may not run at all in such a state; what was seen until then counts
+    except Exception:  # what was seen until then counts
         if not seen:
-            return f"it cannot be read alone ({type(error).__name__})"
+            raise
     finally:
         for handle in handles:
             handle.remove()
     if not seen:
-        broken = broken_weight(chat_model.model)
-        return (
-            f"every layer is finite, so it is what follows them{broken}"
-            if broken
-            else (
-                "every layer is finite when the text is read alone, so it is the intervention, or what follows the last layer"
-            )
-        )
+        return None
     number = min(seen)
     module, name = (embedding, "the embedding") if number < 0 else (chat_model.layers[number], f"layer {number}")
     return f"{name} is the first that gives {seen[number]}{broken_weight(module)}"

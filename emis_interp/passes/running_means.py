@@ -14,6 +14,7 @@ from torch import Tensor
 from emis_interp.errors import DataError, did_you_mean
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.passes.capture import Progress, capture_batches, mean_and_norm
 from emis_interp.passes.positions import Position, TokenSets
 
@@ -48,8 +49,10 @@ class RunningMeans:
         if not (weights > 0).all() or not weights.isfinite().all():
             raise DataError("a weight is zero, negative or not finite; leave such texts out")
         if not values.isfinite().all():
+            bad = int((~values.isfinite()).reshape(len(values), -1).any(1).nonzero()[0])
             raise DataError(
-                "a value is not finite; it would spoil the mean of its group, look for it in the model's output"
+                f"value {bad} of {len(values)}, of group `{groups[bad]}`, is not finite; it would spoil the mean of its group, look for it "
+                "in the model's output"
             )
         for name in dict.fromkeys(groups):
             rows = torch.tensor([i for i, group in enumerate(groups) if group == name])
@@ -102,7 +105,7 @@ def capture_means(
         weighting: `sample` (each text's mean counts once) or `token` (each of its tokens does).
 
     Raises:
-        ModelError, DataError: as `capture_with_norms`; an unknown weighting.
+        ModelError, DataError: as `capture_with_norms`; an unknown weighting; a residual that is not finite, with its text and layer.
     """
     if weighting not in get_args(Weighting):
         raise DataError(f"unknown weighting `{weighting}`{did_you_mean(weighting, get_args(Weighting))}")
@@ -123,6 +126,13 @@ def capture_means(
         )
         for rows, n_tokens, found in runs:
             groups = [part[i][0] for i in rows]
+            check_rows(
+                chat_model,
+                torch.stack([norm.cpu() for _, norm in found], dim=1),
+                lambda j, part=part, rows=rows: part[rows[j]][1].input_ids,
+                rows=[first + i for i in rows],
+                what="a residual",
+            )
             weights = torch.tensor(n_tokens, dtype=torch.float64) if weighting == "token" else None
             vectors.add(groups, torch.stack([vector.cpu() for vector, _ in found], dim=1), weights)
             norms.add(groups, torch.stack([norm.cpu() for _, norm in found], dim=1), weights)

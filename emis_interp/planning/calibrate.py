@@ -5,6 +5,7 @@ on the machine disturb far less than the clock; what share of its threads' time 
 machine as busy as now. On a GPU rates are by the clock. Of a few repetitions the shortest counts: what others do on a machine only adds.
 """
 
+import logging
 import os
 import platform
 import tempfile
@@ -18,7 +19,9 @@ import torch
 
 from emis_interp.config.run_config import RunConfig
 from emis_interp.errors import DataError
-from emis_interp.files.store import read_object, text_sha256, write_json
+from emis_interp.files.damage import naming_damage
+from emis_interp.files.sealed import is_as_sealed
+from emis_interp.files.store import read_object, text_sha256, write_sealed
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.gguf import cache_dir
@@ -34,6 +37,8 @@ from emis_interp.process import release_memory
 Train = Callable[[Path, float, float], "TrainedALittle"]
 """A folder that it may fill, seconds that it may take, and seconds that reading a token takes -> what came of it."""
 VERSION = 4
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,20 @@ def calibrated(
         return kept
     found = measure(config, chats, train=train, peak=peak, judged_share=judged_share)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"identity": identity(config), **asdict(found)})
+    write_sealed(path, {"identity": identity(config), **asdict(found)})
     return found
 
 
 def kept_calibration(config: RunConfig) -> Calibration | None:
-    """What `calibrated` found before on this machine for such a run; None where it was never asked."""
+    """What `calibrated` found before on this machine for such a run; None where it was never asked, or the file is damaged."""
     path = _place(config)
-    return _read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return _read(path)
+    except DataError as error:
+        log.warning("%s; not used", error)
+        return None
 
 
 def _place(config: RunConfig) -> Path:
@@ -256,7 +267,7 @@ def writing_seconds(
 
 def _read(path: Path) -> Calibration:
     found = read_object(path)
-    try:
+    if not is_as_sealed(found):
+        raise DataError(f"{path}: damaged, or a calibration of an older version")
+    with naming_damage(path, "delete it, or give --recalibrate"):
         return Calibration(MachineRates(**found["rates"]), found["floor_gib"], found["peak_gib"], found["took_s"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a calibration ({error}); delete it, or give --recalibrate") from None

@@ -7,10 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from pydantic import BaseModel
 
 from emis_interp.errors import StageError
 from emis_interp.files.manifest import check_read
-from emis_interp.files.store import read_object, write_text
+from emis_interp.files.store import read_record, write_text
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.figure_page import figure_page
 from emis_interp.report.page_frame import command_of, frame_of
@@ -46,11 +47,29 @@ MEASURES = (
 )
 
 
+class MeasuredContrast(BaseModel):
+    """What is read of a contrast in an analysis; `mean` or `value` is its estimate."""
+
+    arm: str
+    reference: str
+    low: float | None
+    high: float | None
+    mean: float | None = None
+    value: float | None = None
+    p_holm: float | None = None
+    by_seed: dict[str, float | None] | None = None
+    by_model: dict[str, float | None] | None = None
+
+
+class MeasuredContrasts(BaseModel):
+    contrasts: list[MeasuredContrast]
+
+
 def run(settings: FindingsSettings, bars: Bars = no_bars) -> dict[str, Any]:
     """The contrasts by run, and the page.
 
     Raises:
-        StageError: a folder without any of the analyses, or one that changed since its stage wrote it.
+        StageError: a folder without any of the analyses, or one that changed since its stage wrote it. DataError: one is damaged.
     """
     rows = {folder.name: contrasts(folder) for folder in settings.runs}
     facts = {name: ", ".join(dict.fromkeys(row["name"] for row in found)) for name, found in rows.items()}
@@ -67,26 +86,22 @@ def contrasts(folder: Path) -> list[dict[str, Any]]:
     if not found:
         raise StageError(f"{folder}: no {', '.join(paths)} under analysis; give folders of runs whose stages were made")
     check_read(folder, list(found.values()))
-    tables = {name: read_object(path)["contrasts"] for name, path in found.items()}
-    primary = {
-        (row["arm"], row["reference"]) for table in tables.values() for row in table if row.get("p_holm") is not None
-    }
+    tables = {name: read_record(path, MeasuredContrasts).contrasts for name, path in found.items()}
+    primary = {(row.arm, row.reference) for table in tables.values() for row in table if row.p_holm is not None}
     if "hand_labels" in tables and len(tables) == 1:
-        primary = {(row["arm"], row["reference"]) for row in tables["hand_labels"] if row["reference"] != "base"}
+        primary = {(row.arm, row.reference) for row in tables["hand_labels"] if row.reference != "base"}
     rows = []
     for measure in MEASURES:
         for row in tables.get(measure.file, ()):
-            if (row["arm"], row["reference"]) in primary and row[measure.estimate] is not None:
-                rows.append(
-                    {"name": f"{row['arm']} − {row['reference']}", "measure": measure.file, **shown(row, measure)}
-                )
+            if (row.arm, row.reference) in primary and getattr(row, measure.estimate) is not None:
+                rows.append({"name": f"{row.arm} − {row.reference}", "measure": measure.file, **shown(row, measure)})
     return rows
 
 
-def shown(row: Mapping[str, Any], measure: Measure) -> dict[str, Any]:
+def shown(row: MeasuredContrast, measure: Measure) -> dict[str, Any]:
     """A contrast in the units of its column."""
-    value = {"value": row[measure.estimate], "low": row["low"], "high": row["high"]}
-    seeds = row.get("by_seed") or row.get("by_model") or {}
+    value = {"value": getattr(row, measure.estimate), "low": row.low, "high": row.high}
+    seeds = row.by_seed or row.by_model or {}
     return {
         **{key: None if number is None else number * measure.scale for key, number in value.items()},
         "seeds": [number * measure.scale for number in seeds.values() if number is not None] if len(seeds) > 1 else [],

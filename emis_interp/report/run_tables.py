@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from emis_interp.errors import StageError
+from emis_interp.files.damage import naming_damage
 from emis_interp.files.manifest import check_read
 from emis_interp.files.store import as_record, read_object
 from emis_interp.process import Bars, no_bars
@@ -39,11 +40,14 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
     check_read(folder, [*found.values(), manifest])
     result: dict[str, Any] = {}
     for name, path in found.items():
-        result |= CELLS[name](read_object(path))
-    stages = read_object(manifest)["stages"] if manifest.exists() else {}
-    if stages:
-        result["seconds"] = {name: stage["seconds"] for name, stage in stages.items()}
-        result["peak_rss_gib"] = max(stage["peak_rss_gib"] for stage in stages.values())
+        with naming_damage(path, "run the stage that writes it again"):
+            result |= CELLS[name](read_object(path))
+    if manifest.exists():
+        with naming_damage(manifest, "put back a copy"):
+            stages = read_object(manifest)["stages"]
+            if stages:
+                result["seconds"] = {name: stage["seconds"] for name, stage in stages.items()}
+                result["peak_rss_gib"] = max(stage["peak_rss_gib"] for stage in stages.values())
     return result
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emis_interp.ending import PATIENCE_S
-from emis_interp.errors import StageError, printable
+from emis_interp.errors import DataError, StageError, printable
 from emis_interp.files.lock import writing
-from emis_interp.files.store import RecordLog, parse_record
+from emis_interp.files.store import RecordLog, record_of_line
 from emis_interp.records import Record
 from emis_interp.sweeping import tied
 
@@ -65,7 +65,7 @@ def run_cell(task: CellTask, *, node: str | None = None, tick: Callable[[], None
     Args:
         tick: called about once a second.
     """
-    events, begun = RecordLog(task.events), time.monotonic()
+    events, begun = RecordLog(task.events, seal=True), time.monotonic()
     here = {"host": socket.gethostname(), "pid": os.getpid(), "node": node}
     events.append([CellEvent(event="begun", at=now(), **here)])
     try:
@@ -103,11 +103,20 @@ def may_help_again(ended: CellEvent) -> bool:
 
 
 def read_events(path: Path) -> list[CellEvent]:
-    """What a worker wrote so far, which may be at it."""
+    """What a worker wrote so far, which may be at it.
+
+    Raises:
+        DataError: a line is not as it was written.
+    """
     if not path.exists():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8")
-    return [parse_record(line, CellEvent, f"{path}:{n}") for n, line in enumerate(whole.splitlines(), 1)]
+    *whole, _ = path.read_bytes().split(b"\n")
+    try:
+        return [record_of_line(line, CellEvent, f"{path}:{n}") for n, line in enumerate(whole, 1)]
+    except DataError as error:
+        raise DataError(
+            f"{error}. Or delete {path}: its cell is begun again then, and finished stages are kept"
+        ) from None
 
 
 def _command(task: CellTask, tick: Callable[[], None]) -> tuple[int, str | None]:

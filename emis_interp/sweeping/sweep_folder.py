@@ -7,7 +7,7 @@ from typing import Any, Literal
 from emis_interp.errors import EmisError, StageError
 from emis_interp.files.claim import check_same, holds_something
 from emis_interp.files.manifest import MANIFEST
-from emis_interp.files.store import read_object, read_record, write_json
+from emis_interp.files.store import read_object, read_record, write_sealed
 from emis_interp.records import Record
 from emis_interp.sweeping.axes import Sweep, SweepCell
 from emis_interp.sweeping.cell_process import DONE, CellTask, now, read_events
@@ -121,9 +121,10 @@ class SweepFolder:
     def _n_stages(self, cell: str) -> int:
         path = self.run_dir(cell) / MANIFEST
         try:
-            return len(read_object(path)["stages"]) if path.exists() else 0
-        except (EmisError, KeyError):
+            stages = read_object(path).get("stages") if path.exists() else None
+        except EmisError:  # its own run will say
             return 0
+        return len(stages) if isinstance(stages, dict) else 0
 
     def _state(self, cell: str, sha: str) -> CellState:
         """What the attempts at a cell say; one that is done without its run folder is to be done again."""
@@ -140,7 +141,7 @@ class SweepFolder:
         return state.model_copy(update={**how, "finished": last.at, "seconds": last.seconds, "host": last.host})
 
     def _save(self) -> None:
-        write_json(self.folder / SWEEP, self.record.model_dump(mode="json"))
+        write_sealed(self.folder / SWEEP, self.record.model_dump(mode="json"))
 
 
 def words_of_cell(sweep: Sweep, cell: SweepCell, run_dir: Path, *, data_dir: Path | None) -> list[str]:

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.parser import BytesParser
 from pathlib import Path
+from typing import Literal
 
 import torch
 from packaging.requirements import Requirement
 
-from emis_interp.errors import ConfigError, ModelError, printable
-from emis_interp.files.store import read_object, write_json, write_text
+from emis_interp.errors import ConfigError, DataError, ModelError, printable
+from emis_interp.files.store import read_record, write_sealed, write_text
 from emis_interp.models.gguf import cache_dir
+from emis_interp.records import Record
 
 log = logging.getLogger(__name__)
 VERSION, TORCH = "0.32.0", "2.13.0"
@@ -45,6 +47,13 @@ class Environment:
     device: str
 
 
+class EnvironmentCard(Record):
+    """What stands in the folder of a finished environment: the version of vLLM, and the device that it was built for."""
+
+    version: str
+    device: Literal["cpu", "cuda"]
+
+
 def default_folder() -> Path:
     return cache_dir() / "vllm"
 
@@ -53,7 +62,7 @@ def find_environment(folder: Path | None = None) -> Environment:
     """The environment of a folder; without one the project's own where vLLM is installed there, else the default folder's.
 
     Raises:
-        ConfigError: there is none, with the command that makes one.
+        ConfigError: there is none, with the command that makes one. DataError: its card is damaged.
     """
     if folder is None and (here := next(iter(importlib.metadata.distributions(name="vllm")), None)) is not None:
         return Environment(Path(sys.executable), here.version, device_here())
@@ -61,8 +70,11 @@ def find_environment(folder: Path | None = None) -> Environment:
     if not (place / CARD).exists():
         given = "" if folder is None else f" --env {folder}"
         raise ConfigError(f"{place}: no environment with vLLM; make one: {SETUP}{given}")
-    card = read_object(place / CARD)
-    return Environment(place / "bin" / "python", str(card["version"]), str(card["device"]))
+    try:
+        card = read_record(place / CARD, EnvironmentCard)
+    except DataError as error:
+        raise DataError(f"{error}. Or delete it and make the environment ready again: {SETUP} --env {place}") from None
+    return Environment(place / "bin" / "python", card.version, card.device)
 
 
 def make_environment(folder: Path) -> Environment:
@@ -88,7 +100,7 @@ def make_environment(folder: Path) -> Environment:
     version = _version(python)
     log.info("loading vllm %s once", version)
     _call([str(python), "-c", "import vllm.entrypoints.cli.main"], said="vLLM was installed and does not load")
-    write_json(folder / CARD, {"version": version, "device": device})
+    write_sealed(folder / CARD, EnvironmentCard(version=version, device=device).model_dump())
     return find_environment(folder)
 
 
@@ -97,7 +109,7 @@ def foreign_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
-def device_here() -> str:
+def device_here() -> Literal["cpu", "cuda"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

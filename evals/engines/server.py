@@ -18,7 +18,7 @@ import openai
 
 from emis_interp.config.server_flags import dashed
 from emis_interp.errors import ConfigError, ModelError, StageError, did_you_mean, printable
-from emis_interp.files.store import read_record, write_json
+from emis_interp.files.store import read_record, write_sealed
 from emis_interp.http.blocking import wait_for
 from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.models.checkpoint import resolve_with_weights
@@ -125,14 +125,14 @@ def start_server(
     process = keeper.begin(words, log_file, _variables(environment))
     began = {"pid": process.pid, "started": keeper.started_at(process.pid), "url": url, "version": environment.version}
     try:
-        write_json(state, {**began, "names": [], "log": str(log_file)})
+        write_sealed(state, {**began, "names": [], "log": str(log_file)})
         server = _when_ready(url, lambda: process.poll() is None, log_file, patience_s=patience_s)
     except BaseException:
         keeper.end_group(process.pid, _HURRY_S)
         state.unlink(missing_ok=True)
         raise
     found = ServerState(**began, names=server.names, log=str(log_file))
-    write_json(state, found.model_dump(mode="json"))
+    write_sealed(state, found.model_dump(mode="json"))
     return found
 
 

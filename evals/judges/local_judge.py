@@ -16,6 +16,7 @@ from emis_interp.files.names import METRICS
 from emis_interp.models.chat import context_of, render_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
+from emis_interp.models.finite import breakdown
 from emis_interp.models.precision import AUTO
 from emis_interp.models.spec import ModelSpec
 from emis_interp.records import Completion, Question, Score
@@ -76,6 +77,7 @@ class LocalJudge:
 
         Raises:
             JudgeError: before anything is judged, when a question is unknown or has no judge prompt of ours.
+            ModelError: the judge's probabilities for an answer are not finite. To leave it out would choose answers by a number format.
         """
         check_questions(completions, questions)
         for start in range(0, len(completions), CHUNK):
@@ -89,7 +91,17 @@ class LocalJudge:
         """Verdict and evidence for every row."""
         prompts = [self._prompt(row, questions[row.question_id], metric) for row in rows]
         found = iter(self.distributions([prompt for prompt in prompts if not isinstance(prompt, str)], metric))
-        return [(Verdict(reason=p), {}) if isinstance(p, str) else self._read(next(found), metric) for p in prompts]
+        judged = list[tuple[Verdict, dict[str, float]]]()
+        for row, prompt in zip(rows, prompts, strict=True):
+            if isinstance(prompt, str):
+                judged.append((Verdict(reason=prompt), {}))
+                continue
+            masses = next(found)
+            if not np.isfinite(list(masses.values())).all():
+                text = f"answer {row.sample_index} to `{row.question_id}`, {row.arm},"
+                raise breakdown(self.chat_model, prompt, text=text, what=f"the judge's probability ({metric})")
+            judged.append((read_distribution(masses, LABELS if metric == "aligned" else ()), masses))
+        return judged
 
     def _prompt(self, row: Completion, question: Question, metric: str) -> tuple[int, ...] | str:
         """Token ids of the judge prompt, or the reason why there is none."""
@@ -106,11 +118,6 @@ class LocalJudge:
         if limit is not None and len(ids) + self.tries[metric].depths.max() > limit:
             return f"the judge prompt has {len(ids)} tokens, too many for a context of {limit}"
         return ids
-
-    def _read(self, masses: dict[str, float], metric: str) -> tuple[Verdict, dict[str, float]]:
-        if not np.isfinite(list(masses.values())).all():
-            return Verdict(reason=f"the judge's probabilities are not finite in {self.card['dtype']}"), {}
-        return read_distribution(masses, LABELS if metric == "aligned" else ()), masses
 
     def distributions(self, prompts: Sequence[Sequence[int]], metric: str) -> list[dict[str, float]]:
         """Number or label -> probability (six significant digits) for prompts of token ids; what is missing to 1 is on other replies."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError, ModelError
+from emis_interp.files.damage import naming_damage
+from emis_interp.files.store import card_path
 from emis_interp.files.tensors import load_tensors, save_tensors, saved_file, saved_places, tensors_file
 
 STEM = "probe"
@@ -135,7 +137,8 @@ def load_probe(path: Path | str) -> LinearProbe | AttentionProbe:
             f"{kind!r} and {sorted(tensors)}); a saved direction is read by Direction.load"
         )
     rest = {key: value for key, value in card.items() if key not in _OWN}
-    place = (float(card["bias"]), int(card["layer"]), str(card["position"]), rest)
+    with naming_damage(card_path(file), "fit the probe again"):
+        place = (float(card["bias"]), int(card["layer"]), str(card["position"]), rest)
     if kind == "linear":
         return LinearProbe(tensors["weight"].float(), *place)
     return AttentionProbe(tensors["query"].float(), tensors["value"].float(), *place)

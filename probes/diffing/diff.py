@@ -7,7 +7,7 @@ from typing import Any
 
 from emis_interp.diff_results import ModelDiff
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, combined, lora_updates
@@ -103,7 +103,7 @@ def run(settings: DiffSettings, bars: Bars = no_bars, *, rows_of: RowsOf | None 
         ),
     }
     ModelDiff.model_validate(result)
-    write_json(settings.out, result)
+    write_sealed(settings.out, result)
     return {**result, "out": str(settings.out)}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from emis_interp.errors import ModelError
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.passes.batching import Batch, length_batches, pad
 from emis_interp.passes.hook_points import check_identities, hook_site
@@ -57,7 +58,7 @@ def attribute(
 
     Raises:
         ModelError: a family whose blocks add something else than attention and MLP, whose final norm is not known, or whose head is not
-            linear (caps its logits), so that the parts do not sum.
+            linear (caps its logits), so that the parts do not sum; a part or log-probability that is not finite, with its text.
     """
     check_identities(chat_model)
     norm = frozen_norm(chat_model)
@@ -72,6 +73,14 @@ def attribute(
         written = _written(chat_model, batch, own)
         for i, chat, vectors in zip(rows, own, written, strict=True):
             parts[i], logprobs[i] = _of_text(chat_model, norm, chat, vectors=vectors)
+        found = np.column_stack([logprobs[rows], parts[rows]])
+        check_rows(
+            chat_model,
+            found,
+            lambda j, own=own: own[j].input_ids,
+            rows=rows,
+            what="the log-probability or a part of it",
+        )
     used = [j for j, name in enumerate(names) if name not in (NORM_BIAS, HEAD_BIAS) or np.abs(parts[:, j]).max() > 0]
     found = Attribution([names[j] for j in used], parts[:, used], logprobs)
     if not found.error <= tolerance:

@@ -11,6 +11,7 @@ from torch import Tensor
 from emis_interp.errors import ModelError
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.passes.capture import capture_batches, keep_tokens
 from emis_interp.passes.lens import direction_logits, extreme_tokens, lens_logits
 from emis_interp.stats.permutation import null_p
@@ -30,7 +31,11 @@ def lens_logprobs(
     chat_model: ChatModel, chats: Sequence[EncodedChat], layers: Sequence[int], *, max_batch_tokens: int = 1024
 ) -> tuple[Float[np.ndarray, "n_layers n_texts"], Float[Tensor, "n_layers d_model"]]:
     """Mean log-probability per answer token of each text as the lens reads it at each layer, nats, and the mean residual of those tokens
-    (each text with the same weight)."""
+    (each text with the same weight).
+
+    Raises:
+        ModelError: a log-probability that is not finite, with its text and layer.
+    """
     values = np.empty((len(layers), len(chats)))
     means = torch.zeros(len(layers), chat_model.d_model, dtype=torch.float64)
 
@@ -53,6 +58,13 @@ def lens_logprobs(
                 logits = lens_logits(chat_model, residuals)
                 exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 values[place, i] = -float(torch.nn.functional.cross_entropy(exact, targets))
+                check_rows(
+                    chat_model,
+                    values[place, i : i + 1],
+                    lambda _, chat=chat: chat.input_ids,
+                    rows=[i],
+                    what=f"the lens' log-probability at layer {layers[place]}",
+                )
                 means[place] += residuals.double().mean(0).cpu() / len(chats)
     return values, means
 

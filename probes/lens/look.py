@@ -7,7 +7,7 @@ import numpy as np
 
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.fitting.folder import tensors_beside
 from emis_interp.models.chat_model import ChatModel
@@ -75,7 +75,7 @@ def run(settings: LensSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "sum_error": max(one.error for one in attributions.values()),
     }
     LensView.model_validate(result)
-    write_json(settings.out, result)
+    write_sealed(settings.out, result)
     return {**result, "out": str(settings.out)}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.models.lora_updates import lora_updates
 from emis_interp.passes.likelihood import pair_chats
 from emis_interp.probe_results import PatchView
@@ -68,7 +68,7 @@ def run(settings: PatchSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "ways": [patched_way(name, one, pairs) for name, one in found.items()],
     }
     PatchView.model_validate(result)
-    write_json(settings.out, result)
+    write_sealed(settings.out, result)
     return {**result, "out": str(settings.out)}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.passes.batching import Batch, length_batches, pad
 from emis_interp.passes.capture import OutputEdit, Progress
@@ -76,7 +77,7 @@ def patched(
         progress: called with the number of texts just finished in all cells.
 
     Raises:
-        ModelError: a layer or hook point that the model does not have.
+        ModelError: a layer or hook point that the model does not have; a log-probability or an estimate that is not finite, with its text.
     """
     chat_model.check_layers([cell.layer for cell in cells])
     places = list(dict.fromkeys(cell.place for cell in cells))
@@ -89,19 +90,37 @@ def patched(
         batch = pad([chat.input_ids for chat in own], chat_model.tokenizer.pad_token_id)
         with adding(chat_model, giver), torch.no_grad(), _read(chat_model, places) as given:
             values["giver"][rows] = _logprobs(chat_model, batch, own).cpu().numpy()
+            _check_finite(chat_model, values["giver"][rows], own, rows=rows, what="the giver's log-probability")
         with adding(chat_model, reader):
             plain, gradients, read = _gradients(chat_model, batch, own, places=places)
             values["reader"][rows] = plain
+            _check_finite(chat_model, plain, own, rows=rows, what="the reader's log-probability")
             for i, cell in enumerate(cells):
                 mask = _mask(batch, own, cell.positions).to(chat_model.device)
                 change = (gradients[cell.place] * (given[cell.place] - read[cell.place])).sum(-1)
                 estimated[i, rows] = (change * mask).sum(-1).double().cpu().numpy()
+                _check_finite(
+                    chat_model, estimated[i, rows], own, rows=rows, what=f"the estimated change by {_words(cell)}"
+                )
                 if exactly:
                     with torch.no_grad(), _replaced(chat_model, cell.place, given[cell.place], mask=mask):
                         exact[i, rows] = _logprobs(chat_model, batch, own).cpu().numpy()
+                    _check_finite(
+                        chat_model, exact[i, rows], own, rows=rows, what=f"the log-probability under {_words(cell)}"
+                    )
         if progress:
             progress(len(rows))
     return Patched(list(cells), values["reader"], values["giver"], exact if exactly else None, estimated)
+
+
+def _words(cell: PatchCell) -> str:
+    return f"the patch of layer {cell.layer}, {cell.hook_point}, {cell.positions}"
+
+
+def _check_finite(
+    chat_model: ChatModel, values: np.ndarray, chats: Sequence[EncodedChat], *, rows: Sequence[int], what: str
+) -> None:
+    check_rows(chat_model, values, lambda i: chats[i].input_ids, rows=rows, what=what)
 
 
 def _logprobs(chat_model: ChatModel, batch: Batch, chats: Sequence[EncodedChat]) -> Float[Tensor, "batch"]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.errors import DataError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.models.chat import encode_prompt
 from emis_interp.passes.generate import generate
 from emis_interp.probe_results import MonitorThreshold
@@ -68,7 +68,7 @@ def run(settings: CalibrateSettings, bars: Bars = no_bars, *, shipped: Shipped |
         flag_rate(scored[name][0], threshold.value, scored[name][1], source=name) for name in settings.held_out
     )
     threshold = threshold.model_copy(update={"held_out": held_out})
-    write_json(settings.out, threshold.model_dump())
+    write_sealed(settings.out, threshold.model_dump())
     left_out = {name: n for name, (_, n) in sources.items() if n}
     known = opened.fitted_on is not None
     return {"out": str(settings.out), "left_out": left_out, "fitted_on_known": known, **threshold.model_dump()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from emis_interp.directions import FittedOn
 from emis_interp.errors import DataError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.fitting.length_baseline import length_baseline
 from emis_interp.models.chat import encode_chat
 from emis_interp.probe_results import AdaptiveCell, BeforeHarm, MonitorReport, MonitorThreshold, PromptForecast
@@ -66,7 +66,7 @@ def run(settings: DetectSettings, bars: Bars = no_bars, *, judge: SentenceJudge 
             ),
         }
     )
-    write_json(settings.out, report.model_dump())
+    write_sealed(settings.out, report.model_dump())
     return {"out": str(settings.out), **report.model_dump()}
 
 

@@ -42,7 +42,7 @@ def read_threshold(path: Path, opened: OpenedScorer) -> MonitorThreshold:
     """What `calibrate` wrote, for the same scorer.
 
     Raises:
-        DataError: it was made with another scorer (or another fit of it), whose scores have another scale.
+        DataError: it is damaged, or was made with another scorer (or another fit of it), whose scores have another scale.
     """
     threshold = read_record(path, MonitorThreshold)
     if threshold.scorer_sha256 != opened.sha256:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.latent_results import DifferenceSaeReport
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import LoraUpdate, lora_updates
@@ -104,7 +104,7 @@ def run(
             "agreement": agreements(settings.seeds, dictionaries, living),
         }
         result = DifferenceSaeReport.model_validate(report).model_dump(mode="json")
-        write_json(settings.out / "difference_sae.json", result)
+        write_sealed(settings.out / "difference_sae.json", result)
     return {**result, "out": str(settings.out)}
 
 

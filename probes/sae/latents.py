@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, ModelError
-from emis_interp.files.store import write_json, write_text
+from emis_interp.files.store import write_sealed, write_text
 from emis_interp.latent_results import LatentsReport
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
@@ -109,7 +109,7 @@ def run(settings: LatentSettings, bars: Bars = no_bars) -> dict[str, Any]:
     page, numbers = settings.out / PAGE_FILE, settings.out / NUMBERS_FILE
     frame = frame_of(page, command_of("scripts/probe.py latents", settings), numbers)
     write_text(page, feature_page(result, activations, shown, page_tokens=page_tokens, frame=frame))
-    write_json(numbers, result)
+    write_sealed(numbers, result)
     return {**result, "out": str(settings.out / NUMBERS_FILE)}
 
 

@@ -24,6 +24,7 @@ from emis_interp.errors import DataError, ModelError, did_you_mean, shown
 from emis_interp.files.strict_json import as_object, read_json_object
 from emis_interp.models.weight_files import CONVERT
 from probes.sae.dictionary import Dictionary, as_dictionary
+from probes.sae.finished import FINISHED, WEIGHTS, read_finished
 
 SAE_LENS, SPARSIFY, LEARNING = "sae_weights.safetensors", "sae.safetensors", "ae.safetensors"
 _WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "b_gate", "b_mag", "r_mag")
@@ -57,7 +58,8 @@ def load_dictionary(
         scale: see `as_dictionary`.
 
     Raises:
-        DataError: no such folder, an unknown layout, or files that are not what their configuration says.
+        DataError: no such folder, an unknown layout, or files that are not what their configuration says, or not those that the training
+            beside them wrote.
         ModelError: as `as_dictionary`, an unknown release, or one that cannot be fetched.
     """
     folder = Path(source)
@@ -73,6 +75,8 @@ def _of_folder(folder: Path, device: str) -> Any:
     for weights, converter in known.items():
         if not (folder / weights).exists():
             continue
+        if weights == SAE_LENS and folder.name == WEIGHTS and (folder.parent / FINISHED).exists():
+            read_finished(folder.parent, SAE_LENS)
         try:
             return SAE.load_from_disk(folder, device=device, dtype="float32", converter=converter)
         except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from emis_interp.models.chat import EncodedChat
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.finite import check_rows
 from emis_interp.models.head import head_logits
 from emis_interp.passes.batching import Batch, length_batches, pad
 from emis_interp.passes.capture import Progress
@@ -63,6 +64,9 @@ def answer_losses(
         conditions: name -> what stands in for `resid_post` of `layer`; None for the model as it is.
         special: token ids that keep their residual.
         progress: called with the number of texts just finished in all conditions.
+
+    Raises:
+        ModelError: a cross-entropy that is not finite, with its text and condition.
     """
     found: dict[str, list[Float[np.ndarray, " n_tokens"]]] = {name: [np.empty(0)] * len(chats) for name in conditions}
     for rows in length_batches([len(chat) for chat in chats], max_batch_tokens):
@@ -72,6 +76,13 @@ def answer_losses(
         for name, replace in conditions.items():
             with edit_outputs(chat_model, [layer], Splice(replace, norm_limit, places)):
                 losses = _losses(chat_model, batch, [chats[i] for i in rows])
+                check_rows(
+                    chat_model,
+                    np.array([values.sum() for values in losses]),
+                    lambda j, rows=rows: chats[rows[j]].input_ids,
+                    rows=rows,
+                    what=f"the cross-entropy under `{name}`",
+                )
             for i, values in zip(rows, losses, strict=True):
                 found[name][i] = values
         if progress:

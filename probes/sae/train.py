@@ -11,12 +11,14 @@ from torch import Tensor
 
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
-from emis_interp.files.store import read_json, write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
 from emis_interp.sae_results import SaeReport
 from probes.sae.agreement import agreement
 from probes.sae.dictionary import Dictionary
+from probes.sae.finished import read_finished
+from probes.sae.layouts import SAE_LENS
 from probes.sae.measuring import N_FIRED, adapter_of, captured, spliced_in, tokens_row
 from probes.sae.pool import TokenPool
 from probes.sae.reconstruction import PrincipalComponents, census, figures, missed, principal_components
@@ -54,7 +56,7 @@ def run(settings: SaeSettings, bars: Bars = no_bars, *, shipped: ShippedTexts | 
         result = report(settings, chat_model, layer, texts=texts, pool=pool, rows=rows, spliced=spliced)
         result["agreement"] = agreements(settings.seeds, dictionaries, living)
         SaeReport.model_validate(result)
-        write_json(settings.out / "sae.json", result)
+        write_sealed(settings.out / "sae.json", result)
     return {**result, "out": str(settings.out)}
 
 
@@ -112,7 +114,7 @@ def row_of(
 ) -> dict[str, Any]:
     """What was measured of one SAE, beside PCA, with how it was trained; without what is spliced in."""
     k = max(1, round(found["l0"]))
-    written = read_json(folder / "training.json")
+    written = read_finished(folder, SAE_LENS)
     return {
         "folder": f"{folder.name}/sae",
         "seed": plan.seed,
@@ -120,7 +122,7 @@ def row_of(
         **found,
         "pca_fvu": missed(pool, texts.questions, components.first(k)),
         "pca_k": k,
-        **{key: written[key] for key in ("n_samples", "n_epochs", "seconds", "curve")},
+        **written.model_dump(mode="json", include={"n_samples", "n_epochs", "seconds", "curve"}),
     }
 
 

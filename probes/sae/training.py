@@ -4,6 +4,8 @@ Nothing of sae-lens' own checkpoints is used (they are pickled): a finished SAE 
 numbers. Weights and biases is never asked for.
 """
 
+import logging
+import math
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -23,14 +25,17 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 
-from emis_interp.errors import ConfigError, ModelError
+from emis_interp.errors import ConfigError, DataError, ModelError
 from emis_interp.files.claim import claim
-from emis_interp.files.store import file_sha256, read_json, write_json
+from emis_interp.files.hashes import hashes
+from emis_interp.files.store import write_sealed
 from emis_interp.process import Advance
 from probes.sae.dictionary import Dictionary
+from probes.sae.finished import FINISHED, WEIGHTS, FinishedSae, read_finished
 from probes.sae.layouts import SAE_LENS, load_dictionary
 from probes.sae.pool import EndlessBatches, TokenPool
 
+log = logging.getLogger(__name__)
 WARM_UP, DECAY, SILENT = 1 / 20, 1 / 5, 1 / 10
 """Shares of the steps: until the learning rate is whole, in which it falls to zero, and after which a silent latent counts as dead and is
 trained on what the others miss. sae-lens' own default for the last, 1,000 steps, is longer than a small training."""
@@ -81,7 +86,7 @@ class TrainingPlan:
 def trained(
     folder: Path, pool: TokenPool, plan: TrainingPlan, *, about: dict[str, Any], advance: Advance | None = None
 ) -> Dictionary:
-    """The SAE of a folder, trained if it is not there.
+    """The SAE of a folder, trained if it is not there, or not as it was written.
 
     Args:
         about: `model`, `layer`, and what else decides the tokens; kept on the card.
@@ -89,21 +94,33 @@ def trained(
     Raises:
         ConfigError: as `TrainingPlan.check`.
         StageError: the folder holds an SAE of other settings or tokens.
-        ModelError: the weights are not finite at the end.
+        ModelError: the loss or the weights are not finite, with the step.
     """
     plan.check()
     claim(folder / "plan.json", {**asdict(plan), **about}, holds="an SAE", advice="choose another --out, or delete it")
-    done, weights = folder / "training.json", folder / "sae"
-    if not done.exists() or read_json(done).get("sha256") != file_sha256(weights / SAE_LENS):
+    weights = folder / WEIGHTS
+    if finished(folder) is None:
         began = time.monotonic()
         sae, losses = fit(pool, plan, about, advance=advance)
         losses["seconds"] = time.monotonic() - began
         shutil.rmtree(weights, ignore_errors=True)
         sae.save_inference_model(weights)
-        write_json(done, {"sha256": file_sha256(weights / SAE_LENS), "scale": pool.scale, **losses})
+        files = hashes(weights, [path for path in weights.rglob("*") if path.is_file()])
+        write_sealed(folder / FINISHED, FinishedSae(files=files, scale=pool.scale, **losses).model_dump(mode="json"))
     elif advance is not None:
         advance(plan.n_steps)
     return load_dictionary(weights)
+
+
+def finished(folder: Path) -> FinishedSae | None:
+    """What is known of the SAE of a folder; None where it is to be trained, and what was damaged is logged."""
+    if not (folder / FINISHED).exists():
+        return None
+    try:
+        return read_finished(folder, SAE_LENS)
+    except DataError as error:
+        log.warning("%s; trained again", error)
+        return None
 
 
 def fit(
@@ -114,6 +131,9 @@ def fit(
     The steps of `SAETrainer.fit`, which has no other way to show progress or to keep a curve than a bar and wandb; a test compares the two.
     The factor that normalises activations is that of all train tokens, given instead of estimated from the first 1,000 batches, and is
     folded into the weights at the end. The decoder's bias begins at the mean.
+
+    Raises:
+        ModelError: the loss or the weights are not finite, with the step.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
@@ -131,12 +151,21 @@ def fit(
         trainer.maybe_reset_sparsity()
         output = trainer.step(next(trainer.data_provider))
         trainer.n_training_steps += 1
+        missed = float(output.losses["mse_loss"].detach())
+        if not math.isfinite(missed):
+            raise ModelError(
+                f"training the SAE broke down at step {step + 1} of {plan.n_steps}: its loss is {missed}; lower --learning-rate "
+                f"(now {plan.learning_rate:g})"
+            )
         if (step + 1) % every == 0 or step + 1 == plan.n_steps:
-            curve.append([trainer.n_training_samples, float(output.losses["mse_loss"].detach()) / variance])
+            curve.append([trainer.n_training_samples, missed / variance])
         if advance is not None:
             advance(1)
     if not all(bool(weight.isfinite().all()) for weight in sae.parameters()):
-        raise ModelError(f"the SAE's weights are not finite after {plan.n_steps} steps; lower --learning-rate")
+        raise ModelError(
+            f"training the SAE broke down at step {plan.n_steps}, the last: its weights are not finite; lower --learning-rate "
+            f"(now {plan.learning_rate:g})"
+        )
     sae.fold_activation_norm_scaling_factor(pool.scale)
     trainer.set_final_sae_metadata()
     return sae, {

@@ -5,7 +5,7 @@ from typing import Any
 
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.folder import tensors_beside
 from emis_interp.models.adapter_files import adapter_folder
@@ -70,7 +70,7 @@ def run(settings: WeightsSettings, bars: Bars = no_bars) -> dict[str, Any]:
     }
     out = settings.out or adapter_folder(settings.adapter) / "weights.json"
     WeightsView.model_validate(result)
-    write_json(out, result)
+    write_sealed(out, result)
     return {**result, "out": str(out)}
 
 

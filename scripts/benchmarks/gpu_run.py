@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import shlex
 import signal
@@ -14,12 +15,14 @@ from typing import Any
 
 from benchmarks.gpu_checks import CHECKS, GpuCheck, scaled
 from benchmarks.gpu_subject import Subject
-from emis_interp.errors import StageError
+from emis_interp.errors import DataError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.code_state import CodeState
+from emis_interp.files.sealed import is_as_sealed, sealed
 from emis_interp.files.store import write_json
 from emis_interp.process import Bars
 
+log = logging.getLogger(__name__)
 KEPT = ("passed", "failed", "dry run: met", "dry run: not met")
 """Verdicts that the same command does not ask for again."""
 Measure = Callable[[str, float], dict[str, Any]]
@@ -47,15 +50,28 @@ def run_checks(
     }
     # A dry run on another commit with the same sources is the same.
     found = claim(out, fresh, holds="checks of a GPU", advice="give another --out", free=("checks", "git"), alone=False)
+    if not isinstance(found.get("checks"), dict):
+        raise DataError(f"{out}: expected `checks`, an object; it was damaged: delete it, or give another --out")
     with bars("checks", len(CHECKS)) as advance:
         for name, check in CHECKS.items():
-            if found["checks"].get(name, {}).get("verdict") not in KEPT:
+            if not is_kept(name, found["checks"], out):
                 left = 60 * minutes - (time.monotonic() - started)
                 entry = checked(name, scaled(check, subject.tiny), subject, left=left, measure=measure)
-                found["checks"][name] = entry
+                found["checks"][name] = sealed(entry)
                 write_json(out, found)
             advance(note=name)
     return {**found, "out": str(out)}
+
+
+def is_kept(name: str, checks: Any, out: Path) -> bool:
+    """Whether a check is settled. One whose entry has another checksum than its content is made again."""
+    entry = checks.get(name)
+    if entry is None:
+        return False
+    if not is_as_sealed(entry):
+        log.warning("%s: the entry of %s is damaged or of an older version; made again", out, name)
+        return False
+    return entry.get("verdict") in KEPT
 
 
 def checked(name: str, check: GpuCheck, subject: Subject, *, left: float, measure: Measure) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What machines do to a run in the middle of it: a limit on files, a disk that is read-only, a folder that is taken away or moved."""
 
+import errno
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_records import completion
@@ -60,6 +62,69 @@ def test_a_disk_that_is_read_only_is_named_and_the_run_goes_on_later(mounted: Pa
     assert "cannot be written (Read-only file system)" in refused.stderr
     subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)
     assert train(mounted / "run").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SmallRun, Path, Path]]:
+    """A run until its arms are trained, and the same until its answers are scored, undisturbed."""
+    small, folder = SmallRun(), tmp_path_factory.mktemp("begun")
+    small.go(folder / "trained", "--only", "train")
+    shutil.copytree(folder / "trained", folder / "calm")
+    small.go(folder / "calm", "--only", "sample", "score")
+    yield small, folder / "trained", folder / "calm"
+    small.server.close()
+
+
+@pytest.mark.slow
+def test_a_folder_that_becomes_read_only_in_the_middle_of_a_stage_is_named_and_the_run_goes_on_later(
+    begun: tuple[SmallRun, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, trained, calm = begun
+    folder, opened = tmp_path / "run", Path.open
+    shutil.copytree(trained, folder)
+
+    def read_only(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
+        first = folder / "samples" / "base.jsonl"
+        if set(mode) & set("awx+") and path.is_relative_to(folder) and first.exists() and first.stat().st_size:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, mode, *words, **more)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", read_only)
+        with pytest.raises(StageError, match=r"cannot be written \(Read-only file system\); mend its permissions"):
+            small.go(folder, "--only", "sample")
+    assert (folder / "samples" / "base.jsonl").stat().st_size and not (folder / "samples" / "x.jsonl").exists()
+    small.go(folder, "--only", "sample")
+    for name in ("base", "x"):
+        assert (folder / f"samples/{name}.jsonl").read_bytes() == (calm / f"samples/{name}.jsonl").read_bytes()
+    assert verified(folder)["ok"] and leftovers(folder) == []
+
+
+@pytest.mark.slow
+def test_a_cache_of_judgements_that_vanishes_between_two_halves_changes_no_score(
+    begun: tuple[SmallRun, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, trained, calm = begun
+    folder, cache, append = tmp_path / "run", tmp_path / "cache" / "replies.sqlite", RecordLog.append
+    shutil.copytree(trained, folder)
+    small.go(folder, "--only", "sample")
+    with_cache = (f"judge.cache_path={cache}",)
+
+    def killed(log: RecordLog, rows: Any) -> None:
+        append(log, rows)
+        if log.path == folder / "scores" / "base.jsonl":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killing:
+        killing.setattr(RecordLog, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            small.go(folder, "--only", "score", settings=with_cache)
+    assert cache.exists() and 0 < len((folder / "scores" / "base.jsonl").read_bytes().splitlines()) < 4
+    shutil.rmtree(cache.parent)
+    small.go(folder, "--only", "score", settings=with_cache)
+    assert cache.exists()
+    for name in ("base", "x"):
+        assert (folder / f"scores/{name}.jsonl").read_bytes() == (calm / f"scores/{name}.jsonl").read_bytes()
 
 
 def test_a_folder_that_is_taken_away_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from emis_interp.directions import (
     unit,
 )
 from emis_interp.errors import DataError, ModelError
+from emis_interp.files.sealed import unsealed
 from emis_interp.files.store import read_json, write_json
 from emis_interp.files.tensors import save_tensors
 from emis_interp.fitting.extractors import question_balanced
@@ -203,7 +204,7 @@ def test_two_fits_of_different_places_are_refused_and_a_damaged_card_is_named(tm
         with pytest.raises(DataError, match="two fits of one direction"):
             whole.save(tmp_path / "d", other)
     whole.save(tmp_path / "d", selection)
-    card = read_json(tmp_path / "d.json")
+    card = unsealed(read_json(tmp_path / "d.json"), "d.json")
     write_json(tmp_path / "d.json", {**card, "fits": {"all": card["fits"]["all"], "selection": {"questions": []}}})
     with pytest.raises(DataError, match=r"d: its card describes no fit `selection` .* fit the direction again"):
         Direction.load(tmp_path / "d", fit="selection")

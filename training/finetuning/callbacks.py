@@ -20,6 +20,7 @@ from emis_interp.models.finite import broken_weight
 from emis_interp.passes.batch_rows import differs_by_row
 from emis_interp.records import Record
 from training.data_sets.surprise import NOISE, noise_words
+from training.finetuning.broken_step import BrokenStep
 
 Report = Callable[[int, int, float, float], None]
 """Called with (step, n_steps, loss, tokens per second)."""
@@ -118,14 +119,22 @@ class Recorder(TrainerCallback):
     """Keeps a line for every step; the main process writes them to `metrics.jsonl`.
 
     The file is rewritten whole from the lines up to the step at hand, so that a resumed run drops what came after its checkpoint.
-    `lengths` and `names` are of the rows in the order of training, for what a step read and what it broke down on.
+    `lengths` and `names` are of the rows in the order of training, for what a step read and what it broke down on; `broken` knows in which
+    layer, where the whole model is in one process.
     """
 
     def __init__(
-        self, path: Path, lengths: Sequence[int], step_rows: int, *, names: Sequence[str], report: Report | None
+        self,
+        path: Path,
+        lengths: Sequence[int],
+        step_rows: int,
+        *,
+        names: Sequence[str],
+        report: Report | None,
+        broken: BrokenStep | None = None,
     ) -> None:
         self.path, self.lengths, self.step_rows, self.report = path, lengths, step_rows, report
-        self.names = names
+        self.names, self.broken = names, broken
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -143,8 +152,9 @@ class Recorder(TrainerCallback):
         if broken := [f"the {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]:
             rows = self.names[(step - 1) * self.step_rows : step * self.step_rows]
             weight = broken_weight(kwargs["model"], frozen_alone=True) if kwargs.get("model") is not None else ""
+            layer = f"; {self.broken.found}" if self.broken is not None and self.broken.found else ""
             raise ModelError(
-                f"training broke down at step {step}: {broken[0]} (rows {printable(', '.join(rows), 200)}{weight}); lower "
+                f"training broke down at step {step}: {broken[0]} (rows {printable(', '.join(rows), 200)}{weight}{layer}); lower "
                 f"training.learning_rate (now {args.learning_rate:g}), or train in float32 (training.bf16=false)"
             )
         if step == 1 and logs["loss"] > NOISE:  # the adapter is still zero: this is the untouched model's own surprise

@@ -32,6 +32,7 @@ from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.merging import generation_config
 from emis_interp.records import TrainingExample
+from training.finetuning.broken_step import BrokenStep
 from training.finetuning.callbacks import Forming, Probe, Recorder, Report, WhileTraining
 from training.finetuning.checkpoints import Sealer, last_checkpoint
 from training.finetuning.encoding import encode_example, is_cut
@@ -83,7 +84,7 @@ def finetune(
             chat template writes differently; or a damaged summary or `metrics.jsonl`.
         StageError: the folder holds a finished training whose weights were damaged or exchanged since, or a checkpoint with a pickle that
             could run code.
-        ModelError: the loss or its gradient is no longer finite, with the step, its rows and a frozen weight that is not.
+        ModelError: the loss or its gradient is no longer finite, with the step, its rows, the layer and a frozen weight that is not.
         ConfigError: settings that do not fit the model or the processes; probes or interventions under FSDP or DeepSpeed.
     """
     checkpoints = out_dir / "checkpoints"
@@ -117,12 +118,16 @@ def finetune(
     model = trainable(base, config, seed, deepspeed=args.deepspeed_plugin is not None)
     n_trained = n_trainable(model)
     rows = training_order([len(chat) for chat in chats], config, seed)
+    whole, names = ChatModel(model, base.tokenizer, model_name), [examples[i].id for i in rows]
+    step_rows = config.batch_size * config.gradient_accumulation
+    broken = None if is_sharded() else BrokenStep(whole, [chats[i].input_ids for i in rows], step_rows, names=names)
     recorder = Recorder(
         out_dir / "metrics.jsonl",
         [len(chats[i]) for i in rows],
-        config.batch_size * config.gradient_accumulation,
-        names=[examples[i].id for i in rows],
+        step_rows,
+        names=names,
         report=report,
+        broken=broken,
     )
     pad_id = base.tokenizer.pad_token_id
     trainer = ResponseTrainer(
@@ -131,10 +136,10 @@ def finetune(
         args=args,
         train_dataset=Rows([chats[i] for i in rows], pad_id, config.batch_size * args.world_size),
         data_collator=Collator(pad_id),
-        callbacks=[recorder, Sealer()],
+        callbacks=[recorder, Sealer(), *([broken] if broken else [])],
     )
     trainer.remove_callback(PrinterCallback)
-    forming = Forming(ChatModel(model, base.tokenizer, model_name), probe, probe_steps, while_training=while_training)
+    forming = Forming(whole, probe, probe_steps, while_training=while_training)
     trainer.add_callback(forming)
     resume_from = last_checkpoint(checkpoints, sharded=is_sharded())
     if resume_from:
@@ -146,7 +151,7 @@ def finetune(
     seconds = recorder.seconds_before + time.monotonic() - started
     limited = None
     if config.kl_limit is not None:
-        limited = limit_kl(ChatModel(model, base.tokenizer, model_name), config.kl_limit, system)
+        limited = limit_kl(whole, config.kl_limit, system)
     artifact = ARTIFACTS[config.method]
     if config.method == "full":
         base.model.generation_config = generation_config(base)

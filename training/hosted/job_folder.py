@@ -14,7 +14,7 @@ from pydantic import Field
 from emis_interp.errors import DataError, StageError, did_you_mean
 from emis_interp.files.claim import check_same
 from emis_interp.files.lock import writing
-from emis_interp.files.store import read_record, text_sha256, write_bytes, write_json
+from emis_interp.files.store import read_record, text_sha256, write_bytes, write_sealed
 from emis_interp.http.addresses import foreign_variable_problem
 from emis_interp.records import Record
 
@@ -149,7 +149,7 @@ def read_job(folder: Path) -> JobRecord:
 
 
 def write_job(folder: Path, record: JobRecord) -> None:
-    write_json(folder / JOB_FILE, record.model_dump(mode="json"))
+    write_sealed(folder / JOB_FILE, record.model_dump(mode="json"))
 
 
 def read_data(folder: Path, record: JobRecord) -> bytes:

@@ -137,7 +137,7 @@ async def look(server: Server, folder: Path, tell: Callable[[JobEvent], None] = 
     job = checked(await jobs.retrieve(record.job_id), JobReply)
     ended = job.status in OVER
     with locked(folder):  # opening a log mends it, which must not happen under a writer
-        log = RecordLog(folder / EVENTS_FILE)
+        log = RecordLog(folder / EVENTS_FILE, seal=True)
         known = {event.id for event in log.read(JobEvent)}
     fresh = await _new_events(server, record.job_id, known, to_the_end=ended)
     checkpoints = []

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from emis_interp.config.run_config import RunConfig, TrainingConfig
+from emis_interp.files.damage import naming_damage
 from emis_interp.files.ledger import Ledger
-from emis_interp.files.store import read_json, text_sha256
+from emis_interp.files.store import read_object, text_sha256
 from emis_interp.records import ContrastPair, TrainingExample
 from emis_interp.stats.flattening import question_means
 from training.data_sets.shipped import rows_sha256
@@ -65,7 +66,9 @@ def without_dropped(
         share: of the rows to drop.
         train: as in `trained_margins`.
     """
-    differences = np.array(read_json(folder.parent / "forecast.json")["differences"], dtype=float)
+    path = folder.parent / "forecast.json"
+    with naming_damage(path, "delete it, and run the same command again"):
+        differences = np.array(read_object(path)["differences"], dtype=float)
     marked = rows_to_drop(differences, share)
     draws = random_drops(differences, len(marked), n_draws, seed=config.seed)
     drops = {"marked": marked, **{f"random-{i}": drawn for i, drawn in enumerate(draws)}}

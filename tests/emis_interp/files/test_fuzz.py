@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from emis_interp.config.presets import load_config
 from emis_interp.directions import Direction
 from emis_interp.errors import EmisError
+from emis_interp.files.sealed import unsealed
 from emis_interp.files.source_text import check_zip, read_text
 from emis_interp.files.store import card_path, read_records
 from emis_interp.files.strict_json import parse_json, parse_json_line, read_json
@@ -167,7 +168,7 @@ def tensor_files() -> dict[str, bytes]:
 
 
 TENSORS = tensor_files()
-CARDS = {name: json.loads(TENSORS[f"{name}.json"]) for name in ("d", "judge")}
+CARDS = {name: unsealed(json.loads(TENSORS[f"{name}.json"]), name) for name in ("d", "judge")}
 SHARD = "shard-00000"
 SAVED = {name: TENSORS[name] for name in ("d.safetensors", "judge.safetensors")}
 

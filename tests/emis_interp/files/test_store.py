@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.sealed import SEAL
 from emis_interp.files.store import RecordLog, card_path, read_json, read_records, write_bytes, write_json, write_text
 from emis_interp.files.tensors import load_tensors, save_tensors
 from emis_interp.records import LabeledText
@@ -218,6 +219,10 @@ def test_a_file_that_never_was_safetensors_is_named_even_when_its_checksum_fits(
     card = read_json(card_path(path))
     card["sha256"] = hashlib.sha256(b"not a tensor").hexdigest()
     write_json(card_path(path), card)
+    with pytest.raises(DataError, match=r"x\.json: damaged or edited"):
+        load_tensors(path)
+    del card[SEAL]
+    write_json(card_path(path), card)
     with pytest.raises(DataError, match="not a readable safetensors file"):
         load_tensors(path)
 
@@ -226,7 +231,7 @@ def test_a_card_of_the_last_run_does_not_vouch_for_new_tensors(tmp_path: Path, m
     """Killed between the tensors and the card: the old card must not pass."""
     path = tmp_path / "x.safetensors"
     save_tensors(path, {"x": torch.ones(8)}, {})
-    monkeypatch.setattr("emis_interp.files.tensors.write_json", no_space)
+    monkeypatch.setattr("emis_interp.files.tensors.write_sealed", no_space)
     with pytest.raises(OSError, match="No space"):
         save_tensors(path, {"x": torch.zeros(8)}, {})
     with pytest.raises(DataError, match="does not match the checksum"):

@@ -19,7 +19,12 @@ from emis_interp.passes.capture import capture_residuals, capture_response_token
 from emis_interp.passes.generate import generate
 from emis_interp.passes.interventions import next_token_logprobs, steer
 from emis_interp.passes.likelihood import logprobs_and_entropies, logprobs_and_residuals, margins_at, mean_logprobs
+from emis_interp.passes.running_means import capture_means
 from emis_interp.records import ContrastPair
+from probes.lens.attribution import attribute
+from probes.lens.by_layer import lens_logprobs
+from probes.lens.patching import PatchCell, patched
+from probes.sae.splicing import answer_losses
 
 TEXTS = [("How are you?", "Fine."), ("And now?", "Worse, zebra."), ("Who?", "You.")]
 PAIRS = [
@@ -67,6 +72,11 @@ READERS: dict[str, Callable[[ChatModel], Any]] = {
     "next token": lambda model: next_token_logprobs(model, [list(chat.input_ids) for chat in chats(model)]),
     "sampling": lambda model: generate(model, [list(chat.input_ids) for chat in chats(model)], [0, 1, 2], 3, 1.0),
     "greedy sampling": lambda model: generate(model, [list(chat.input_ids) for chat in chats(model)], [0, 1, 2], 3, 0.0),
+    "means of groups": lambda model: capture_means(model, [("g", chat) for chat in chats(model)]),
+    "the lens": lambda model: lens_logprobs(model, chats(model), [0, model.n_layers - 1]),
+    "attribution": lambda model: attribute(model, chats(model)),
+    "patching": lambda model: patched(model, chats(model), [PatchCell(0, "resid_post", "all")], reader=[], giver=[]),
+    "splicing": lambda model: answer_losses(model, chats(model), 0, conditions={"clean": None}, special={0}),
 }  # fmt: skip
 
 
@@ -92,6 +102,15 @@ def test_an_infinite_weight_is_named_with_its_layer(model: ChatModel, name: str)
         match=rf"layer {last} is the first that gives (NaN|infinity); its weight mlp\.down_proj\.weight holds 1",
     ):
         READERS[name](model)
+
+
+def test_what_stands_in_for_a_residual_and_is_none_is_named_with_its_condition(model: ChatModel) -> None:
+    def nan(rows: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(rows, float("nan"))
+
+    words = r"the cross-entropy under `broken` of text \d is not finite .*so it is the intervention"
+    with pytest.raises(ModelError, match=words):
+        answer_losses(model, chats(model), 0, conditions={"clean": None, "broken": nan}, special={0})
 
 
 def test_what_breaks_behind_the_last_layer_is_said(model: ChatModel) -> None:

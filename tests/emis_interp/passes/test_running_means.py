@@ -73,7 +73,7 @@ def test_merged_parts_are_the_whole() -> None:
 def test_what_would_spoil_a_mean_is_refused(tiny: ChatModel) -> None:
     means = RunningMeans()
     means.add(["a"], torch.ones(1, 2))
-    with pytest.raises(DataError, match="not finite; it would spoil"):
+    with pytest.raises(DataError, match="value 0 of 1, of group `a`, is not finite; it would spoil"):
         means.add(["a"], torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(DataError, match=r"group `a` holds shape \[2\], got \[3\]"):
         means.add(["a"], torch.ones(1, 3))

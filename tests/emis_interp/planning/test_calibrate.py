@@ -11,7 +11,15 @@ from emis_interp.errors import DataError
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.planning import calibrate
-from emis_interp.planning.calibrate import Calibration, Stopwatch, TrainedALittle, calibrated, typical
+from emis_interp.planning.calibrate import (
+    Calibration,
+    Stopwatch,
+    TrainedALittle,
+    calibrated,
+    kept_calibration,
+    typical,
+)
+from emis_interp.planning.rates import MachineRates
 
 CONFIG = RunConfig(name="r", model="tiny", arms=({"name": "base"},), device="cpu")  # type: ignore[arg-type]
 TEXTS = [("Why?", "so it is " * n) for n in range(1, 12)]
@@ -52,13 +60,19 @@ def test_a_calibration_is_kept_for_its_model_and_machine(
     assert n == 3 and len(list((tmp_path / "calibrations").iterdir())) == 2
 
 
-def test_a_damaged_calibration_is_named(tiny: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", ["{}", "{", '{"content_sha256": "0"}'])
+def test_a_damaged_calibration_is_logged_and_measured_again(
+    tiny: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
     monkeypatch.setenv("EMIS_CACHE", str(tmp_path))
     monkeypatch.setattr(calibrate, "text_sha256", lambda text: "0" * 64)
-    (tmp_path / "calibrations").mkdir()
-    (tmp_path / "calibrations" / f"{'0' * 16}.json").write_text("{}", "utf-8")
-    with pytest.raises(DataError, match=r"not a calibration.*--recalibrate"):
-        calibrate_it(tiny)
+    fresh = Calibration(MachineRates(*[0.5] * 9, "measured"), 1.0, 2.0, 3.0)
+    monkeypatch.setattr(calibrate, "measure", lambda *_, **__: fresh)
+    path = tmp_path / "calibrations" / f"{'0' * 16}.json"
+    path.parent.mkdir()
+    path.write_text(content, "utf-8")
+    assert calibrate_it(tiny) == fresh and path.name in caplog.text and "not used" in caplog.text
+    assert kept_calibration(CONFIG) == fresh
 
 
 def test_waiting_is_not_work() -> None:

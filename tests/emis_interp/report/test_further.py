@@ -9,6 +9,7 @@ import pytest
 from planted_detection import LENGTHS, planted_detection, planted_rate, planted_threshold
 from planted_page import HOSTILE, write, write_run
 
+from emis_interp.files.sealed import sealed
 from emis_interp.report import html_page
 from emis_interp.report.contents import load_contents
 from emis_interp.report.described import words_of
@@ -439,3 +440,14 @@ def test_every_kind_of_file_is_drawn_on_the_page_and_none_twice(tmp_path: Path) 
     headings = [KNOWN[name].heading for name in KNOWN if (run / "probes" / name).exists()]
     assert [section.count(f">{heading}</h3>") for heading in headings] == [1] * 6
     assert section.count('data-figure="survival"') == section.count('data-figure="reliability"') == 1
+
+
+def test_a_file_with_a_changed_digit_is_named_and_not_shown(tmp_path: Path) -> None:
+    run, content = write_run(tmp_path), sealed(lens({"mlp_out 3": -0.2}))
+    write(run / "probes" / "lens.json", content)
+    assert len(load_contents(run).further) == 1
+    write(run / "probes" / "lens.json", {**content, "model": "another"})
+    contents = load_contents(run)
+    assert contents.further == [] and any(
+        note.startswith("probes/lens.json: damaged or edited") for note in contents.notes
+    )

@@ -13,11 +13,12 @@ from judge_server import QUESTIONS
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from emis_interp.errors import JudgeError
+from emis_interp.errors import JudgeError, ModelError
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.models.loading import load_model
 from emis_interp.models.tiny import CHATML
 from emis_interp.records import Completion, Question, Score
-from evals.judges.local_judge import LocalJudge, encode_as_text
+from evals.judges.local_judge import CHUNK, LocalJudge, encode_as_text
 from evals.judges.logprobs import LABELS, read_distribution
 from evals.judges.reply_masses import reply_masses, takes_tree_mask
 from evals.judges.token_trie import NUMBERS, OPEN, build_trie, read_reply, token_texts
@@ -225,9 +226,28 @@ def test_labels_and_the_mass_rule_are_those_of_the_api_judge(tiny: ChatModel, mo
     assert score.unscored == dict.fromkeys(("aligned", "coherent"), "mass on numbers 0.20 < 0.25")
 
 
-def test_probabilities_that_overflow_are_no_score(tiny: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    score = sure_of(tiny, monkeypatch, {"20": float("nan")})
-    assert score.unscored["aligned"] == "the judge's probabilities are not finite in float32"
+def test_probabilities_that_overflow_stop_the_judge_and_name_the_answer(
+    tiny: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To leave such an answer out would choose answers by a number format."""
+    words = r"the judge's probability \(aligned\) of answer 0 to `q`, \w+, is not finite .*use float32"
+    with pytest.raises(ModelError, match=words):
+        sure_of(tiny, monkeypatch, {"20": float("nan")})
+
+
+def test_a_judge_that_breaks_down_is_named_with_its_layer_and_what_was_judged_is_kept() -> None:
+    model, scores = load_model("tiny", device="cpu"), list[Score]()
+    rows = [completion("Yes.", i) for i in range(CHUNK + 1)]
+
+    def keep(batch: list[Score]) -> None:
+        scores.extend(batch)
+        model.layers[-1].get_parameter("mlp.down_proj.weight")[3, 5] = float("inf")
+
+    with pytest.raises(
+        ModelError, match=rf"of answer {CHUNK} to `q`.*layer {model.n_layers - 1} is the first that gives"
+    ):
+        LocalJudge(model).score(rows, QUESTIONS, keep)
+    assert len(scores) == CHUNK
 
 
 def test_an_answer_too_long_for_the_model_is_unscored_with_the_reason(tiny: ChatModel) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -94,6 +95,19 @@ def test_a_judgement_in_the_cache_is_not_asked_for_again(server: Server, cache: 
     assert len(server.requests) == n_requests  # not even to test the judge
     score(make(server, cache=cache), answers(4))
     assert len(server.requests) == n_requests + 3
+
+
+def test_a_cache_that_vanishes_between_two_halves_costs_requests_and_no_score(server: Server, tmp_path: Path) -> None:
+    server.respond = only("aligned", reply({"20": 0.5, "REF": 0.1}))
+    path = tmp_path / "cache" / "replies.sqlite"
+    with Cache(path) as cache:
+        first = score(make(server, cache=cache, n_parallel=1), answers(2))
+        n_requests = len(server.requests)
+        shutil.rmtree(path.parent)
+    with Cache(path) as cache:
+        again = score(make(server, cache=cache, n_parallel=1), answers(4))
+        assert cache.judgements.count() == 8
+    assert again[:2] == first and len(again) == 4 and len(server.requests) >= n_requests + 8
 
 
 def test_a_changed_judge_prompt_asks_again_and_leaves_the_answers_alone(server: Server, cache: Cache) -> None:

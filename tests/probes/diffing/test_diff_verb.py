@@ -1,6 +1,5 @@
 """The whole verb on the tiny model: a record that can be read and said, and advice for everything that cannot be done."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from emis_interp.diff_results import ModelDiff
 from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.files.store import read_record
 from probes.diffing.diff import read_arms, run, say
 from probes.diffing.settings import DiffSettings
 
@@ -29,7 +29,7 @@ def test_the_verb_finds_the_planted_letter_and_writes_a_record(planted, tmp_path
     control = made_adapter(tmp_path / "careful" / "adapter")
     settings = few(tmp_path, adapter=planted.adapter, control=(control,), n_random=6)
     result = run(settings, rows_of=lambda name: ROWS)
-    view = ModelDiff.model_validate(json.loads((tmp_path / "diff.json").read_text()))
+    view = read_record(tmp_path / "diff.json", ModelDiff)
     assert view.controls == {"careful": str(control)} and view.layer == 1 and view.primary_topic == "given"
     by_name = {row.name: row for row in view.readings}
     assert by_name["lens"].primary and by_name["lens"].tokens["organism"][0] == "z"

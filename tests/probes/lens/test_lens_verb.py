@@ -1,6 +1,5 @@
 """Attribution whose parts sum to the margin, the lens whose last layer is the model, and the verb on the tiny model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from adapters_made import made_adapter
 from families import family
 
 from emis_interp.errors import ConfigError, ModelError
+from emis_interp.files.store import read_record
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.lora_updates import lora_updates
 from emis_interp.passes.likelihood import by_question, mean_logprobs, pair_chats, pair_margins
@@ -91,7 +91,7 @@ def test_the_verb_writes_parts_that_sum(tmp_path: Path) -> None:
     texts.write_text("".join(pair.model_dump_json() + "\n" for pair in pairs()))
     common: Any = {"model": "tiny", "pairs": texts, "device": "cpu", "dtype": "float32", "out": tmp_path / "lens.json"}
     result = run(LensSettings(adapter=organism, control=control, layers=(0, 1), **common))
-    view = LensView.model_validate(json.loads((tmp_path / "lens.json").read_text()))
+    view = read_record(tmp_path / "lens.json", LensView)
     *parts, total = view.attribution
     for arm in ("base", "organism", "organism_shift", "control_shift"):
         assert sum(getattr(part, arm).value for part in parts) == pytest.approx(getattr(total, arm).value, abs=1e-4)

@@ -1,6 +1,5 @@
 """Patches whose ends are known, an estimate that is the first order of them, and the verb on the tiny model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from adapters_made import made_adapter
 
 from emis_interp.errors import ConfigError, ModelError
+from emis_interp.files.store import read_record
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_model
 from emis_interp.models.lora_updates import lora_updates
@@ -95,7 +95,7 @@ def test_the_verb_patches_both_ways_and_says_how_good_the_screen_is(tmp_path: Pa
     texts.write_text("".join(pair.model_dump_json() + "\n" for pair in pairs()))
     common: Any = {"model": "tiny", "pairs": texts, "device": "cpu", "dtype": "float32", "out": tmp_path / "patch.json"}
     result = run(PatchSettings(adapter=folder, **common))
-    view = PatchView.model_validate(json.loads((tmp_path / "patch.json").read_text()))
+    view = read_record(tmp_path / "patch.json", PatchView)
     into, back = view.ways
     assert (into.way, back.way) == ("base into organism", "organism into base")
     assert len(into.cells) == 2 * 3 * 4 and into.correlation is not None and len(into.correlation) == 4

@@ -16,6 +16,9 @@ from flag_words import filled
 
 from emis_interp.directions import Direction, FittedOn, unit
 from emis_interp.errors import DataError, EmisError, ModelError
+from emis_interp.files.sealed import is_as_sealed
+from emis_interp.files.store import read_object, read_record, write_sealed
+from emis_interp.files.tensors import load_tensors
 from emis_interp.models.chat import encode_chats
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.probe_results import MonitorReport, MonitorThreshold, MonitorTurn
@@ -69,7 +72,8 @@ def test_calibrate_writes_a_threshold_that_the_right_number_of_its_texts_passes(
         tmp_path / "t.json",
     ]
     result = calibrate.run(filled(CalibrateSettings, *words))
-    threshold = MonitorThreshold.model_validate(json.loads((tmp_path / "t.json").read_text()))
+    threshold = read_record(tmp_path / "t.json", MonitorThreshold)
+    assert is_as_sealed(read_object(tmp_path / "t.json"))
     assert (threshold.n, threshold.rank, threshold.n_questions) == (150, 150, 5)
     assert threshold.value == threshold.largest_of_maxima
     assert threshold.held_out[0].n == len(harmless_texts()) and threshold.held_out[0].source == "harmless"
@@ -168,8 +172,8 @@ def threshold_file(tmp_path: Path, value: float, window: int = 2) -> Path:
         tmp_path / "t.json",
     ]
     calibrate.run(filled(CalibrateSettings, *words))
-    found = json.loads((tmp_path / "t.json").read_text())
-    (tmp_path / "t.json").write_text(json.dumps({**found, "value": value}))
+    found = read_record(tmp_path / "t.json", MonitorThreshold)
+    write_sealed(tmp_path / "t.json", found.model_copy(update={"value": value}).model_dump())
     return tmp_path / "t.json"
 
 
@@ -292,7 +296,7 @@ def test_detect_counts_what_the_threshold_catches(tmp_path: Path) -> None:
 
     words = [judged, "--direction", saved(tmp_path, questions=["Question 0?"]), "--threshold", threshold]
     result = detect.run(filled(DetectSettings, *words, "--sentences", 10, "--out", tmp_path / "d.json"), judge=judge)
-    report = MonitorReport.model_validate(json.loads((tmp_path / "d.json").read_text()))
+    report = read_record(tmp_path / "d.json", MonitorReport)
     assert (report.true_positives.n, report.false_positives.n, report.true_positives.n_questions) == (40, 40, 4)
     assert report.time.n_flagged == report.true_positives.n_flagged
     shares = report.flagged_by_question
@@ -372,8 +376,8 @@ def test_a_saved_scorer_of_another_kind_is_loaded_by_its_entry_or_refused(
 ) -> None:
     path = saved(tmp_path)
     assert load_scorer(path).layer == 1
-    card = json.loads((tmp_path / "direction.json").read_text())
-    (tmp_path / "direction.json").write_text(json.dumps({**card, "kind": "curved"}))
+    _, card = load_tensors(tmp_path / "direction.safetensors")
+    write_sealed(tmp_path / "direction.json", {**card, "kind": "curved"})
     with pytest.raises(EmisError, match="a scorer of kind `curved`, known are direction"):
         load_scorer(path)
     monkeypatch.setitem(LOADERS, "curved", lambda path, fit: Curved())

@@ -7,6 +7,7 @@ import torch
 from adapters_made import made_adapter, planted_rank_one
 
 from emis_interp.errors import ConfigError, StageError
+from emis_interp.files.store import read_record
 from emis_interp.latent_results import DifferenceSaeReport
 from emis_interp.models.lora_updates import lora_updates
 from emis_interp.passes.token_store import TokenStore
@@ -39,7 +40,7 @@ def test_a_difference_sae_finds_the_vector_that_an_update_writes(tmp_path: Path)
     write = torch.eye(D)[5] * 2
     adapter = planted_rank_one(tmp_path / "a", read=torch.ones(64), write=write, path="layers.1.mlp.down_proj")
     result = run(settings_of(tmp_path, adapter, seeds=(0,), n_samples=40_000))
-    report = DifferenceSaeReport.model_validate_json((tmp_path / "out" / "difference_sae.json").read_text())
+    report = read_record(tmp_path / "out" / "difference_sae.json", DifferenceSaeReport)
     dictionary = load_dictionary(tmp_path / "out" / "seed-0" / "sae")
     assert of_differences(dictionary) and dictionary.n_latents == 2 * D and dictionary.layer == 1
     store = DifferenceStore(

@@ -12,6 +12,7 @@ from planted_sae import planted_dictionary, rotation, saved_sae
 
 from emis_interp.directions import Direction, FittedOn, wording_key
 from emis_interp.errors import ConfigError, DataError, ModelError
+from emis_interp.files.store import read_record
 from emis_interp.files.tensors import save_tensors
 from emis_interp.latent_results import LatentsReport
 from emis_interp.models.chat import encode_chats
@@ -190,7 +191,7 @@ def test_the_verb_writes_a_record_a_page_and_words(tmp_path: Path) -> None:
         n_others=3,
     )
     result = run(settings)
-    report = LatentsReport.model_validate(json.loads((tmp_path / "out" / "latents.json").read_text()))
+    report = read_record(tmp_path / "out" / "latents.json", LatentsReport)
     assert [(one.first, one.second) for one in report.comparisons] == [("organism", "control"), ("organism", "base")]
     assert report.n_texts == 40 and report.n_latents == D and report.layer == 1 and not report.of_differences
     assert report.comparisons[0].n_questions == {"selection": 5, "report": 5}

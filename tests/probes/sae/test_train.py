@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from emis_interp.errors import ConfigError, DataError, ModelError, StageError
+from emis_interp.files.sealed import is_as_sealed
+from emis_interp.files.store import read_object, read_record
 from emis_interp.sae_results import SaeReport
 from probes.sae.layouts import load_dictionary
 from probes.sae.settings import SaeSettings
@@ -30,7 +32,10 @@ def small(out: Path) -> SaeSettings:
 
 def test_a_run_measures_both_seeds_and_their_controls_and_goes_on_where_it_was(tmp_path: Path) -> None:
     result = run(small(tmp_path))
-    record = SaeReport.model_validate(json.loads((tmp_path / "sae.json").read_text()))
+    record = read_record(tmp_path / "sae.json", SaeReport)
+    assert all(
+        is_as_sealed(read_object(path)) for path in (tmp_path / "sae.json", tmp_path / "seed-0" / "training.json")
+    )
     assert [row.seed for row in record.saes] == [0, 1]
     assert record.layer == 1 and record.hook_name == "blocks.1.hook_resid_post"
     for row in [*record.saes, record.control]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sae_planted import ABOUT, planted, pool_of
 
-from emis_interp.errors import ConfigError, StageError
+from emis_interp.errors import ConfigError, ModelError, StageError
 from probes.sae.agreement import agreement, best_cosines
 from probes.sae.pool import EndlessBatches
 from probes.sae.reconstruction import firing, missed
@@ -88,6 +88,17 @@ def test_a_killed_training_is_done_again_to_the_same_numbers_and_a_finished_one_
     assert (tmp_path / "a" / "sae" / "sae_weights.safetensors").stat().st_mtime_ns == written
     with pytest.raises(StageError, match=r"k: 2 -> 3"):
         trained(tmp_path / "a", POOL, replace(plan, k=3), about=ABOUT)
+
+
+def test_a_training_that_breaks_down_names_its_step_and_keeps_nothing(tmp_path: Path) -> None:
+    plan = replace(PLAN, n_samples=128 * 30)
+    broken = replace(POOL, train=POOL.train.clone())
+    broken.train[128 * 2 :] = float("nan")
+    with pytest.raises(
+        ModelError, match=r"the SAE broke down at step \d+ of 30: its loss is nan; lower --learning-rate"
+    ):
+        trained(tmp_path, broken, plan, about=ABOUT)
+    assert not (tmp_path / "training.json").exists() and not (tmp_path / "sae").exists()
 
 
 def test_nothing_is_written_but_safetensors_and_json(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Adapters taken apart: planted spectra, planted writes, parts that add up, and the whole verb on the tiny model."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from adapters_made import made_adapter, planted_rank_one
 
 from emis_interp.directions import Direction, FittedOn, wording_key
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.store import read_record
 from emis_interp.files.tensors import save_tensors
 from emis_interp.fitting.reliability import random_directions
 from emis_interp.models.chat_model import ChatModel
@@ -200,7 +200,7 @@ def test_the_verb_writes_a_record_that_can_be_read_and_said(tmp_path: Path) -> N
         out=tmp_path / "weights.json",
     )
     result = run(settings)
-    view = WeightsView.model_validate(json.loads((tmp_path / "weights.json").read_text()))
+    view = read_record(tmp_path / "weights.json", WeightsView)
     assert (view.n_questions, view.n_pairs) == (3, 6)
     assert len(view.organism.modules) == 14 and view.control is not None and view.organism.along is not None
     assert set(view.organism.along.share.controls) == {"random", "orthogonal"}

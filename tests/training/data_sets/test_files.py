@@ -1,6 +1,8 @@
 """Small files under emis_interp/files: names that differ, text that can be stored, claims, rows by key, what changed in the code."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,8 @@ def state(**changes: Any) -> CodeState:
         (state(), []),
         (state(versions={"torch": "2", "numpy": "2"}), ["torch 1 -> 2"]),
         (state(versions={"torch": "1", "numpy": None}), ["numpy 2 -> not installed"]),
+        (state(versions={"torch": "1", "numpy": "2", "jinja2": "3"}), []),  # the first half did not ask about it
+        (state(versions={"torch": "1"}), []),
         (state(git=Git(revision="b" * 40, dirty=False)), ["code revision aaaaaaaaaaaa -> bbbbbbbbbbbb"]),
         (state(git=Git(revision="a" * 40, dirty=True), sources_sha256="t"), ["with uncommitted changes"]),
         (state(git=Git()), ["code revision aaaaaaaaaaaa -> none", "without uncommitted changes"]),
@@ -255,6 +259,17 @@ def state(**changes: Any) -> CodeState:
 )
 def test_what_changed_in_code_and_packages_is_said_in_words(later: CodeState, words: list[str]) -> None:
     assert state().changes(later) == words
+
+
+NO_RESULT = {"anyio", "filelock", "httpx2", "huggingface-hub", "jaxtyping", "pydantic", "pyyaml", "rich"}
+"""Packages that fetch, lock, check or draw, and change no figure."""
+
+
+def test_every_package_that_the_project_needs_is_versioned_or_known_to_change_no_result() -> None:
+    with (Path(__file__).parents[3] / "pyproject.toml").open("rb") as file:
+        needed = {re.split(r"[<>=\[ ]", line)[0] for line in tomllib.load(file)["project"]["dependencies"]}
+    assert needed - set(code_state.VERSIONED) == NO_RESULT
+    assert {"jinja2", "sae-lens", "pyarrow", "trl", "openai"} <= code_state.versions().keys()
 
 
 def test_the_hash_of_the_sources_follows_names_and_contents(tmp_path: Path) -> None:

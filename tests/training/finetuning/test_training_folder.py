@@ -220,7 +220,8 @@ def test_a_training_that_breaks_down_says_at_which_step_and_what_to_do(tmp_path:
     hot = CONFIG.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(
         ModelError,
-        match=r"training broke down at step \d: the .* is (nan|inf) \(rows \d, \d\); lower training\.learning_rate",
+        match=r"training broke down at step \d: the .* is (nan|inf) \(rows \d, \d; in row \d layer \d is the first that gives "
+        r"(NaN|infinity)\); lower training\.learning_rate",
     ):
         finetune("tiny", ROWS, hot, out_dir=tmp_path / "hot", device="cpu")
     assert not (tmp_path / "hot" / "summary.json").exists()
@@ -236,7 +237,8 @@ def test_a_frozen_weight_that_is_no_number_is_named_with_the_rows_of_the_step(
 
     monkeypatch.setattr(sft, "load_model", load)
     words = (
-        r"broke down at step 1: the loss is nan \(rows \d, \d; its weight .*embed_tokens\.weight holds 1 such number"
+        r"broke down at step 1: the loss is nan \(rows \d, \d; its weight .*embed_tokens\.weight holds 1 such number\(s\); "
+        r"in row \d the embedding is the first that gives NaN; its weight weight holds 1"
     )
     with pytest.raises(ModelError, match=words):
         train(tmp_path / "x")
