@@ -76,13 +76,13 @@ def answer_losses(
         for name, replace in conditions.items():
             with edit_outputs(chat_model, [layer], Splice(replace, norm_limit, places)):
                 losses = _losses(chat_model, batch, [chats[i] for i in rows])
-                check_rows(
-                    chat_model,
-                    np.array([values.sum() for values in losses]),
-                    lambda j, rows=rows: chats[rows[j]].input_ids,
-                    rows=rows,
-                    what=f"the cross-entropy under `{name}`",
-                )
+            check_rows(
+                chat_model,
+                np.array([values.sum() for values in losses]),
+                lambda j, rows=rows: chats[rows[j]].input_ids,
+                rows=rows,
+                what=f"the cross-entropy under `{name}`",
+            )
             for i, values in zip(rows, losses, strict=True):
                 found[name][i] = values
         if progress:
