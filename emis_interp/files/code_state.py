@@ -11,7 +11,7 @@ from emis_interp.records import Record
 VERSIONED = (
     *("torch", "transformers", "peft", "accelerate", "nnsight", "numpy", "scipy", "scikit-learn", "pandas"),
     *("plotly", "tokenizers", "safetensors", "jinja2", "pyarrow", "datasets", "gguf", "sae-lens", "transformer-lens"),
-    *("trl", "openai", "bandit", "einops", "regex", "emis-interp"),
+    *("trl", "openai", "bandit", "regex", "emis-interp"),
 )
 SOURCES = ("emis_interp", "training", "evals", "probes", "scripts")
 
