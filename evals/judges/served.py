@@ -75,11 +75,12 @@ class ServedJudge:
 
 def _maker(config: JudgeConfig, model: str, place: str) -> Callable[[str], ApiJudge]:
     """What makes the judge of a server at an address, which takes no key."""
-    how = {**options_from(config), "key": None, "place": place}
+    options = options_from(config)
 
     def make(url: str) -> ApiJudge:
+        how: dict[str, Any] = {**options, "key": None, "url": url, "place": place}
         if config.kind == "text":
-            return TextJudge(model, **{**how, "url": url}, n_samples=config.n_samples, temperature=config.temperature)
-        return OpenAIJudge(model, **{**how, "url": url})
+            return TextJudge(model, **how, n_samples=config.n_samples, temperature=config.temperature)
+        return OpenAIJudge(model, **how)
 
     return make

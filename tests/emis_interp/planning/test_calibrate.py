@@ -66,7 +66,8 @@ def test_a_damaged_calibration_is_logged_and_measured_again(
 ) -> None:
     monkeypatch.setenv("EMIS_CACHE", str(tmp_path))
     monkeypatch.setattr(calibrate, "text_sha256", lambda text: "0" * 64)
-    fresh = Calibration(MachineRates(*[0.5] * 9, "measured"), 1.0, 2.0, 3.0)
+    seconds = dict.fromkeys(("read", "scored", "softmax", "trained", "judged", "step", "row", "load", "merge"), 0.5)
+    fresh = Calibration(MachineRates(**seconds, source="measured"), 1.0, 2.0, 3.0)
     monkeypatch.setattr(calibrate, "measure", lambda *_, **__: fresh)
     path = tmp_path / "calibrations" / f"{'0' * 16}.json"
     path.parent.mkdir()

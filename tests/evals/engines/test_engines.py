@@ -216,7 +216,8 @@ def test_a_server_gets_no_keys_of_ours(folder: Path, env: Path, monkeypatch: pyt
         monkeypatch.setenv(name, "planted-7f3a")
     with kept_server(Serving(str(folder)), find_environment(env)):
         (pid,) = running(env)
-        variables = dict(one.partition("=")[::2] for one in Path(f"/proc/{pid}/environ").read_text().split("\0") if one)
+        given = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        variables = {name: value for name, _, value in (one.partition("=") for one in given if one)}
     assert not planted & set(variables)
     assert {name for name, value in variables.items() if value == "planted-7f3a"} == {
         "TOKENIZERS_PARALLELISM",
