@@ -87,7 +87,7 @@ def run(settings: PipelineSettings, bars: Bars) -> dict[str, Any]:
     return {
         "run_dir": str(run.folder),
         "stages": {name: stage.model_dump() for name, stage in run.manifest.stages.items()},
-        "report": str(run.folder / "report" / "index.html"),
+        "report": str(run.folder / "report" / "index.html") if run.is_done("report") else None,
     }
 
 

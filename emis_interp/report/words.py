@@ -16,12 +16,13 @@ def said_of(result: Mapping[str, Any]) -> str:
     """The verdicts of a run with a report in a table, where its page is, and how to open it; of a configuration its lines.
 
     Args:
-        result: `stages`, name -> record with its line; and `report`, the page.
+        result: `stages`, name -> record with its line; `report`, the page, or None where the report stage was not made; and `run_dir`.
     """
     if "report" not in result:
         return "\n".join(flat_lines(result))
-    made = result["stages"].get("report")
-    return said(made["line"].split(BETWEEN) if made else [], result["report"])
+    if result["report"] is None:
+        return f"run: {result['run_dir']} (no report: its stage was not made)"
+    return said(result["stages"]["report"]["line"].split(BETWEEN), result["report"])
 
 
 def said(verdicts: list[str], page: str) -> str:
