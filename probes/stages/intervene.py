@@ -69,9 +69,9 @@ def intervene(
     if not path.exists():
         raise StageError(f"{path}: no direction there; run the direction stage first (--from direction)")
     misalignment = Direction.load(path, fit="selection")  # the margins are of the report questions
-    files, rows = [], []
+    cells, files, rows = list(plan_cells(run.config, misalignment)), [], []
     with make_asker() as asker:
-        for folder in measured_cells(run, misalignment, asker, bars=bars):
+        for folder in measured_cells(run, misalignment, cells, asker=asker, bars=bars):
             files += files_in(folder)
             rows.append(read_object(folder / "cell.json"))
     analysis = run.analysis("interventions")
@@ -91,13 +91,15 @@ def intervene(
     return [*files, analysis], f"steering base at layer {misalignment.layer}, margin shift: {text}"
 
 
-def measured_cells(run: RunFolder, misalignment: Direction, asker: Asker | None, *, bars: Bars) -> Iterator[Path]:
+def measured_cells(
+    run: RunFolder, misalignment: Direction, cells: Sequence[PlannedCell], *, asker: Asker | None, bars: Bars
+) -> Iterator[Path]:
     """The folder of every cell, once it is measured."""
     controls, loaded = control_vectors(run, misalignment), LastModel(run.models)
     path = run.direction.with_suffix(".safetensors")
     fingerprint = file_sha256(path)
     direction = [path, path.with_suffix(".json"), run.activations(base_of(run.config), "contrast")]
-    for cell in each(bars, "cell", list(plan_cells(run.config, misalignment))):
+    for cell in each(bars, "cell", cells):
         folder = run.cell(cell.name)
         read = [*direction, run.margins(cell.model), *run.models.weights(cell.model)]
         # Where the judge failed in passing the answers stay, and it is asked again.
