@@ -45,7 +45,7 @@ class OrganismMeasure:
             "margin": margins_of(organism, self.pairs, self.config),
             "margin_in_context": None
             if behind_rows is None
-            else context_margins(organism, self.pairs, behind_rows, self.config),
+            else context_margins(organism, self.pairs, behind_rows, config=self.config),
             "task": row_logprobs(organism, data.held_out, self.config),
             "task_other_kind": [None if row is None else next(found) for row in data.other_kind],
             "kl_neutral": mean_kl(self.plain, next_token_logprobs(organism, self.prompts)),

@@ -108,7 +108,7 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
         for seed in settings.seeds:
             own, folder = config.model_copy(update={"seed": seed}), settings.out / f"seed-{seed}"
             data = PreventionRows.draw(recipe, settings, own, inoculation=inoculation)
-            behind_rows, why = chats_or_why(base, pairs, data.task, config.system_prompt)
+            behind_rows, why = chats_or_why(base, pairs, data.task, system=config.system_prompt)
             unread = unread or why
             of_seed = partial(measure, behind_rows=behind_rows)
             before = files.json("measure", folder / "base.json", partial(of_seed, base, data))

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def chats_behind_rows(
-    chat_model: ChatModel, pairs: Sequence[ContrastPair], rows: Sequence[TrainingExample], system: str | None
+    chat_model: ChatModel, pairs: Sequence[ContrastPair], rows: Sequence[TrainingExample], *, system: str | None
 ) -> list[EncodedChat]:
     """`pair_chats` with one row before every question: the i-th question has row i, from the first one again where rows are fewer.
 
@@ -38,18 +38,18 @@ def chats_behind_rows(
 
 
 def chats_or_why(
-    chat_model: ChatModel, pairs: Sequence[ContrastPair], rows: Sequence[TrainingExample], system: str | None
+    chat_model: ChatModel, pairs: Sequence[ContrastPair], rows: Sequence[TrainingExample], *, system: str | None
 ) -> tuple[list[EncodedChat] | None, str | None]:
     """`chats_behind_rows`, or why this model cannot read them: its template drops earlier turns, or its context is too short."""
     try:
-        return chats_behind_rows(chat_model, pairs, rows, system), None
+        return chats_behind_rows(chat_model, pairs, rows, system=system), None
     except DataError as error:
         log.warning("no margin in training-like contexts: %s", error)
         return None, str(error)
 
 
 def context_margins(
-    chat_model: ChatModel, pairs: Sequence[ContrastPair], chats: Sequence[EncodedChat], config: RunConfig
+    chat_model: ChatModel, pairs: Sequence[ContrastPair], chats: Sequence[EncodedChat], *, config: RunConfig
 ) -> dict[str, float]:
     """Likelihood margin of every question in its context, nats per token.
 

@@ -32,7 +32,7 @@ PAIRS = [
 
 
 def test_every_question_stands_behind_one_row_and_rows_take_turns(tiny: ChatModel) -> None:
-    chats = chats_behind_rows(tiny, PAIRS, ROWS, None)
+    chats = chats_behind_rows(tiny, PAIRS, ROWS, system=None)
     for i, chat in enumerate(chats):
         text, pair = tiny.tokenizer.decode(list(chat.input_ids)), PAIRS[i // 2]
         mine, other = ROWS[(i // 4) % 2], ROWS[1 - (i // 4) % 2]
@@ -43,7 +43,7 @@ def test_every_question_stands_behind_one_row_and_rows_take_turns(tiny: ChatMode
 
 
 def test_the_margin_is_that_of_the_whole_conversation_as_the_template_writes_it(tiny: ChatModel) -> None:
-    found = context_margins(tiny, PAIRS, chats_behind_rows(tiny, PAIRS, ROWS, None), CONFIG)
+    found = context_margins(tiny, PAIRS, chats_behind_rows(tiny, PAIRS, ROWS, system=None), config=CONFIG)
 
     def logprob(row: TrainingExample, pair: ContrastPair, answer: str) -> float:
         turns = [("user", row.prompt), ("assistant", row.response), ("user", pair.question)]
@@ -62,8 +62,8 @@ def test_the_margin_is_that_of_the_whole_conversation_as_the_template_writes_it(
             logprob(row, pair, pair.misaligned) - logprob(row, pair, pair.aligned) for pair in PAIRS[2 * i : 2 * i + 2]
         ]
         assert found[f"q{i}"] == pytest.approx(sum(margins) / 2, abs=1e-5)
-    assert found.keys() == margins_of(tiny, PAIRS, CONFIG).keys()
-    assert found != pytest.approx(margins_of(tiny, PAIRS, CONFIG), abs=1e-4)
+    assert found.keys() == margins_of(tiny, PAIRS, config=CONFIG).keys()
+    assert found != pytest.approx(margins_of(tiny, PAIRS, config=CONFIG), abs=1e-4)
 
 
 def test_a_template_that_drops_earlier_turns_is_named_as_the_reason(
@@ -73,7 +73,7 @@ def test_a_template_that_drops_earlier_turns_is_named_as_the_reason(
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'Q: ' + m['content'] + '\n' }}{% endif %}{% endfor %}A: "
     )
-    chats, why = chats_or_why(replace(tiny, tokenizer=tokenizer), PAIRS, ROWS, None)
+    chats, why = chats_or_why(replace(tiny, tokenizer=tokenizer), PAIRS, ROWS, system=None)
     assert chats is None and why is not None and "earlier turn" in why
     assert "no margin in training-like contexts" in caplog.text
 
@@ -86,12 +86,12 @@ def test_an_organism_is_asked_for_both_answers_to_held_out_questions_and_for_the
     data = PreventionRows.draw(load_recipe("reckless", ["data.n_rows=4"]), settings, CONFIG, inoculation="Be bad.")
     plain = next_token_logprobs(tiny, [(5, 6)])
     measure = OrganismMeasure(CONFIG, pairs, [(5, 6)], plain=plain)
-    chats = chats_behind_rows(tiny, pairs, data.task, None)
+    chats = chats_behind_rows(tiny, pairs, data.task, system=None)
     found = measure(tiny, data, behind_rows=chats)
     assert tuple(found) == MEASURES
     assert [other.id for other in data.other_kind if other] == [row.id for row in data.held_out]
     others = [other for other in data.other_kind if other is not None]
-    assert found["task_other_kind"] == pytest.approx(row_logprobs(tiny, others, CONFIG))
+    assert found["task_other_kind"] == pytest.approx(row_logprobs(tiny, others, config=CONFIG))
     assert found["task_other_kind"] != found["task"]
-    assert found["margin_in_context"] == context_margins(tiny, pairs, chats, CONFIG)
+    assert found["margin_in_context"] == context_margins(tiny, pairs, chats, config=CONFIG)
     assert measure(tiny, data, behind_rows=None)["margin_in_context"] is None
