@@ -82,7 +82,7 @@ def on_this_machine(config: RunConfig) -> RunConfig:
     """The configuration with its dtypes decided, so that a run's record says what was used and a resumed run cannot change it."""
     training = config.training.model_copy(update={"bf16": uses_bfloat16(config.training.bf16, config.device)})
     judge = config.judge
-    if judge.kind == "local" or judge.engine is not None:
+    if judge.runs_here:
         judge = judge.model_copy(update={"dtype": dtype_name(judge.dtype or AUTO, config.device)})
     decided = {"dtype": dtype_name(config.dtype, config.device), "training": training, "judge": judge}
     return config.model_copy(update=decided)

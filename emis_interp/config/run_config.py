@@ -1,7 +1,7 @@
 """The configuration of a run: one frozen record with a section for each thing that a run does; unknown keys are refused."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -62,6 +62,17 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 C = TypeVar("C", bound=Config)
+
+
+def _without(field: str, find_problem: Callable[[Mapping[str, Any]], str | None], said: str) -> Any:
+    """Validates a field that holds a mapping or None; ConfigError passes through pydantic, whose own message would repeat the value."""
+
+    def check(value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if problem := find_problem(value or {}):
+            raise ConfigError(f"{said} {problem}")
+        return value
+
+    return field_validator(field)(check)
 
 
 class ArmConfig(Config):
@@ -220,19 +231,9 @@ class SamplingConfig(Config):
             raise ConfigError(f"sampling.base_url {problem}")
         return url
 
-    @field_validator("request")
-    @classmethod
-    def _request_is_one(cls, request: dict[str, Any] | None) -> dict[str, Any] | None:
-        if problem := request_problem(request or {}):
-            raise ConfigError(f"sampling.request {problem}")
-        return request
+    _request_is_one = _without("request", request_problem, said="sampling.request")
 
-    @field_validator("server")
-    @classmethod
-    def _flags_are_harmless(cls, server: dict[str, Any] | None) -> dict[str, Any] | None:
-        if problem := server_problem(server or {}):
-            raise ConfigError(f"sampling.server: {problem}")
-        return server
+    _flags_are_harmless = _without("server", server_problem, said="sampling.server:")
 
     @model_validator(mode="after")
     def _engine_has_its_own(self) -> "SamplingConfig":
@@ -300,6 +301,11 @@ class JudgeConfig(Config):
     price_out: float | None = Field(default=None, ge=0, description="USD per million tokens; None: unknown")
     offline_too: bool = Field(default=True, description="let the offline judge score beside another one")
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether `model` is one that is loaded or served here, and not a name on somebody's server."""
+        return self.kind == "local" or self.engine is not None
+
     @model_validator(mode="before")
     @classmethod
     def _local_has_a_model_of_its_own(cls, values: Any) -> Any:
@@ -314,19 +320,9 @@ class JudgeConfig(Config):
             raise ConfigError(f"judge.url {problem}")
         return url
 
-    @field_validator("request")
-    @classmethod
-    def _request_is_one(cls, request: dict[str, Any] | None) -> dict[str, Any] | None:
-        if problem := request_problem(request or {}):
-            raise ConfigError(f"judge.request {problem}")
-        return request
+    _request_is_one = _without("request", request_problem, said="judge.request")
 
-    @field_validator("server")
-    @classmethod
-    def _flags_are_harmless(cls, server: dict[str, Any] | None) -> dict[str, Any] | None:
-        if problem := server_problem(server or {}):
-            raise ConfigError(f"judge.server: {problem}")
-        return server
+    _flags_are_harmless = _without("server", server_problem, said="judge.server:")
 
     @model_validator(mode="after")
     def _engine_has_its_own(self) -> "JudgeConfig":

@@ -126,16 +126,17 @@ def capture_means(
         )
         for rows, n_tokens, found in runs:
             groups = [part[i][0] for i in rows]
+            sizes = torch.stack([norm.cpu() for _, norm in found], dim=1)
             check_rows(
                 chat_model,
-                torch.stack([norm.cpu() for _, norm in found], dim=1),
+                sizes,
                 lambda j, part=part, rows=rows: part[rows[j]][1].input_ids,
                 rows=[first + i for i in rows],
                 what="a residual",
             )
             weights = torch.tensor(n_tokens, dtype=torch.float64) if weighting == "token" else None
             vectors.add(groups, torch.stack([vector.cpu() for vector, _ in found], dim=1), weights)
-            norms.add(groups, torch.stack([norm.cpu() for _, norm in found], dim=1), weights)
+            norms.add(groups, sizes, weights)
             if progress:
                 progress(len(rows))
         first += len(part)

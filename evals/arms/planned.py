@@ -49,8 +49,7 @@ def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any)
     planned = planned_answers(config, questions)
     one = judging(planned, questions, config, tokenizer=tokenizer) + Work(disk=len(planned) * BYTES_PER_ANSWER)
     work = sum([one] * len(config.models), Work())
-    here = config.judge.kind == "local" or config.judge.engine is not None
-    local = "the local judge's model" if here else ""
+    local = "the local judge's model" if config.judge.runs_here else ""
     return StageWork("score", work, left_out=local or "loading the judge, intervals by resampling")
 
 
@@ -79,7 +78,7 @@ def encoded(planned: Sequence[Completion], tokenizer: Any) -> list[tuple[int, ..
 def judging(planned: Sequence[Completion], questions: Sequence[Question], config: RunConfig, *, tokenizer: Any) -> Work:
     """Tokens that the offline judge reads, times the layers that it runs; requests of an API judge."""
     judge, work = config.judge, Work()
-    if judge.kind in ("openai", "text") and judge.engine is None:
+    if judge.kind in ("openai", "text") and not judge.runs_here:
         work += Work(usage=requests(planned, questions, judge, max_new_tokens=config.sampling.max_new_tokens))
     if judge.kind == "offline" or (judge.kind != "local" and judge.offline_too):
         most = config.sampling.max_new_tokens

@@ -40,7 +40,7 @@ def keep(log: str, words: list[str]) -> int:
 def kept(words: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
     """A command for as long as the `with`, which does not outlive this process either; the process ends when the command does."""
     program = [sys.executable, "-I", __file__, str(log), *words]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=without_keys(environment))
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
     assert process.stdin is not None
     try:
         yield process
