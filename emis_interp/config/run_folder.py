@@ -17,8 +17,8 @@ from emis_interp.errors import DataError, StageError
 from emis_interp.files.claim import check_same, holds_something, without
 from emis_interp.files.code_state import CodeState
 from emis_interp.files.ledger import Ledger
-from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord
-from emis_interp.files.store import explain, read_object, write_json
+from emis_interp.files.manifest import MANIFEST, Manifest, OtherCode, StageRecord, read_manifest
+from emis_interp.files.store import explain, write_json
 from emis_interp.records import ContrastPair
 
 
@@ -32,7 +32,7 @@ def config_of(folder: Path) -> RunConfig:
     if not path.exists():
         raise StageError(f"{folder}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
     try:
-        return RunConfig.model_validate(read_object(path).get("config"))
+        return RunConfig.model_validate(read_manifest(folder).get("config"))
     except ValidationError as error:
         raise DataError(f"{path}: `config`: {explain(error, RunConfig)}") from None
 

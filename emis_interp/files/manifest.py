@@ -9,10 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.code_state import Git
 from emis_interp.files.ledger import Unit
-from emis_interp.files.store import explain, file_sha256, read_object, write_json
+from emis_interp.files.sealed import unsealed
+from emis_interp.files.store import explain, file_sha256, read_object, write_sealed
 from emis_interp.records import Record
 
 MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says, unchecked but for its checksum; one of an older version has none.
+
+    Raises:
+        DataError: no file, no object of JSON, or not what was written.
+    """
+    return unsealed(read_object(folder / MANIFEST), str(folder / MANIFEST))
 
 
 class StageRecord(Record):
@@ -63,7 +73,7 @@ class Manifest(BaseModel):
     other_code: dict[str, list[OtherCode]] = Field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        write_json(folder / MANIFEST, self.model_dump(mode="json"))
+        write_sealed(folder / MANIFEST, self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -74,7 +84,7 @@ class Manifest(BaseModel):
             DataError: it is damaged; the text names the file and the key.
         """
         path = folder / MANIFEST
-        values = read_object(path) if path.exists() else None
+        values = read_manifest(folder) if path.exists() else None
         if values is None:
             raise StageError(f"{folder}: no manifest.json here; give the folder of a run, e.g. runs/laptop")
         if "stages" in values and "files" not in values:
@@ -98,7 +108,7 @@ def check_read(folder: Path, files: Iterable[Path]) -> None:
     Raises:
         StageError: with the first file that changed. DataError: the manifest is damaged.
     """
-    values = read_object(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
+    values = read_manifest(folder) if (folder / MANIFEST).exists() else {}
     if "files" not in values:
         return
     manifest = Manifest.load(folder)

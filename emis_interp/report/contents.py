@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emis_interp.analyses import ANALYSES, RunProbes
 from emis_interp.errors import DataError, StageError
+from emis_interp.files.manifest import MANIFEST, read_manifest
 from emis_interp.files.store import explain, read_json
 from emis_interp.report.answer_log import Answer, AnswerLog
 from emis_interp.report.further import Further, read_further
@@ -123,10 +124,10 @@ def load_contents(run_dir: Path, *, answers: bool = True) -> Contents:
         DataError: the manifest, a summary or a file of analysis/ is malformed; the text names the file and the key. A row that cannot be
             read (of answers, scores, training steps) is left out and named in `notes`.
     """
-    manifest_path = run_dir / "manifest.json"
+    manifest_path = run_dir / MANIFEST
     if not manifest_path.exists():
         raise StageError(f"{run_dir}: no manifest.json here; give the folder of a run, e.g. runs/quick")
-    manifest_raw = read_json(manifest_path)
+    manifest_raw = read_manifest(run_dir)
     manifest = _view(manifest_raw, ManifestView, manifest_path)
     configured = _view(manifest.config, Configured, manifest_path).arms
     paths = {name: run_dir / "analysis" / f"{name}.json" for name in ANALYSES}

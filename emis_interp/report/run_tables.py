@@ -5,7 +5,7 @@ from typing import Any
 
 from emis_interp.errors import StageError
 from emis_interp.files.damage import naming_damage
-from emis_interp.files.manifest import check_read
+from emis_interp.files.manifest import MANIFEST, check_read, read_manifest
 from emis_interp.files.store import as_record, read_object
 from emis_interp.process import Bars, no_bars
 from emis_interp.report.settings import RunTablesSettings
@@ -36,7 +36,7 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
     found = {name: path for name, path in paths.items() if path.exists()}
     if not found:
         raise StageError(f"{folder}: no analysis there; give the folder of a run whose stages were made")
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     check_read(folder, [*found.values(), manifest])
     result: dict[str, Any] = {}
     for name, path in found.items():
@@ -44,7 +44,7 @@ def run(settings: RunTablesSettings, bars: Bars = no_bars) -> dict[str, Any]:
             result |= CELLS[name](read_object(path))
     if manifest.exists():
         with naming_damage(manifest, "put back a copy"):
-            stages = read_object(manifest)["stages"]
+            stages = read_manifest(folder)["stages"]
             if stages:
                 result["seconds"] = {name: stage["seconds"] for name, stage in stages.items()}
                 result["peak_rss_gib"] = max(stage["peak_rss_gib"] for stage in stages.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ConfigError
-from emis_interp.files.strict_json import read_json_object
+from emis_interp.files.manifest import MANIFEST, read_manifest
 from emis_interp.process import Bars, no_bars
 from emis_interp.stats.words import limits
 from evals.results.result_files import chosen_results
@@ -40,8 +40,7 @@ def identify(results: Results, path: Path, stated: dict[str, str]) -> dict[str, 
     Raises:
         ConfigError: a result file, and a flag is missing.
     """
-    manifest = path / "manifest.json"
-    config = read_json_object(manifest, "config")["config"] if manifest.exists() else None
+    config = read_manifest(path).get("config") if (path / MANIFEST).exists() else None
     lacking = [f"--{key}" for key in ("model", "finetune", "suite") if key not in stated]
     if config is None and lacking:
         raise ConfigError(f"{path} does not say what was run; give {', '.join(lacking)}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from edited_manifest import edited_manifest
 from safetensors.torch import load_file, save_file
 from small_run import SmallRun
 
@@ -239,14 +240,12 @@ def test_scores_of_other_answers_repeated_ones_and_old_ones_are_refused(small: S
 
 def interrupted_after(small: SmallRun, folder: Path, stage: str) -> Path:
     """A folder whose next stage was begun and not finished: its units are open, its files are there."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for later in STAGES[STAGES.index(stage) + 1 :]:
-        del manifest["stages"][later]
-        for unit in manifest["files"].values():
-            if unit["stage"] == later:
-                unit["files"] = None
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            del manifest["stages"][later]
+            for unit in manifest["files"].values():
+                if unit["stage"] == later:
+                    unit["files"] = None
     return folder
 
 
@@ -260,12 +259,10 @@ def test_an_interrupted_stage_goes_on_with_what_it_has_and_ends_the_same(small: 
 def test_an_interrupted_stage_whose_input_changed_begins_anew(small: SmallRun, folder: Path) -> None:
     """The direction is another one by the time that the cells go on: they are not mixed."""
     run = interrupted_after(small, folder, "capture")
-    path = run / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for unit in manifest["files"].values():
-        if unit["stage"] == "intervene":
-            unit["inputs"]["directions/misalignment.safetensors"] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(run) as manifest:
+        for unit in manifest["files"].values():
+            if unit["stage"] == "intervene":
+                unit["inputs"]["directions/misalignment.safetensors"] = "0" * 64
     marked = run / STEERED / "samples.jsonl"
     marked.write_text("")
     small.go(run)
@@ -291,20 +288,16 @@ def test_a_damaged_manifest_is_named(small: SmallRun, folder: Path, content: str
 def test_a_manifest_cannot_name_files_outside_of_its_folder(small: SmallRun, folder: Path) -> None:
     victim = folder.parent / "victim.json"
     victim.write_text("{}")
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"]["report/index.html"]["files"]["../victim.json"] = "0"
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        manifest["files"]["report/index.html"]["files"]["../victim.json"] = "0"
     with pytest.raises(DataError, match=r"`\.\./victim\.json` leads out of the folder"):
         small.go(folder, "--from", "report")
     assert victim.exists()
 
 
 def test_a_run_that_began_before_a_section_was_there_goes_on_with_its_defaults(small: SmallRun, folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    assert manifest["config"].pop("probe")["window"] == 16
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        assert manifest["config"].pop("probe")["window"] == 16
     small.go(folder)
     with pytest.raises(StageError, match=r"probe\.window: 16 -> 8"):
         small.go(folder, settings=("probe.window=8",))

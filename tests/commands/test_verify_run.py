@@ -1,12 +1,12 @@
 """The command that looks whether a run is what its stages made: planted changes are named, stages made again are the same."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from edited_manifest import edited_manifest
 from safetensors.torch import save_file
 from small_run import SmallRun
 
@@ -47,18 +47,14 @@ def test_a_whole_run_passes_with_its_sources(offline: Path) -> None:
 
 
 def edit_input(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    unit = next(unit for unit in manifest["files"].values() if "samples/x.jsonl" in unit["inputs"])
-    unit["inputs"]["samples/x.jsonl"] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        unit = next(unit for unit in manifest["files"].values() if "samples/x.jsonl" in unit["inputs"])
+        unit["inputs"]["samples/x.jsonl"] = "0" * 64
 
 
 def open_unit(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"]["analysis/margins.json"]["files"] = None
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        manifest["files"]["analysis/margins.json"]["files"] = None
 
 
 @pytest.mark.parametrize(
@@ -89,10 +85,8 @@ def test_strangers_and_a_page_built_again_are_said_and_no_fault(folder: Path) ->
 
 
 def test_other_rows_than_the_run_began_with_are_named(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["inputs"]["training data of x"] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        manifest["inputs"]["training data of x"] = "0" * 64
     result = verify(folder, "--sources")
     assert result["other_sources"] == ["training data of x is another one"] and not result["ok"]
 
@@ -145,10 +139,8 @@ def test_the_same_command_makes_the_same_files_in_another_folder(offline: Path, 
 def test_a_stage_that_was_not_made_or_costs_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"no finished stage `scor`; did you mean `score`"):
         verify(folder, "--again", "scor")
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["config"]["judge"] |= {"kind": "openai", "url": "http://localhost:1/v1"}
-    path.write_text(json.dumps(manifest))
+    with edited_manifest(folder) as manifest:
+        manifest["config"]["judge"] |= {"kind": "openai", "url": "http://localhost:1/v1"}
     with pytest.raises(StageError, match=r"the score stage would ask the judge at http://localhost:1/v1 again"):
         verify(folder, "--again", "score")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edited_manifest import edited_manifest
 from safetensors.torch import load_file
 from small_run import opened
 
@@ -37,11 +38,10 @@ def test_examples_that_leave_no_room_for_an_answer_are_refused(tmp_path: Path) -
 
 def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) -> None:
     opened(load_config("smoke"), tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    for arm in manifest["config"]["arms"]:  # as written before arms had these fields
-        del arm["seeds"], arm["in_context"]
-    del manifest["config"]["chat_format"]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with edited_manifest(tmp_path) as manifest:
+        for arm in manifest["config"]["arms"]:  # as written before arms had these fields
+            del arm["seeds"], arm["in_context"]
+        del manifest["config"]["chat_format"]
     opened(load_config("smoke"), tmp_path)
 
 

@@ -1,6 +1,5 @@
 """The models of a run through one engine: what is asked of whom, what is refused before, and how a stopped stage goes on."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import fake_vllm
 import pytest
 from adapters_made import made_adapter
 from chat_server import ChatServer
+from edited_manifest import edited_manifest
 from loopback import send_json
 from small_run import opened
 
@@ -205,11 +205,10 @@ def test_a_url_with_a_password_and_a_request_that_is_not_the_users_are_refused()
 
 def test_a_run_of_before_the_engines_goes_on(folder: Path, tmp_path: Path) -> None:
     run = run_of(folder, tmp_path / "run", {})
-    manifest = read_json(tmp_path / "run" / "manifest.json")
-    for name in ("engine", "base_url", "request", "n_parallel", "timeout_s", "server", "vllm_env"):
-        del manifest["config"]["sampling"][name]
+    with edited_manifest(tmp_path / "run") as manifest:
+        for name in ("engine", "base_url", "request", "n_parallel", "timeout_s", "server", "vllm_env"):
+            del manifest["config"]["sampling"][name]
     assert with_later_fields(manifest["config"]) == run.config.model_dump(mode="json")
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
     run_of(folder, tmp_path / "run", {"n_parallel": 3})
     with pytest.raises((StageError, DataError), match=r"sampling\.engine: hf -> vllm"):
         run_of(folder, tmp_path / "run", {"engine": "vllm"})
