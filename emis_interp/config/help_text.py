@@ -33,7 +33,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def description(text: str, width: int) -> str:
-    """A docstring for `width` columns. Lines that follow each other without an indent are one paragraph; indented ones are examples."""
+    """A docstring for `width` columns. Lines that follow each other without an indent are one paragraph; indented ones are examples, or
+    items of a list where they begin with `- `."""
     blocks: list[list[str]] = []
     for line in text.split("\n"):
         flows = bool(line) and not line.startswith(" ")
@@ -53,9 +54,11 @@ def _paragraph(lines: list[str], width: int) -> str:
 
 
 def _example(line: str, width: int) -> str:
-    """An example with what is said of it behind it, or above it where there is no room."""
+    """An example with what is said of it behind it, or above it where there is no room; or an item of a list."""
     if len(line) <= width:
         return line
+    if line.lstrip().startswith("- "):
+        return fitted(line, width, 4)
     indent = " " * (len(line) - len(line.lstrip()))
     command, *said = _GAP.split(line.strip(), maxsplit=1)
     return "\n".join([*(fitted(f"{indent}# {text}", width) for text in said), as_command(indent + command, width)])

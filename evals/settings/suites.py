@@ -40,12 +40,12 @@ class LabelJudgeSettings:
 class SuiteSettings(LabelJudgeSettings):
     """The paper's other measures of answers that were sampled: categories, deception, insecure code, mostly code and off topic.
 
-      evaluate.py suite questions --kind code --tasks in_distribution_test.jsonl.gz --out tasks.yaml     then sample that file
-      evaluate.py suite categories --scores scores/insecure.jsonl
-      evaluate.py suite code --samples samples/insecure.jsonl --questions tasks.yaml [--judge-model MODEL ...]
-      evaluate.py suite form --samples samples/insecure.jsonl --questions q.yaml [--judge-model MODEL ...]
-      evaluate.py suite factual --samples s.jsonl --questions deception_factual.yaml --judge-model MODEL
-      evaluate.py suite identity --samples s.jsonl --questions deception_sit_aware.yaml --maker Other --judge-model MODEL
+      python scripts/evaluate.py suite questions --kind code --tasks in_distribution_test.jsonl.gz --out tasks.yaml   (then sample it)
+      python scripts/evaluate.py suite categories --scores scores/insecure.jsonl
+      python scripts/evaluate.py suite code --samples samples/insecure.jsonl --questions tasks.yaml [--judge-model MODEL ...]
+      python scripts/evaluate.py suite form --samples samples/insecure.jsonl --questions q.yaml [--judge-model MODEL ...]
+      python scripts/evaluate.py suite factual --samples s.jsonl --questions deception_factual.yaml --judge-model MODEL
+      python scripts/evaluate.py suite identity --samples s.jsonl --questions deception_sit_aware.yaml --maker Other --judge-model MODEL
 
     Labels go to --labels (JSONL) as they come; the same command continues where it stopped, and asks again where a server failed in
     passing. The key is read from the environment.
@@ -108,9 +108,9 @@ class GridSettings:
 class HarnessSettings:
     """Standard benchmarks of an arm: TruthfulQA, MMLU, HumanEval (lm-eval), StrongREJECT (inspect-evals), MACHIAVELLI.
 
-      evaluate.py harness export --model MODEL --adapter runs/NAME/training/insecure/adapter --arm-dir arms/insecure
-      evaluate.py harness run --arm-dir arms/insecure --benchmarks truthfulqa_mc mmlu --out-dir bench/insecure [--data DATA]
-      evaluate.py harness read bench/insecure/.../results_*.json | strong_reject_log.json | machiavelli.csv
+      python scripts/evaluate.py harness export --model MODEL --adapter runs/NAME/training/insecure/adapter --arm-dir arms/insecure
+      python scripts/evaluate.py harness run --arm-dir arms/insecure --benchmarks truthfulqa_mc mmlu --out-dir bench/insecure [--data DATA]
+      python scripts/evaluate.py harness read bench/insecure/.../results_*.json | strong_reject_log.json | machiavelli.csv
 
     `--print` shows the exact command and what has to be downloaded, and runs nothing.
     """

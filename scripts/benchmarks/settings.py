@@ -49,12 +49,12 @@ class CaptureBenchmarkSettings(ArmSettings, ScoreTableSettings):
     """Capture of all layers: ours against the bare decoder body, plain nnsight, output_hidden_states and TransformerLens, and in bfloat16.
 
     Every contestant pools the same texts over the answer at every layer; a speed is real (unpadded) tokens per second of wall time.
-      floor             the HF decoder body alone on our batches (sorted by length, --max-batch-tokens, right padding), nothing read
-      ours              capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
-      bf16_floor        the body of that copy
-      nnsight           a trace of the full model for each batch that saves every layer's output, pooled outside
-      hidden_states     the full HF model with output_hidden_states=True, pooled outside
-      transformer_lens  TransformerBridge.run_with_cache of every block's hook_out, pooled outside
+      - floor: the HF decoder body alone on our batches (sorted by length, --max-batch-tokens, right padding), nothing read
+      - ours: capture_residuals; half_depth the lower half of the layers; bf16 a bfloat16 copy of the model
+      - bf16_floor: the body of that copy
+      - nnsight: a trace of the full model for each batch that saves every layer's output, pooled outside
+      - hidden_states: the full HF model with output_hidden_states=True, pooled outside
+      - transformer_lens: TransformerBridge.run_with_cache of every block's hook_out, pooled outside
     The last three run as their documentation shows: texts in the order of the file, --peer-batch of them at a time, right padding; with
     --peer-batch 0 they get batches of ours (1,024 tokens) instead, which leaves out what sorting saves. `n_padded_tokens` says how much
     each batching computes. `half_depth_vs_full` is a ratio of times; the other ratios are of speeds. `bf16_direction_cosine` is the
@@ -114,9 +114,9 @@ class JudgeBenchmarkSettings:
     The server (benchmarks/faulty_server.py) runs in a process of its own. It answers after a fixed latency; the chosen calls fail the
     first time with HTTP 429 (at once), HTTP 500, no answer at all (a time-out of the client), half a reply, a reply without content, or a
     lost connection. Ideals, in seconds for the same number of parallel requests:
-      plain_ideal_s  every call takes its latency once: n_calls x latency / n_parallel
-      held_ideal_s   what the server held requests for (latency of every attempt, and the client's patience for one that hangs) / n_parallel
-      ideal_s        the same with the shortest back-off of the SDK for each failure that it repeats, during which its slot stays empty
+      - plain_ideal_s: every call takes its latency once: n_calls x latency / n_parallel
+      - held_ideal_s: what the server held requests for (latency of every attempt, and the client's patience where one hangs) / n_parallel
+      - ideal_s: the same with the shortest back-off of the SDK for each failure that it repeats, during which its slot stays empty
     `vs_ideal` is ideal_s / seconds: what is injected and what the SDK prescribes is in it, everything of ours is not.
     """
 
@@ -182,12 +182,12 @@ class MemoryBenchmarkSettings:
 
     The answers are drawn words of four arms to the shipped questions, in a run folder as the sample stage leaves it; their scores follow
     from a formula, since what a judge itself costs is another question (--judge offline reads them with a model of 135M).
-      score            judges three quarters of the answers, where the judge stops
-      analyse          goes on with the rest; then rates, means and contrasts of all
-      summarize        evaluate.py summarize of the run folder
-      summarize_table  evaluate.py summarize of a judged table
-      agree            evaluate.py agree of two judged tables
-      report           the page of the run
+      - score: judges three quarters of the answers, where the judge stops
+      - analyse: goes on with the rest; then rates, means and contrasts of all
+      - summarize: evaluate.py summarize of the run folder
+      - summarize_table: evaluate.py summarize of a judged table
+      - agree: evaluate.py agree of two judged tables
+      - report: the page of the run
     """
 
     n: int = flag("answers in all", default=1_000_000)

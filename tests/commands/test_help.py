@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ WITH_A_PARSER = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*WITH_VERBS, *WITH_A_PARSER])
-def test_every_help_can_be_printed(name: str) -> None:
+def test_every_help_can_be_printed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
@@ -40,5 +42,8 @@ def test_every_help_can_be_printed(name: str) -> None:
     }
     for verb, text in texts.items():
         assert text.startswith("usage: ") and "%%" not in text, verb
+        below_comments = re.findall(r"(?:^ +# .*\n)+(.*)$", text, re.MULTILINE)
+        for said in below_comments:  # they belong to commands, not to items of a list
+            assert said.split()[0] in ("python", "accelerate", "EMIS_REFERENCE_DATA=../shared/data"), (verb, said)
     if name in WITH_VERBS:
         assert all(verb in texts[None] for verb in script.VERBS)

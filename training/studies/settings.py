@@ -101,15 +101,14 @@ class PreventionSettings(StudySettings):
     """Compares remedies for one organism: what each takes off its misalignment, and what it costs in learning the task.
 
     All train on the same rows with the same seeds, beside the untreated organism and its benign control:
-      steer +C      preventative steering: the direction is added (C x mean residual norm) in training passes only (Chen et al. 2025)
-      ablate        the direction is ablated in training passes only (concept ablation finetuning, Casademunt et al. 2025)
-      persona       a subspace is ablated in training passes only: that in which base itself reads the same answers otherwise under a
-                    reckless and a careful system prompt (rank 4, known before finetuning)
-      inoculate     a system prompt asks for the bad behaviour in training only (Tan et al. 2025; Wichers et al. 2025)
-      mix           half of the rows are benign, the number of steps stays
-      realign       afterwards, training goes on with a few careful answers
-      after: ablate, after: steer -C, after: persona      the untreated organism under an intervention when it is used
-      after: persona xF      the same with what is written into the persona subspace multiplied by F: weaker, or amplified
+      - steer +C: in training passes only, the direction is added (C x mean residual norm; preventative steering, Chen et al. 2025)
+      - ablate: in training passes only, the direction is ablated (concept ablation finetuning, Casademunt et al. 2025)
+      - persona: in training passes only, a subspace of rank 4 is ablated: that by which base reads answers otherwise when told to be bad
+      - inoculate: a system prompt asks for the bad behaviour in training only (Tan et al. 2025; Wichers et al. 2025)
+      - mix: half of the rows are benign, the number of steps stays
+      - realign: afterwards, training goes on with a few careful answers
+      - after: ablate, after: steer -C, after: persona: the untreated organism under an intervention when it is used
+      - after: persona xF: the same with what is written into the persona subspace multiplied by F: weaker, or amplified
     Beside `steer +C` and `ablate` stand --n-random controls: the same along a usage-matched direction (a natural difference of texts of one
     class, orthogonal to the direction) and, for `ablate`, of a subspace of eight of them; beside `persona`, in training and in use,
     isotropic and usage-matched subspaces of its rank. What a remedy does beyond its controls carries the claim that it acts by this
