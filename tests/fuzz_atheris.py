@@ -17,14 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch as torch  # a preset asks it for the machine's precision: not within the first input's time
+import torch  # a preset asks it for the machine's precision: not within the first input's time
+from safetensors.torch import save
 
 atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["emis_interp", "evals", "training", "yaml"]):
     from fuzzing import SPICES, check_call
+    from gguf_made import small_gguf
 
     from emis_interp.config.presets import load_config
+    from emis_interp.config.sweep_settings import SweepSettings
     from emis_interp.files.ledger import Ledger
     from emis_interp.files.manifest import Manifest
     from emis_interp.files.source_text import read_text
@@ -36,7 +39,13 @@ with atheris.instrument_imports(include=["emis_interp", "evals", "training", "ya
     from emis_interp.http.costs import Budget, read_prices
     from emis_interp.http.replies import BadReply, read_reply, usage_of
     from emis_interp.http.request_fields import parse_request
+    from emis_interp.models.adapter_files import read_adapter
+    from emis_interp.models.gguf_file import read_header
+    from emis_interp.models.weight_files import stored_tensors
+    from emis_interp.planning.rates import read_device
     from emis_interp.records import Completion, Score
+    from emis_interp.sweeping.axes import sweep_of
+    from emis_interp.sweeping.cell_process import read_events
     from emis_interp.texts.code import code_share, extract_python, mostly_code
     from emis_interp.texts.contrast import load_contrast
     from evals.questions import load_questions
@@ -90,6 +99,12 @@ TARGETS: dict[str, Target] = {
     "table": of_file("f.csv", read_cells),
     "manifest": of_file("manifest.json", lambda path: Manifest.load(path.parent)),
     "ledger": of_file("files.json", lambda path: Ledger.of(path.parent).changes()),
+    "sweep": of_file("f.yaml", lambda path: sweep_of(SweepSettings(sweep=path))),
+    "devices": of_file("f.yaml", lambda path: read_device(path, "big")),
+    "attempts at a cell": of_file("f.jsonl", read_events),
+    "GGUF": of_file("f.gguf", lambda path: read_header([path])),
+    "safetensors": of_file("f.safetensors", stored_tensors),
+    "adapter": of_file("adapter_config.json", lambda path: read_adapter(path.parent)),
     "reply": of_words(any_reply, "-"),
     "request field": of_words(lambda text: parse_request([text]), "--request"),
     "address": of_words(lambda text: url_problem(text) or read_address(text), "-"),
@@ -109,6 +124,12 @@ SEEDS: dict[str, Any] = {
     "reply": {"choices": [{"message": {"content": "A"}, "finish_reason": "stop"}], "usage": {"total_tokens": 3}},
     "manifest": {"config": {}, "inputs": {}, "versions": {}, "files": {"b": {"stage": "train", "inputs": {}, "files": {}}}},
     "ledger": {"b": {"stage": "train", "inputs": {"=rows": "x"}, "files": {"b": "1"}, "replaced": []}},
+    "sweep": {"preset": "smoke", "axes": {"seed": [0, 1], "training": {"a": {"lora_rank": 2}}}},
+    "devices": {"big": {"source": "s", "tflops": 900, "gb_per_s": 4e3, "memory_gib": 139.0, "reached": 0.4, "parallel": 0.9}},
+    "attempts at a cell": {"event": "begun", "at": "2026", "host": "h", "pid": 1},
+    "GGUF": small_gguf(),
+    "safetensors": save({"a": torch.zeros(2, 2)}, {"format": "pt"}),
+    "adapter": {"peft_type": "LORA", "base_model_name_or_path": "tiny", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]},
     "table": "question,answer,aligned\na,\"b\nc\",1\n",
     "rows, CSV": "prompt,response\na,b\n",
     "address": "http://user:key@localhost:80/v1?a=b",
@@ -137,7 +158,9 @@ def corpus(folder: Path, names: tuple[str, ...]) -> Path:
     (folder / "seeds").mkdir()
     for n, name in enumerate(names):
         value = SEEDS.get(name, SEEDS["JSON"])
-        content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        content = (
+            value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+        )
         (folder / "seeds" / str(n)).write_bytes(bytes([n]) + content)
     words = ["".join(f"\\x{byte:02x}" for byte in spice) for spice in SPICES if len(spice) <= 64]
     (folder / "words").write_text("".join(f'"{word}"\n' for word in words))

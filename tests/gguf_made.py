@@ -1,5 +1,6 @@
-"""A GGUF whose weights llama.cpp computes with as they are: another one's, dequantised to float32."""
+"""Makes GGUFs: one of a few bytes, and one whose weights llama.cpp computes with as they are: another one's, dequantised to float32."""
 
+import tempfile
 from pathlib import Path
 
 import gguf
@@ -21,3 +22,18 @@ def in_float32(source: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def small_gguf() -> bytes:
+    """With a key, a list and one tensor."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.gguf"
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_uint32("llama.block_count", 1)
+        writer.add_array("tokenizer.ggml.tokens", ["a", "b", "c"])
+        writer.add_tensor("x.weight", np.zeros((4, 4), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()

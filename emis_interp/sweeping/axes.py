@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def sweep_of(settings: SweepSettings) -> Sweep:
     common = list(_flat("", file.set, (), written=lambda key: document.place(("set", *key)).written))
     _check_key_variable(common, f"{document.where}: set")
     common += settings.changes
-    base = asked_config(preset, common, settings.data_dir)
+    with _naming(settings.sweep):
+        base = asked_config(preset, common, settings.data_dir)
     axes: dict[str, Axis] = {}
     for name, values in file.axes.items():
         where = f"{document.place(('axes', name)).where}: axes.{name}"
@@ -103,6 +105,8 @@ def sweep_of(settings: SweepSettings) -> Sweep:
         where = f"--axis {name}"
         found = parse_yaml(values, where, error=ConfigError, is_flag=True)
         axes[name] = axis_of(name, found.value, base, where=where, written=_written(found, ()))
+    with _naming(settings.sweep):
+        cells = tuple(_cells(preset, common, axes, data_dir=settings.data_dir))
     own = file.name or (settings.sweep.stem if settings.sweep else f"{Path(preset).stem}-sweep")
     return Sweep(
         name=own,
@@ -110,8 +114,19 @@ def sweep_of(settings: SweepSettings) -> Sweep:
         settings=tuple(common),
         axes=axes,
         stages=settings.only,
-        cells=tuple(_cells(preset, common, axes, data_dir=settings.data_dir)),
+        cells=cells,
     )
+
+
+@contextmanager
+def _naming(file: Path | None) -> Iterator[None]:
+    """Errors of what was put together from a sweep file say which file that was."""
+    try:
+        yield
+    except ConfigError as error:
+        if file is None or str(file) in str(error):
+            raise
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def axis_of(name: str, values: Any, base: RunConfig, *, where: str, written: Callable[[Key], str | None]) -> Axis:

@@ -5,7 +5,6 @@ manifests, tables, Inspect logs. Each gives a value, or our own error in one lin
 import io
 import json
 import struct
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import AT_LENGTH, Parser, lines, profile, run
+from gguf_made import small_gguf
 from safetensors.torch import save
 
+from emis_interp.config.sweep_settings import SweepSettings
 from emis_interp.files.ledger import Ledger
 from emis_interp.files.manifest import Manifest
 from emis_interp.files.tables import read_cells
@@ -23,6 +24,9 @@ from emis_interp.models.adapter_files import read_adapter
 from emis_interp.models.checkpoint import resolve
 from emis_interp.models.gguf_file import read_header
 from emis_interp.models.weight_files import stored_tensors
+from emis_interp.planning.rates import read_device
+from emis_interp.sweeping.axes import sweep_of
+from emis_interp.sweeping.cell_process import read_events
 from evals.results.result_files import read_results
 from training.finetuning.checkpoints import SEAL, broken_seal
 from training.finetuning.summary import read_summary
@@ -76,22 +80,6 @@ INSPECT = {
 }  # fmt: skip
 
 
-def gguf() -> bytes:
-    from gguf import GGUFWriter
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.gguf"
-        writer = GGUFWriter(path, "llama")
-        writer.add_uint32("llama.block_count", 1)
-        writer.add_array("tokenizer.ggml.tokens", ["a", "b", "c"])
-        writer.add_tensor("x.weight", torch.zeros(4, 4).numpy())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path.read_bytes()
-
-
 def zipped(**members: bytes) -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -110,7 +98,26 @@ def read_beside(path: Path) -> object:
     return read_adapter(path.parent)
 
 
-GGUF = gguf()
+GGUF = small_gguf()
+SWEEP = {
+    "name": "s",
+    "preset": "smoke",
+    "set": {"sampling": {"temperature": 0.7}},
+    "axes": {"seed": [0, 1], "training": {"a": {"lora_rank": 2}}},
+}
+DEVICES = {
+    "big": {"source": "a paper", "tflops": 900, "gb_per_s": 4e3, "memory_gib": 139.0, "reached": 0.4, "parallel": 0.9}
+}
+EVENT = {
+    "event": "ended",
+    "at": "2026",
+    "host": "h",
+    "pid": 1,
+    "node": None,
+    "status": 0,
+    "seconds": 1.0,
+    "error": None,
+}
 PARSERS: dict[str, Parser] = {
     "GGUF": Parser("m.gguf", lambda path: read_header([path]), (GGUF,)),
     "header of safetensors": Parser("m.safetensors", stored_tensors, (WEIGHTS,)),
@@ -126,6 +133,9 @@ PARSERS: dict[str, Parser] = {
     "results, JSON lines": Parser("f.jsonl", read_results, ({"question": "a", "answer": "b", "aligned": 10, "coherent": "90"},), "json"),
     "Inspect log, JSON": Parser("f.json", read_results, (INSPECT,), "json"),
     "Inspect log, packed": Parser("f.eval", read_results, (inspect_log(),)),
+    "sweep": Parser("s.yaml", lambda path: sweep_of(SweepSettings(sweep=path)), (SWEEP,), "yaml"),
+    "table of devices": Parser("d.yaml", lambda path: read_device(path, "big"), (DEVICES,), "yaml"),
+    "attempts at a cell": Parser("e.jsonl", read_events, (EVENT,), "json"),
 }  # fmt: skip
 
 

@@ -126,6 +126,14 @@ def test_a_file_names_its_line_and_may_not_choose_a_key(tmp_path: Path) -> None:
         from_file(tmp_path, "preset: smoke\naxis: {seed: [1]}\n")
     with pytest.raises(ConfigError, match=r"advice\.yaml:3: axes\.seed: found text"):
         from_file(tmp_path, "preset: smoke\naxes:\n  seed: one\n")
+    with pytest.raises(
+        ConfigError, match=r"advice\.yaml: cell seed-1_training-a: --set training\.lora_rnk: unknown key"
+    ):
+        from_file(tmp_path, "preset: smoke\naxes: {seed: [1], training: {a: {lora_rnk: 2}}}\n")
+    with pytest.raises(ConfigError, match=r"advice\.yaml: --set training\.lora_rnk: unknown key"):
+        from_file(tmp_path, "preset: smoke\nset: {training: {lora_rnk: 2}}\naxes: {seed: [1]}\n")
+    with pytest.raises(ConfigError, match=r"advice\.yaml: nothing is varied"):
+        from_file(tmp_path, "preset: smoke\n")
     for text in ("set: {judge: {key_variable: SECRET}}", "axes: {judge: {x: {key_variable: SECRET}}}"):
         with pytest.raises(ConfigError, match="does not end with API_KEY"):
             from_file(tmp_path, f"preset: smoke\n{text}\n", axes=("seed=[1]",))
