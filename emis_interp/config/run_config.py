@@ -388,6 +388,10 @@ class InterventionConfig(Config):
         description="control directions of each kind (random, usage-matched) beside every steering and ablation; they give margins only",
     )
     samples_per_paraphrase: int = Field(default=2, ge=0, description="0: likelihood margins only")
+    engine: Literal["hf", "openai"] = Field(
+        default="hf",
+        description="of steered answers. openai: the server of sampling.base_url, vLLM with vllm-lens; all else is measured here",
+    )
 
     @model_validator(mode="after")
     def _cells_differ(self) -> "InterventionConfig":
@@ -466,6 +470,10 @@ class RunConfig(Config):
                 raise ValueError(
                     f"arms: `{arm.name}` is contrasted with `{arm.contrast}`{did_you_mean(arm.contrast, names)}"
                 )
+        if self.intervention.engine == "openai" and self.sampling.engine != "openai":
+            raise ValueError(
+                "intervention.engine openai: steered answers come from the server of sampling.base_url; set sampling.engine=openai"
+            )
         for name in self.intervention.ablate_arms or ():
             if name not in names:
                 raise ValueError(f"intervention.ablate_arms: no arm `{name}`{did_you_mean(name, names)}")

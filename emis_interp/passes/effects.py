@@ -73,7 +73,9 @@ class Asker(Protocol):
     `folder` keeps what was sampled and judged of the cell `name`.
     """
 
-    def ask(self, chat_model: ChatModel, name: str, folder: Path) -> list[Completion]: ...
+    def ask(self, chat_model: ChatModel, name: str, folder: Path, *, under: Around) -> list[Completion]:
+        """Answers of a model that is under the intervention while it is asked."""
+        ...
 
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
         """n, n_code, mean_aligned, mean_coherent and em_of_all of the answers."""

@@ -5,6 +5,7 @@ What one package counts and another needs is handed over by the script: training
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from emis_interp.config.run_config import ModelConfig, RunConfig
@@ -82,7 +83,7 @@ def stage_works(
         read.choices_work(config, tokenizers),
         read.capture_work(config, pairs, tokenizers, answers=answers, shape=shape),
         read.direction_work(),
-        read.intervene_work(config, pairs, tokenizers, cell=lambda own: asked.cell_work(config, questions, own)),
+        read.intervene_work(config, pairs, tokenizers, cell=partial(asked.cell_work, config, questions)),
         read.probe_work(config, tokenizers, answers=answers, benign=trained.benign_texts()),
         StageWork("report", Work(), left_out="everything: it reads files, and takes seconds"),
     ]

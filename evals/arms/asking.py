@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from emis_interp.files.journal import LongJournal
 from emis_interp.files.rows import key_text, placed
 from emis_interp.files.store import RecordLog
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.effects import Around, Steering
 from emis_interp.process import Bars, no_bars
 from emis_interp.records import Completion, Question, Score
 from evals.arms.model_answers import ListedAnswers, ModelAnswers
@@ -159,7 +161,11 @@ def pooled_rates(answers: Answers, judge: str, suite: str) -> list[dict[str, Any
 
 
 class CellAsker:
-    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`emis_interp.passes.effects.Asker`)."""
+    """Asks a model under an intervention, and has its answers judged, in the folder of the cell (`emis_interp.passes.effects.Asker`).
+
+    Args:
+        steered: a sampler of a server that steers base itself; None asks the model at hand.
+    """
 
     def __init__(
         self,
@@ -169,13 +175,17 @@ class CellAsker:
         sampling: SamplingConfig,
         seed: int,
         system: str | None = None,
+        steered: Callable[[Steering], AnswerSampler] | None = None,
         bars: Bars = no_bars,
     ) -> None:
-        self.judge, self.questions, self.bars = judge, questions, bars
+        self.judge, self.questions, self.steered, self.bars = judge, questions, steered, bars
         self._how: dict[str, Any] = {"sampling": sampling, "seed": seed, "system": system, "bars": bars}
 
-    def ask(self, chat_model: ChatModel, name: str, folder: Path) -> list[Completion]:
-        return ask(lambda: HFSampler(chat_model), name, self.questions, path=folder / "samples.jsonl", **self._how)
+    def ask(self, chat_model: ChatModel, name: str, folder: Path, *, under: Around) -> list[Completion]:
+        make: Callable[[], AnswerSampler] = partial(HFSampler, chat_model)
+        if self.steered is not None and isinstance(under, Steering):
+            make = partial(self.steered, under)
+        return ask(make, name, self.questions, path=folder / "samples.jsonl", **self._how)
 
     def figures(self, answers: list[Completion], name: str, folder: Path) -> dict[str, Any]:
         """What the judge says of the answers: n, n_code, mean_aligned, mean_coherent, em_of_all (pooled)."""

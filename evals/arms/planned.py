@@ -53,14 +53,15 @@ def score_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any)
     return StageWork("score", work, left_out=local or "loading the judge, intervals by resampling")
 
 
-def cell_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any) -> Work:
-    """Asking one model under an intervention and judging its answers."""
+def cell_work(config: RunConfig, questions: Sequence[Question], tokenizer: Any, *, steered: bool) -> Work:
+    """Asking one model under an intervention and judging its answers; a server may steer, and nothing else."""
     n = config.intervention.samples_per_paraphrase
     if not n:
         return Work()
     planned = plan_prompts("cell", questions, n, seed=config.seed, system=config.system_prompt)
     disk = Work(disk=len(planned) * (2 * BYTES_PER_ANSWER + 4 * config.sampling.max_new_tokens))
-    return asking(planned, tokenizer, config) + judging(planned, questions, config, tokenizer=tokenizer) + disk
+    asked = asked_for if steered and config.intervention.engine == "openai" else asking
+    return asked(planned, tokenizer, config) + judging(planned, questions, config, tokenizer=tokenizer) + disk
 
 
 def asking(planned: Sequence[Completion], tokenizer: Any, config: RunConfig) -> Work:

@@ -15,7 +15,7 @@ from emis_interp.process import Bars, each, no_bars
 from emis_interp.records import Question
 from evals.arms.asking import CellAsker, ask, asks_again, judge_answers, pooled_rates
 from evals.arms.model_answers import ModelAnswers
-from evals.engines.arms import samplers_of
+from evals.engines.arms import samplers_of, steered_sampler_of
 from evals.judges.judge import Judge, has_passing
 from evals.judges.making import made_judge
 from evals.judges.offline_judge import OfflineJudge
@@ -164,4 +164,6 @@ def cell_asker(run: RunFolder, questions: Sequence[Question], bars: Bars = no_ba
     sampling = config.sampling.model_copy(update={"samples_per_paraphrase": n})
     with run_judge(run) as judge:
         how: dict[str, Any] = {"sampling": sampling, "seed": config.seed, "system": config.system_prompt}
+        if config.intervention.engine == "openai":
+            how["steered"] = steered_sampler_of(config)
         yield CellAsker(judge, questions, **how, bars=bars)

@@ -1,24 +1,24 @@
 """Turns the models of a run into samplers of the engine that its configuration names: one engine for all of them."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from emis_interp.config.run_config import ModelConfig, RunConfig
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.config.run_models import ModelSource
 from emis_interp.errors import ConfigError, StageError
-from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
-from emis_interp.http.chat_api import SAMPLER, ChatApi
+from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.request_fields import with_request
 from emis_interp.models.chat_formats import with_examples
 from emis_interp.models.lora_config import SETTINGS
+from emis_interp.passes.effects import Steering
 from evals.engines.environment import find_environment
 from evals.engines.server import BASE, Serving, check_names, served_names
 from evals.engines.vllm import VLLMEngine
 from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
-from evals.samplers.openai_compatible import OpenAISampler
+from evals.samplers.openai_compatible import OpenAISampler, sampling_api
+from evals.samplers.steered import Steered, SteeredServer
 
 SamplerOf = Callable[[ModelConfig], AnswerSampler]
 """Called when the first answer of a model is needed."""
@@ -71,7 +71,9 @@ def samplers_of(run: RunFolder) -> Iterator[SamplerOf]:
                 BASE if sources[model.name].adapter is None else model.name,
                 tokenizer=None if examples is None else with_examples(run.models.tokenizer, examples()),
                 chat_format=config.chat_format,
-                **_asking(config),
+                n_parallel=config.sampling.n_parallel,
+                timeout_s=config.sampling.timeout_s,
+                request=config.sampling.request,
             )
 
         yield of
@@ -92,22 +94,29 @@ def serving_of(config: RunConfig, sources: Mapping[str, ModelSource]) -> Serving
 
 def _remote(config: RunConfig) -> SamplerOf:
     """Samplers of the server at `base_url`, which is asked for its models first."""
-    url, variable = str(config.sampling.base_url), key_variable_for(OPENAI_KEY, config.sampling.base_url)
-    key = os.environ.get(variable)
     found: list[str] = []
 
     def of(model: ModelConfig) -> AnswerSampler:
-        how = _asking(config)
-        request = how.pop("request")
-        api = ChatApi(model.name, key, url, key_variable=variable, role=SAMPLER, **how)
+        api = _api(config, model.name)
         if not found:
             found.extend(served_names(api)[0])
             check_names(api.host, [one.name for one in config.models], found)
-        return OpenAISampler(api, request=request)
+        return OpenAISampler(api, request=config.sampling.request)
 
     return of
 
 
-def _asking(config: RunConfig) -> dict[str, Any]:
+def steered_sampler_of(config: RunConfig) -> Callable[[Steering], AnswerSampler]:
+    """Samplers of base under a steering, by the server at `base_url`, which has to be vLLM with vllm-lens (`SteeredServer` asks)."""
+    api, request = _api(config, BASE), config.sampling.request or {}
+
+    def of(steering: Steering) -> AnswerSampler:
+        make = lambda changes: OpenAISampler(api, request=with_request(request, changes))  # noqa: E731
+        return SteeredServer(make, Steered((steering,), "selection"))
+
+    return of
+
+
+def _api(config: RunConfig, model: str) -> ChatApi:
     sampling = config.sampling
-    return {"n_parallel": sampling.n_parallel, "timeout_s": sampling.timeout_s, "request": sampling.request}
+    return sampling_api(model, sampling.base_url, n_parallel=sampling.n_parallel, timeout_s=sampling.timeout_s)

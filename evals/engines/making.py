@@ -1,12 +1,9 @@
 """Turns settings into the sampler that they name, its model loaded, or its server started when it is first needed."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from emis_interp.errors import ConfigError
-from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
-from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.request_fields import parse_request, with_request
 from emis_interp.models.precision import dtype_name
 from emis_interp.models.spec import ModelSpec
@@ -17,7 +14,7 @@ from evals.samplers import AnswerSampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.later import LaterSampler
 from evals.samplers.llama import PROGRAM, LlamaSampler, Program, parse_options
-from evals.samplers.openai_compatible import OpenAISampler
+from evals.samplers.openai_compatible import OpenAISampler, sampling_api
 from evals.samplers.steered import Steered, SteeredHF, SteeredServer, parse_steering
 from evals.settings.sampling import SampleSettings
 
@@ -99,16 +96,8 @@ def _remote(settings: SampleSettings, steered: Steered | None) -> AnswerSampler:
         raise ConfigError(
             "--adapter: a server chooses its own weights; serve the adapter and give its name with --model"
         )
-    variable = settings.key_variable or key_variable_for(OPENAI_KEY, settings.url)
-    api = ChatApi(
-        settings.model,
-        os.environ.get(variable),
-        settings.url,
-        n_parallel=settings.n_parallel,
-        timeout_s=settings.timeout,
-        key_variable=variable,
-        role=SAMPLER,
-    )
+    how = {"n_parallel": settings.n_parallel, "timeout_s": settings.timeout}
+    api = sampling_api(settings.model, settings.url, key_variable=settings.key_variable, **how)
     plain = False if settings.only_standard_fields else None
     request = parse_request(settings.request)
     if steered is None:

@@ -4,6 +4,7 @@ An answer is recorded only when the server says that it was sampled and how it e
 """
 
 import asyncio
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ from openai import AsyncOpenAI
 
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.errors import ModelError
+from emis_interp.http.addresses import OPENAI_KEY, key_variable_for
 from emis_interp.http.blocking import wait_for
-from emis_interp.http.chat_api import ChatApi
+from emis_interp.http.chat_api import SAMPLER, ChatApi
 from emis_interp.http.replies import THINKS, BadReply, UnfinishedThought, read_reply
 from emis_interp.http.request_fields import token_limit, with_request
 from emis_interp.records import Completion
@@ -26,6 +28,17 @@ WHOLE = {"top_p": 1.0, **PLAIN_SAMPLING}
 FLAGS = {"max_tokens": "--max-new-tokens", "temperature": "--temperature", "seed": "--seed"}
 SEEDS = 2**31  # servers take 32-bit seeds, and llama.cpp reads the largest as "none"
 GIVE_UP_AFTER = 3  # rounds of `n_parallel` failures in a row; the server is gone, further retries would take hours
+
+
+def sampling_api(model: str, url: str | None, *, key_variable: str | None = None, **how: Any) -> ChatApi:
+    """The API of a model that writes answers; its key is read from the environment.
+
+    Args:
+        key_variable: where the key is; None: where that of this host is looked for (`key_variable_for`).
+        how: `n_parallel` and `timeout_s` of `ChatApi`.
+    """
+    variable = key_variable or key_variable_for(OPENAI_KEY, url)
+    return ChatApi(model, os.environ.get(variable), url, key_variable=variable, role=SAMPLER, **how)
 
 
 class OpenAISampler:

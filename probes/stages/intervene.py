@@ -179,7 +179,7 @@ def measure_cell(
         system=system,
         max_batch_tokens=run.config.direction.max_batch_tokens,
         prompts=[encode_prompt(chat_model.tokenizer, text, system) for text in harmless_prompts()],
-        sample=None if asker is None else partial(asker.ask, name=cell.name, folder=folder),
+        sample=None if asker is None else partial(asker.ask, name=cell.name, folder=folder, under=cell.intervention),
     )
     added = cell.intervention if isinstance(cell.intervention, Steering) else None
     row = {

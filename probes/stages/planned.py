@@ -1,6 +1,7 @@
 """Turns the contrast pairs of a run into the work of the stages that read its models: likelihood, choices, capture, intervene, probe."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from emis_interp.config.run_config import RunConfig
@@ -95,12 +96,12 @@ def direction_work() -> StageWork:
 
 
 def intervene_work(
-    config: RunConfig, pairs: Sequence[ContrastPair], tokenizers: Tokenizers, *, cell: Callable[[Any], Work]
+    config: RunConfig, pairs: Sequence[ContrastPair], tokenizers: Tokenizers, *, cell: Callable[..., Work]
 ) -> StageWork:
     """Every cell's margins, costs and answers, and beside those of the direction itself its control directions.
 
     Args:
-        cell: tokenizer -> the work of asking and judging one cell.
+        cell: (tokenizer, steered=...) -> the work of asking and judging one cell.
     """
     limit, system, work = config.direction.max_batch_tokens, config.system_prompt, Work()
     half = [pair for pair in pairs if pair.half == "report"]
@@ -108,14 +109,14 @@ def intervene_work(
     base = next(model for model in config.models if model.arm.untouched)
     ablated = [config.models_of(arm)[0] for arm in config.organisms if wanted is None or arm.name in wanted]
 
-    def two_cells(tokenizer: Any) -> Work:
+    def two_cells(tokenizer: Any, *, steered: bool) -> Work:
         """Along the direction, with its control directions, and along a random one."""
         prompts = [encode_prompt(tokenizer, text, system) for text in harmless_prompts()]
         one = (
             scoring(chats_of(half, tokenizer, system), limit)
             + next_tokens(prompts)
             + next_tokens(prompts)
-            + cell(tokenizer)
+            + cell(tokenizer, steered=steered)
         )
         few, n_cells = (
             chats_of(at_most(half, DRAW_PAIRS), tokenizer, system),
@@ -126,12 +127,13 @@ def intervene_work(
             both += scoring(few, limit, min(CELLS_TOGETHER, n_cells - first))
         return both
 
-    cells = once_each(tokenizers, two_cells)
-    for model in [base] * len(config.intervention.coefficients) + ablated:
-        work += cells(model)
+    steering, ablating = (once_each(tokenizers, partial(two_cells, steered=one)) for one in (True, False))
+    for _ in config.intervention.coefficients:
+        work += steering(base)
     for model in ablated:
-        work += loading(model)
-    return StageWork("intervene", work, held=2)
+        work += ablating(model) + loading(model)
+    left_out = "" if config.intervention.engine == "hf" else "the speed of the server"
+    return StageWork("intervene", work, held=2, left_out=left_out)
 
 
 def probe_work(

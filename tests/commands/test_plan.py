@@ -9,6 +9,7 @@ import pytest
 import plan as plan_command
 import run_pipeline
 from emis_interp.config.plan_settings import RunPlanSettings
+from emis_interp.config.presets import load_config
 from emis_interp.errors import ConfigError
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.planning import calibrate
@@ -84,6 +85,20 @@ def test_answers_of_a_server_that_is_there_are_requests_without_a_price_of_ours(
     assert "192 calls, price unknown\n" in plan_command.say(
         found
     ) and "leaves out: the speed of the server" in plan_command.say(found)
+
+
+def test_steered_answers_of_a_server_are_requests_and_ablated_ones_are_written_here(tmp_path: Path) -> None:
+    asked = ("sampling.samples_per_paraphrase=1", "intervention.samples_per_paraphrase=2", "sampling.max_new_tokens=9")
+    remote = ("sampling.engine=openai", "sampling.base_url=http://127.0.0.1:1/v1")
+    here, there = (
+        next(
+            row for row in planned(tmp_path, changes=(*asked, *remote, *more))["stages"] if row["stage"] == "intervene"
+        )
+        for more in ((), ("intervention.engine=openai",))
+    )
+    n_steering, n_ablated = 2 * len(load_config("smoke").intervention.coefficients), 2 * 5
+    assert (here["calls"], there["calls"]) == (0, n_steering * 16 * 2)
+    assert there["written"] == here["written"] * n_ablated / (n_steering + n_ablated)
 
 
 def test_a_model_that_is_not_here_is_planned_from_its_config(tmp_path: Path) -> None:

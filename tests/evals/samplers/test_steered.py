@@ -10,14 +10,17 @@ import pytest
 import torch
 from chat_server import Body, ChatServer
 from flag_words import filled
+from small_run import opened
 
-from emis_interp.config.run_config import SamplingConfig
+from emis_interp.config.run_config import RunConfig, SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import ConfigError, ModelError, StageError
 from emis_interp.files.store import read_json
 from emis_interp.models.chat_model import ChatModel
+from emis_interp.passes.effects import Ablation, Steering
 from emis_interp.passes.interventions import steer
 from emis_interp.records import Question
+from evals.arms.stages import cell_asker
 from evals.engines.making import made_sampler
 from evals.samplers.hf import HFSampler
 from evals.samplers.llama import LlamaSampler, Program, parse_options
@@ -216,3 +219,63 @@ def test_llama_needs_a_gguf_of_the_directions_model(saved: Path, tmp_path: Path)
         with pytest.raises(ModelError, match=said):
             LlamaSampler(str(file), parse_steering([f"{tmp_path / 'd'}:1"]))
     assert LlamaSampler(str(file)).card["quantisation"] == "F32"
+
+
+def run_config(url: str, **intervention: Any) -> RunConfig:
+    sampling = {"engine": "openai", "base_url": url, "max_new_tokens": 4, "request": {"vllm_xargs": {"theirs": 1}}}
+    values = {"name": "test", "model": "tiny", "arms": [{"name": "base"}], "sampling": sampling}
+    judge = {"kind": "text", "url": url, "model": "j"}
+    return RunConfig.model_validate({**values, "judge": judge, "intervention": {"engine": "openai", **intervention}})
+
+
+def test_a_run_may_ask_a_server_for_its_steered_answers_and_ablates_here(
+    saved: Path, tiny: ChatModel, tmp_path: Path
+) -> None:
+    seen: list[Body] = []
+
+    def respond(body: Body, asked: int) -> tuple[int, bytes]:
+        seen.append(body)
+        return reply(OTHER if "apply_steering_vectors" in body["vllm_xargs"] else PLAIN)
+
+    direction = Direction.load(saved)
+    with ChatServer(respond) as server:
+        run, _ = opened(run_config(server.url, samples_per_paraphrase=2), tmp_path / "run")
+        with cell_asker(run, QUESTIONS) as asker:
+            assert asker is not None
+            for name, under in (
+                ("a", Steering(direction, 0.5)),
+                ("b", Steering(direction, -0.5)),
+                ("c", Ablation(direction)),
+            ):
+                (tmp_path / name).mkdir()
+                n_seen = len(seen)
+                with under(tiny):
+                    found = asker.ask(tiny, name, tmp_path / name, under=under)
+                written = {row.answer for row in found}
+                assert len(found) == 4 and (written == {"Red"}) == (name != "c") == (len(seen) > n_seen)
+            kept = tmp_path / "a" / "samples.jsonl"
+            kept.write_text("".join(kept.read_text().splitlines(keepends=True)[1:]))
+            with pytest.raises(
+                StageError, match=r"sampler\.steering.*0\.5"
+            ):  # what is there is of the other coefficient
+                asker.ask(tiny, "a", tmp_path / "a", under=Steering(direction, 0.25))
+    assert {body["model"] for body in seen} == {"base"} and {body["vllm_xargs"]["theirs"] for body in seen} == {1}
+    first, second = (read_json(tmp_path / name / "samples.json")["sampler"]["steering"][0] for name in ("a", "b"))
+    assert (first["coefficient"], second["coefficient"], first["fit"]) == (0.5, -0.5, "selection")
+    assert "steering" not in read_json(tmp_path / "c" / "samples.json")["sampler"]
+
+
+def test_a_server_of_the_run_that_adds_nothing_is_refused(saved: Path, tiny: ChatModel, tmp_path: Path) -> None:
+    with ChatServer(lambda body, asked: reply(PLAIN)) as server:
+        run, _ = opened(run_config(server.url), tmp_path / "run")
+        with cell_asker(run, QUESTIONS) as asker, pytest.raises(ModelError, match="vllm-lens"):
+            assert asker is not None
+            asker.ask(tiny, "a", tmp_path, under=Steering(Direction.load(saved), 0.5))
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_steered_answers_come_from_the_server_of_the_run() -> None:
+    with pytest.raises(ValueError, match=r"intervention\.engine openai: .*set sampling\.engine=openai"):
+        RunConfig.model_validate(
+            {"name": "test", "model": "tiny", "arms": [{"name": "base"}], "intervention": {"engine": "openai"}}
+        )
