@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from loopback import Body, Loopback
+from loopback import Body, Loopback, send_json
 
 Respond = Callable[[Body, int], tuple[int, bytes]]
 """(request, how often its question was asked before) -> status and body."""
@@ -26,11 +27,12 @@ def failure(status: int, message: str = "no", **more: Any) -> tuple[int, bytes]:
 
 
 class ChatServer(Loopback):
-    """`requests` holds the bodies that were sent, in order of arrival; use it in a `with`."""
+    """`requests` holds the bodies that were sent, in order of arrival, `headers` what came with them; use it in a `with`."""
 
     def __init__(self, respond: Respond | None = None) -> None:
         self.respond: Respond = respond or (lambda body, asked: answer())
         self.requests: list[Body] = []
+        self.headers: list[Message] = []
         super().__init__()
 
     def keep(self, body: Body, request: BaseHTTPRequestHandler) -> int:
@@ -38,7 +40,18 @@ class ChatServer(Loopback):
             seen["messages"] == body["messages"] and seen.get("seed") == body.get("seed") for seen in self.requests
         )
         self.requests.append(body)
+        self.headers.append(request.headers)
         return asked
 
     def reply_to(self, body: Body, asked: int) -> tuple[int, bytes]:
         return self.respond(body, asked)
+
+
+class NamedServer(ChatServer):
+    """Lists models besides answering."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self._http.RequestHandlerClass.do_GET = lambda request: send_json(  # type: ignore[attr-defined]
+            request, 200, json.dumps({"data": [{"id": name} for name in names]}).encode()
+        )

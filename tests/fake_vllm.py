@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,7 @@ OTHERS = [37, 1]
 
 
 def environment(folder: Path) -> Path:
-    """The folder; `folder / "seen.jsonl"` holds the words and the bodies of what was asked."""
+    """The folder; `folder / "seen.jsonl"` holds the words and the bodies of what was asked, and the environment where a file `tells` is."""
     (folder / "bin").mkdir(parents=True)
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -P "{__file__}" "{folder}" "$@"\n', encoding="utf-8")
@@ -37,6 +38,8 @@ def seen(folder: Path) -> list[Any]:
 
 def serve(folder: Path, words: list[str]) -> None:
     note(folder, words)
+    if (folder / "tells").exists():
+        note(folder, dict(os.environ))
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name", nargs="+", default=[])

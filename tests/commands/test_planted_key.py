@@ -13,11 +13,14 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+import fake_vllm
 import pytest
-from chat_server import ChatServer
+from chat_server import ChatServer, NamedServer, answer
 from finetune_server import FinetuneServer, start_words
 from judge_server import Server, failure, reply
 from small_run import SETTINGS
+
+from emis_interp.config.presets import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-planted-Zq7/hunter22+of=the test".replace(" ", "-")
@@ -71,7 +74,7 @@ def unkind() -> Iterator[Server]:
         yield made
 
 
-def was_sent(server: Server) -> bool:
+def was_sent(server: Server | ChatServer) -> bool:
     return any(KEY in str(headers.get("Authorization")) for headers in server.headers)
 
 
@@ -83,8 +86,11 @@ def test_a_leak_is_found(tmp_path: Path) -> None:
     assert len(leaks(tmp_path)) == len(spellings(KEY)) + 1
 
 
-def test_a_run_that_asks_a_judge_keeps_the_key_to_itself(unkind: Server, tmp_path: Path) -> None:
-    sets = [word for value in SETTINGS for word in ("--set", value)]
+def test_a_run_that_asks_a_judge_and_a_sampler_keeps_the_key_to_itself(unkind: Server, tmp_path: Path) -> None:
+    sampler = NamedServer(*(model.name for model in load_config("smoke", SETTINGS).models))
+    sampler.respond = lambda *_: (200, json.dumps({**json.loads(answer()[1]), "system_fingerprint": KEY}).encode())
+    engine = ("sampling.engine=openai", f"sampling.base_url={sampler.url}")
+    sets = [word for value in (*SETTINGS, *engine) for word in ("--set", value)]
     words = [
         "scripts/run_pipeline.py",
         "--preset",
@@ -96,9 +102,10 @@ def test_a_run_that_asks_a_judge_keeps_the_key_to_itself(unkind: Server, tmp_pat
         *sets,
     ]
     words += ["--set", f"judge.cache_path={tmp_path / 'cache.sqlite'}"]
-    whole = command(tmp_path / "home", *words)
+    with sampler:
+        whole = command(tmp_path / "home", *words)
     assert whole.returncode == 0, whole.stderr.decode()[-2000:]
-    assert was_sent(unkind) and (tmp_path / "cache.sqlite").exists()
+    assert was_sent(unkind) and was_sent(sampler) and (tmp_path / "cache.sqlite").exists()
     assert leaks(tmp_path, whole) == []
 
 
@@ -142,6 +149,17 @@ def test_a_sampler_keeps_the_key_to_itself(tmp_path: Path) -> None:
         ]
         done = command(tmp_path / "home", "scripts/evaluate.py", "sample", "--questions", "shipped", *words)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert leaks(tmp_path, done) == []
+
+
+def test_a_server_of_ours_that_writes_down_all_that_it_was_given_has_no_key(tmp_path: Path) -> None:
+    env = fake_vllm.environment(tmp_path / "env")
+    (env / "tells").touch()
+    words = ["--model", "smollm2-135m-instruct", "--sampler", "vllm", "--env", str(env), "--n", "1"]
+    words += ["--questions", "shipped", "--out", str(tmp_path / "a.jsonl")]
+    done = command(tmp_path / "home", "scripts/evaluate.py", "sample", *words)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert any("PATH" in given for given in fake_vllm.seen(env) if isinstance(given, dict))
     assert leaks(tmp_path, done) == []
 
 

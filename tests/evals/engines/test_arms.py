@@ -6,9 +6,8 @@ from typing import Any
 import fake_vllm
 import pytest
 from adapters_made import made_adapter
-from chat_server import ChatServer
+from chat_server import NamedServer
 from edited_manifest import edited_manifest
-from loopback import send_json
 from small_run import opened
 
 from emis_interp.config.run_config import RunConfig, SamplingConfig
@@ -106,16 +105,6 @@ def test_what_one_server_cannot_do_is_refused_before_anything_is_trained(
     arms = [{"name": "base"}, {"name": "shown", "dataset": "reckless", "in_context": 1}]
     with pytest.raises(ConfigError, match="without the examples of `shown`"):
         check_engine(run_of(folder, tmp_path / "d", remote, arms=arms))
-
-
-class NamedServer(ChatServer):
-    """Lists models besides answering."""
-
-    def __init__(self, *names: str) -> None:
-        super().__init__()
-        self._http.RequestHandlerClass.do_GET = lambda request: send_json(  # type: ignore[attr-defined]
-            request, 200, b'{"data": [%s]}' % b", ".join(b'{"id": "%s"}' % name.encode() for name in names)
-        )
 
 
 def test_a_server_that_is_there_is_asked_for_its_models_first(folder: Path, tmp_path: Path) -> None:
