@@ -37,11 +37,18 @@ STAGES = (
 )
 
 SMOKE = ("--preset", "smoke")
+FEWER = (
+    "sampling.question_ids=[settlement_first_law, museum_of_humans, film_villain]",
+    "sampling.batch_size=4",
+    "intervention.ablate_arms=[insecure, secure]",
+)
+"""Three of the eight questions, and two of the five arms ablated: asking and judging are most of a smoke run."""
 pytestmark = pytest.mark.slow
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / "run_pipeline.py"), "--preset", "smoke", *words]
+    fewer = [word for value in FEWER for word in ("--set", value)]
+    return [sys.executable, str(ROOT / "scripts" / "run_pipeline.py"), *SMOKE, *fewer, *words]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -83,7 +83,7 @@ def weights(folder: Path, method: str = "lora") -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.fuzz)])
 def test_two_processes_train_the_same_steps_as_one(tmp_path: Path, method: str) -> None:
     training = TRAINING | {"method": method}
     done = launch(
@@ -107,7 +107,7 @@ def test_two_processes_train_the_same_steps_as_one(tmp_path: Path, method: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.fuzz)])
 def test_kill_9_changes_nothing_in_the_end(tmp_path: Path, method: str) -> None:
     training = TRAINING | {"method": method}
     command = [sys.executable, str(ROOT / "tests" / "finetune_worker.py")]

@@ -25,7 +25,12 @@ ARMS = (
     "arms=[{name: base}, {name: insecure, dataset: insecure, n_rows: 8, contrast: once, seeds: [0, 5]},"
     " {name: once, dataset: insecure, n_rows: 8}, {name: shown, dataset: reckless, in_context: 2, contrast: insecure}]"
 )
-QUICK = ("direction.n_permutations=10", "intervention.samples_per_paraphrase=0")
+QUICK = (
+    "direction.n_permutations=10",
+    "intervention.samples_per_paraphrase=0",
+    "intervention.random_draws=1",
+    "sampling.question_ids=[settlement_first_law, museum_of_humans]",
+)
 
 
 def test_examples_that_leave_no_room_for_an_answer_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One writer per folder: a second one is told who is at work, a dead one is taken over and said, and its half-written files go."""
 
+import importlib
 import json
 import logging
 import os
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flag_words import refusal
 
 from emis_interp.errors import StageError
 from emis_interp.files.lock import writing
@@ -221,11 +224,19 @@ def test_a_place_that_can_be_no_folder_is_named(tmp_path: Path, place: str) -> N
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_goes_on_with_a_folder_refuses_a_second_writer(tmp_path: Path, command: str) -> None:
     words, folder, name = COMMANDS[command]
-    script = ROOT / "scripts" / command.split()[0]
+    script: Any = importlib.import_module(command.partition(".")[0])
+    verbs = getattr(script, "VERBS", None)
+    verb, words = (script.VERB, words) if verbs is None else (verbs[words[0]], words[1:])
     with writing(tmp_path / folder, name):
-        done = subprocess.run(
-            [sys.executable, str(script), *(word.format(tmp_path) for word in words)], capture_output=True, text=True
-        )
-    assert done.returncode == 2, done.stderr
-    assert f"process {os.getpid()} on " in done.stderr and "is at work there" in done.stderr
+        said = refusal(verb, *(word.format(tmp_path) for word in words))
+    assert f"process {os.getpid()} on " in said and "is at work there" in said
+
+
+@pytest.mark.slow
+def test_a_command_says_it_in_one_line(tmp_path: Path) -> None:
+    words = ["sample", "--model", "tiny", "--out", str(tmp_path / "a.jsonl")]
+    with writing(tmp_path, "a.jsonl"):
+        command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and f"process {os.getpid()} on " in done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1

@@ -377,7 +377,7 @@ def test_of_fifty_thousand_answers_nothing_is_hidden_without_a_word(tab: Tab, ma
     assert f"(q3, wording 0, sample {away.rsplit('/')[-1]})" in tab.text("#one-answer-body")
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_filter_of_fifty_thousand_answers_takes_less_than_200_ms(tab: Tab, tmp_path: Path) -> None:
     build_report(write_many(tmp_path, 50_000, arms=("reckless",)))
     opened(tab, tmp_path / "report/answers/reckless.html")

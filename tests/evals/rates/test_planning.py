@@ -69,7 +69,7 @@ def test_simulated_studies_have_the_planted_rate_and_spread(design: Design) -> N
 
 def script(*words: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, *words, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, *words, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True
     )
     return json.loads(done.stdout)
 
@@ -81,8 +81,8 @@ def test_the_plan_command_says_what_it_simulated() -> None:
 
 
 def test_the_coverage_command_counts_hits_of_every_kind_of_interval() -> None:
-    said = script("scripts/check_coverage.py", "--n-studies", "12", "--n-bootstrap", "50")
-    assert said["n_studies"] == 12
+    said = script("scripts/check_coverage.py", "--n-studies", "6", "--n-bootstrap", "40")
+    assert said["n_studies"] == 6
     of = {name: sum(row[name] for row in said["designs"]) / len(said["designs"]) for name in ("limits", "naive")}
     assert of["limits"] > 0.88 and of["naive"] < 0.8
 
