@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import file_sha256, write_json
+from emis_interp.files.store import file_sha256, write_sealed
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.probe_results import ProbeFits
 from emis_interp.process import Bars, no_bars
@@ -82,7 +82,7 @@ def run(settings: ProbeFitSettings, bars: Bars = no_bars) -> dict[str, Any]:
         "probe": str(settings.out / f"{STEM}.safetensors"),
     }
     result = ProbeFits.model_validate(result).model_dump(mode="json")
-    write_json(settings.out / FILE, result)
+    write_sealed(settings.out / FILE, result)
     return result
 
 

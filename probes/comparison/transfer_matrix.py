@@ -7,7 +7,7 @@ import numpy as np
 
 from emis_interp.config.run_folder import RunFolder
 from emis_interp.directions import Direction, unit
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.files.tensors import load_tensors
 from emis_interp.fitting.extractors import Extractor, extractor_named
 from emis_interp.fitting.geometry import TwoByTwo, cosine_matrix
@@ -120,7 +120,7 @@ def run(
     tables = {name: TwoByTwo.of(one, data["base"]) for name, one in data.items() if name != "base"}
     result["two_by_two"] = {name: two_by_two_numbers(table) for name, table in tables.items()}
     out = settings.out or settings.run_dir / "analysis" / "transfer.json"
-    write_json(out, result)
+    write_sealed(out, result)
     place = out.with_suffix(".html")
     frame = frame_of(place, command_of("scripts/find_direction.py transfer", settings), out)
     page = write_transfer_page(place, settings.run_dir.resolve().name, result, frame=frame)

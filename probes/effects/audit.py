@@ -14,7 +14,7 @@ from torch import Tensor
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.files.journal import Journal
-from emis_interp.files.store import RecordLog, write_json
+from emis_interp.files.store import RecordLog, write_sealed
 from emis_interp.fitting.fitted import CONTROLS_FILE, LAYERS_FILE
 from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_chats, encode_prompt
@@ -92,7 +92,7 @@ def audited(settings: AuditSettings, bars: Bars, out: Path) -> dict[str, Any]:
         "table": table,
         "rows": rows,
     }
-    write_json(out, result)
+    write_sealed(out, result)
     journal.path.unlink()
     return {**{key: value for key, value in result.items() if key != "rows"}, "out": str(out)}
 

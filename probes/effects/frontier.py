@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from emis_interp.config.run_config import SamplingConfig
 from emis_interp.directions import Direction, unit
 from emis_interp.errors import DataError
-from emis_interp.files.store import write_json, write_text
+from emis_interp.files.store import write_sealed, write_text
 from emis_interp.fitting.fitted import LAYERS_FILE
 from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat_model import ChatModel
@@ -75,7 +75,7 @@ def run(settings: FrontierSettings, bars: Bars = no_bars, *, ask: Ask, rate: Rat
         "unsteered": scorer.unsteered,
         "layers": results,
     }
-    write_json(out, result)
+    write_sealed(out, result)
     sections = [
         (
             "Effect",

@@ -5,7 +5,7 @@ from typing import Any
 
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
-from emis_interp.files.store import write_json
+from emis_interp.files.store import write_sealed
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.process import Bars, no_bars
 from emis_interp.sae_results import MeasuredSaes
@@ -57,7 +57,7 @@ def run(settings: MeasureSaeSettings, bars: Bars = no_bars, *, shipped: ShippedT
             "saes": rows,
         }
         MeasuredSaes.model_validate(result)
-        write_json(settings.out / "measured.json", result)
+        write_sealed(settings.out / "measured.json", result)
     return {**result, "out": str(settings.out)}
 
 

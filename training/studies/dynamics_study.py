@@ -9,7 +9,7 @@ import numpy as np
 from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
-from emis_interp.files.store import write_json, write_text
+from emis_interp.files.store import write_sealed, write_text
 from emis_interp.files.strict_json import as_object, read_json_lines
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_tokenizer
@@ -94,7 +94,7 @@ def run(
             "cost": {"probe_seconds": cost, "training_seconds": trained, "share": cost / trained},
             "n_rows": len(rows),
         }
-        write_json(settings.out / "dynamics.json", result)
+        write_sealed(settings.out / "dynamics.json", result)
         frame = frame_of(
             settings.out / "index.html",
             command_of("scripts/study_organism.py dynamics", settings),

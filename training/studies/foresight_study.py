@@ -11,7 +11,7 @@ from emis_interp.config.run_config import RunConfig, TrainingConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError
 from emis_interp.files.ledger import Ledger
-from emis_interp.files.store import write_json, write_text
+from emis_interp.files.store import write_sealed, write_text
 from emis_interp.files.text import number_name
 from emis_interp.process import Bars, no_bars, only_writer
 from emis_interp.records import ContrastPair, TrainingExample
@@ -113,7 +113,7 @@ def run(
             if len(organisms) >= FEWEST:
                 forecasts, shifts = ([row[key]["value"] for row in organisms] for key in ("forecast", "shift"))
                 result["quality"] = asdict(forecast_quality(forecasts, shifts, [row["group"] for row in organisms]))
-        write_json(settings.out / "foresight.json", result)
+        write_sealed(settings.out / "foresight.json", result)
         if not settings.no_training:
             frame = frame_of(
                 settings.out / "index.html",

@@ -11,7 +11,7 @@ from torch import Tensor
 from emis_interp.config.run_config import RunConfig
 from emis_interp.directions import Direction
 from emis_interp.errors import ConfigError, DataError
-from emis_interp.files.store import write_json, write_text
+from emis_interp.files.store import write_sealed, write_text
 from emis_interp.fitting.fitted import CONTROLS_FILE
 from emis_interp.fitting.folder import beside, tensors_beside
 from emis_interp.models.chat import encode_prompt
@@ -152,7 +152,7 @@ def run(settings: PreventionSettings, bars: Bars = no_bars, *, asked: Sequence[N
             }
         )
         result = study.model_dump(exclude_unset=True)
-        write_json(settings.out / "prevention.json", result)
+        write_sealed(settings.out / "prevention.json", result)
         frame = frame_of(
             settings.out / "index.html",
             command_of("scripts/study_organism.py prevention", settings),

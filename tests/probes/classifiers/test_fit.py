@@ -1,12 +1,12 @@
 """The whole verb on a random model: what it writes, and that what it says is in its file."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from emis_interp.errors import ConfigError, DataError
+from emis_interp.files.store import read_record
 from emis_interp.probe_results import ProbeFits
 from probes.classifiers import fit
 from probes.classifiers.methods import METHODS
@@ -56,7 +56,7 @@ def test_one_command_writes_a_probe_and_every_figure_that_stands_beside_it(tmp_p
         out=tmp_path / "out",
     )
     result = fit.run(settings)
-    found = ProbeFits.model_validate(json.loads((tmp_path / "out" / "probe_fit.json").read_text()))
+    found = read_record(tmp_path / "out" / "probe_fit.json", ProbeFits)
     assert found.model_dump(mode="json") == result
     plain, as_json = found.sets
     names = {row.name for row in plain.figures}
