@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,8 @@ _DEEPEST = 3
 _HEIGHT = 4
 """So many folders above a page may its run's folder be."""
 _MOST_LINKS = 12
+_MOST_PARTS = 4
+"""Of a path of the machine, where fewer do not tell two of them apart."""
 _MOST_CHARACTERS = 80
 _NO_PAGES = {"activations", "adapter", "samples", "scores", "likelihood", "choices", "checks", "interventions"}
 """Folders of a run that hold no pages, and may hold very many files."""
@@ -71,7 +74,7 @@ def command_of(script: str, settings: Any) -> str:
         script: with its verb, `scripts/find_direction.py fit`.
     """
     words = [shlex.quote(written_out(word)) for word in words_of(settings)]
-    return without_credentials(without_machine_paths(" ".join(["python", script, *words])))
+    return without_credentials(" ".join(["python", script, *told_apart(words)]))
 
 
 def without_machine_paths(text: str) -> str:
@@ -79,9 +82,26 @@ def without_machine_paths(text: str) -> str:
     return _MACHINE_PATH.sub(r"…/\1", text)
 
 
+def told_apart(texts: Sequence[str]) -> list[str]:
+    """`without_machine_paths` of each; where that makes one text of several, paths keep as many further parts as tell these apart."""
+    found = [without_machine_paths(text) for text in texts]
+    for n_parts in range(2, _MOST_PARTS + 1):
+        of = {shown: {text for text, one in zip(texts, found, strict=True) if one == shown} for shown in found}
+        found = [
+            shown if len(of[shown]) == 1 else _MACHINE_PATH.sub(partial(_last_parts, n_parts), text)
+            for text, shown in zip(texts, found, strict=True)
+        ]
+    return found
+
+
+def _last_parts(n_parts: int, path: re.Match[str]) -> str:
+    _, *below = path[0].split("/")
+    return "…/" + "/".join(below[1:][-n_parts:] or below)
+
+
 def shown_facts(facts: Mapping[str, object]) -> dict[str, str]:
     """Facts as texts without paths of the machine."""
-    return {name: without_machine_paths(str(value)) for name, value in facts.items()}
+    return dict(zip(facts, told_apart([str(value) for value in facts.values()]), strict=True))
 
 
 def link_to(path: Path, page: Path) -> str:

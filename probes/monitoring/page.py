@@ -7,7 +7,7 @@ import numpy as np
 
 from emis_interp.probe_results import MonitorThreshold, MonitorTurn
 from emis_interp.report.html_page import render
-from emis_interp.report.page_frame import Frame, shown_facts
+from emis_interp.report.page_frame import Frame, shown_facts, told_apart
 from emis_interp.report.style import signed
 from probes.monitoring.conformal import trailing_means
 from probes.monitoring.texts import MonitoredTurn
@@ -39,8 +39,15 @@ def monitor_page(
     all_scores = np.concatenate([np.asarray(row.scores) for row in rows])
     middle = float(np.median(all_scores))
     reach = float(np.quantile(np.abs(all_scores - middle), 0.99)) or 1.0
+    files = list(dict.fromkeys(row.file for row in rows))
+    names = dict(zip(files, told_apart(files), strict=True))
     shown = [
-        {"row": rows[i], "question": turns[i].question, "tokens": shown_tokens(rows[i], middle, reach, window=window)}
+        {
+            "row": rows[i],
+            "file": names[rows[i].file],
+            "question": turns[i].question,
+            "tokens": shown_tokens(rows[i], middle, reach, window=window),
+        }
         for i in chosen
     ]
     return render(

@@ -15,6 +15,8 @@ from emis_interp.report.page_frame import (
     link_to,
     minute,
     page_title,
+    shown_facts,
+    told_apart,
     without_machine_paths,
 )
 from emis_interp.report.settings import PageSettings
@@ -51,6 +53,22 @@ class Addressed:
 )
 def test_places_of_the_machine_are_said_by_their_last_part(text: str, shown: str) -> None:
     assert without_machine_paths(text) == shown
+
+
+def test_places_with_one_last_part_keep_as_many_as_tell_them_apart() -> None:
+    seed, other, control = (
+        f"/home/me/o/{name}/adapter" for name in ("insecure/seed-0", "insecure/seed-1", "secure/seed-0")
+    )
+    facts = {"organism": seed, "control": control, "other": other, "again": seed, "SAE": "/home/me/sae", "of": "base"}
+    assert shown_facts(facts) == {
+        "organism": "…/insecure/seed-0/adapter",
+        "control": "…/secure/seed-0/adapter",
+        "other": "…/seed-1/adapter",
+        "again": "…/insecure/seed-0/adapter",
+        "SAE": "…/sae",
+        "of": "base",
+    }
+    assert told_apart(["/a/x", "/b/x", "~/x"]) == ["…/x", "…/x", "…/x"]  # the first part is never told
 
 
 def test_a_command_says_what_was_given_and_nothing_that_only_this_machine_knows() -> None:

@@ -230,6 +230,7 @@ class Tags(HTMLParser):
 def test_the_page_is_one_file_and_obeys_no_text(tmp_path: Path) -> None:
     watched(tmp_path, "--threshold", threshold_file(tmp_path, 0.01))
     page = (tmp_path / "out/index.html").read_text("utf-8")
+    assert "…/chats.jsonl:1, message" in page and str(tmp_path) not in page
     tags = Tags()
     tags.feed(re.sub(r"<script>.*?</script>", "", page, flags=re.S))
     assert not [tag for tag, _ in tags.found if tag in ("img", "b", "link", "iframe")]
