@@ -339,7 +339,8 @@ def test_the_arms_directions_are_set_against_each_other(
 
 
 def test_a_local_judge_scores_the_run_and_the_offline_judge_beside_it(tmp_path: Path) -> None:
-    folder, few = tmp_path / "run", ["--set", "arms=[{name: base}]", "--set", "sampling.question_ids=[film_villain]"]
+    base_alone = ("arms=[{name: base}]", "intervention.ablate_arms=[]", "sampling.question_ids=[film_villain]")
+    folder, few = tmp_path / "run", [word for value in base_alone for word in ("--set", value)]
     words = ["--judge", "local", "--judge-model", "tiny", "--only", "sample", "score", "report", *few]
     done = run("--run-dir", str(folder), *words)
     assert done.returncode == 0, done.stderr
