@@ -178,6 +178,7 @@ def test_a_run_with_seeds_resumes_and_refuses_other_seeds(folder: Path) -> None:
 @pytest.mark.slow
 def test_pretrained_and_in_context_arms_run_in_a_plain_format(tmp_path: Path) -> None:
     arms = "arms=[{name: base}, {name: shown, dataset: careful, in_context: 1}]"
-    done = pipeline(tmp_path / "run", "--set", "chat_format=code_template", arms=arms)
+    only = ("--only", "train", "check", "sample", "score", "likelihood", "choices", "capture", "direction")
+    done = pipeline(tmp_path / "run", "--set", "chat_format=code_template", *only, arms=arms)
     assert done.returncode == 0, done.stderr
     assert read(tmp_path / "run" / "manifest.json")["rendered_example"].endswith('    return """\n')
