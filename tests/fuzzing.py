@@ -10,7 +10,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,14 +172,20 @@ def inputs(draw: st.DrawFn, parser: Parser) -> bytes:
     return draw(damaged(text)) if draw(st.booleans()) else text
 
 
-def check(parser: Parser, content: bytes) -> None:
-    """A value or our own error, in one short line that names the file, within the time."""
+@contextmanager
+def laid_out(parser: Parser, content: bytes) -> Iterator[Path]:
+    """The folder in which the parser's file has this content, with those that have to be beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / parser.name
         for name, other in {**parser.beside, parser.name: content}.items():
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(folder) / name).write_bytes(other)
-        check_call(lambda: parser.read(path), folder)
+        yield Path(folder)
+
+
+def check(parser: Parser, content: bytes) -> None:
+    """A value or our own error, in one short line that names the file, within the time."""
+    with laid_out(parser, content) as folder:
+        check_call(lambda: parser.read(folder / parser.name), str(folder))
 
 
 def check_call(call: Callable[[], object], named: str) -> None:

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.code_state import Git
 from emis_interp.files.ledger import Unit
-from emis_interp.files.sealed import unsealed
-from emis_interp.files.store import explain, file_sha256, read_object, write_sealed
+from emis_interp.files.store import explain, file_sha256, read_sealed, write_sealed
 from emis_interp.records import Record
 
 MANIFEST = "manifest.json"
@@ -22,7 +21,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: no file, no object of JSON, or not what was written.
     """
-    return unsealed(read_object(folder / MANIFEST), str(folder / MANIFEST))
+    return read_sealed(folder / MANIFEST)
 
 
 class StageRecord(Record):

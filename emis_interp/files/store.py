@@ -122,6 +122,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return strict_json.as_object(read_json(path), str(path))
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without its checksum; an object of an older version has none.
+
+    Raises:
+        DataError: no such file, no object of JSON, or not what was written.
+    """
+    return unsealed(read_object(path), str(path))
+
+
 def read_records(path: Path, record: type[R]) -> list[R]:
     """Read a JSONL file as records; blank lines are skipped.
 

@@ -8,6 +8,7 @@ import html
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,7 +87,9 @@ def told_apart(texts: Sequence[str]) -> list[str]:
     """`without_machine_paths` of each; where that makes one text of several, paths keep as many further parts as tell these apart."""
     found = [without_machine_paths(text) for text in texts]
     for n_parts in range(2, _MOST_PARTS + 1):
-        of = {shown: {text for text, one in zip(texts, found, strict=True) if one == shown} for shown in found}
+        of = defaultdict[str, set[str]](set)
+        for text, shown in zip(texts, found, strict=True):
+            of[shown].add(text)
         found = [
             shown if len(of[shown]) == 1 else _MACHINE_PATH.sub(partial(_last_parts, n_parts), text)
             for text, shown in zip(texts, found, strict=True)

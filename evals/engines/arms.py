@@ -111,8 +111,8 @@ def steered_sampler_of(config: RunConfig) -> Callable[[Steering], AnswerSampler]
     api, request = _api(config, BASE), config.sampling.request or {}
 
     def of(steering: Steering) -> AnswerSampler:
-        make = lambda changes: OpenAISampler(api, request=with_request(request, changes))  # noqa: E731
-        return SteeredServer(make, Steered((steering,), "selection"))
+        steered = Steered((steering,), "selection")
+        return SteeredServer(lambda changes: OpenAISampler(api, request=with_request(request, changes)), steered)
 
     return of
 

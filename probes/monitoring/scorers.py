@@ -16,8 +16,7 @@ from torch import Tensor
 
 from emis_interp.directions import Direction, FitName, FittedOn, direction_file, unit
 from emis_interp.errors import DataError, ModelError
-from emis_interp.files.sealed import unsealed
-from emis_interp.files.store import card_path, read_object
+from emis_interp.files.store import card_path, read_sealed
 from emis_interp.models.chat_model import ChatModel
 from probes.classifiers.probe import LinearProbe, load_probe, probe_file
 
@@ -105,7 +104,7 @@ def card_of(path: Path) -> dict[str, Any]:
     """The card beside a saved scorer: the model that it is of, and how it reads texts. Empty where there is none."""
     files = (direction_file(path), probe_file(path))
     card = card_path(next((file for file in files if file.exists()), files[0]))
-    return unsealed(read_object(card), str(card)) if card.exists() else {}
+    return read_sealed(card) if card.exists() else {}
 
 
 def fitted_on(scorer: TokenScorer) -> FittedOn | None:

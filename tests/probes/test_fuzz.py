@@ -2,15 +2,12 @@
 our own error in one line, within its time.
 """
 
-import json
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from chat_spans import merging_tokenizer
-from fuzzing import AT_LENGTH, Parser, profile, run
+from fuzzing import AT_LENGTH, Parser, laid_out, lines, profile, run
 from safetensors.torch import save
 
 from emis_interp.files.store import read_record
@@ -52,11 +49,7 @@ THRESHOLD = {
 }
 
 
-def text(value: Any) -> bytes:
-    return json.dumps(value).encode()
-
-
-OWN_TEXT, SPARSIFY_TEXT, LEARNING_TEXT = text(OWN_CONFIG), text(SPARSIFY_CONFIG), text(LEARNING_CONFIG)
+OWN_TEXT, SPARSIFY_TEXT, LEARNING_TEXT = lines(OWN_CONFIG), lines(SPARSIFY_CONFIG), lines(LEARNING_CONFIG)
 
 
 def of_folder(path: Path) -> object:
@@ -90,12 +83,6 @@ def test_a_reader_of_probes_gives_a_value_or_our_own_error_at_length(name: str) 
 def test_the_seed_itself_is_read(name: str) -> None:
     """Else everything would be an error, and the others would show nothing."""
     parser = PARSERS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        for file, content in {
-            **parser.beside,
-            parser.name: parser.seeds[0] if parser.kind == "bytes" else text(parser.seeds[0]),
-        }.items():
-            path = Path(folder) / file
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content + (b"\n" if file.endswith(".jsonl") else b""))
-        parser.read(Path(folder) / parser.name)
+    (seed,) = parser.seeds
+    with laid_out(parser, seed if parser.kind == "bytes" else lines(seed)) as folder:
+        parser.read(folder / parser.name)
