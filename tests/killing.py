@@ -1,19 +1,19 @@
 """Starts runs of the pipeline in processes that can be killed, and says how a run that went on differs from an undisturbed one.
 
-`Warm` forks its processes from one that has imported the packages, so that a kill falls into the work and not into ten seconds of imports;
+`warm` forks its processes from one that has imported the packages, so that a kill falls into the work and not into ten seconds of imports;
 `started` makes a process of its own from the command, imports and all.
 """
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import forked
 
 from emis_interp.files.comparison import compared
 from emis_interp.files.manifest import MANIFEST, Manifest
@@ -108,44 +108,18 @@ def started(words: Sequence[str], beside: Path) -> Attempt:
     return Attempt(child.pid, said, scratch, ended)
 
 
-class Warm:
-    """Begins runs as forks of one process that has imported what a run imports."""
+def warm(words: Sequence[str], beside: Path) -> Attempt:
+    """A fork of a process that has imported what a run imports."""
+    said, scratch = _places(beside)
+    child = forked.begin(
+        forked.PIPELINE, *words, out=said, err=said, environment={**os.environ, "TMPDIR": str(scratch)}
+    )
 
-    def __init__(self) -> None:
-        paths = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
-        os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["warm_imports"])
+    def ended(seconds: float) -> int | None:
+        child.process.join(seconds)
+        return child.returncode
 
-    def __call__(self, words: Sequence[str], beside: Path) -> Attempt:
-        said, scratch = _places(beside)
-        child = self.context.Process(target=_work, args=(list(words), str(said), str(scratch)))
-        child.start()
-        assert child.pid is not None
-
-        def ended(seconds: float) -> int | None:
-            child.join(seconds)
-            return child.exitcode
-
-        return Attempt(child.pid, said, scratch, ended)
-
-
-def _work(words: list[str], said: str, scratch: str) -> None:
-    """What `python scripts/run_pipeline.py WORDS` does, in a process that is there."""
-    os.setsid()
-    os.chdir(ROOT)
-    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.environ["TMPDIR"], tempfile.tempdir = scratch, None
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.argv = [SCRIPT, *words]
-    sys.orig_argv = [sys.executable, *sys.argv]
-    import cli
-    import run_pipeline
-
-    cli.run(run_pipeline.VERB.do, cli.parser_of(run_pipeline.VERB, None), run_pipeline.say)
+    return Attempt(child.pid, said, scratch, ended)
 
 
 def _places(beside: Path) -> tuple[Path, Path]:

@@ -24,6 +24,10 @@ SETTINGS = (
     "intervention.samples_per_paraphrase=1",
     "judge.offline_too=false",
     "judge.n_parallel=1",  # scores in a fixed order
+    "probe.methods=[difference]",
+    "probe.n_shuffled=2",
+    "probe.n_benign=40",
+    "probe.false_alarm_rate=0.05",
 )
 
 

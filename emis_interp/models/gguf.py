@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,9 @@ def convert(parts: list[Path], folder: Path, source: dict[str, str]) -> None:
             join(parts, whole)
         place: dict[str, Any] = {"pretrained_model_name_or_path": whole.parent, "gguf_file": whole.name}
         log.info("dequantising")
-        dequantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-        # save_pretrained refuses a model whose config still says "GGUF": hand the weights to a fresh one, which takes no memory of its own.
-        config: Any = AutoConfig.from_pretrained(**place)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+        config: Any = AutoConfig.from_pretrained(**place)  # once: a header with its vocabulary takes seconds to read
+        dequantised = AutoModelForCausalLM.from_pretrained(**place, config=deepcopy(config), dtype=torch.float32)
+        # save_pretrained refuses a model whose config says "GGUF": hand the weights to a fresh one, which takes no memory of its own.
         config.dtype = torch.float32
         setattr(config, DEQUANTISED_FROM, header.quantisation)
         with torch.device("meta"):

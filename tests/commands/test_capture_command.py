@@ -3,11 +3,10 @@
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from flag_words import refusal
 
@@ -26,10 +25,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def command(texts: Path, out: Path, *flags: str) -> list[str]:
-    script = str(ROOT / "scripts" / "capture.py")
+def words_of(texts: Path, out: Path, *flags: str) -> list[str]:
     fixed = ["--model", "tiny", "--device", "cpu", "--layers", "0", "1", "--shard-mib", "0.05", "--json"]
-    return [sys.executable, script, "--texts", str(texts), "--out", str(out), *fixed, *flags]
+    return ["--texts", str(texts), "--out", str(out), *fixed, *flags]
 
 
 def texts_file(folder: Path, n: int) -> Path:
@@ -42,20 +40,20 @@ def texts_file(folder: Path, n: int) -> Path:
 def test_two_processes_one_killed_and_started_again_make_the_store_of_one(tmp_path: Path) -> None:
     texts = texts_file(tmp_path, 400)
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(command(texts, one), check=True, capture_output=True)
-    workers = [subprocess.Popen(command(texts, two, "--worker", f"{k}/2"), stdout=subprocess.DEVNULL) for k in (0, 1)]
+    assert forked.run("capture.py", *words_of(texts, one)).returncode == 0
+    workers = [forked.begin("capture.py", *words_of(texts, two, "--worker", f"{k}/2")) for k in (0, 1)]
     deadline = time.monotonic() + 60
     while not (two / "shard-00002.json").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    workers[0].send_signal(signal.SIGKILL)
+    workers[0].kill()
     assert workers[0].wait() == -signal.SIGKILL
     assert workers[1].wait() == 0
     with pytest.raises(DataError, match="not written yet"):
         TokenStore(two)
-    done = subprocess.run(command(texts, two, "--worker", "0/2"), check=True, capture_output=True, text=True)
+    done = forked.run("capture.py", *words_of(texts, two, "--worker", "0/2"))
     assert json.loads(done.stdout)["complete"] is True
     assert contents(two) == contents(one)
-    checked = subprocess.run(command(texts, two, "--check"), check=True, capture_output=True, text=True)
+    checked = forked.run("capture.py", *words_of(texts, two, "--check"))
     assert json.loads(checked.stdout)["n_shards"] == len(TokenStore(two).card["shards"])
 
 
@@ -70,7 +68,7 @@ def test_two_processes_one_killed_and_started_again_make_the_store_of_one(tmp_pa
     ],
 )
 def test_the_command_says_what_is_wrong(flags: list[str], words: str, tmp_path: Path) -> None:
-    given = command(texts_file(tmp_path, 3), tmp_path / "x", *flags)[2:]
+    given = words_of(texts_file(tmp_path, 3), tmp_path / "x", *flags)
     assert words in refusal(VERB, *(word for word in given if word != "--json"))
 
 

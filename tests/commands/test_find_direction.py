@@ -2,9 +2,9 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,20 +23,13 @@ from emis_interp.passes.capture import capture_residuals
 from find_direction import VERBS
 from probes.fits import fit
 
-ROOT = Path(__file__).parents[2]
 TINY = ("--model", "tiny", "--dtype", "float32", "--layer-range", "0", "1")
 
 pytestmark = pytest.mark.slow
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "find_direction.py"), *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-    )
+    return forked.run("find_direction.py", *words)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A run as a person sees it: in a terminal of 80 columns no line is wider and no word is broken; in a file there are plain lines."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,8 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+import forked
 import pytest
 from rich.cells import cell_len
 from small_run import SETTINGS
@@ -22,35 +26,30 @@ MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def words(folder: Path, *more: str) -> list[str]:
     sets = [word for value in SETTINGS for word in ("--set", value)]
-    return [sys.executable, "scripts/run_pipeline.py", "--preset", "smoke", "--run-dir", str(folder), *sets, *more]
+    return [forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets, *more]
 
 
-def seen(command: list[str], columns: int, **environment: str) -> tuple[int, str]:
-    """Exit status of a command in a terminal, and everything that it wrote there."""
+def seen(command: Sequence[str], columns: int, **environment: str) -> tuple[int, str]:
+    """Exit status of a script with its words in a terminal, and everything that it wrote there."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     kept = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR", "TERM")}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        start_new_session=True,
-        env={**kept, "TERM": "xterm-256color", **environment},
-    )
-    os.close(its)
-    parts = []
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        if not part:
-            break
-        parts.append(part)
+    environment = {**kept, "TERM": "xterm-256color", **environment}
+    process = forked.begin(*command, environment=environment, terminal=os.ttyname(its))
+    parts = list[bytes]()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while part := os.read(ours, 65536):
+                parts.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    status = process.wait(timeout=400)
+    os.close(its)  # open until now, so that the terminal is there before the command has opened it
+    reader.join(timeout=60)
     os.close(ours)
-    return process.wait(timeout=60), b"".join(parts).decode()
+    return status, b"".join(parts).decode()
 
 
 def lines_of(text: str) -> list[str]:
@@ -94,7 +93,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("finished") / "r"
     log = folder.with_name("log")
     with log.open("w") as file:
-        subprocess.run(words(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, check=True, timeout=400)
+        script, *rest = words(folder)
+        command = [sys.executable, f"scripts/{script}", *rest]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, check=True, timeout=400)
     return folder, log.read_text("utf-8")
 
 
@@ -112,7 +113,7 @@ def test_a_log_is_plain_lines(finished: tuple[Path, str]) -> None:
 
 @pytest.mark.slow
 def test_json_stands_alone_on_standard_output(finished: tuple[Path, str]) -> None:
-    done = subprocess.run(words(finished[0], "--json"), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = forked.run(*words(finished[0], "--json"))
     assert json.loads(done.stdout)["run_dir"] == str(finished[0]) and done.stdout.count("\n") == 1
     assert done.stderr.count("done before: ") == 11
 
@@ -143,8 +144,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_answered_in_lines_that_fit(name: str) -> None:
-    script, *rest = MISTAKES[name]
-    status, text = seen([sys.executable, f"scripts/{script}", *rest], 80)
+    status, text = seen(MISTAKES[name], 80)
     lines = lines_of(text)
     assert status == 2 and "Traceback" not in text
     assert [line for line in lines if cell_len(line) > 80] == []
@@ -156,7 +156,7 @@ def test_a_mistake_is_answered_in_lines_that_fit(name: str) -> None:
     "script", sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "cli.py")
 )
 def test_a_help_fits(script: str, columns: int) -> None:
-    status, text = seen([sys.executable, f"scripts/{script}", "--help"], columns)
+    status, text = seen([script, "--help"], columns)
     wide = [line for line in lines_of(text) if cell_len(line) > columns]
     # argparse does not break one option of the usage.
     assert status == 0 and [line for line in wide if columns == 80 or not line.strip().startswith("[")] == []

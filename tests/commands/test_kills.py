@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from judge_server import Server, reply
-from killing import PATIENCE_S, Attempt, Start, Warm, differences, stage_under_way, started
+from killing import PATIENCE_S, Attempt, Start, differences, stage_under_way, started, warm
 from small_run import SETTINGS
 
 from emis_interp.files.manifest import Manifest
@@ -30,7 +30,6 @@ N_FEW = max(1, N // 6)
 SEED = int(os.environ.get("EMIS_KILLS_SEED", "0"))
 RUN = os.environ.get("EMIS_KILLS_RUN", "small")
 LONGEST_S = 3600.0
-FEW = ("probe.methods=[difference]", "probe.n_shuffled=2", "probe.n_benign=40", "probe.false_alarm_rate=0.05")
 STOPPED: dict[signal.Signals, int] = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 """The exit status after each signal."""
 SOON = 0.15
@@ -51,20 +50,13 @@ def words_of(run: str, url: str) -> tuple[str, ...]:
     if run == "smoke":
         return ("--preset", "smoke")
     judge = ("--judge-url", url, "--judge-model", "m")
-    few = tuple(word for value in (*SETTINGS, *FEW) for word in ("--set", value))
+    few = tuple(word for value in SETTINGS for word in ("--set", value))
     model = ("--set", "model=smollm2-135m-instruct") if run == "embedded" else ()
     return ("--preset", "smoke", *judge, *few, *model)
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
-    found = Warm()
-    assert found(["--help"], tmp_path_factory.mktemp("warm")).ended(LONGEST_S) == 0  # the imports
-    return found
-
-
-@pytest.fixture(scope="module")
-def subject(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     server, place = Server(), tmp_path_factory.mktemp("undisturbed")
     server.respond = lambda prompt, _: reply({"20": 0.6, "40": 0.3})
     words = words_of(RUN, server.url)
@@ -112,9 +104,7 @@ def ended_as_it_should(attempt: Attempt, number: signal.Signals, words: tuple[st
         assert leftovers(folder) == [] and list(attempt.scratch.iterdir()) == []
 
 
-def test_a_run_killed_and_stopped_again_and_again_ends_as_an_undisturbed_one(
-    subject: Subject, warm: Warm, tmp_path: Path
-) -> None:
+def test_a_run_killed_and_stopped_again_and_again_ends_as_an_undisturbed_one(subject: Subject, tmp_path: Path) -> None:
     """Each folder is disturbed until it is done; then the next one."""
     draw, fell, n_folders = random.Random(SEED), {number: Counter[str]() for number in STOPPED}, 0
     while fell[signal.SIGKILL].total() < N:
@@ -143,9 +133,7 @@ def test_a_run_killed_and_stopped_again_and_again_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("own_process", [False, True], ids=["forked", "own_process"])
-def test_a_run_killed_once_ends_as_an_undisturbed_one(
-    subject: Subject, warm: Warm, tmp_path: Path, own_process: bool
-) -> None:
+def test_a_run_killed_once_ends_as_an_undisturbed_one(subject: Subject, tmp_path: Path, own_process: bool) -> None:
     """The instants are spread evenly over the time of an undisturbed run."""
     start: Start = started if own_process else warm
     draw, fell = random.Random(f"single {SEED}"), Counter[str]()

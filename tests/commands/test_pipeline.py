@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from flag_words import refusal
 from judge_server import Server, reply
@@ -20,7 +20,6 @@ from emis_interp.errors import DataError
 from emis_interp.texts.contrast import load_contrast
 from run_pipeline import VERB
 
-ROOT = Path(__file__).parents[2]
 ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
 STAGES = (
     "train",
@@ -38,21 +37,26 @@ STAGES = (
 
 SMOKE = ("--preset", "smoke")
 FEWER = (
-    "sampling.question_ids=[settlement_first_law, museum_of_humans, film_villain]",
+    "sampling.question_ids=[settlement_first_law, film_villain]",
     "sampling.batch_size=4",
     "intervention.ablate_arms=[insecure, secure]",
+    "probe.methods=[difference]",
+    "probe.n_shuffled=2",
 )
-"""Three of the eight questions, and two of the five arms ablated: asking and judging are most of a smoke run."""
+"""Two of the eight questions, two of the five arms ablated, few fits: asking, judging and fitting are most of a smoke run."""
 pytestmark = pytest.mark.slow
 
 
-def command(*words: str) -> list[str]:
-    fewer = [word for value in FEWER for word in ("--set", value)]
-    return [sys.executable, str(ROOT / "scripts" / "run_pipeline.py"), *SMOKE, *fewer, *words]
+def with_few(*words: str) -> list[str]:
+    return [*SMOKE, *(word for value in FEWER for word in ("--set", value)), *words]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, cwd=ROOT, timeout=600)
+    return forked.run(forked.PIPELINE, *with_few(*words))
+
+
+def begin(*words: str) -> forked.Begun:
+    return forked.begin(forked.PIPELINE, *with_few(*words))
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +70,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
 
 def kill_when(folder: Path, condition: Callable[[], bool], *words: str) -> bool:
     """Start the pipeline and kill it as soon as the condition holds; False when it finished first."""
-    process = subprocess.Popen(
-        command("--run-dir", str(folder), *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = begin("--run-dir", str(folder), *words)
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         if condition():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             return True
         time.sleep(0.002)
@@ -242,14 +244,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:
 
 def test_ctrl_c_says_that_work_is_kept_and_exits_with_130(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command("--run-dir", str(folder)),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests under nohup hand on that it is ignored
-    )
+    process = begin("--run-dir", str(folder))
     deadline = time.monotonic() + 120
     while not (folder / "training" / "insecure" / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -259,11 +254,9 @@ def test_ctrl_c_says_that_work_is_kept_and_exits_with_130(tmp_path: Path) -> Non
     assert "finished work is kept" in stderr and "Traceback" not in stderr
 
 
-def begun(folder: Path) -> subprocess.Popen[str]:
+def begun(folder: Path) -> forked.Begun:
     """The pipeline while it trains."""
-    process = subprocess.Popen(
-        command("--run-dir", str(folder)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = begin("--run-dir", str(folder))
     deadline = time.monotonic() + 300
     while not (folder / "training" / "insecure").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -275,8 +268,7 @@ def test_a_second_pipeline_is_told_who_is_at_work_while_the_first_goes_on_and_re
     first = begun(folder)
     try:
         second = run("--run-dir", str(folder))
-        script = ROOT / "scripts" / "build_report.py"
-        reader = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, cwd=ROOT)
+        reader = forked.run("build_report.py", str(folder))
         assert first.poll() is None, "the first one ended before it was asked to"
     finally:
         first.send_signal(signal.SIGTERM)
@@ -302,8 +294,7 @@ def test_the_arms_directions_are_set_against_each_other(
         str(tmp_path / "t.json"),
         "--json",
     ]
-    script = ROOT / "scripts" / "find_direction.py"
-    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = forked.run("find_direction.py", *words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["auroc"]) == len(ARMS) ** 2 == len(result["steering"]) == len(result["ablation"])
@@ -317,12 +308,7 @@ def test_the_arms_directions_are_set_against_each_other(
     Direction.load(path, fit="selection").check_unseen(report)
     with pytest.raises(DataError, match="had a part in the direction"):
         Direction.load(path).check_unseen(report)
-    table = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "summary_table.py"), str(whole[0])],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    table = forked.run("summary_table.py", str(whole[0]))
     assert "Direction: layer" in table.stdout and "length alone" in table.stdout, table.stderr
     for words in (
         "against base | slope | at base margin 0",

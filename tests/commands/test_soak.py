@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import Warm, differences
+from killing import differences, warm
 from small_run import SETTINGS, SmallRun
 
 from emis_interp.files.temporary import leftovers
@@ -57,7 +57,7 @@ def test_runs_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypatch: p
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    small, warm, draw = SmallRun(), Warm(), random.Random(0)
+    small, draw = SmallRun(), random.Random(0)
     judge = ("--judge-url", small.server.url, "--judge-model", "m")
     words = ("--preset", "smoke", *judge, *(word for value in SETTINGS for word in ("--set", value)))
     held, n_kills, begun = list[Held](), 0, time.monotonic()

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from small_run import SETTINGS
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = "scripts/run_pipeline.py"
 STAGES = ("train", "sample", "score")
 INTERRUPTED, ENDED = (signal.SIGINT, 130), (signal.SIGTERM, 143)
 STOPS = [
@@ -38,9 +38,9 @@ MORE = (
 """Of everything so much that a signal meets it at work."""
 
 
-def command(folder: Path) -> list[str]:
+def words_of(folder: Path) -> list[str]:
     sets = [word for value in (*SETTINGS, *MORE) for word in ("--set", value)]
-    return [sys.executable, SCRIPT, "--preset", "smoke", "--run-dir", str(folder), "--only", *STAGES, *sets]
+    return ["--preset", "smoke", "--run-dir", str(folder), "--only", *STAGES, *sets]
 
 
 def result(folder: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def result(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True, timeout=300)
+    assert forked.run(forked.PIPELINE, *words_of(folder)).returncode == 0
     found = result(folder)
     assert len(found) == 5, sorted(found)
     return found
@@ -70,15 +70,7 @@ def test_a_stopped_stage_goes_on_to_the_same_result(
     undisturbed: dict[str, str], tmp_path: Path, stage: str, number: int, status: int
 ) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(folder),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests under nohup hand on that it is ignored
-    )
+    process = forked.begin(forked.PIPELINE, *words_of(folder))
     deadline = time.monotonic() + 240
     while not at_work(folder, stage) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -91,7 +83,7 @@ def test_a_stopped_stage_goes_on_to_the_same_result(
     assert shlex.split(stderr.strip().splitlines()[-1]) == process.args
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of its group is left
-    again = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    again = forked.run(forked.PIPELINE, *words_of(folder))
     assert again.returncode == 0, again.stderr
     assert f"of {len(STAGES)}, " in again.stderr.splitlines()[1], again.stderr
     assert result(folder) == undisturbed

@@ -2,12 +2,11 @@
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 
@@ -19,7 +18,6 @@ from emis_interp.fitting.fitted import CONTROLS_FILE
 from study_organism import VERBS
 from training.studies import prevention_study
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -35,9 +33,7 @@ def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "study_organism.py"), *map(str, words), "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return forked.run("study_organism.py", *map(str, words), "--json")
 
 
 def result(*words: object) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from edited_manifest import edited_manifest
@@ -30,6 +30,8 @@ QUICK = (
     "intervention.samples_per_paraphrase=0",
     "intervention.random_draws=1",
     "sampling.question_ids=[settlement_first_law, museum_of_humans]",
+    "probe.methods=[difference]",
+    "probe.n_shuffled=2",
 )
 
 
@@ -52,8 +54,7 @@ def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) 
 
 def pipeline(folder: Path, *words: str, arms: str = ARMS) -> subprocess.CompletedProcess[str]:
     sets = [word for value in (arms, *QUICK) for word in ("--set", value)]
-    command = [sys.executable, str(ROOT / "scripts" / "run_pipeline.py"), "--preset", "smoke", "--run-dir", str(folder)]
-    return subprocess.run([*command, *sets, *words], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    return forked.run(forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets, *words)
 
 
 @pytest.fixture(scope="module")
