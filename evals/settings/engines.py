@@ -31,10 +31,10 @@ class StartServerSettings(EnvironmentSettings):
     adapters: tuple[str, ...] = flag(
         "an adapter under a name", default=(), names=("--adapter",), repeated=True, metavar="NAME=FOLDER"
     )
-    dtype: str = flag(
+    dtype: str | None = flag(
         "of the weights; auto: bfloat16 where the device computes it in hardware, else float32 (default: the run's, or auto)",
-        default="",
-        choices=("", AUTO, *DTYPES),
+        default=None,
+        choices=(AUTO, *DTYPES),
     )
     port: int = flag("of 127.0.0.1; 0: any free one", default=0)
     flags: tuple[str, ...] = flag(

@@ -35,7 +35,7 @@ def start(settings: StartServerSettings, bars: Bars = no_bars, *, of_run: Callab
     chosen = Serving(
         settings.model or serving.model,
         adapters,
-        dtype=dtype_name(settings.dtype) if settings.dtype else serving.dtype,
+        dtype=serving.dtype if settings.dtype is None else dtype_name(settings.dtype),
         port=settings.port,
         flags={**serving.flags, **flags},
     )
