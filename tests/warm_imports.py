@@ -1,8 +1,9 @@
-"""Imports what a run of the pipeline imports while it works, in the process that others are forked from (`killing.Warm`)."""
+"""Imports what commands import while they work, in the process that others are forked from (`forked`).
+
+Scripts themselves are not imported: `cli` looks at the streams of the process when it is.
+"""
 
 import importlib
-
-import run_pipeline as run_pipeline
 
 WORK = (
     *("emis_interp.config.run_changes", "emis_interp.config.run_folder", "emis_interp.config.run_inputs"),

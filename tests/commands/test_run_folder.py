@@ -298,9 +298,9 @@ def test_a_manifest_cannot_name_files_outside_of_its_folder(small: SmallRun, fol
 def test_a_run_that_began_before_a_section_was_there_goes_on_with_its_defaults(small: SmallRun, folder: Path) -> None:
     with edited_manifest(folder) as manifest:
         assert manifest["config"].pop("probe")["window"] == 16
-    small.go(folder)
+    small.go(folder, settings=("probe={}",))
     with pytest.raises(StageError, match=r"probe\.window: 16 -> 8"):
-        small.go(folder, settings=("probe.window=8",))
+        small.go(folder, settings=("probe={window: 8}",))
 
 
 def test_a_file_that_no_stage_made_is_not_taken(small: SmallRun, whole: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ PAIRED = (
     "arms=[{name: base}, {name: x, dataset: reckless, n_rows: 8, contrast: y}, {name: y, dataset: careful, n_rows: 8},"
     " {name: z, dataset: careful, n_rows: 4}]",
     "probe.n_benign=120",
+    "probe.false_alarm_rate=0.01",
     "direction.n_pairs_per_question=2",
 )
 
