@@ -63,10 +63,7 @@ class Begun:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Waits for the end: standard output and standard error."""
         self.wait(timeout)
-        return self.said(), self.err.read_text("utf-8")
-
-    def said(self) -> str:
-        return self.out.read_text("utf-8")
+        return self.out.read_text("utf-8"), self.err.read_text("utf-8")
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -137,9 +134,8 @@ def _work(script: str, words: Sequence[str], streams: tuple[str, str, str], envi
     for number, path in enumerate(streams):
         flags = os.O_RDONLY if path == "/dev/null" and number == 0 else os.O_RDWR | os.O_CREAT | os.O_APPEND
         os.dup2(os.open(path, flags, 0o600), number)
-    sys.stdout = os.fdopen(
-        1, "w", encoding="utf-8", closefd=False
-    )  # those that were there remember whether they could seek
+    # The streams that were there remember whether they could seek.
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     os.environ.clear()
     os.environ.update(environment)
