@@ -1,7 +1,7 @@
 """vLLM with vllm-lens adds what our hooks add: plain and steered next tokens of a running server against ours.
 
 The server is one that you started (docs/steered_sampling.md says how): the embedded model in float32, served under its name, without prefix
-caching. `EMIS_VLLM_LENS_URL` is where its API begins, e.g. http://127.0.0.1:8000/v1.
+caching and with `--max-logprobs 200`. `EMIS_VLLM_LENS_URL` is where its API begins, e.g. http://127.0.0.1:8000/v1.
 """
 
 import os
