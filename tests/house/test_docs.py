@@ -30,6 +30,9 @@ FOREIGN_FLAGS = {
     "--no-enable-prefix-caching",
     "--generation-config",
     "--no-enable-chunked-prefill",
+    "--max-logprobs",
+    "--threads",
+    "--parallel",
 }
 """Of accelerate, inspect, llama.cpp and vLLM."""
 FILE_ENDINGS = (".safetensors", ".json", ".jsonl", ".yaml")
