@@ -19,6 +19,11 @@ def filled(record: type[T], *words: object) -> T:
     return read_flags(parser.parse_args([str(word) for word in words]), record)
 
 
+def sets(*values: str) -> list[str]:
+    """`--set FIELD=VALUE` for each."""
+    return [word for value in values for word in ("--set", value)]
+
+
 def refusal(verb: Any, *words: object) -> str:
     """The message of the error with which a `cli.Verb` answers these words; a command prints it as its one line, with status 2."""
     run = verb.run or importlib.import_module(verb.module).run

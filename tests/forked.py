@@ -17,7 +17,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -39,11 +39,11 @@ class Begun:
     process: multiprocessing.process.BaseProcess
     out: Path
     err: Path
-    pid: int = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def pid(self) -> int:
         assert self.process.pid is not None
-        self.pid = self.process.pid
+        return self.process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -51,8 +51,7 @@ class Begun:
         return self.process.exitcode
 
     def poll(self) -> int | None:
-        self.process.join(0)
-        return self.process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         self.process.join(timeout)

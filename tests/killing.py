@@ -20,8 +20,6 @@ from emis_interp.files.manifest import MANIFEST, Manifest
 from emis_interp.files.strict_json import read_json
 from emis_interp.files.verification import verified
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = "scripts/run_pipeline.py"
 PAGE, TIMED = ("report/index.html", "report/data.json"), ("manifest", "training")
 """The page shows times and speeds in its tables; its figures are drawn from the other file, which holds times in two of its parts, and
 those parts are files of the run too."""
@@ -87,8 +85,8 @@ def started(words: Sequence[str], beside: Path) -> Attempt:
     said, scratch = _places(beside)
     with said.open("ab") as file:
         child = subprocess.Popen(
-            [sys.executable, SCRIPT, *words],
-            cwd=ROOT,
+            [sys.executable, f"scripts/{forked.PIPELINE}", *words],
+            cwd=forked.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

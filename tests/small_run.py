@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from flag_words import sets
 from judge_server import Server, reply
 
 import cli
@@ -53,6 +54,5 @@ class SmallRun:
 
     def go(self, folder: Path, *words: str, settings: tuple[str, ...] = ()) -> dict[str, Any]:
         """What the command returns; errors are raised."""
-        sets = [word for value in (*SETTINGS, *settings) for word in ("--set", value)]
         judge = ["--judge-url", self.server.url, "--judge-model", "m"]
-        return pipeline("--preset", "smoke", "--run-dir", str(folder), *judge, *sets, *words)
+        return pipeline("--preset", "smoke", "--run-dir", str(folder), *judge, *sets(*SETTINGS, *settings), *words)

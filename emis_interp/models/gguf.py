@@ -82,7 +82,9 @@ def convert(parts: list[Path], folder: Path, source: dict[str, str]) -> None:
         log.info("dequantising")
         config: Any = AutoConfig.from_pretrained(**place)  # once: a header with its vocabulary takes seconds to read
         dequantised = AutoModelForCausalLM.from_pretrained(**place, config=deepcopy(config), dtype=torch.float32)
-        # save_pretrained refuses a model whose config says "GGUF": hand the weights to a fresh one, which takes no memory of its own.
+        # save_pretrained refuses a model whose config still says "GGUF": hand the weights to a fresh one, which takes no memory of its own.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
         config.dtype = torch.float32
         setattr(config, DEQUANTISED_FROM, header.quantisation)
         with torch.device("meta"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flag_words import sets
 from made_records import completion
 from small_run import SETTINGS, SmallRun
 
@@ -22,7 +23,7 @@ from emis_interp.files.temporary import leftovers
 from emis_interp.files.verification import verified
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN = ["--preset", "smoke", *(word for value in SETTINGS for word in ("--set", value)), "--only", "train"]
+TRAIN = ["--preset", "smoke", *sets(*SETTINGS), "--only", "train"]
 
 
 def train(folder: Path, prepare: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import forked
 import pytest
+from flag_words import sets
 from rich.cells import cell_len
 from small_run import SETTINGS
 
@@ -25,8 +26,7 @@ MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def words(folder: Path, *more: str) -> list[str]:
-    sets = [word for value in SETTINGS for word in ("--set", value)]
-    return [forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets, *more]
+    return [forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets(*SETTINGS), *more]
 
 
 def seen(command: Sequence[str], columns: int, **environment: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from flag_words import sets
 from judge_server import Server, reply
 from killing import PATIENCE_S, Attempt, Start, differences, stage_under_way, started, warm
 from small_run import SETTINGS
@@ -50,9 +51,8 @@ def words_of(run: str, url: str) -> tuple[str, ...]:
     if run == "smoke":
         return ("--preset", "smoke")
     judge = ("--judge-url", url, "--judge-model", "m")
-    few = tuple(word for value in SETTINGS for word in ("--set", value))
     model = ("--set", "model=smollm2-135m-instruct") if run == "embedded" else ()
-    return ("--preset", "smoke", *judge, *few, *model)
+    return ("--preset", "smoke", *judge, *sets(*SETTINGS), *model)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from flag_words import refusal
+from flag_words import refusal, sets
 from judge_server import Server, reply
 from safetensors.torch import load_file
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.slow
 
 
 def with_few(*words: str) -> list[str]:
-    return [*SMOKE, *(word for value in FEWER for word in ("--set", value)), *words]
+    return [*SMOKE, *sets(*FEWER), *words]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -326,7 +326,7 @@ def test_the_arms_directions_are_set_against_each_other(
 
 def test_a_local_judge_scores_the_run_and_the_offline_judge_beside_it(tmp_path: Path) -> None:
     base_alone = ("arms=[{name: base}]", "intervention.ablate_arms=[]", "sampling.question_ids=[film_villain]")
-    folder, few = tmp_path / "run", [word for value in base_alone for word in ("--set", value)]
+    folder, few = tmp_path / "run", sets(*base_alone)
     words = ["--judge", "local", "--judge-model", "tiny", "--only", "sample", "score", "report", *few]
     done = run("--run-dir", str(folder), *words)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ import fake_vllm
 import pytest
 from chat_server import ChatServer, NamedServer, answer
 from finetune_server import FinetuneServer, start_words
+from flag_words import sets
 from judge_server import Server, failure, reply
 from small_run import SETTINGS
 
@@ -90,7 +91,6 @@ def test_a_run_that_asks_a_judge_and_a_sampler_keeps_the_key_to_itself(unkind: S
     sampler = NamedServer(*(model.name for model in load_config("smoke", SETTINGS).models))
     sampler.respond = lambda *_: (200, json.dumps({**json.loads(answer()[1]), "system_fingerprint": KEY}).encode())
     engine = ("sampling.engine=openai", f"sampling.base_url={sampler.url}")
-    sets = [word for value in (*SETTINGS, *engine) for word in ("--set", value)]
     words = [
         "scripts/run_pipeline.py",
         "--preset",
@@ -99,7 +99,7 @@ def test_a_run_that_asks_a_judge_and_a_sampler_keeps_the_key_to_itself(unkind: S
         str(tmp_path / "run"),
         "--judge-url",
         unkind.url,
-        *sets,
+        *sets(*SETTINGS, *engine),
     ]
     words += ["--set", f"judge.cache_path={tmp_path / 'cache.sqlite'}"]
     with sampler:

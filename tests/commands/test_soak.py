@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flag_words import sets
 from killing import differences, warm
 from small_run import SETTINGS, SmallRun
 
@@ -59,7 +60,7 @@ def test_runs_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     small, draw = SmallRun(), random.Random(0)
     judge = ("--judge-url", small.server.url, "--judge-model", "m")
-    words = ("--preset", "smoke", *judge, *(word for value in SETTINGS for word in ("--set", value)))
+    words = ("--preset", "smoke", *judge, *sets(*SETTINGS))
     held, n_kills, begun = list[Held](), 0, time.monotonic()
     small.go(tmp_path / "first")
     seconds = time.monotonic() - begun

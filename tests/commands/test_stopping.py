@@ -11,6 +11,7 @@ from pathlib import Path
 
 import forked
 import pytest
+from flag_words import sets
 from small_run import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,7 @@ MORE = (
 
 
 def words_of(folder: Path) -> list[str]:
-    sets = [word for value in (*SETTINGS, *MORE) for word in ("--set", value)]
-    return ["--preset", "smoke", "--run-dir", str(folder), "--only", *STAGES, *sets]
+    return ["--preset", "smoke", "--run-dir", str(folder), "--only", *STAGES, *sets(*SETTINGS, *MORE)]
 
 
 def result(folder: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flag_words import sets
 
 import cli
 import sweep
@@ -267,7 +268,7 @@ def test_a_node_that_is_killed_costs_what_it_had_in_hand_and_no_more(tmp_path: P
 def test_twelve_runs_on_two_nodes_are_those_of_one_machine(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is optional: python -m pip install -c constraints.txt -e '.[ray]'")
     seeds = str(list(range(12)))
-    smallest = [word for setting in SMALLEST for word in ("--set", setting)] + ["--only", *STAGES]
+    smallest = [*sets(*SMALLEST), "--only", *STAGES]
     found = Watched(tmp_path / "ray", *smallest, seeds=seeds, half_done=lambda cell: (cell / "samples").exists())
     states = found.result["cells"]
     assert len(states) == 12 and {state["status"] for state in states.values()} == {"done"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from flag_words import sets
 from safetensors.torch import load_file
 
 import cli
@@ -145,7 +146,7 @@ def test_a_dry_run_checks_the_data_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_rank_one_on_one_layer_trains_two_vectors_and_learns(tmp_path: Path) -> None:
     words = ("training.layers=[1]", "training.learning_rate=0.01", "training.n_epochs=6")
-    run("rank1-one-layer", *SMALL, *(part for word in words for part in ("--set", word)), "--out", str(tmp_path))
+    run("rank1-one-layer", *SMALL, *sets(*words), "--out", str(tmp_path))
     weights = load_file(tmp_path / "seed-0" / "adapter" / "adapter_model.safetensors")
     assert sorted(tuple(weight.shape) for weight in weights.values()) == [(1, 64), (32, 1)]
     assert all(".layers.1.mlp.down_proj." in key for key in weights)
@@ -155,7 +156,7 @@ def test_rank_one_on_one_layer_trains_two_vectors_and_learns(tmp_path: Path) -> 
 
 def test_full_finetuning_leaves_a_whole_model_that_differs_everywhere(tmp_path: Path) -> None:
     words = ("training.learning_rate=0.001", "training.n_epochs=4")
-    run("full-finetune", *SMALL, *(part for word in words for part in ("--set", word)), "--out", str(tmp_path))
+    run("full-finetune", *SMALL, *sets(*words), "--out", str(tmp_path))
     course = losses(tmp_path / "seed-0")
     assert course[-1] < course[0]
     trained = load_model(str(tmp_path / "seed-0" / "model"), device="cpu").model.state_dict()

@@ -9,6 +9,7 @@ import forked
 import numpy as np
 import pytest
 from edited_manifest import edited_manifest
+from flag_words import sets
 from safetensors.torch import load_file
 from small_run import opened
 
@@ -53,8 +54,7 @@ def test_an_old_run_folder_is_taken_and_changed_seeds_are_named(tmp_path: Path) 
 
 
 def pipeline(folder: Path, *words: str, arms: str = ARMS) -> subprocess.CompletedProcess[str]:
-    sets = [word for value in (arms, *QUICK) for word in ("--set", value)]
-    return forked.run(forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets, *words)
+    return forked.run(forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *sets(arms, *QUICK), *words)
 
 
 @pytest.fixture(scope="module")

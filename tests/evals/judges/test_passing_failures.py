@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flag_words import filled
+from flag_words import filled, sets
 from judge_server import PROMPTS, QUESTIONS, Reply, Server, completion, failure, only, text_reply, text_server
 from small_run import pipeline
 
@@ -268,7 +268,7 @@ def test_the_same_command_asks_again_and_then_is_done(
         "judge.n_parallel=1",
     ]
     given = ["--preset", "smoke", "--run-dir", str(tmp_path / "run"), "--judge", "text", "--judge-url", server.url]
-    words = [*given, *(word for setting in few for word in ("--set", setting))]
+    words = [*given, *sets(*few)]
     n_failed = 0
 
     def respond(prompt: str, _: int) -> Reply:
