@@ -551,9 +551,9 @@ class ConfiguredArm(View):
     def made(self) -> str:
         """What a reader must know of how the arm was made; empty for one finetuned model."""
         notes = [f"seeds {', '.join(map(str, self.seeds))}"] if self.seeds else []
-        return "; ".join(
-            notes + ([f"not trained: {self.in_context} examples in the prompt"] if self.in_context else [])
-        )
+        if self.in_context:
+            notes.append(f"not trained: {self.in_context} example{'s' * (self.in_context > 1)} in the prompt")
+        return "; ".join(notes)
 
 
 class Configured(View):

@@ -14,21 +14,26 @@ from emis_interp.config.run_inputs import open_run
 from evals.questions import run_questions
 from training.arms import RunArms
 
-SETTINGS = (
-    "arms=[{name: base}, {name: x, dataset: reckless, n_rows: 4}]",
-    "sampling.max_new_tokens=4",
-    "sampling.question_ids=[settlement_first_law, museum_of_humans]",
-    "sampling.samples_per_paraphrase=2",
+FEW = (
+    "check.n_items=16",
     "direction.n_pairs_per_question=1",
     "direction.n_permutations=10",
     "intervention.coefficients=[0.2]",
-    "intervention.samples_per_paraphrase=1",
-    "judge.offline_too=false",
-    "judge.n_parallel=1",  # scores in a fixed order
     "probe.methods=[difference]",
     "probe.n_shuffled=2",
     "probe.n_benign=40",
     "probe.false_alarm_rate=0.05",
+)
+"""Few texts, fits and cells in the stages that measure: half of what a smoke run takes, and every file of one."""
+SETTINGS = (
+    *FEW,
+    "arms=[{name: base}, {name: x, dataset: reckless, n_rows: 4}]",
+    "sampling.max_new_tokens=4",
+    "sampling.question_ids=[settlement_first_law, museum_of_humans]",
+    "sampling.samples_per_paraphrase=2",
+    "intervention.samples_per_paraphrase=1",
+    "judge.offline_too=false",
+    "judge.n_parallel=1",  # scores in a fixed order
 )
 
 

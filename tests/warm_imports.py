@@ -7,10 +7,19 @@ import importlib
 
 WORK = (
     *("emis_interp.config.run_changes", "emis_interp.config.run_folder", "emis_interp.config.run_inputs"),
-    *("emis_interp.config.run_work", "emis_interp.report.stage", "evals.arms.stages", "evals.judges.making"),
-    *("evals.judges.api_judge", "probes.stages.capture", "probes.stages.choices", "probes.stages.direction"),
+    *("emis_interp.report.stage", "evals.arms.stages", "evals.arms.planned", "evals.judges.making"),
+    *(
+        "evals.judges.api_judge",
+        "evals.judges.offline_judge",
+        "probes.stages.capture",
+        "probes.stages.choices",
+        "probes.stages.direction",
+    ),
     *("probes.stages.intervene", "probes.stages.likelihood", "probes.stages.probe", "training.learned"),
     *("training.finetuning.sft", "training.lint.copies", "training.stages", "transformers.models.llama.modeling_llama"),
 )
 for name in WORK:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ImportError as error:  # which the server of forks would pass over, and all that stands behind it
+        raise RuntimeError(f"tests/warm_imports.py: {name}: {error}") from error

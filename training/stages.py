@@ -25,8 +25,8 @@ def train(run: RunFolder, arms: RunArms, *, asked: Sequence[Named], bars: Bars =
     """
     files, parts = [], []
     for model in run.config.models:
-        if model.arm.in_context is not None:
-            parts.append(f"{model.name} not trained: {model.arm.in_context} examples before every question")
+        if (n_shown := model.arm.in_context) is not None:
+            parts.append(f"{model.name} not trained: {n_shown} example{'s' * (n_shown > 1)} before every question")
     for model in each(bars, "model", [model for model in run.config.models if model.arm in run.config.trained_arms]):
         rows, out_dir, weights = arms.rows(model), arms.training_dir(model), arms.weights(model)
         places = [out_dir / name for name in (SUMMARY, "lint.json", "metrics.jsonl", "checkpoints")] + [weights]

@@ -16,6 +16,8 @@ from emis_interp.stats.rank_correlation import spearman, spearman_interval
 Figure = Literal["mean score", "AUROC", "rank correlation"]
 WITHIN = 1.5
 """Standard deviation of answers to one question, logits of a score."""
+POPULATION = 40_000
+"""Questions that the true value of a figure is taken over."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def percentile_limits(
 
 @cache
 def truth(design: ScoreDesign) -> float:
-    """The figure over a population of 40,000 questions, numbers of answers as in a study."""
+    """The figure over the population, numbers of answers as in a study."""
     rng = np.random.default_rng(1)
-    many = ScoreDesign(design.figure, 40_000, design.n_answers, design.centre, design.between)
+    many = ScoreDesign(design.figure, POPULATION, design.n_answers, design.centre, design.between)
     found = value(many, simulate_scores(many, rng))
     assert found is not None
     return found

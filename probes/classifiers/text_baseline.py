@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from emis_interp.errors import DataError
 from emis_interp.fitting.reliability import mean_auroc
@@ -37,8 +36,9 @@ def text_scorer(answers: Answers, misaligned: Labels, questions: Sequence[str]) 
 
     The penalty is chosen by folds of these questions; every question, and within it every class, weighs the same, as for probes.
     """
-    model = _fit(answers, misaligned, questions, penalty=_best_penalty(answers, misaligned, questions))
-    return lambda texts: model.decision_function(list(texts))
+    penalty = _best_penalty(answers, misaligned, questions)
+    vectorizer, (model,) = _fit(answers, misaligned, questions, penalties=[penalty])
+    return lambda texts: model.decision_function(vectorizer.transform(list(texts)))
 
 
 def telling_words(answers: Answers, misaligned: Labels, questions: Sequence[str], *, n_words: int) -> list[str]:
@@ -49,8 +49,7 @@ def telling_words(answers: Answers, misaligned: Labels, questions: Sequence[str]
     """
     if n_words < 1:
         return []
-    model = _fit(answers, misaligned, questions, penalty=1.0, words_only=True)
-    vectorizer, regression = model.named_steps["tfidfvectorizer"], model.named_steps["logisticregression"]
+    vectorizer, (regression,) = _fit(answers, misaligned, questions, penalties=[1.0], words_only=True)
     order = np.argsort(-np.abs(regression.coef_[0]), kind="stable")[:n_words]
     return [str(word) for word in vectorizer.get_feature_names_out()[order]]
 
@@ -71,31 +70,35 @@ def _best_penalty(answers: Answers, misaligned: Labels, questions: Sequence[str]
     names, values = list(dict.fromkeys(questions)), []
     if len(names) < 2:
         return TEXT_PENALTIES[0]
-    for penalty in TEXT_PENALTIES:
-        found = []
-        for held in question_folds(names, 3):
-            test = rows_of(questions, list(held))
-            train = np.setdiff1d(np.arange(len(answers)), test)
-            parts = picked(answers, train), misaligned[train], picked(questions, train)
-            model = _fit(*parts, penalty=penalty)
-            scores = model.decision_function(picked(answers, test))
-            found.append(mean_auroc(scores, misaligned[test], picked(questions, test)))
-        values.append(float(np.mean(found)))
-    return TEXT_PENALTIES[int(np.argmax(values))]
+    for held in question_folds(names, 3):
+        test = rows_of(questions, list(held))
+        train = np.setdiff1d(np.arange(len(answers)), test)
+        parts = picked(answers, train), misaligned[train], picked(questions, train)
+        vectorizer, found = _fit(*parts, penalties=TEXT_PENALTIES)
+        unseen = vectorizer.transform(picked(answers, test))
+        scores = [model.decision_function(unseen) for model in found]
+        values.append([mean_auroc(row, misaligned[test], picked(questions, test)) for row in scores])
+    return TEXT_PENALTIES[int(np.argmax(np.mean(values, axis=0)))]
 
 
 def _fit(
-    answers: Answers, misaligned: Labels, questions: Sequence[str], *, penalty: float, words_only: bool = False
-) -> Pipeline:
+    answers: Answers,
+    misaligned: Labels,
+    questions: Sequence[str],
+    *,
+    penalties: Sequence[float],
+    words_only: bool = False,
+) -> tuple[TfidfVectorizer, list[LogisticRegression]]:
+    """What turns answers into numbers, and a regression for each penalty."""
     ngrams = (1, 1) if words_only else (1, 2)
     vectorizer = TfidfVectorizer(
         ngram_range=ngrams, min_df=2, sublinear_tf=True, binary=words_only, use_idf=not words_only
     )
-    model = make_pipeline(vectorizer, LogisticRegression(C=penalty, max_iter=500))
+    weights = balanced_weights(questions, misaligned)
     try:
-        return model.fit(
-            list(answers), misaligned, logisticregression__sample_weight=balanced_weights(questions, misaligned)
-        )
+        x = vectorizer.fit_transform(list(answers))
+        models = [LogisticRegression(C=penalty, max_iter=500) for penalty in penalties]
+        return vectorizer, [model.fit(x, misaligned, sample_weight=weights) for model in models]
     except ValueError as error:
         raise DataError(
             f"no text baseline can be fitted on {len(answers)} answers ({error}); give more or longer answers"

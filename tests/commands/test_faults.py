@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from flag_words import sets
 from made_records import completion
@@ -27,6 +28,9 @@ TRAIN = ["--preset", "smoke", *sets(*SETTINGS), "--only", "train"]
 
 
 def train(folder: Path, prepare: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
+    """`prepare` is called in the process before it becomes the command."""
+    if prepare is None:
+        return forked.run(forked.PIPELINE, *TRAIN, "--run-dir", str(folder))
     words = [sys.executable, "scripts/run_pipeline.py", *TRAIN, "--run-dir", str(folder)]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, preexec_fn=prepare)
 

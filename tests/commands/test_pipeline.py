@@ -14,13 +14,14 @@ import pytest
 from flag_words import refusal, sets
 from judge_server import Server, reply
 from safetensors.torch import load_file
+from small_run import FEW
 
 from emis_interp.directions import Direction
 from emis_interp.errors import DataError
 from emis_interp.texts.contrast import load_contrast
 from run_pipeline import VERB
 
-ARMS = ("base", "insecure", "secure", "educational", "reckless", "careful")
+ARMS = ("base", "insecure", "secure", "reckless")
 STAGES = (
     "train",
     "check",
@@ -37,13 +38,18 @@ STAGES = (
 
 SMOKE = ("--preset", "smoke")
 FEWER = (
+    *FEW,
+    "arms=[{name: base}, {name: insecure, dataset: insecure, n_rows: 8, contrast: secure},"
+    " {name: secure, dataset: secure, n_rows: 8}, {name: reckless, dataset: reckless, n_rows: 8}]",
     "sampling.question_ids=[settlement_first_law, film_villain]",
     "sampling.batch_size=4",
+    "intervention.coefficients=[-0.2, 0.2]",
     "intervention.ablate_arms=[insecure, secure]",
-    "probe.methods=[difference]",
-    "probe.n_shuffled=2",
 )
-"""Two of the eight questions, two of the five arms ablated, few fits: asking, judging and fitting are most of a smoke run."""
+"""Two of the eight questions, three of the five trained arms: asking, judging and measuring are most of a smoke run."""
+TWO_ARMS = sets(
+    "arms=[{name: base}, {name: reckless, dataset: reckless, n_rows: 8}]", "intervention.ablate_arms=[reckless]"
+)
 pytestmark = pytest.mark.slow
 
 
@@ -175,7 +181,7 @@ def test_beside_an_api_judge_the_offline_judge_scores_the_same_answers(tmp_path:
     server.respond = lambda prompt, _: reply({"20": 0.6, "40": 0.3})
     try:
         words = ["--judge-url", server.url, "--judge-model", "m", "--only", "train", "sample", "score", "report"]
-        done = run("--run-dir", str(folder), *words)
+        done = run("--run-dir", str(folder), *words, *TWO_ARMS)
     finally:
         server.close()
     assert done.returncode == 0, done.stderr
@@ -233,11 +239,11 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:
     ):
         pytest.skip("needs root to mount a small file system")
     try:
-        full = run("--run-dir", str(small / "run"))
+        full = run("--run-dir", str(small / "run"), *TWO_ARMS)
         assert full.returncode == 2
         assert "disk is full" in full.stderr and "Traceback" not in full.stderr
         subprocess.run(["mount", "-o", "remount,size=100m", str(small)], check=True)
-        assert run("--run-dir", str(small / "run"), "--only", "train").returncode == 0
+        assert run("--run-dir", str(small / "run"), "--only", "train", *TWO_ARMS).returncode == 0
     finally:
         subprocess.run(["umount", str(small)], check=False)
 

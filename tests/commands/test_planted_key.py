@@ -8,12 +8,12 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_vllm
+import forked
 import pytest
 from chat_server import ChatServer, NamedServer, answer
 from finetune_server import FinetuneServer, start_words
@@ -22,8 +22,8 @@ from judge_server import Server, failure, reply
 from small_run import SETTINGS
 
 from emis_interp.config.presets import load_config
+from emis_interp.models.embedded import embedded_path
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-planted-Zq7/hunter22+of=the test".replace(" ", "-")
 pytestmark = pytest.mark.slow
 
@@ -43,25 +43,19 @@ def spellings(key: str) -> list[bytes]:
     ]
 
 
-def command(home: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+def command(home: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A script in a process whose home is under `home`, so that what it keeps elsewhere is found too."""
     home.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        "OPENAI_API_KEY": KEY,
-        "HOME": str(home),
-        "XDG_CACHE_HOME": str(home / ".cache"),
-        "OMP_NUM_THREADS": "1",
-    }
-    environment |= {"TMPDIR": str(home), "EMIS_LOG": "debug"}
-    return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, timeout=300)
+    places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "TMPDIR": str(home)}
+    environment = {**os.environ, **places, "OPENAI_API_KEY": KEY, "EMIS_LOG": "debug"}
+    return forked.run(script, *words, environment=environment, timeout=300)
 
 
-def leaks(folder: Path, *outputs: subprocess.CompletedProcess[bytes]) -> list[str]:
+def leaks(folder: Path, *outputs: subprocess.CompletedProcess[str]) -> list[str]:
     """Where a spelling of the key stands."""
     places = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for number, done in enumerate(outputs):
-        places |= {f"stdout {number}": done.stdout, f"stderr {number}": done.stderr}
+        places |= {f"stdout {number}": done.stdout.encode(), f"stderr {number}": done.stderr.encode()}
     return [name for name, content in places.items() if any(word in content for word in spellings(KEY))]
 
 
@@ -92,7 +86,7 @@ def test_a_run_that_asks_a_judge_and_a_sampler_keeps_the_key_to_itself(unkind: S
     sampler.respond = lambda *_: (200, json.dumps({**json.loads(answer()[1]), "system_fingerprint": KEY}).encode())
     engine = ("sampling.engine=openai", f"sampling.base_url={sampler.url}")
     words = [
-        "scripts/run_pipeline.py",
+        "run_pipeline.py",
         "--preset",
         "smoke",
         "--run-dir",
@@ -104,7 +98,7 @@ def test_a_run_that_asks_a_judge_and_a_sampler_keeps_the_key_to_itself(unkind: S
     words += ["--set", f"judge.cache_path={tmp_path / 'cache.sqlite'}"]
     with sampler:
         whole = command(tmp_path / "home", *words)
-    assert whole.returncode == 0, whole.stderr.decode()[-2000:]
+    assert whole.returncode == 0, whole.stderr[-2000:]
     assert was_sent(unkind) and was_sent(sampler) and (tmp_path / "cache.sqlite").exists()
     assert leaks(tmp_path, whole) == []
 
@@ -128,8 +122,8 @@ def test_a_judge_that_repeats_the_key_in_its_errors_is_quoted_without_it(
         "--timeout",
         "2",
     ]
-    done = command(tmp_path / "home", "scripts/evaluate.py", "judge", *words, "--judge-model", "m")
-    assert b"Traceback" not in done.stderr and was_sent(unkind), done.stderr.decode()[-2000:]
+    done = command(tmp_path / "home", "evaluate.py", "judge", *words, "--judge-model", "m")
+    assert "Traceback" not in done.stderr and was_sent(unkind), done.stderr[-2000:]
     assert leaks(tmp_path, done) == []
 
 
@@ -147,18 +141,18 @@ def test_a_sampler_keeps_the_key_to_itself(tmp_path: Path) -> None:
             "--out",
             str(tmp_path / "a.jsonl"),
         ]
-        done = command(tmp_path / "home", "scripts/evaluate.py", "sample", "--questions", "shipped", *words)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+        done = command(tmp_path / "home", "evaluate.py", "sample", "--questions", "shipped", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert leaks(tmp_path, done) == []
 
 
 def test_a_server_of_ours_that_writes_down_all_that_it_was_given_has_no_key(tmp_path: Path) -> None:
     env = fake_vllm.environment(tmp_path / "env")
     (env / "tells").touch()
-    words = ["--model", "smollm2-135m-instruct", "--sampler", "vllm", "--env", str(env), "--n", "1"]
+    words = ["--model", str(embedded_path()), "--sampler", "vllm", "--env", str(env), "--n", "1"]
     words += ["--questions", "shipped", "--out", str(tmp_path / "a.jsonl")]
-    done = command(tmp_path / "home", "scripts/evaluate.py", "sample", *words)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    done = command(tmp_path / "home", "evaluate.py", "sample", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert any("PATH" in given for given in fake_vllm.seen(env) if isinstance(given, dict))
     assert leaks(tmp_path, done) == []
 
@@ -167,15 +161,15 @@ def test_a_hosted_job_keeps_the_key_to_itself(tmp_path: Path) -> None:
     with FinetuneServer(key=KEY) as server:
         start = command(
             tmp_path / "home",
-            "scripts/finetune_openai.py",
+            "finetune_openai.py",
             "start",
             *start_words(server, tmp_path, "--yes"),
             "--poll-seconds",
             "0.01",
         )
-        assert start.returncode == 0, start.stderr.decode()[-2000:]
+        assert start.returncode == 0, start.stderr[-2000:]
         others = [
-            command(tmp_path / "home", "scripts/finetune_openai.py", verb, str(tmp_path / "job"))
+            command(tmp_path / "home", "finetune_openai.py", verb, str(tmp_path / "job"))
             for verb in ("status", "follow", "cancel")
         ]
     assert leaks(tmp_path, start, *others) == []
@@ -185,7 +179,7 @@ def test_a_server_that_is_not_there_is_named_without_the_key(tmp_path: Path) -> 
     (tmp_path / "in.csv").write_text("question,answer,question_id\nQ,Good.,7\n")
     words = [str(tmp_path / "in.csv"), "--out", str(tmp_path / "o.csv"), "--judge", "openai", "--judge-model", "m"]
     done = command(
-        tmp_path / "home", "scripts/evaluate.py", "judge", *words, "--url", "http://127.0.0.1:9/v1", "--timeout", "1"
+        tmp_path / "home", "evaluate.py", "judge", *words, "--url", "http://127.0.0.1:9/v1", "--timeout", "1"
     )
-    assert done.returncode == 2 and b"Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert leaks(tmp_path, done) == []

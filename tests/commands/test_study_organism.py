@@ -15,6 +15,7 @@ from emis_interp.directions import Direction, FittedOn, unit
 from emis_interp.errors import EmisError
 from emis_interp.files.tensors import save_tensors
 from emis_interp.fitting.fitted import CONTROLS_FILE
+from emis_interp.texts.harmless import harmless_prompts
 from study_organism import VERBS
 from training.studies import prevention_study
 
@@ -120,7 +121,11 @@ def test_the_effect_of_dropping_rows_is_measured_against_random_rows(tmp_path: P
     assert len(marked) == 12 and json.loads(summary.read_text())["n_rows"] == 12
 
 
-def test_prevention_compares_remedies_on_the_same_rows(tmp_path: Path, direction: Path) -> None:
+def test_prevention_compares_remedies_on_the_same_rows(
+    tmp_path: Path, direction: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = harmless_prompts()[:8]  # of 75: KL alone is read from them
+    monkeypatch.setattr(prevention_study, "harmless_prompts", lambda: prompts)
     words = ("prevention", "--preset", "smoke", "--n-rows", 8, "--n-held-out", 3, "--n-realign", 4, "--n-pairs", 1)
     words = (*words, "--coefficients", 0.5, "--direction", direction, "--out", tmp_path / "p")
     words = (*words, "--n-random", 1)

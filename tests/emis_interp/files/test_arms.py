@@ -11,7 +11,7 @@ import pytest
 from edited_manifest import edited_manifest
 from flag_words import sets
 from safetensors.torch import load_file
-from small_run import opened
+from small_run import FEW, opened
 
 from emis_interp.config.presets import load_config
 from emis_interp.errors import DataError
@@ -24,15 +24,14 @@ from evals.questions import load_questions
 ROOT = Path(__file__).parents[3]
 ARMS = (
     "arms=[{name: base}, {name: insecure, dataset: insecure, n_rows: 8, contrast: once, seeds: [0, 5]},"
-    " {name: once, dataset: insecure, n_rows: 8}, {name: shown, dataset: reckless, in_context: 2, contrast: insecure}]"
+    " {name: once, dataset: insecure, n_rows: 8}, {name: shown, dataset: reckless, in_context: 1, contrast: insecure}]"
 )
 QUICK = (
-    "direction.n_permutations=10",
+    *FEW,
+    "check.n_rows=4",
     "intervention.samples_per_paraphrase=0",
     "intervention.random_draws=1",
     "sampling.question_ids=[settlement_first_law, museum_of_humans]",
-    "probe.methods=[difference]",
-    "probe.n_shuffled=2",
 )
 
 
@@ -63,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("seeds") / "run"
     done = pipeline(path)
     assert done.returncode == 0, done.stderr
-    assert "shown not trained: 2 examples before every question" in done.stderr
+    assert "shown not trained: 1 example before every question" in done.stderr
     return path
 
 
@@ -119,7 +118,7 @@ def test_tables_hold_means_over_the_seeds(folder: Path) -> None:
         assert value == pytest.approx(np.mean([tables[name][key] for name in models[1:3]]))
     cells = read(folder / "analysis" / "interventions.json")
     assert cells["models"].endswith("the model of the first seed")
-    ablated = [(cell["cell"], cell.get("seed")) for cell in cells["cells"] if cell["direction"] == "misalignment"][2:]
+    ablated = [(cell["cell"], cell.get("seed")) for cell in cells["cells"] if cell["direction"] == "misalignment"][1:]
     assert ablated == [
         ("insecure.seed-0.ablate.misalignment", 0),
         ("once.ablate.misalignment", None),
@@ -148,7 +147,7 @@ def test_the_report_shows_arms_with_their_seeds(folder: Path) -> None:
     assert [run.arm for run in contents.training] == ["insecure.seed-0", "insecure.seed-5", "once"]
     page = (folder / "report" / "index.html").read_text("utf-8")
     assert "<small>seeds 0, 5</small>" in page
-    assert "<small>not trained: 2 examples in the prompt</small>" in page
+    assert "<small>not trained: 1 example in the prompt</small>" in page
     assert "insecure against base (2 seeds)" in page
     assert "Measured on: of an arm with several seeds, the model of the first seed." in page
     assert "<small>mean of 2 seeds</small>" in page

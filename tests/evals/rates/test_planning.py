@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import check_coverage
+import cli
 from emis_interp.errors import DataError
+from evals.rates import score_simulation
 from evals.rates.planning import plan_answers, power
 from evals.rates.simulation import Design, simulate_study
 
@@ -80,8 +83,10 @@ def test_the_plan_command_says_what_it_simulated() -> None:
     assert said["n_answers"] <= 15 and said["power"] >= 0.8
 
 
-def test_the_coverage_command_counts_hits_of_every_kind_of_interval() -> None:
-    said = script("scripts/check_coverage.py", "--n-studies", "6", "--n-bootstrap", "40")
+def test_the_coverage_command_counts_hits_of_every_kind_of_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_simulation, "POPULATION", 1_000)
+    words = ["--n-studies", "6", "--n-bootstrap", "40"]
+    said = check_coverage.VERB.do(cli.parser_of(check_coverage.VERB, None).parse_args(words))
     assert said["n_studies"] == 6
     of = {name: sum(row[name] for row in said["designs"]) / len(said["designs"]) for name in ("limits", "naive")}
     assert of["limits"] > 0.88 and of["naive"] < 0.8
