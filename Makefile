@@ -7,8 +7,8 @@ LOG := $(VENV)/pip.log
 # A Python to build .venv with; give PYTHON=/path/to/python to choose another.
 PYTHON := python3.11 python3 python3.12 python3.13
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Two processes of one thread share the test files: most tests start commands that use one core.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+# Two processes of one thread share the test files, the long ones (commands, docs) first: most tests start commands that use one core.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 AUDITOR := { $(PY) -c 'import pip_audit' 2>/dev/null || \
   { echo "audit: installing pip-audit"; $(PIP_INSTALL) --no-build-isolation -e '.[audit]' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }; }; }
 QUICK := not slow and not gpu and not network and not fuzz and not vllm
