@@ -75,6 +75,7 @@ class FinetuneServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two packets, the second of which would wait 40 ms
 
             def do_GET(self) -> None:
                 server.handle(self, "GET")
