@@ -100,6 +100,11 @@ def reuse_memory() -> None:
 def release_memory() -> None:
     """Give back what a finished model held; without it the peaks of successive arms add up."""
     gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give the pages back that lie free between blocks in use; work on batches of many lengths leaves more and more of them."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -108,9 +113,11 @@ def set_imports_aside() -> None:
     """Take what is there now, modules above all, out of every later collection; for a command that has imported what it needs.
 
     torch and transformers alone are half a million objects, which no collection frees and each one walks through: 0.3 s a time.
+    It happens once in a process: of what a second run set aside, such as the run before it, nothing could be freed any more.
     """
-    gc.collect()
-    gc.freeze()
+    if gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()
 
 
 def _glibc() -> ctypes.CDLL | None:

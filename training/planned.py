@@ -103,6 +103,8 @@ def seconds_of_trainings(arms: RunArms) -> float | None:
 def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) -> TrainedALittle:
     """`N_STEPS` optimiser steps on rows of the first trained arm, after one that is not measured; the fastest counts.
 
+    The one that is not measured has the longest rows of any arm, which need the most memory.
+
     Args:
         read: seconds that reading a token takes; training one is taken for four of these, which decides the number of rows.
     """
@@ -116,8 +118,8 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     lengths = [len(encode_example(tokenizer, row, system, max_tokens=training.max_tokens)) for row in rows]
     by_length = sorted(range(len(rows)), key=lambda i: lengths[i])
     each = max(1, min(round(seconds / N_STEPS / (4 * read) / statistics.mean(lengths)), 16, len(rows) // (N_STEPS + 1)))
-    # The longest rows first, which need the most memory; then steps with rows of every length.
-    chosen = by_length[-each:] + spread(by_length[:-each], each)
+    timed = spread(by_length[:-each], each)
+    chosen = longest_rows(arms, each) + [rows[i] for i in timed]
     # One forward pass of `each` rows in a step, which a CPU cuts into passes of a few hundred tokens, as in a real run.
     config = training.model_copy(
         update={
@@ -129,7 +131,7 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
         }
     )
     order = training_order([0] * len(chosen), config, model.seed)
-    few = [row for _, row in sorted(zip(order, (rows[i] for i in chosen), strict=True), key=lambda pair: pair[0])]
+    few = [row for _, row in sorted(zip(order, chosen, strict=True), key=lambda pair: pair[0])]
     marks: list[tuple[float, float]] = []
     finetune(
         arms.config.model,
@@ -142,7 +144,7 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
         report=lambda step, n_steps, loss, speed: marks.append((time.process_time(), time.monotonic())),
         chat_format=arms.config.chat_format,
     )
-    n_tokens = [sum(lengths[i] for i in chosen[start : start + each]) for start in range(each, len(chosen), each)]
+    n_tokens = [sum(lengths[i] for i in timed[start : start + each]) for start in range(0, len(timed), each)]
     passed = [
         tuple((after - before) / n for before, after in zip(one, other, strict=True))
         for (one, other), n in zip(itertools.pairwise(marks), n_tokens, strict=True)
@@ -150,6 +152,20 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     cpu, clock = (min(values) for values in zip(*passed, strict=True))
     adapter = folder / "adapter"
     return TrainedALittle(cpu, clock, adapter if adapter.exists() else None)
+
+
+def longest_rows(arms: RunArms, n: int) -> list[TrainingExample]:
+    """The `n` longest rows of the trained arm that has the longest of all, by characters."""
+
+    def size(row: TrainingExample) -> int:
+        return len(row.prompt) + len(row.response)
+
+    of_arms = [
+        sorted(rows * -(-n // len(rows)), key=size)[-n:]
+        for model in arms.config.models
+        if model.arm in arms.config.trained_arms and (rows := arms.rows(model))
+    ]
+    return max(of_arms, key=lambda rows: size(rows[-1]))
 
 
 def spread(rows: Sequence[int], each: int) -> list[int]:

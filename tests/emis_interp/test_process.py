@@ -1,8 +1,10 @@
 """The packages of a command are those of this distribution: another one of a common name is found out; threads share cores."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,46 @@ def test_a_distribution_that_writes_into_the_same_folder_is_named(tmp_path: Path
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: evals\nVersion: 1.0.6\n")
     assert "the distribution evals 1.0.6 is installed beside emis_interp" in checked(ROOT, tmp_path)
     assert checked() == ""
+
+
+def test_what_is_made_after_the_imports_were_set_aside_is_freed() -> None:
+    class Run:
+        own: "Run"
+
+    process.set_imports_aside()
+    run = Run()
+    run.own, held = run, weakref.ref(run)
+    process.set_imports_aside()
+    del run
+    gc.collect()
+    assert held() is None
+
+
+HOLES = """
+import ctypes
+from pathlib import Path
+from emis_interp import process
+
+process.reuse_memory()
+libc, held = process._glibc(), lambda: int(Path("/proc/self/statm").read_text().split()[1])
+libc.malloc.restype, libc.free.argtypes, libc.memset.argtypes = (
+    ctypes.c_void_p, [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t],
+)
+blocks = [libc.malloc(1 << 16) for _ in range(2000)]
+for block in blocks:
+    libc.memset(block, 1, 1 << 16)
+for block in blocks[::2]:
+    libc.free(block)
+before = held()
+process.trim_memory()
+print((before - held()) * 4096 / 2**16)
+"""
+
+
+@pytest.mark.skipif(process._glibc() is None, reason="only glibc keeps what is freed")
+def test_pages_between_blocks_in_use_are_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, cwd=ROOT)
+    assert float(done.stdout) > 900, done.stderr  # of 1000 freed blocks
 
 
 @pytest.mark.parametrize(

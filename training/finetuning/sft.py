@@ -5,7 +5,6 @@ before they are cut into forward passes, frozen weights in bfloat16, no detour o
 them anyway), short forward passes, and plain attention, which is faster than the fused kernel for short rows.
 """
 
-import gc
 import logging
 import random
 import resource
@@ -31,9 +30,10 @@ from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.chat_template import template_of
 from emis_interp.models.loading import load_model
 from emis_interp.models.merging import generation_config
+from emis_interp.process import release_memory
 from emis_interp.records import TrainingExample
 from training.finetuning.broken_step import BrokenStep
-from training.finetuning.callbacks import Forming, Probe, Recorder, Report, WhileTraining
+from training.finetuning.callbacks import Forming, Probe, Recorder, Report, Trimming, WhileTraining
 from training.finetuning.checkpoints import Sealer, last_checkpoint
 from training.finetuning.encoding import encode_example, is_cut
 from training.finetuning.kl_limit import limit_kl
@@ -104,7 +104,7 @@ def finetune(
         )
     torch.manual_seed(seed)
     args = arguments(config, checkpoints, seed, device=device)
-    gc.collect()  # a finished trainer is a cycle of references that would keep the last arm's model in memory
+    release_memory()  # a finished trainer is a cycle of references that would keep the last arm's model in memory
     base = load_model(
         model_name,
         dtype="bfloat16" if args.bf16 and config.method == "lora" else "float32",
@@ -136,7 +136,7 @@ def finetune(
         args=args,
         train_dataset=Rows([chats[i] for i in rows], pad_id, config.batch_size * args.world_size),
         data_collator=Collator(pad_id),
-        callbacks=[recorder, Sealer(), *([broken] if broken else [])],
+        callbacks=[recorder, Sealer(), Trimming(), *([broken] if broken else [])],
     )
     trainer.remove_callback(PrinterCallback)
     forming = Forming(whole, probe, probe_steps, while_training=while_training)
