@@ -119,7 +119,7 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     by_length = sorted(range(len(rows)), key=lambda i: lengths[i])
     each = max(1, min(round(seconds / N_STEPS / (4 * read) / statistics.mean(lengths)), 16, len(rows) // (N_STEPS + 1)))
     timed = spread(by_length[:-each], each)
-    chosen = longest_rows(arms, each) + [rows[i] for i in timed]
+    chosen = longest_rows(arms, each, training.max_tokens) + [rows[i] for i in timed]
     # One forward pass of `each` rows in a step, which a CPU cuts into passes of a few hundred tokens, as in a real run.
     config = training.model_copy(
         update={
@@ -154,8 +154,12 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     return TrainedALittle(cpu, clock, adapter if adapter.exists() else None)
 
 
-def longest_rows(arms: RunArms, n: int) -> list[TrainingExample]:
-    """The `n` longest rows of the trained arm that has the longest of all, by characters."""
+def longest_rows(arms: RunArms, n: int, max_tokens: int) -> list[TrainingExample]:
+    """The `n` longest rows of the trained arm that has the longest of all, by characters.
+
+    Args:
+        max_tokens: arms whose own limit is higher are left out: cut there, a row may have no answer left.
+    """
 
     def size(row: TrainingExample) -> int:
         return len(row.prompt) + len(row.response)
@@ -163,7 +167,9 @@ def longest_rows(arms: RunArms, n: int) -> list[TrainingExample]:
     of_arms = [
         sorted(rows * -(-n // len(rows)), key=size)[-n:]
         for model in arms.config.models
-        if model.arm in arms.config.trained_arms and (rows := arms.rows(model))
+        if model.arm in arms.config.trained_arms
+        and arms.training(model.arm).max_tokens <= max_tokens
+        and (rows := arms.rows(model))
     ]
     return max(of_arms, key=lambda rows: size(rows[-1]))
 
