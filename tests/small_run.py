@@ -57,7 +57,11 @@ class SmallRun:
         self.server = Server()
         self.server.respond = lambda prompt, _: reply({"20": 0.6, "40": 0.3})
 
+    def words(self, *settings: str) -> list[str]:
+        """The command's, without its folder."""
+        judge = ["--judge-url", self.server.url, "--judge-model", "m"]
+        return ["--preset", "smoke", *judge, *sets(*SETTINGS, *settings)]
+
     def go(self, folder: Path, *words: str, settings: tuple[str, ...] = ()) -> dict[str, Any]:
         """What the command returns; errors are raised."""
-        judge = ["--judge-url", self.server.url, "--judge-model", "m"]
-        return pipeline("--preset", "smoke", "--run-dir", str(folder), *judge, *sets(*SETTINGS, *settings), *words)
+        return pipeline(*self.words(*settings), "--run-dir", str(folder), *words)

@@ -7,16 +7,11 @@ import importlib
 
 WORK = (
     *("emis_interp.config.run_changes", "emis_interp.config.run_folder", "emis_interp.config.run_inputs"),
-    *("emis_interp.report.stage", "evals.arms.stages", "evals.arms.planned", "evals.judges.making"),
-    *(
-        "evals.judges.api_judge",
-        "evals.judges.offline_judge",
-        "probes.stages.capture",
-        "probes.stages.choices",
-        "probes.stages.direction",
-    ),
-    *("probes.stages.intervene", "probes.stages.likelihood", "probes.stages.probe", "training.learned"),
-    *("training.finetuning.sft", "training.lint.copies", "training.stages", "transformers.models.llama.modeling_llama"),
+    *("emis_interp.report.stage", "evals.arms.planned", "evals.arms.stages", "evals.judges.api_judge"),
+    *("evals.judges.making", "evals.judges.offline_judge", "probes.stages.capture", "probes.stages.choices"),
+    *("probes.stages.direction", "probes.stages.intervene", "probes.stages.likelihood", "probes.stages.probe"),
+    *("training.finetuning.sft", "training.learned", "training.lint.copies", "training.stages"),
+    "transformers.models.llama.modeling_llama",
 )
 for name in WORK:
     try:

@@ -15,26 +15,23 @@ from pathlib import Path
 
 import forked
 import pytest
-from flag_words import sets
-from judge_server import Server, reply
 from rich.cells import cell_len
-from small_run import SETTINGS
+from small_run import SmallRun
 
 ROOT = Path(__file__).parents[2]
 MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """What moves the cursor, erases, and colours."""
 
 
-def words(folder: Path, judge: Server, *more: str) -> list[str]:
-    asked = ["--judge-url", judge.url, "--judge-model", "m"]
-    return [forked.PIPELINE, "--preset", "smoke", "--run-dir", str(folder), *asked, *sets(*SETTINGS), *more]
+def words(folder: Path, small: SmallRun, *more: str) -> list[str]:
+    return [forked.PIPELINE, *small.words(), "--run-dir", str(folder), *more]
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Server]:
-    with Server() as server:
-        server.respond = lambda *_: reply({"20": 0.6, "40": 0.3})
-        yield server
+def small() -> Iterator[SmallRun]:
+    made = SmallRun()
+    yield made
+    made.server.close()
 
 
 def seen(command: Sequence[str], columns: int, **environment: str) -> tuple[int, str]:
@@ -66,9 +63,9 @@ def lines_of(text: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [pytest.param(60, marks=pytest.mark.fuzz), 80])
-def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, judge: Server, columns: int) -> None:
+def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, small: SmallRun, columns: int) -> None:
     folder = tmp_path / "r"
-    status, text = seen(words(folder, judge), columns)
+    status, text = seen(words(folder, small), columns)
     lines = lines_of(text)
     assert status == 0, text
     wide = [line for line in lines if cell_len(line) > columns and " " in line.strip() and str(folder) not in line]
@@ -96,10 +93,10 @@ def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, jud
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, judge: Server) -> tuple[Path, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, small: SmallRun) -> tuple[Path, str]:
     """A run with standard error in a file, and what that file holds."""
     folder = tmp_path_factory.mktemp("finished") / "r"
-    done = forked.run(*words(folder, judge))
+    done = forked.run(*words(folder, small))
     assert done.returncode == 0, done.stderr
     return folder, done.stderr
 
@@ -117,8 +114,8 @@ def test_a_log_is_plain_lines(finished: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_json_stands_alone_on_standard_output(finished: tuple[Path, str], judge: Server) -> None:
-    done = forked.run(*words(finished[0], judge, "--json"))
+def test_json_stands_alone_on_standard_output(finished: tuple[Path, str], small: SmallRun) -> None:
+    done = forked.run(*words(finished[0], small, "--json"))
     assert json.loads(done.stdout)["run_dir"] == str(finished[0]) and done.stdout.count("\n") == 1
     assert done.stderr.count("done before: ") == 11
 
@@ -126,9 +123,9 @@ def test_json_stands_alone_on_standard_output(finished: tuple[Path, str], judge:
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, pytest.param({"NO_COLOR": "1"}, marks=pytest.mark.fuzz)])
 def test_a_terminal_that_cannot_do_everything_is_asked_for_less(
-    finished: tuple[Path, str], judge: Server, environment: dict[str, str]
+    finished: tuple[Path, str], small: SmallRun, environment: dict[str, str]
 ) -> None:
-    status, text = seen(words(finished[0], judge, "--from", "report"), 80, **environment)
+    status, text = seen(words(finished[0], small, "--from", "report"), 80, **environment)
     assert status == 0
     assert [line for line in lines_of(text) if cell_len(line) > 80 and str(finished[0]) not in line] == []
     if "TERM" in environment:

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from flag_words import sets
-from judge_server import Server, reply
 from killing import PATIENCE_S, Attempt, Start, differences, stage_under_way, started, warm
-from small_run import SETTINGS
+from small_run import SmallRun
 
 from emis_interp.files.manifest import Manifest
 from emis_interp.files.temporary import leftovers
@@ -47,25 +45,22 @@ class Subject:
     seconds: float
 
 
-def words_of(run: str, url: str) -> tuple[str, ...]:
+def words_of(run: str, small: SmallRun) -> tuple[str, ...]:
     if run == "smoke":
         return ("--preset", "smoke")
-    judge = ("--judge-url", url, "--judge-model", "m")
-    model = ("--set", "model=smollm2-135m-instruct") if run == "embedded" else ()
-    return ("--preset", "smoke", *judge, *sets(*SETTINGS), *model)
+    return (*small.words(*(["model=smollm2-135m-instruct"] if run == "embedded" else [])),)
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    server, place = Server(), tmp_path_factory.mktemp("undisturbed")
-    server.respond = lambda prompt, _: reply({"20": 0.6, "40": 0.3})
-    words = words_of(RUN, server.url)
+    small, place = SmallRun(), tmp_path_factory.mktemp("undisturbed")
+    words = words_of(RUN, small)
     whole(warm, (*words, "--run-dir", str(place / "run")), place)
     stages = Manifest.load(place / "run").stages.values()
     seconds = sum(stage.cpu_seconds or 0 for stage in stages)
     say(f"an undisturbed run computes for {seconds:.1f} s")
     yield Subject(words, place / "run", seconds)
-    server.close()
+    small.server.close()
 
 
 def say(text: str) -> None:

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flag_words import sets
 from killing import differences, warm
-from small_run import SETTINGS, SmallRun
+from small_run import SmallRun
 
 from emis_interp.files.temporary import leftovers
 from emis_interp.models import loading
@@ -74,14 +73,12 @@ def test_runs_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypatch: p
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     small, draw = SmallRun(), random.Random(0)
-    judge = ("--judge-url", small.server.url, "--judge-model", "m")
-    words = ("--preset", "smoke", *judge, *sets(*SETTINGS))
     held, n_kills, begun = list[Held](), 0, time.monotonic()
     small.go(tmp_path / "first")
     seconds = time.monotonic() - begun
     while len(held) < WARM_UP + 2 or time.monotonic() - begun < 60 * MINUTES:
         folder = tmp_path / "run"
-        attempt = warm((*words, "--run-dir", str(folder)), tmp_path)
+        attempt = warm((*small.words(), "--run-dir", str(folder)), tmp_path)
         attempt.spoke(seconds)
         if attempt.ended(draw.uniform(0, seconds)) is None:
             os.kill(attempt.pid, signal.SIGKILL)
