@@ -100,11 +100,6 @@ def reuse_memory() -> None:
 def release_memory() -> None:
     """Give back what a finished model held; without it the peaks of successive arms add up."""
     gc.collect()
-    trim_memory()
-
-
-def trim_memory() -> None:
-    """Give the pages back that lie free between blocks in use; work on batches of many lengths leaves more and more of them."""
     if libc := _glibc():
         libc.malloc_trim(0)
 

@@ -72,7 +72,7 @@ for block in blocks:
 for block in blocks[::2]:
     libc.free(block)
 before = held()
-process.trim_memory()
+process.release_memory()
 print((before - held()) * 4096 / 2**16)
 """
 

@@ -1,4 +1,4 @@
-"""Turns the trainer's events into `metrics.jsonl`, gives freed memory back, and lets a probe look at the forming model between steps."""
+"""Turns the trainer's events into `metrics.jsonl`, and lets a probe look at the forming model between steps."""
 
 import json
 import logging
@@ -18,7 +18,6 @@ from emis_interp.files.store import parse_record, read_lines, write_text
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.finite import broken_weight
 from emis_interp.passes.batch_rows import differs_by_row
-from emis_interp.process import trim_memory
 from emis_interp.records import Record
 from training.data_sets.surprise import NOISE, noise_words
 from training.finetuning.broken_step import BrokenStep
@@ -99,13 +98,6 @@ class Forming(TrainerCallback):
             finally:
                 self.chat_model.model.train(was_training)
         processes.wait_for_everyone()
-
-
-class Trimming(TrainerCallback):
-    """Gives the memory back after every step that its passes, of many lengths, left free: else a training holds more as it goes on."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trim_memory()
 
 
 def read_metrics(path: Path, n_steps: int) -> list[dict[str, Any]]:

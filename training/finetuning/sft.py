@@ -33,7 +33,7 @@ from emis_interp.models.merging import generation_config
 from emis_interp.process import release_memory
 from emis_interp.records import TrainingExample
 from training.finetuning.broken_step import BrokenStep
-from training.finetuning.callbacks import Forming, Probe, Recorder, Report, Trimming, WhileTraining
+from training.finetuning.callbacks import Forming, Probe, Recorder, Report, WhileTraining
 from training.finetuning.checkpoints import Sealer, last_checkpoint
 from training.finetuning.encoding import encode_example, is_cut
 from training.finetuning.kl_limit import limit_kl
@@ -136,7 +136,7 @@ def finetune(
         args=args,
         train_dataset=Rows([chats[i] for i in rows], pad_id, config.batch_size * args.world_size),
         data_collator=Collator(pad_id),
-        callbacks=[recorder, Sealer(), Trimming(), *([broken] if broken else [])],
+        callbacks=[recorder, Sealer(), *([broken] if broken else [])],
     )
     trainer.remove_callback(PrinterCallback)
     forming = Forming(whole, probe, probe_steps, while_training=while_training)

@@ -22,7 +22,7 @@ from emis_interp.passes.interventions import Steer, apply, mean_kl, next_token_l
 from emis_interp.passes.likelihood import mean_logprobs
 from emis_interp.records import TrainingExample
 from emis_interp.texts.harmless import harmless_prompts
-from training.finetuning import callbacks, sft, trainer, weights
+from training.finetuning import sft, trainer, weights
 
 KEYS = ("input_ids", "attention_mask")
 RANK_ONE = {"lora_rank": 1, "layers": [1], "target_modules": ["down_proj"]}
@@ -85,13 +85,6 @@ def test_a_head_that_is_trained_is_not_taken_for_frozen() -> None:
     model = weights.trainable(load_model("tiny"), config(), seed=0)
     model.get_base_model().get_output_embeddings().weight.requires_grad_(True)
     assert not trainer.has_frozen_head(model)
-
-
-def test_memory_is_given_back_after_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trimmed = list[bool]()
-    monkeypatch.setattr(callbacks, "trim_memory", lambda: trimmed.append(True))
-    summary = sft.finetune("tiny", ROWS, config(), out_dir=tmp_path)
-    assert len(trimmed) == summary["n_steps"] > 1
 
 
 def test_training_changes_the_model_and_reports_what_it_did(tmp_path: Path) -> None:
