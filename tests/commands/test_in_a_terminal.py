@@ -75,13 +75,12 @@ def test_a_run_in_a_terminal_breaks_no_word_and_cuts_no_name(tmp_path: Path, sma
     assert len(stages) == 11
     for name, stage in stages.items():
         assert " ".join(stage["line"].split()) in flowing, name
-    for name in (
-        "stage 1 of 11: train",
-        "stage 11 of 11: report",
-        "model 1 of 2: base",
-        "score base.steer.random.+0.20",
-    ):
+    for name in ("stage 1 of 11: train", "stage 11 of 11: report", "model 1 of 2: base"):
         assert name in flowing, name
+    # A bar that is open for less than a quarter of a second may never be drawn: which ones are depends on the processor.
+    cells = {path.name for path in (folder / "interventions").iterdir()}
+    drawn = {(verb, cell) for line in lines for verb, cell in re.findall(r"^ +(sample|score) (\S+)", line)}
+    assert drawn and {cell for _, cell in drawn} <= {"base", "x", *cells}
     assert "time left: not known yet" in flowing and re.search(r"about \d+ (s|min) left", flowing)
     verdicts = stages["report"]["line"].split(" | ")
     assert len(verdicts) == 4
