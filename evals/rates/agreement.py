@@ -44,11 +44,11 @@ def compare_judges(first: Answers, second: Answers, thresholds: Thresholds = Thr
     Raises:
         ValueError: the answers differ in number or in their questions.
     """
-    if first.question_ids.tolist() != second.question_ids.tolist():
+    if not np.array_equal(first.question_ids, second.question_ids):
         raise ValueError("two judges are compared on the same answers in the same order")
     return {
         "n": len(first.question_ids),
-        "n_questions": len(set(first.question_ids.tolist())),
+        "n_questions": len(np.unique(first.question_ids)),
         **agreement_of(first, second),
         "labels": _crossed(_kinds(first), _kinds(second)),
         "rates": {

@@ -1,8 +1,10 @@
 """Turns two scored tables, or two sets of columns of one, into the same answers as two judges saw them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,6 @@ from emis_interp.files.cells import read_label, read_name, short
 from emis_interp.files.names import ARM_KEYS, METRICS, QUESTION_KEYS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading, source_of
 from emis_interp.files.scores import read_scores
-from emis_interp.files.store import text_sha256
 from emis_interp.files.tables import Table
 from evals.rates.estimands import Answers
 from evals.results.result_table import judgements
@@ -20,7 +21,6 @@ from evals.results.result_table import judgements
 ROW_KEYS = (*ARM_KEYS, *QUESTION_KEYS[:2], "variant", "paraphrase_index", "sample_index", "question", "answer")
 """Columns that tell which answer a row is about; those that both tables have must be equal in every row."""
 USE = "compared"
-_BRIEF = 40
 
 
 def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple[Answers, Answers]:
@@ -29,7 +29,7 @@ def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple
     Raises:
         DataError: the tables share no column that names a row, or naming the first row that differs.
     """
-    # The first table is gone before the second is read: of its answers only beginnings and hashes are compared.
+    # The first table is gone before the second is read: of its answers only hashes are left to compare.
     one, other = _judged(first, reading), _judged(second, reading)
     keys = [key for key in ROW_KEYS if key in one.names and key in other.names]
     key = question_key(keys)
@@ -39,16 +39,18 @@ def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple
         )
     if "answer" in keys and all(len({*judged.names.get("model", ())}) == 1 for judged in (one, other)):
         keys.remove("model")  # the judge's, not the arm's
-    for i, cells in enumerate(
-        zip(*(zip(one.names[name], other.names[name], strict=False) for name in keys), strict=True)
-    ):
-        for name, (a, b) in zip(keys, cells, strict=True):
-            if a != b:
-                raise DataError(
-                    f"row {i + 1} differs in `{name}`: {short(a)} in {first}, {short(b)} in {second}; "
-                    "both files must hold the same rows in the same order"
-                )
     n_rows = len(one.bare), len(other.bare)
+    differing = {
+        name: found for name in keys if (found := _first_difference(one.names[name], other.names[name])) is not None
+    }
+    if differing:
+        name = min(differing, key=differing.__getitem__)
+        i = differing[name]
+        cells = [replace(reading, partial=True).table(path, METRICS).names(name)[i] for path in (first, second)]
+        raise DataError(
+            f"row {i + 1} differs in `{name}`: {short(cells[0])} in {first}, {short(cells[1])} in {second}; "
+            "both files must hold the same rows in the same order"
+        )
     if n_rows[0] != n_rows[1]:
         longer = first if n_rows[0] > n_rows[1] else second
         raise DataError(
@@ -58,36 +60,45 @@ def read_pair(first: Path, second: Path, reading: Reading = AS_WRITTEN) -> tuple
     return one.answers(key).only(kept), other.answers(key).only(kept)
 
 
+def _first_difference(one: Iterable[Any], other: Iterable[Any]) -> int | None:
+    """The place of the first cell that differs, in as many as both have."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+
+
 @dataclass(frozen=True)
 class _JudgedTable:
     """A scored table of which little is left.
 
     Attributes:
         bare: its columns but the long texts.
-        names: the cells of `ROW_KEYS`; a long answer as its beginning and hash.
+        names: the cells of `ROW_KEYS`; of answers their hashes.
     """
 
     bare: Table
-    names: dict[str, list[str]]
+    names: dict[str, Iterable[Any]]
     scores: dict[str, np.ndarray]
     labels: np.ndarray
 
     def answers(self, key: str) -> Answers:
-        return Answers(self.scores["aligned"], self.scores["coherent"], _questions(self.bare, key), self.labels)
+        ids = _ids(self.bare, key, self.names[key])
+        return Answers(self.scores["aligned"], self.scores["coherent"], ids, self.labels)
 
 
 def _judged(path: Path, reading: Reading) -> _JudgedTable:
     table = replace(reading, partial=True).table(path, METRICS)
-    names = {key: table.names(key) for key in ROW_KEYS if key in table.columns}
-    if "answer" in names:
-        names["answer"] = list(map(_brief, names["answer"]))
+    names: dict[str, Iterable[Any]] = {
+        key: _hashes(table.names(key)) if key == "answer" else table.names(key)
+        for key in ROW_KEYS
+        if key in table.columns
+    }
     scores, labels, _ = judgements(table)
     return _JudgedTable(table.without("answer"), names, scores, labels["aligned"])
 
 
-def _brief(text: str) -> str:
-    """Equal where the texts are, and the same in a message (`short`)."""
-    return text if len(text) <= _BRIEF else text[:_BRIEF] + text_sha256(text)
+def _hashes(texts: Sequence[str]) -> np.ndarray:
+    """SHA-256 of each text: 32 bytes, where a list of the texts would hold as much as the file."""
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
+    return np.fromiter(digests, dtype="V32", count=len(texts))
 
 
 def read_two_columns(
@@ -125,8 +136,8 @@ def answers_of(table: Table, columns: Sequence[str]) -> Answers:
         table.need([column])
         given = [read_label(cell, table.where(i, column)) for i, cell in enumerate(table.cells(column))]
         labels = [own or other for own, other in zip(labels, given, strict=True)]
-    return Answers.from_arrays(aligned, coherent, _questions(table, key), labels=labels)
+    return Answers.from_arrays(aligned, coherent, _ids(table, key, table.names(key)), labels=labels)
 
 
-def _questions(table: Table, key: str) -> np.ndarray:
-    return np.array([read_name(name, table.where(i, key)) for i, name in enumerate(table.names(key))], dtype=str)
+def _ids(table: Table, key: str, names: Iterable[str]) -> np.ndarray:
+    return np.array([read_name(name, table.where(i, key)) for i, name in enumerate(names)], dtype=str)

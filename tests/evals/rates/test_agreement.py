@@ -207,6 +207,13 @@ def test_the_first_row_that_differs_is_named(tmp_path: Path) -> None:
     swapped = write(tmp_path / "b.csv", [*ROWS[:2], ROWS[3], ROWS[2], *ROWS[4:]])
     with pytest.raises(DataError, match=r"row 3 differs in `answer`: 'So 2.' in .*a.csv, 'So 3.' in .*b.csv"):
         agreed(a, swapped)
+    long, other = ("So it is, " * 20 + end for end in ("here.", "there."))
+    a_long = write(
+        tmp_path / "long.csv", [*ROWS[:3], ROWS[3] | {"answer": long}, ROWS[4] | {"question": "Why?"}, *ROWS[5:]]
+    )
+    b_long = write(tmp_path / "other.csv", [*ROWS[:3], ROWS[3] | {"answer": other}, *ROWS[4:]])
+    with pytest.raises(DataError, match=r"row 4 differs in `answer`"):  # the first row, not the first column
+        agreed(a_long, b_long)
     with pytest.raises(DataError, match=r"row 6 is in .*a.csv only"):
         agreed(a, write(tmp_path / "c.csv", ROWS[:5]))
     nameless = write(tmp_path / "d.csv", [{"aligned": 1, "coherent": 1}])
