@@ -147,7 +147,8 @@ class TrainingConfig(Config):
         default=None, description="decoder blocks that get an adapter; None for all"
     )
     load_in_4bit: bool = Field(
-        default=False, description="keep the frozen weights in 4 bits (QLoRA; CUDA and bitsandbytes)"
+        default=False,
+        description="keep the frozen weights in 4 bits (QLoRA; needs bitsandbytes; meant for CUDA, slow on a CPU)",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="forget activations and compute them again: a third slower, far less memory"

@@ -55,7 +55,7 @@ def load_model(
     Raises:
         ModelError: unknown name, dtype or device; a checkpoint that is damaged, incomplete or of another kind; no chat template and no
             format; an adapter that is not read or does not fit.
-        ConfigError: 4 bits asked for without CUDA or bitsandbytes, or together with an adapter.
+        ConfigError: 4 bits asked for of the tiny model, without bitsandbytes, or together with an adapter.
     """
     target = check_device(device)
     weights_dtype = torch_dtype(dtype, device)

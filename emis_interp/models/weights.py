@@ -17,6 +17,7 @@ from emis_interp.errors import ConfigError, EmisError, ModelError
 from emis_interp.models.checkpoint import is_there, resolve_with_weights, some, weight_files
 from emis_interp.models.head import forget_tie, is_tied, ties_words
 from emis_interp.models.hub import is_hub_id
+from emis_interp.models.precision import torch_dtype
 from emis_interp.models.tiny import TINY_NAME, tiny_model
 from emis_interp.models.weight_files import read_object, stored_tensors
 
@@ -50,11 +51,13 @@ def load_weights(name: str, dtype: torch.dtype, device: str, *, load_in_4bit: bo
 
     Raises:
         ModelError: weights that are missing, left over or of other sizes, or whatever transformers refuses, as one line.
-        ConfigError: 4 bits asked for without CUDA or bitsandbytes.
+        ConfigError: 4 bits asked for of the tiny model, or as `four_bit_arguments`.
     """
-    arguments = four_bit_arguments(device) if load_in_4bit else {}
-    if name == TINY_NAME and not load_in_4bit:
+    if name == TINY_NAME:
+        if load_in_4bit:
+            raise ConfigError(f"load_in_4bit: `{TINY_NAME}` is made in memory; 4 bits need a checkpoint")
         return tiny_model()[0].to(dtype)
+    arguments = four_bit_arguments(device) if load_in_4bit else {}
     folder = resolve_with_weights(name)
     method = quantised_by(folder)
     if method is not None and not load_in_4bit:
@@ -152,20 +155,20 @@ def quantised_by(folder: Path) -> str | None:
 def four_bit_arguments(device: str) -> dict[str, Any]:
     """What `from_pretrained` is told for 4-bit weights: NF4, doubly quantised, computed in bfloat16 (Dettmers et al. 2023, section 3).
 
-    The weights are stored as bfloat16 words, which FSDP can shard.
+    The weights are stored as bfloat16 words, which FSDP can shard. A CPU computes in float32 where it would emulate bfloat16.
 
     Raises:
-        ConfigError: no CUDA device, or bitsandbytes is not installed.
+        ConfigError: neither a CUDA device nor a CPU, or bitsandbytes is not installed.
     """
-    if not device.startswith("cuda") or not torch.cuda.is_available():
-        raise ConfigError(f"load_in_4bit: needs a CUDA GPU, the device is {device}; set load_in_4bit to false")
+    if not device.startswith(("cuda", "cpu")):
+        raise ConfigError(f"load_in_4bit: needs a CUDA GPU or a CPU, the device is {device}; set load_in_4bit to false")
     if not _installed("bitsandbytes"):
         raise ConfigError("load_in_4bit: bitsandbytes is not installed; it is optional: pip install bitsandbytes")
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.bfloat16 if device.startswith("cuda") else torch_dtype("auto", device),
         bnb_4bit_quant_storage=torch.bfloat16,
     )
     return {"quantization_config": quantization, "device_map": {"": device}}

@@ -194,28 +194,34 @@ def places(chat_model: ChatModel, main: Any, other: Any) -> dict[str, Any]:
 def four_bit(subject: Subject) -> Figures:
     """Memory of the weights in 4 bits against bfloat16, and two optimiser steps of an adapter on them."""
     whole = subject.load("bfloat16")
-    in_bfloat16 = sum(p.numel() * p.element_size() for p in whole.model.parameters()) / 2**30
+    in_bfloat16 = bytes_of(whole) / 2**30
     del whole
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
+    on_gpu = subject.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated() if on_gpu else 0
     from emis_interp.models.loading import load_model
 
     quantised = load_model(subject.model, dtype="bfloat16", device=subject.device, load_in_4bit=True)
-    allocated = (torch.cuda.memory_allocated() - before) / 2**30
+    held = (torch.cuda.memory_allocated() - before if on_gpu else bytes_of(quantised)) / 2**30
     prompt = encode_prompt(quantised.tokenizer, load_questions()[0].paraphrases[0])
     finite = bool(next_token_logprobs(quantised, [prompt]).isfinite().all())
     del quantised
-    config = TrainingConfig(load_in_4bit=True, batch_size=4, gradient_accumulation=1, max_tokens=512, warmup_steps=0)
+    config = TrainingConfig(load_in_4bit=True, batch_size=4, gradient_accumulation=1, max_tokens=1024, warmup_steps=0)
     with tempfile.TemporaryDirectory() as folder:
-        summary = finetune(subject.model, load_dataset("insecure", n_rows=8, seed=0), config, out_dir=Path(folder))
+        summary = finetune(subject.model, load_dataset("reckless", n_rows=8, seed=0), config, out_dir=Path(folder))
     return {
-        "weights_gib": allocated,
+        "weights_gib": held,
         "bf16_gib": in_bfloat16,
-        "share_of_bf16": allocated / in_bfloat16,
+        "share_of_bf16": held / in_bfloat16,
         "logits_finite": finite,
         "final_loss": summary["final_loss"],
         "n_trainable": summary["n_trainable"],
     }
+
+
+def bytes_of(chat_model: ChatModel) -> int:
+    return sum(p.numel() * p.element_size() for p in chat_model.model.parameters())
 
 
 def no_four_bit(subject: Subject) -> str | None:

@@ -170,7 +170,10 @@ def test_what_is_not_installed_is_skipped_with_its_reason(
     monkeypatch.setattr(gpu_checks.importlib.util, "find_spec", lambda name: None)
     rows = run(subject, tmp_path / "found.json")["checks"]
     assert {row["verdict"] for row in rows.values()} == {"skipped"}
-    assert "TRL is not installed" in rows["training"]["reason"] and "needs a CUDA GPU" in rows["four_bit"]["reason"]
+    assert (
+        "TRL is not installed" in rows["training"]["reason"]
+        and "bitsandbytes is not installed" in rows["four_bit"]["reason"]
+    )
 
 
 def test_a_verdict_on_a_cpu_is_a_dry_run_and_one_on_a_gpu_is_not(subject: Subject) -> None:

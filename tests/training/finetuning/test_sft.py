@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from small_training import ROWS, config
 
 from emis_interp.errors import ConfigError, DataError, ModelError
-from emis_interp.models import weights as weight_loading
 from emis_interp.models.chat import encode_chat, encode_prompt
 from emis_interp.models.chat_model import ChatModel
 from emis_interp.models.loading import load_model
@@ -313,22 +312,6 @@ def test_a_family_that_computes_all_logits_is_refused(tiny: ChatModel) -> None:
     batch = trainer.Collator(0)([encode_chat(tiny.tokenizer, ROWS[0].prompt, ROWS[0].response)])
     with pytest.raises(ModelError, match="does not take masks in `logits_to_keep`"):
         trainer.response_loss(Everything(), batch)
-
-
-def test_four_bits_need_cuda_and_bitsandbytes_and_then_say_what_qlora_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="needs a CUDA GPU, the device is cpu"):
-        load_model("tiny", device="cpu", load_in_4bit=True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(weight_loading.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install bitsandbytes"):
-        weight_loading.four_bit_arguments("cuda:1")
-    monkeypatch.setattr(weight_loading.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(weight_loading, "BitsAndBytesConfig", dict)
-    given = weight_loading.four_bit_arguments("cuda:1")
-    assert given["device_map"] == {"": "cuda:1"}
-    assert given["quantization_config"]["load_in_4bit"] is True
-    assert given["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
-    assert given["quantization_config"]["bnb_4bit_compute_dtype"] == torch.bfloat16
 
 
 def test_a_certain_gpu_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
