@@ -54,6 +54,8 @@ def small_gguf() -> bytes:
         writer = gguf.GGUFWriter(path, "llama")
         writer.add_uint32("llama.block_count", 1)
         writer.add_array("tokenizer.ggml.tokens", ["a", "b", "c"])
+        writer.add_uint32("general.file_type", 0)
+        writer.add_int32("split.tensors.count", 1)
         writer.add_tensor("x.weight", np.zeros((4, 4), np.float32))
         _write(writer)
         return path.read_bytes()

@@ -4,12 +4,13 @@ Parts are named as llama.cpp names them, `NAME-00001-of-00003.gguf`; the first h
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emis_interp.errors import ModelError
+from emis_interp.files.cells import short
+from emis_interp.files.names import shown
 
 DEQUANTISED_FROM = "dequantised_from"
 """Entry of a configuration: the quantisation of the GGUF whose weights these are."""
@@ -53,31 +54,54 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def read_header(parts: list[Path]) -> GgufHeader:
-    """Raises ModelError when a file is no GGUF, or not of the model's parts."""
+    """Raises ModelError when a file is no GGUF, not of the model's parts, or has a header that does not say what a model's does."""
     readers = [_reader(part) for part in parts]
-    fields = readers[0].fields
-    if "general.architecture" not in fields:
-        raise ModelError(
-            f"{parts[0]}: a GGUF without a model's header (no general.architecture); give the file of a whole model"
-        )
     tensors = [tensor for reader in readers for tensor in reader.tensors]
-    expected = fields["split.tensors.count"].contents() if "split.tensors.count" in fields else len(tensors)
-    if len(tensors) != expected:
+    architecture = _architecture(readers[0], parts[0])
+    expected = _field(readers[0], "split.tensors.count", parts[0])
+    if expected is not None and len(tensors) != expected:
         raise ModelError(
-            f"{parts[0]}: its header speaks of {expected} tensors, its files hold {len(tensors)}; download them again"
+            f"{parts[0]}: its header speaks of {shown(str(expected))} tensors, its files hold {len(tensors)}; download them again"
         )
+    if not tensors:
+        raise ModelError(f"{parts[0]}: a GGUF without tensors; give the file of a whole model")
     sizes: dict[str, int] = {}
     for tensor in tensors:
         sizes[tensor.tensor_type.name] = sizes.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
-    stated = fields["general.file_type"].contents() if "general.file_type" in fields else None
-    quantisation = _file_type(stated) or max(sizes, key=lambda name: sizes[name])
-    architecture = str(fields["general.architecture"].contents())
-    n_layers, d_model = (_count(fields, f"{architecture}.{name}") for name in ("block_count", "embedding_length"))
+    quantisation = _file_type(_field(readers[0], "general.file_type", parts[0])) or max(
+        sizes, key=lambda name: sizes[name]
+    )
+    n_layers, d_model = (
+        _count(_field(readers[0], f"{architecture}.{name}", parts[0])) for name in ("block_count", "embedding_length")
+    )
     return GgufHeader(architecture, quantisation, sum(sizes.values()), n_layers, d_model)
 
 
-def _count(fields: Mapping[str, Any], name: str) -> int | None:
-    found = fields[name].contents() if name in fields else None
+def _architecture(reader: Any, path: Path) -> str:
+    found = _field(reader, "general.architecture", path)
+    if found is None:
+        raise ModelError(
+            f"{path}: a GGUF without a model's header (no general.architecture); give the file of a whole model"
+        )
+    if not isinstance(found, str):
+        raise ModelError(f"{path}: its general.architecture is {short(str(found))}, expected a name; download it again")
+    return found
+
+
+def _field(reader: Any, name: str, path: Path) -> Any:
+    """An entry of the header; None where there is none."""
+    if name not in reader.fields:
+        return None
+    try:
+        return reader.fields[name].contents()
+    except Exception as error:  # text that is no text, a type that nobody knows: the reader has looked at lengths alone
+        line = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"{path}: its {shown(name)} cannot be read ({type(error).__name__}: {line[:200]}); download it again"
+        ) from error
+
+
+def _count(found: Any) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
@@ -86,12 +110,12 @@ def join(parts: list[Path], target: Path) -> None:
     from gguf import GGUFValueType, GGUFWriter
 
     readers = [_reader(part) for part in parts]
-    writer = GGUFWriter(target, str(readers[0].fields["general.architecture"].contents()))
+    writer = GGUFWriter(target, _architecture(readers[0], parts[0]))
     for field in readers[0].fields.values():
         if field.name.startswith(("GGUF.", "split.")) or field.name == "general.architecture":
             continue
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+        writer.add_key_value(field.name, _field(readers[0], field.name, parts[0]), field.types[0], sub_type=inner)
     tensors = [tensor for reader in readers for tensor in reader.tensors]
     for tensor in tensors:
         data = tensor.data
@@ -116,10 +140,10 @@ def _reader(path: Path) -> Any:
         ) from error
 
 
-def _file_type(number: int | None) -> str | None:
+def _file_type(number: Any) -> str | None:
     """`Q4_K_M` for `LlamaFileType.MOSTLY_Q4_K_M`."""
     from gguf import LlamaFileType
 
-    if number is None or number not in LlamaFileType._value2member_map_:
+    if not isinstance(number, int) or number not in LlamaFileType._value2member_map_:
         return None
     return LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")

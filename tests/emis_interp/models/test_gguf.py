@@ -53,6 +53,10 @@ def write_gguf(path: Path, architecture: str = "llama", tensors: tuple[str, ...]
     writer = GGUFWriter(path, architecture)
     for key, value in numbers.items():
         writer.add_uint32(key.replace("__", "."), value)
+    written(writer, tensors)
+
+
+def written(writer: GGUFWriter, tensors: tuple[str, ...]) -> None:
     for number, name in enumerate(tensors):
         writer.add_tensor(name, np.full((2, 32), number, dtype=np.float16))
     writer.write_header_to_file()
@@ -87,6 +91,37 @@ def test_the_header_says_what_the_file_is(tmp_path: Path) -> None:
     write_gguf(tmp_path / "c.gguf", split__tensors__count=3)
     with pytest.raises(ModelError, match="its header speaks of 3 tensors, its files hold 1"):
         read_header([tmp_path / "c.gguf"])
+
+
+def test_a_header_that_is_damaged_or_says_something_else_is_named(tmp_path: Path) -> None:
+    """The library's reader looks at lengths alone: what stands there is read when it is asked for."""
+    path = tmp_path / "a.gguf"
+    write_gguf(path, "qwen2", general__file_type=15)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"qwen2", b"\x9cwen2", 1))
+    with pytest.raises(
+        ModelError, match=r"a\.gguf: its general\.architecture cannot be read \(UnicodeDecodeError: .*download it again"
+    ):
+        read_header([path])
+    for key, value, message in (
+        ("general.architecture", 7, r"general\.architecture is '7', expected a name"),
+        ("split.tensors.count", "no\nnumber", r"speaks of no\\nnumber tensors, its files hold 1"),
+    ):
+        writer = GGUFWriter(path, "llama")
+        writer.kv_data[0].clear()
+        (writer.add_uint32 if isinstance(value, int) else writer.add_string)(key, value)  # type: ignore[arg-type]
+        if key != "general.architecture":
+            writer.add_string("general.architecture", "llama")
+        written(writer, ("a",))
+        with pytest.raises(ModelError, match=message):
+            read_header([path])
+    writer = GGUFWriter(path, "llama")
+    writer.add_array("general.file_type", [15])
+    written(writer, ("a",))
+    assert read_header([path]).quantisation == "F16"
+    write_gguf(path, tensors=())
+    with pytest.raises(ModelError, match=r"a\.gguf: a GGUF without tensors"):
+        read_header([path])
 
 
 def test_what_cannot_be_converted_is_refused_before_anything_is_written(
