@@ -50,7 +50,7 @@ def read_control_vector(path: Path) -> dict[int, Float[np.ndarray, "d_model"]]:
     """Layer -> added vector of a control vector file, ours or another tool's.
 
     Raises:
-        DataError: no such file, or no control vector.
+        DataError: no such file, no control vector, or a tensor that is no vector of finite floats (quantised, say).
     """
     import gguf
 
@@ -60,11 +60,18 @@ def read_control_vector(path: Path) -> dict[int, Float[np.ndarray, "d_model"]]:
         tensors = gguf.GGUFReader(str(path)).tensors
     except Exception as error:  # the library promises nothing about what it raises on a damaged file
         raise DataError(f"{path}: not a GGUF file ({printable(str(error), 120)})") from None
-    found = {
-        int(match[1]): np.array(tensor.data)
-        for tensor in tensors
-        if (match := re.fullmatch(r"direction\.([0-9]{1,6})", tensor.name))
-    }
+    found: dict[int, np.ndarray] = {}
+    for tensor in tensors:
+        if match := re.fullmatch(r"direction\.([0-9]{1,6})", tensor.name):
+            vector = np.array(tensor.data)
+            if vector.dtype not in (np.float16, np.float32, np.float64) or vector.ndim != 1:
+                raise DataError(
+                    f"{path}: `{tensor.name}` is {tensor.tensor_type.name} of shape {[int(n) for n in tensor.shape]}, expected one "
+                    "vector of floats"
+                )
+            if not np.isfinite(vector).all():
+                raise DataError(f"{path}: `{tensor.name}` holds numbers that are not finite")
+            found[int(match[1])] = vector
     if not found:
         raise DataError(f"{path}: holds no tensor `direction.N`, so it is no control vector")
     return found

@@ -62,6 +62,26 @@ def test_what_llama_cpp_cannot_apply_is_refused(tmp_path: Path) -> None:
         read_control_vector(tmp_path / "none.gguf")
 
 
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (np.array([1.0, np.nan], np.float32), "holds numbers that are not finite"),
+        (np.ones((2, 4), np.float32), r"is F32 of shape \[4, 2\], expected one vector of floats"),
+        (np.ones(34, np.uint8), r"is Q8_0 of shape \[32\], expected one vector of floats"),
+    ],
+)
+def test_a_tensor_that_is_no_vector_of_numbers_is_refused(tmp_path: Path, tensor: np.ndarray, message: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "controlvector")
+    packed = gguf.GGMLQuantizationType.Q8_0 if tensor.dtype == np.uint8 else None
+    writer.add_tensor("direction.3", tensor, raw_dtype=packed)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(DataError, match=r"v\.gguf: `direction\.3` " + message):
+        read_control_vector(tmp_path / "v.gguf")
+
+
 @pytest.mark.slow
 def test_llama_cpp_shifts_log_probabilities_as_we_do(embedded: ChatModel, tmp_path: Path) -> None:
     """Both read the same GGUF weights; llama.cpp computes with them quantised, so the shift agrees closely and not exactly."""
