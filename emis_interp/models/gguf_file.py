@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emis_interp.errors import ModelError
 from emis_interp.files.cells import short
 from emis_interp.files.names import shown
@@ -129,15 +131,32 @@ def join(parts: list[Path], target: Path) -> None:
 
 
 def _reader(path: Path) -> Any:
-    from gguf import GGUFReader
-
     try:
-        return GGUFReader(path)
+        return bounded_reader(path)
     except Exception as error:  # a struct error, an index error, a value error: whatever the bytes lead to
         line = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
             f"{path}: is no whole GGUF ({type(error).__name__}: {line[:200]}); download it again"
         ) from error
+
+
+def bounded_reader(path: Path) -> Any:
+    """The library's `GGUFReader`, which reads nothing where the file has ended: an array that claims 2**62 numbers is an error here, where
+    the library counts them.
+
+    Raises:
+        Exception: whatever the library raises, which promises nothing about damaged files.
+    """
+    from gguf import GGUFReader
+
+    class Bounded(GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"the file ends at byte {len(self.data)}, its header asks for byte {end}")
+            return super()._get(offset, dtype, count, override_order)
+
+    return Bounded(path)
 
 
 def _file_type(number: Any) -> str | None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emis_interp.errors import DataError, printable
+from emis_interp.models.gguf_file import bounded_reader
 
 ARCHITECTURE = "controlvector"
 
@@ -52,12 +53,10 @@ def read_control_vector(path: Path) -> dict[int, Float[np.ndarray, "d_model"]]:
     Raises:
         DataError: no such file, no control vector, or a tensor that is no vector of finite floats (quantised, say).
     """
-    import gguf
-
     if not path.exists():
         raise DataError(f"{path}: no such file")
     try:
-        tensors = gguf.GGUFReader(str(path)).tensors
+        tensors = bounded_reader(path).tensors
     except Exception as error:  # the library promises nothing about what it raises on a damaged file
         raise DataError(f"{path}: not a GGUF file ({printable(str(error), 120)})") from None
     found: dict[int, np.ndarray] = {}

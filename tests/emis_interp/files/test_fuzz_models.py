@@ -159,6 +159,10 @@ def bomb(kind: str) -> tuple[str, bytes]:
     if kind == "GGUF with an endless array":
         at = GGUF.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8
         return "m.gguf", GGUF[:at] + struct.pack("<Q", 2**62) + GGUF[at + 8 :]
+    if kind == "GGUF with an endless array of numbers":
+        # Of one byte: where the file ends the library reads nothing, again and again.
+        at = GGUF.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 4
+        return "m.gguf", GGUF[:at] + struct.pack("<IQ", 0, 2**62) + GGUF[at + 12 :]
     if kind == "GGUF with a key of 2**62 bytes":
         return "m.gguf", GGUF[:24] + struct.pack("<Q", 2**62) + GGUF[32:]
     if kind == "safetensors with a header of 2**62 bytes":
@@ -177,7 +181,8 @@ def bomb(kind: str) -> tuple[str, bytes]:
 
 
 BOMBS = (
-    *("GGUF with 2**62 keys", "GGUF with 2**62 tensors", "GGUF with an endless array", "GGUF with a key of 2**62 bytes"),
+    *("GGUF with 2**62 keys", "GGUF with 2**62 tensors", "GGUF with a key of 2**62 bytes"),
+    *("GGUF with an endless array", "GGUF with an endless array of numbers"),
     *("safetensors with a header of 2**62 bytes", "safetensors with tensors of 2**62 rows", "packed log of zeros", "deep JSON"),
     *("one long line", "many columns"),
 )  # fmt: skip
