@@ -32,7 +32,7 @@ const Figures = (function () {
   };
   const wrapAxes = (layout) => {
     for (const [key, axis] of Object.entries(layout)) {
-      if (/^xaxis\d*$/.test(key) && axis.title?.text) axis.title.text = wrapped(axis.title.text, 42);
+      if (/^xaxis\d*$/.test(key) && axis.title?.text) axis.title.text = wrapped(axis.title.text, 38);
     }
   };
   // Labels of rows as notes over them: ticks beside the plot take its room, ticks inside it are given room by the range of the data.

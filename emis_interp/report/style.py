@@ -65,7 +65,11 @@ def layout(height: int, **changes: Any) -> dict[str, Any]:
     }
     return {
         "template": go.layout.Template(
-            layout={"xaxis": axis, "yaxis": axis, "annotationdefaults": {"font": {"size": 13}}}
+            layout={
+                "xaxis": axis,
+                "yaxis": {**axis, "title": {"font": {"size": 13}, "standoff": 10}},
+                "annotationdefaults": {"font": {"size": 13}},
+            }
         ),
         "height": height,
         "font": {"family": _FONT, "size": 13, "color": INK},

@@ -92,6 +92,32 @@ def test_on_a_phone_no_word_of_a_figure_is_cut_and_data_have_room(tab: Tab, tmp_
 
 
 @pytest.mark.slow
+def test_on_a_phone_what_is_said_below_a_table_is_read_without_scrolling_and_long_rows_become_blocks(
+    tab: Tab, tmp_path: Path
+) -> None:
+    run = planted_run(tmp_path / "run", rate=0.3, shift=0.2)
+    write(run / "probes" / "detect.json", planted_detection())
+    tab.size(390, 900)
+    tab.open(build_report(run))
+    found = tab.run("""(() => {
+      document.querySelectorAll("#further details").forEach((one) => { one.open = true; });
+      const frames = [...document.querySelectorAll("main .scroll")], wide = frames.filter((one) => one.scrollWidth > one.clientWidth);
+      wide.forEach((one) => { one.scrollLeft = one.scrollWidth; });
+      const inView = (node) => { const at = node.getBoundingClientRect(); return at.width > 200 && at.left >= 0 && at.right <= 390; };
+      return {
+        n_wide: wide.length,
+        captions: frames.map((one) => one.querySelector("caption")).filter((one) => one && one.offsetParent).map(inView),
+        first: wide.filter((one) => one.parentElement.tagName === "SECTION")
+          .map((one) => one.querySelector("tbody td").getBoundingClientRect().left),
+        further: [...document.querySelectorAll("#further details:not(.numbers) .scroll")].map((one) => one.scrollWidth - one.clientWidth),
+      };
+    })()""")
+    assert found["n_wide"] > 2 and found["captions"] and all(found["captions"])
+    assert found["first"] and all(0 <= left <= 30 for left in found["first"]), "the arm's name stays"
+    assert found["further"] and max(found["further"]) <= 0
+
+
+@pytest.mark.slow
 def test_files_of_the_page_say_what_python_says(tab: Tab, page: Path, contents: Contents) -> None:
     script = """(async () => {
       const found = { csv: {} };
