@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,7 +30,15 @@ def words(folder: Path, small: SmallRun, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[SmallRun]:
+    """With a judge that takes its time, so that what it is asked for is seen: a picture is drawn every quarter of a second."""
     made = SmallRun()
+    at_once = made.server.respond
+
+    def slowly(prompt: str, asked: int) -> tuple[int, bytes]:
+        time.sleep(0.05)
+        return at_once(prompt, asked)
+
+    made.server.respond = slowly
     yield made
     made.server.close()
 
