@@ -18,6 +18,7 @@ from benchmarks.gpu_subject import Subject
 from emis_interp.errors import DataError, StageError
 from emis_interp.files.claim import claim
 from emis_interp.files.code_state import CodeState
+from emis_interp.files.names import shown
 from emis_interp.files.sealed import is_as_sealed, sealed
 from emis_interp.files.store import write_json
 from emis_interp.process import Bars
@@ -52,6 +53,9 @@ def run_checks(
     found = claim(out, fresh, holds="checks of a GPU", advice="give another --out", free=("checks", "git"), alone=False)
     if not isinstance(found.get("checks"), dict):
         raise DataError(f"{out}: expected `checks`, an object; it was damaged: delete it, or give another --out")
+    for name in [name for name in found["checks"] if name not in CHECKS]:
+        log.warning("%s: `%s` is no check; its entry is damaged or of another version, and left out", out, shown(name))
+        del found["checks"][name]
     with bars("checks", len(CHECKS)) as advance:
         for name, check in CHECKS.items():
             if not is_kept(name, found["checks"], out):

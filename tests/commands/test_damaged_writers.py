@@ -337,6 +337,12 @@ def test_a_verdict_that_was_changed_is_measured_again(tmp_path: Path, caplog: py
     assert written.read()["steering"][0] == "dry run: met" and "the entry of steering is damaged" in caplog.text
 
 
+def test_the_name_of_a_check_that_was_changed_is_no_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written = gpu_checks(tmp_path)
+    written.path.write_bytes(written.path.read_bytes().replace(b"steering", b"st%ering", 1))
+    assert written.known(written.read()) and "`st%ering` is no check" in caplog.text
+
+
 def test_a_damaged_training_of_an_sae_is_done_again_to_the_same_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
