@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emis_interp.errors import ModelError
 from emis_interp.files.cells import short
 from emis_interp.files.names import shown
@@ -147,14 +145,15 @@ def bounded_reader(path: Path) -> Any:
     Raises:
         Exception: whatever the library raises, which promises nothing about damaged files.
     """
+    import numpy as np
     from gguf import GGUFReader
 
     class Bounded(GGUFReader):
-        def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+        def _get(self, offset: int, dtype: Any, count: Any = 1, **order: Any) -> Any:
             end = int(offset) + np.dtype(dtype).itemsize * int(count)
             if end > len(self.data):
                 raise ValueError(f"the file ends at byte {len(self.data)}, its header asks for byte {end}")
-            return super()._get(offset, dtype, count, override_order)
+            return super()._get(offset, dtype, count, **order)
 
     return Bounded(path)
 
