@@ -35,7 +35,7 @@ def cut_down(source: Path, parts: Sequence[Path], n_blocks: int = 2, n_tokens: i
         for tensor in tensors[number * size : (number + 1) * size]:
             rows = tensor.data[:n_tokens] if tensor.name == "token_embd.weight" else tensor.data
             writer.add_tensor(tensor.name, rows, raw_dtype=tensor.tensor_type)
-        _write(writer)
+        write_out(writer)
 
 
 def in_float32(source: Path, target: Path) -> None:
@@ -44,7 +44,7 @@ def in_float32(source: Path, target: Path) -> None:
     _add_keys(writer, reader, {"general.file_type": int(gguf.LlamaFileType.ALL_F32)})
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
-    _write(writer)
+    write_out(writer)
 
 
 def small_gguf() -> bytes:
@@ -57,7 +57,7 @@ def small_gguf() -> bytes:
         writer.add_uint32("general.file_type", 0)
         writer.add_int32("split.tensors.count", 1)
         writer.add_tensor("x.weight", np.zeros((4, 4), np.float32))
-        _write(writer)
+        write_out(writer)
         return path.read_bytes()
 
 
@@ -70,7 +70,8 @@ def _add_keys(writer: gguf.GGUFWriter, reader: gguf.GGUFReader, changed: Mapping
         writer.add_key_value(field.name, value, field.types[0], sub_type=inner)
 
 
-def _write(writer: gguf.GGUFWriter) -> None:
+def write_out(writer: gguf.GGUFWriter) -> None:
+    """The file of a writer that has all of its keys and tensors."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -4,6 +4,8 @@ Parts are named as llama.cpp names them, `NAME-00001-of-00003.gguf`; the first h
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +94,8 @@ def _field(reader: Any, name: str, path: Path) -> Any:
     """An entry of the header; None where there is none."""
     if name not in reader.fields:
         return None
-    try:
+    with _whole(f"{path}: its {shown(name)} cannot be read"):  # the reader has looked at lengths alone
         return reader.fields[name].contents()
-    except Exception as error:  # text that is no text, a type that nobody knows: the reader has looked at lengths alone
-        line = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise ModelError(
-            f"{path}: its {shown(name)} cannot be read ({type(error).__name__}: {line[:200]}); download it again"
-        ) from error
 
 
 def _count(found: Any) -> int | None:
@@ -129,13 +126,18 @@ def join(parts: list[Path], target: Path) -> None:
 
 
 def _reader(path: Path) -> Any:
-    try:
+    with _whole(f"{path}: is no whole GGUF"):
         return bounded_reader(path)
-    except Exception as error:  # a struct error, an index error, a value error: whatever the bytes lead to
+
+
+@contextmanager
+def _whole(problem: str) -> Iterator[None]:
+    """Whatever the library raises inside is a ModelError: the problem, and what it says of it."""
+    try:
+        yield
+    except Exception as error:  # a struct error, an index error, text that is no text: whatever the bytes lead to
         line = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise ModelError(
-            f"{path}: is no whole GGUF ({type(error).__name__}: {line[:200]}); download it again"
-        ) from error
+        raise ModelError(f"{problem} ({type(error).__name__}: {line[:200]}); download it again") from error
 
 
 def bounded_reader(path: Path) -> Any:

@@ -1,6 +1,5 @@
 """Turns two scored tables, or two sets of columns of one, into the same answers as two judges saw them."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from emis_interp.files.cells import read_label, read_name, short
 from emis_interp.files.names import ARM_KEYS, METRICS, QUESTION_KEYS, question_key
 from emis_interp.files.reading import AS_WRITTEN, Reading, source_of
 from emis_interp.files.scores import read_scores
+from emis_interp.files.store import text_sha256
 from emis_interp.files.tables import Table
 from evals.rates.estimands import Answers
 from evals.results.result_table import judgements
@@ -97,8 +97,7 @@ def _judged(path: Path, reading: Reading) -> _JudgedTable:
 
 def _hashes(texts: Sequence[str]) -> np.ndarray:
     """SHA-256 of each text: 32 bytes, where a list of the texts would hold as much as the file."""
-    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
-    return np.fromiter(digests, dtype="V32", count=len(texts))
+    return np.fromiter((bytes.fromhex(text_sha256(text)) for text in texts), dtype="V32", count=len(texts))
 
 
 def read_two_columns(

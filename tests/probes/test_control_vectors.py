@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from gguf_made import write_out
 from llama_c import Llama
 
 from emis_interp.directions import Direction, unit
@@ -74,10 +75,7 @@ def test_a_tensor_that_is_no_vector_of_numbers_is_refused(tmp_path: Path, tensor
     writer = gguf.GGUFWriter(tmp_path / "v.gguf", "controlvector")
     packed = gguf.GGMLQuantizationType.Q8_0 if tensor.dtype == np.uint8 else None
     writer.add_tensor("direction.3", tensor, raw_dtype=packed)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_out(writer)
     with pytest.raises(DataError, match=r"v\.gguf: `direction\.3` " + message):
         read_control_vector(tmp_path / "v.gguf")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
-from gguf_made import cut_down
+from gguf_made import cut_down, write_out
 
 from emis_interp.errors import ModelError
 from emis_interp.models import gguf
@@ -59,10 +59,7 @@ def write_gguf(path: Path, architecture: str = "llama", tensors: tuple[str, ...]
 def written(writer: GGUFWriter, tensors: tuple[str, ...]) -> None:
     for number, name in enumerate(tensors):
         writer.add_tensor(name, np.full((2, 32), number, dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_out(writer)
 
 
 @pytest.mark.slow
