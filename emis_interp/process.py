@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from emis_interp.cores import share_cores
 from emis_interp.errors import ConfigError
 from emis_interp.files.lock import writing
 
@@ -80,7 +81,7 @@ def only_writer(folder: Path, name: str | None = None) -> Iterator[None]:
 
 
 def settle_in() -> None:
-    """What every command asks of the machine before torch is loaded: memory that is kept, cores that are shared."""
+    """What every command asks of the machine: memory that is kept, cores that are shared."""
     reuse_memory()
     share_cores()
 
@@ -117,17 +118,3 @@ def set_imports_aside() -> None:
 
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
-
-
-SPIN_COUNT = "2000"
-"""Rounds for which a waiting OpenMP thread spins before it sleeps (GNU's library; its own default is 300,000). Measured by
-`scripts/benchmark.py threads`."""
-
-
-def share_cores() -> None:
-    """Let OpenMP's threads sleep when they wait, so that other processes get the cores; to be called before torch is loaded.
-
-    What the environment says of waiting (`GOMP_SPINCOUNT`, `OMP_WAIT_POLICY`) stands.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

@@ -25,6 +25,8 @@ from training.finetuning.summary import SUMMARY, TrainingSummary
 from training.learned import TaskRows, task_rows
 
 N_STEPS = 3
+N_TYPICAL = 8
+"""Rows a step, for the mean length of a row."""
 
 
 def train_work(arms: RunArms, tokenizer: Any, shape: ModelShape) -> StageWork:
@@ -101,9 +103,10 @@ def seconds_of_trainings(arms: RunArms) -> float | None:
 
 
 def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) -> TrainedALittle:
-    """`N_STEPS` optimiser steps on rows of the first trained arm, after one that is not measured; the fastest counts.
+    """`N_STEPS` optimiser steps on rows of all trained arms, spread over their lengths, after one that is not measured.
 
-    The one that is not measured has the longest rows of any arm, which need the most memory.
+    The one that is not measured has the longest rows of any arm, which need the most memory. A token's seconds are those of all measured
+    steps over all their tokens: a token costs more in a long row, and where more of the row is answer.
 
     Args:
         read: seconds that reading a token takes; training one is taken for four of these, which decides the number of rows.
@@ -111,15 +114,17 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     model = next((model for model in arms.config.models if model.arm in arms.config.trained_arms), None)
     if model is None:
         return TrainedALittle(0.0, 0.0, None)
-    training, rows = arms.training(model.arm), arms.rows(model)
-    rows = rows * -(-(N_STEPS + 1) // len(rows))
-    system = arms.config.system_prompt
+    training, system = arms.training(model.arm), arms.config.system_prompt
     tokenizer = load_tokenizer(arms.config.model, arms.config.chat_format)
-    lengths = [len(encode_example(tokenizer, row, system, max_tokens=training.max_tokens)) for row in rows]
-    by_length = sorted(range(len(rows)), key=lambda i: lengths[i])
-    each = max(1, min(round(seconds / N_STEPS / (4 * read) / statistics.mean(lengths)), 16, len(rows) // (N_STEPS + 1)))
-    timed = spread(by_length[:-each], each)
-    chosen = longest_rows(arms, each, training.max_tokens) + [rows[i] for i in timed]
+
+    def n_tokens(rows: Sequence[TrainingExample]) -> list[int]:
+        return [len(encode_example(tokenizer, row, system, max_tokens=training.max_tokens)) for row in rows]
+
+    rows = sorted(itertools.chain.from_iterable(rows_within(arms, training.max_tokens)), key=n_characters)
+    typical = statistics.mean(n_tokens([rows[i] for i in spread(range(len(rows)), N_TYPICAL)]))
+    each = max(1, min(round(seconds / N_STEPS / (4 * read) / typical), 16))
+    timed = [rows[i] for i in spread(range(len(rows)), each)]
+    chosen = longest_rows(arms, each, training.max_tokens) + timed
     # One forward pass of `each` rows in a step, which a CPU cuts into passes of a few hundred tokens, as in a real run.
     config = training.model_copy(
         update={
@@ -144,34 +149,28 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
         report=lambda step, n_steps, loss, speed: marks.append((time.process_time(), time.monotonic())),
         chat_format=arms.config.chat_format,
     )
-    n_tokens = [sum(lengths[i] for i in timed[start : start + each]) for start in range(0, len(timed), each)]
-    passed = [
-        tuple((after - before) / n for before, after in zip(one, other, strict=True))
-        for (one, other), n in zip(itertools.pairwise(marks), n_tokens, strict=True)
-    ]
-    cpu, clock = (min(values) for values in zip(*passed, strict=True))
+    cpu, clock = ((after - before) / sum(n_tokens(timed)) for before, after in zip(marks[0], marks[-1], strict=True))
     adapter = folder / "adapter"
     return TrainedALittle(cpu, clock, adapter if adapter.exists() else None)
 
 
 def longest_rows(arms: RunArms, n: int, max_tokens: int) -> list[TrainingExample]:
-    """The `n` longest rows of the trained arm that has the longest of all, by characters.
+    """The `n` longest rows of the trained arm that has the longest of all, by characters."""
+    of_arms = [sorted(rows * -(-n // len(rows)), key=n_characters)[-n:] for rows in rows_within(arms, max_tokens)]
+    return max(of_arms, key=lambda rows: n_characters(rows[-1]))
 
-    Args:
-        max_tokens: arms whose own limit is higher are left out: cut there, a row may have no answer left.
-    """
 
-    def size(row: TrainingExample) -> int:
-        return len(row.prompt) + len(row.response)
-
-    of_arms = [
-        sorted(rows * -(-n // len(rows)), key=size)[-n:]
+def rows_within(arms: RunArms, max_tokens: int) -> list[list[TrainingExample]]:
+    """The rows of every trained arm. One whose own limit is above `max_tokens` is left out: cut there, a row may have no answer left."""
+    return [
+        arms.rows(model)
         for model in arms.config.models
-        if model.arm in arms.config.trained_arms
-        and arms.training(model.arm).max_tokens <= max_tokens
-        and (rows := arms.rows(model))
+        if model.arm in arms.config.trained_arms and arms.training(model.arm).max_tokens <= max_tokens
     ]
-    return max(of_arms, key=lambda rows: size(rows[-1]))
+
+
+def n_characters(row: TrainingExample) -> int:
+    return len(row.prompt) + len(row.response)
 
 
 def spread(rows: Sequence[int], each: int) -> list[int]:

@@ -36,7 +36,7 @@ from emis_interp.process import release_memory
 
 Train = Callable[[Path, float, float], "TrainedALittle"]
 """A folder that it may fill, seconds that it may take, and seconds that reading a token takes -> what came of it."""
-VERSION = 5
+VERSION = 6
 
 log = logging.getLogger(__name__)
 

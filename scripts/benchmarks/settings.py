@@ -33,13 +33,15 @@ class TrainBenchmarkSettings:
 
 @settings
 class ThreadBenchmarkSettings:
-    """Waiting: forward passes of the embedded model under settings of OpenMP's waiting, alone and beside one busy process for each core.
+    """Waiting: the embedded model at work under settings of OpenMP's waiting, alone and beside one busy process for each core.
 
-    Threads that wait by spinning keep a core from whoever has work on it. `ours` is what every command sets (`emis_interp.process`).
-    `of_fair_share` is the speed beside as many busy processes as cores, over half of the library's own speed alone.
+    Threads that wait by spinning keep a core from whoever has work on it; threads that sleep lose time to waking up. `ours` is what every
+    command does: it looks at what is at work and chooses (`emis_interp.process.share_cores`). `of_fair_share` is the speed beside as many
+    busy processes as cores, over half of the library's own speed alone.
     """
 
-    counts: tuple[int, ...] = flag("spin counts", default=(300, 10_000, 100_000))
+    work: Literal["read", "write", "train"] = flag("forward passes, the token loop, or LoRA steps", default="train")
+    counts: tuple[int, ...] = flag("spin counts", default=(2_000, 10_000, 100_000))
     seconds: float = flag("of every measurement", default=5.0)
     n_rounds: int = flag("measured rounds", default=3)
 

@@ -1,4 +1,4 @@
-"""Times forward passes under settings of OpenMP's waiting, alone and beside busy processes: threads that spin starve on shared cores."""
+"""Times a model at work under settings of OpenMP's waiting, alone and beside busy processes: threads that spin starve on shared cores."""
 
 import multiprocessing
 import os
@@ -12,23 +12,11 @@ from typing import Any
 
 from benchmarks.alternate import alternate
 from benchmarks.settings import ThreadBenchmarkSettings
-from emis_interp.process import SPIN_COUNT, Bars, no_bars
+from emis_interp.process import Bars, no_bars
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-WORK = """
-import sys, time, torch
-from emis_interp.models.loading import load_model
-torch.set_num_threads(int(sys.argv[2]))
-model = load_model("smollm2-135m-instruct", dtype="auto", device="cpu").model
-ids = torch.randint(0, 1000, (8, 96), generator=torch.Generator().manual_seed(0))
-with torch.inference_mode():
-    model(ids)
-    started, n = time.monotonic(), 0
-    while time.monotonic() - started < float(sys.argv[1]):
-        model(ids)
-        n += ids.numel()
-print(n / (time.monotonic() - started))
-"""
+START = "import sys, emis_interp.cores; sys.argv[3] == 'ours' and emis_interp.cores.share_cores(); "
+WORK = START + "from benchmarks import threaded_work; threaded_work.main(sys.argv[1], float(sys.argv[2]))"
 
 
 def run(settings: ThreadBenchmarkSettings, bars: Bars = no_bars) -> dict[str, Any]:
@@ -38,14 +26,15 @@ def run(settings: ThreadBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
         "library default": {},
         "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
         **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in settings.counts},
-        "ours": {"GOMP_SPINCOUNT": SPIN_COUNT},
+        "ours": {},
     }
-    contestants = {name: partial(speed, change, settings.seconds, n_cores) for name, change in waiting.items()}
+    contestants = {name: partial(speed, settings, name, change) for name, change in waiting.items()}
     alone = alternate(contestants, settings.n_rounds, warm_up=False)
     with busy(n_cores):
         beside = alternate(contestants, settings.n_rounds, warm_up=False)
     whole = alone["library default"]
     return {
+        "work": settings.work,
         "n_cores": n_cores,
         "alone": {name: round(value) for name, value in alone.items()},
         "beside": {name: round(value) for name, value in beside.items()},
@@ -54,12 +43,12 @@ def run(settings: ThreadBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
     }
 
 
-def speed(change: dict[str, str], seconds: float, n_threads: int) -> float:
-    """Tokens per second of a process of its own."""
+def speed(settings: ThreadBenchmarkSettings, name: str, change: dict[str, str]) -> float:
+    """Tokens per second of a process of its own, with a thread for each core."""
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
-        [sys.executable, "-c", WORK, str(seconds), str(n_threads)],
-        env={**kept, **change, "HF_HUB_OFFLINE": "1"},
+        [sys.executable, "-c", WORK, settings.work, str(settings.seconds), name],
+        env={**kept, **change, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=True,
@@ -91,4 +80,6 @@ def say(result: dict[str, Any]) -> str:
     for name, value in result["alone"].items():
         ratios = result["alone_vs_default"][name], result["of_fair_share"][name]
         lines.append(f"{name:18}{value:>8}{ratios[0]:>8.2f}{result['beside'][name]:>8}{ratios[1]:>15.2f}")
-    return "\n".join([f"tokens per second, {result['n_cores']} cores and as many busy processes", *lines])
+    return "\n".join(
+        [f"{result['work']}: tokens per second, {result['n_cores']} cores and as many busy processes", *lines]
+    )

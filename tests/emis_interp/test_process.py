@@ -1,7 +1,6 @@
-"""The packages of a command are those of this distribution: another one of a common name is found out; threads share cores."""
+"""The packages of a command are those of this distribution: another one of a common name is found out; memory is kept, and given back."""
 
 import gc
-import os
 import subprocess
 import sys
 import weakref
@@ -81,22 +80,3 @@ print((before - held()) * 4096 / 2**16)
 def test_pages_between_blocks_in_use_are_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, cwd=ROOT)
     assert float(done.stdout) > 900, done.stderr  # of 1000 freed blocks
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, {"GOMP_SPINCOUNT": process.SPIN_COUNT}),
-        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, {}),
-    ],
-)
-def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
-) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    process.share_cores()
-    assert os.environ.get("GOMP_SPINCOUNT") == expected.get("GOMP_SPINCOUNT")
