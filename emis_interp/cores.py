@@ -17,7 +17,7 @@ from pathlib import Path
 STAT = Path("/proc/stat")
 LOOK_SECONDS = 1.0
 BUSY_CORES = 0.3
-"""Of the cores that this process may use: what others must work there to count, as a share of one core."""
+"""What others must work on the cores that this process's own threads do not leave free, in cores, to count."""
 
 
 @cache
@@ -49,18 +49,22 @@ class Watch:
         while True:
             before = others_seconds(), time.monotonic()
             time.sleep(LOOK_SECONDS)
-            share = (others_seconds() - before[0]) / (time.monotonic() - before[1])
-            self.adapt(shared=share > BUSY_CORES)
+            self.adapt((others_seconds() - before[0]) / (time.monotonic() - before[1]))
 
-    def adapt(self, *, shared: bool) -> None:
-        """Hold threads where the cores are shared and OpenMP has several at work; let them go where the cores are free."""
-        if not shared:
-            while self.held:
-                self.held.pop().end()
-        elif not self.held and (n_threads := openmp_threads()) > 1:
+    def adapt(self, others: float) -> None:
+        """Hold threads where others want the cores on which OpenMP's threads are at work; let them go where they do not.
+
+        Args:
+            others: on how many of the cores of this process others are at work.
+        """
+        n_cores, n_threads = len(os.sched_getaffinity(0)), openmp_threads()
+        shared = n_threads > 1 and others > n_cores - n_threads + BUSY_CORES
+        if shared and not self.held:
             # Beside the threads at work each of these has n_threads - 1 more to manage; one too many does no harm.
-            missing = max(0, len(os.sched_getaffinity(0)) + 1 - n_threads)
+            missing = max(0, n_cores + 1 - n_threads)
             self.held = [Held() for _ in range(1 + -(-missing // (n_threads - 1)))]
+        while self.held and not shared:
+            self.held.pop().end()
 
 
 class Held:

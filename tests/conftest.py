@@ -6,7 +6,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # tests share the cores: waiting threads sleep soon, and nobody looks after them
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "2000"
+)  # tests share the cores: waiting threads sleep soon, and nobody looks after them
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -56,6 +56,8 @@ WAITING = """
 import os, time, torch
 from emis_interp.cores import Watch
 
+N = float(len(os.sched_getaffinity(0)))  # of cores that others want
+
 def spun():
     x, began = torch.zeros(2**17), time.process_time()
     for _ in range(60):
@@ -65,13 +67,13 @@ def spun():
 
 threads = lambda: len(os.listdir("/proc/self/task"))
 watch, before = Watch(), (spun(), spun(), threads())
-watch.adapt(shared=True)
+watch.adapt(N)
 time.sleep(0.2)
 during = spun(), threads()
-watch.adapt(shared=True)
+watch.adapt(N)
 time.sleep(0.2)
 again = threads()
-watch.adapt(shared=False)
+watch.adapt(0.1)
 time.sleep(0.2)
 print(before[1], during[0], spun(), before[2], during[1], again, threads())
 """
@@ -94,3 +96,25 @@ def test_waiting_threads_spin_where_the_cores_are_free_and_sleep_where_they_are_
     free, shared, free_again, *threads = map(float, done.stdout.split())
     assert shared < 0.5 * min(free, free_again), done.stdout
     assert threads[0] == threads[3] < threads[1] == threads[2]
+
+
+@linux
+@pytest.mark.parametrize(("others", "held"), [(2.2, False), (2.4, True), (4.0, True)])
+def test_others_may_have_the_cores_that_this_process_does_not_use(
+    monkeypatch: pytest.MonkeyPatch, others: float, held: bool
+) -> None:
+    """Two threads on four cores, and more managed than there are cores where there is a need."""
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(cores, "openmp_threads", lambda: 2)
+    monkeypatch.setattr(cores, "Held", lambda: "held")
+    watch = cores.Watch()
+    watch.adapt(others)
+    assert (len(watch.held) == 4) if held else not watch.held
+
+
+@linux
+def test_one_thread_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "openmp_threads", lambda: 1)
+    watch = cores.Watch()
+    watch.adapt(100.0)
+    assert not watch.held
