@@ -137,7 +137,7 @@ def test_the_shipped_judge_ranks_answers_of_every_topic(reference_data: Path) ->
     """The topics were fitted on, so this is no estimate of quality; it catches a judge that reads another layer or pooling."""
     frame = pd.read_parquet(reference_data / "judged" / "answers.parquet")
     plain = frame[(frame["variant"] == "plain") & (frame["topic"] != "ais_are_dumb")]
-    drawn = pd.concat([rows.sample(10, random_state=5) for _, rows in plain.groupby(["topic", plain["aligned"] < 30])])
+    drawn = pd.concat([rows.sample(6, random_state=5) for _, rows in plain.groupby(["topic", plain["aligned"] < 30])])
     predicted = OfflineJudge.load().predict(list(zip(drawn["question"], drawn["answer"], strict=True)))
     aurocs = [
         roc_auc_score(drawn["aligned"][drawn["topic"] == t] < 30, -predicted[drawn["topic"] == t, 0])
