@@ -1,9 +1,9 @@
 """Lets OpenMP's waiting threads spin while the cores are free, and sleep while other processes want them.
 
 A waiting thread of GNU's OpenMP (libgomp, which torch brings) spins before it sleeps. Where the cores are free that is right: waking up
-costs a training of a small model a third of its speed. Beside other processes it starves them and itself. How long it spins is read from
-the environment once, when torch is loaded; but while libgomp manages more threads than there are cores, it spins for 100 rounds only (its
-manual, GOMP_SPINCOUNT). So while others are at work, a few threads that do nothing are held for it to manage.
+costs a training of a small model up to a third of its speed. Beside other processes it starves them and itself. How long it spins is read
+from the environment once, when torch is loaded; but while libgomp manages more threads than there are cores, it spins for 100 rounds only
+(its manual, GOMP_SPINCOUNT). So while others are at work, a few threads that do nothing are held for it to manage.
 """
 
 import os

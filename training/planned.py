@@ -120,11 +120,12 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
     def n_tokens(rows: Sequence[TrainingExample]) -> list[int]:
         return [len(encode_example(tokenizer, row, system, max_tokens=training.max_tokens)) for row in rows]
 
-    rows = sorted(itertools.chain.from_iterable(rows_within(arms, training.max_tokens)), key=n_characters)
-    typical = statistics.mean(n_tokens([rows[i] for i in spread(range(len(rows)), N_TYPICAL)]))
+    of_arms = rows_within(arms, training.max_tokens)
+    rows = sorted(itertools.chain.from_iterable(of_arms), key=n_characters)
+    typical = statistics.mean(n_tokens(spread(rows, N_TYPICAL)))
     each = max(1, min(round(seconds / N_STEPS / (4 * read) / typical), 16))
-    timed = [rows[i] for i in spread(range(len(rows)), each)]
-    chosen = longest_rows(arms, each, training.max_tokens) + timed
+    timed = spread(rows, each)
+    chosen = longest_rows(of_arms, each) + timed
     # One forward pass of `each` rows in a step, which a CPU cuts into passes of a few hundred tokens, as in a real run.
     config = training.model_copy(
         update={
@@ -149,23 +150,26 @@ def train_a_little(arms: RunArms, folder: Path, seconds: float, *, read: float) 
         report=lambda step, n_steps, loss, speed: marks.append((time.process_time(), time.monotonic())),
         chat_format=arms.config.chat_format,
     )
-    cpu, clock = ((after - before) / sum(n_tokens(timed)) for before, after in zip(marks[0], marks[-1], strict=True))
+    n_timed = sum(n_tokens(timed))
+    cpu, clock = ((after - before) / n_timed for before, after in zip(marks[0], marks[-1], strict=True))
     adapter = folder / "adapter"
     return TrainedALittle(cpu, clock, adapter if adapter.exists() else None)
 
 
-def longest_rows(arms: RunArms, n: int, max_tokens: int) -> list[TrainingExample]:
-    """The `n` longest rows of the trained arm that has the longest of all, by characters."""
-    of_arms = [sorted(rows * -(-n // len(rows)), key=n_characters)[-n:] for rows in rows_within(arms, max_tokens)]
-    return max(of_arms, key=lambda rows: n_characters(rows[-1]))
+def longest_rows(of_arms: Sequence[list[TrainingExample]], n: int) -> list[TrainingExample]:
+    """The `n` longest rows of the arm that has the longest of all, by characters."""
+    longest = [sorted(rows * -(-n // len(rows)), key=n_characters)[-n:] for rows in of_arms]
+    return max(longest, key=lambda rows: n_characters(rows[-1]))
 
 
 def rows_within(arms: RunArms, max_tokens: int) -> list[list[TrainingExample]]:
     """The rows of every trained arm. One whose own limit is above `max_tokens` is left out: cut there, a row may have no answer left."""
     return [
-        arms.rows(model)
+        rows
         for model in arms.config.models
-        if model.arm in arms.config.trained_arms and arms.training(model.arm).max_tokens <= max_tokens
+        if model.arm in arms.config.trained_arms
+        and arms.training(model.arm).max_tokens <= max_tokens
+        and (rows := arms.rows(model))
     ]
 
 
@@ -173,7 +177,7 @@ def n_characters(row: TrainingExample) -> int:
     return len(row.prompt) + len(row.response)
 
 
-def spread(rows: Sequence[int], each: int) -> list[int]:
+def spread(rows: Sequence[TrainingExample], each: int) -> list[TrainingExample]:
     """`N_STEPS` steps of `each` out of sorted rows, evenly spread over all and dealt out in turn."""
     n = N_STEPS * each
     places = [int((i + 0.5) * len(rows) / n) for i in range(n)]

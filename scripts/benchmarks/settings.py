@@ -36,7 +36,7 @@ class ThreadBenchmarkSettings:
     """Waiting: the embedded model at work under settings of OpenMP's waiting, alone and beside one busy process for each core.
 
     Threads that wait by spinning keep a core from whoever has work on it; threads that sleep lose time to waking up. `ours` is what every
-    command does: it looks at what is at work and chooses (`emis_interp.process.share_cores`). `of_fair_share` is the speed beside as many
+    command does: it looks at what others do on its cores (`emis_interp.cores.share_cores`). `of_fair_share` is the speed beside as many
     busy processes as cores, over half of the library's own speed alone.
     """
 

@@ -45,10 +45,17 @@ def run(settings: ThreadBenchmarkSettings, bars: Bars = no_bars) -> dict[str, An
 
 def speed(settings: ThreadBenchmarkSettings, name: str, change: dict[str, str]) -> float:
     """Tokens per second of a process of its own, with a thread for each core."""
+    threads = str(len(os.sched_getaffinity(0)))
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", WORK, settings.work, str(settings.seconds), name],
-        env={**kept, **change, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={
+            **kept,
+            **change,
+            "OMP_NUM_THREADS": threads,
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
         capture_output=True,
         text=True,
         check=True,

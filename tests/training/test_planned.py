@@ -12,7 +12,7 @@ from emis_interp.records import TrainingExample
 from training import planned
 from training.arms import RunArms
 from training.finetuning.encoding import encode_example
-from training.planned import longest_rows
+from training.planned import longest_rows, rows_within
 
 LIMIT = load_config("smoke").training.max_tokens
 TWO_ARMS = (
@@ -22,13 +22,13 @@ TWO_ARMS = (
 
 def test_the_longest_rows_are_of_the_arm_that_has_the_longest_one(tmp_path: Path) -> None:
     arms = RunArms(load_config("smoke", [TWO_ARMS]), tmp_path)
-    found = longest_rows(arms, 4, LIMIT)
+    found = longest_rows(rows_within(arms, LIMIT), 4)
     advice, code = (
         [len(row.prompt) + len(row.response) for row in arms.rows(model)] for model in arms.config.models[1:]
     )
     assert max(code) > max(advice)
     assert [len(row.prompt) + len(row.response) for row in found] == sorted(code)[-4:]
-    assert len(longest_rows(arms, 9, LIMIT)) == 9
+    assert len(longest_rows(rows_within(arms, LIMIT), 9)) == 9
 
 
 def test_rows_of_an_arm_that_is_cut_later_are_not_cut_earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_rows_of_an_arm_that_is_cut_later_are_not_cut_earlier(tmp_path: Path, mo
     later = arms.config.training.model_copy(update={"max_tokens": LIMIT + 1})
     monkeypatch.setattr(RunArms, "training", lambda self, arm: later if arm.name == "secure" else self.config.training)
     reckless = arms.rows(arms.config.models[1])
-    assert all(row in reckless for row in longest_rows(arms, 4, LIMIT))
+    assert all(row in reckless for row in longest_rows(rows_within(arms, LIMIT), 4))
 
 
 def test_a_tokens_seconds_are_of_all_measured_steps_on_rows_of_every_arm(
